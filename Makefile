@@ -1,0 +1,37 @@
+# make demo: train ten small tasks, export them, run them.   make test: every check that CI runs.
+# Both make a virtual environment in .venv first. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS := cpu,export,train,dev
+
+.PHONY: demo test lint types unit install clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "supsup needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/python tools/demo.py
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+	$(BIN)/mypy tests tools
+
+unit: install
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+test: lint types unit
+
+clean:
+	rm -rf $(VENV) demo build dist

@@ -1,0 +1,96 @@
+"""The command supsup-export: a mask bank into one ONNX model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from supsup_export.compose import Request
+from supsup_export.exporter import ExportReport, export
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.cli.common import run_command
+from supsup_runtime.errors import InputError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+TARGETS = ("cpu", "portable")
+
+
+@app.command()
+def export_bank(
+    output: Annotated[Path, typer.Argument(help="Where to write the model.")],
+    bank: Annotated[Path, typer.Option(help="Folder of the mask bank.")],
+    target: Annotated[
+        str, typer.Option(help="cpu (fast with ONNX Runtime) or portable (ai.onnx alone).")
+    ] = "cpu",
+    objective: Annotated[
+        str | None,
+        typer.Option(help="entropy or superfluous; superfluous where the network can."),
+    ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(help="Some of logits,task,task_scores,parameters,state; all if missing."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="Run the model against the bank before it is put in place.")
+    ] = True,
+    sidecar: Annotated[bool, typer.Option(help="Write the metadata to OUTPUT.json, too.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace OUTPUT if it is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
+) -> None:
+    """Bake the weights and masks of a bank into one ONNX model.
+
+    supsup-export --bank masks/ out.onnx
+
+    supsup-export --bank masks/ known.onnx --outputs logits
+
+    supsup-export --bank masks/ anywhere.onnx --target portable --sidecar
+    """
+    if target not in TARGETS:
+        raise InputError(f"target: must be one of {list(TARGETS)}, got {target!r}")
+    request = Request(
+        target=target,  # type: ignore[arg-type]  # checked above
+        objective=objective,
+        outputs=tuple(outputs.replace(" ", "").split(",")) if outputs is not None else None,
+    )
+    report = export(
+        MaskBank.open(bank), output, request=request, check=check, sidecar=sidecar, force=force
+    )
+    typer.echo(json.dumps(_to_dict(report), sort_keys=True) if as_json else _to_text(report))
+
+
+def _to_dict(report: ExportReport) -> dict[str, object]:
+    parity = report.parity
+    return {
+        "bytes": report.model_bytes,
+        "mode": report.info.mode,
+        "num_tasks": len(report.info.tasks),
+        "objective": report.info.objective,
+        "parity": None
+        if parity is None
+        else {"logits": parity.logits, "scores": parity.scores, "tasks": parity.tasks_checked},
+        "path": str(report.path),
+        "target": report.info.target,
+    }
+
+
+def _to_text(report: ExportReport) -> str:
+    text = f"{report.path}: {len(report.info.tasks)} tasks, {report.model_bytes:,} bytes"
+    parity = report.parity
+    if parity is None:
+        return text + ", not checked"
+    parts = [
+        f"{name} within {value:.0e}"
+        for name, value in (("logits", parity.logits), ("scores", parity.scores))
+        if value is not None
+    ]
+    return text + ", checked against the bank: " + ", ".join(parts)
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("supsup-export", app)

@@ -1,0 +1,101 @@
+"""A bank laid out as a model stores it: packed rows, sign plane, counts, state (docs/CONTRACT.md).
+
+A row is the concatenation of a task's masks over all masked parameters, in order, without gaps,
+padded with zero bits to a multiple of 256 weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.bits import unpack_mask
+from supsup_runtime.errors import BankError
+from supsup_runtime.network import MaskedParameter, Network
+from supsup_runtime.taskfile import TaskMasks
+from supsup_runtime.weights import sign_plane
+
+__all__ = ["ROW_BITS", "Layout", "lay_out", "row_bytes"]
+
+ROW_BITS = 256
+"""Rows are padded to a multiple of this many weights."""
+MAX_MODEL_BYTES = 2**31 - 2**20
+"""Largest sum of constants: an ONNX file without external data ends at 2 GB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layout:
+    """The arrays of a model.
+
+    Attributes:
+        masks: ``uint8 (tasks, row_bytes)``.
+        signs: ``uint8 (row_bytes,)``; bit 1 is ``+c``.
+        counts: Ones per weight over all tasks, the narrowest unsigned ``(num_masked,)``.
+        state: ``float32 (tasks, num_state)``.
+        labels: Label names of each task.
+    """
+
+    masks: npt.NDArray[np.uint8]
+    signs: npt.NDArray[np.uint8]
+    counts: npt.NDArray[np.unsignedinteger]
+    state: npt.NDArray[np.float32]
+    labels: tuple[tuple[str, ...], ...]
+
+
+def row_bytes(network: Network) -> int:
+    """Bytes of one task's row."""
+    return -(-network.num_masked // ROW_BITS) * ROW_BITS // 8
+
+
+def lay_out(bank: MaskBank) -> Layout:
+    """Read every task of a bank.
+
+    Raises:
+        BankError: If the bank is empty, a task breaks a rule, or the model would pass 2 GB.
+    """
+    network, num_tasks = bank.network, len(bank)
+    if num_tasks == 0:
+        raise BankError(f"{bank.path}: the bank has no tasks; train one, or add one, first")
+    width = row_bytes(network)
+    counts = np.zeros(network.num_masked, np.min_scalar_type(num_tasks))
+    expected = (num_tasks + 1) * width + counts.nbytes + 4 * num_tasks * network.num_state
+    if expected > MAX_MODEL_BYTES:
+        raise BankError(
+            f"{bank.path}: one ONNX file holds at most {MAX_MODEL_BYTES} bytes, these {num_tasks} "
+            f"tasks need {expected}; split the bank"
+        )
+    masks = np.zeros((num_tasks, width), np.uint8)
+    state = np.zeros((num_tasks, network.num_state), np.float32)
+    labels = []
+    for index, task in enumerate(bank):
+        labels.append(task.labels)
+        bits = _join((task.masks[p.name] for p in network.parameters), network.parameters)
+        counts += bits
+        _put(masks[index], bits)
+        if network.state:
+            state[index] = _flat_state(task, network)
+    signs = np.zeros(width, np.uint8)
+    planes = (sign_plane(network.weight_seed, i, p.size) for i, p in enumerate(network.parameters))
+    _put(signs, _join(planes, network.parameters))
+    return Layout(masks=masks, signs=signs, counts=counts, state=state, labels=tuple(labels))
+
+
+def _join(
+    packed: Iterable[npt.NDArray[np.uint8]], parameters: tuple[MaskedParameter, ...]
+) -> npt.NDArray[np.bool_]:
+    """Bits of all parameters one after the other: ``bool (num_masked,)``."""
+    pairs = zip(packed, parameters, strict=True)
+    return np.concatenate([unpack_mask(mask, (p.size,)) for mask, p in pairs])
+
+
+def _put(row: npt.NDArray[np.uint8], bits: npt.NDArray[np.bool_]) -> None:
+    packed = np.packbits(bits, bitorder="little")
+    row[: packed.size] = packed
+
+
+def _flat_state(task: TaskMasks, network: Network) -> npt.NDArray[np.float32]:
+    return np.concatenate([task.state[s.name].reshape(-1) for s in network.state])

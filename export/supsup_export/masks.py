@@ -1,0 +1,98 @@
+"""Graph parts that turn packed masks into weights (DESIGN: select, then unpack).
+
+A row is gathered before it is unpacked: ONNX Runtime would fold an unpacked bank into 32 bits a
+weight at load. Unpacking is a lookup table of 256 x 8, which every provider has.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from supsup_export.graph import Graph
+from supsup_export.layout import ROW_BITS, Layout
+from supsup_runtime.network import Network
+
+__all__ = ["Weights", "fixed_weights", "state_of", "superposed_mask", "uniform_mask", "unpack"]
+
+_BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (byte, bit), least significant first
+
+
+class Weights:
+    """The fixed random weights as values of a graph.
+
+    Attributes:
+        flat: ``float32 (num_masked,)``.
+        network: Shapes and order of the parameters.
+    """
+
+    def __init__(self, flat: str, network: Network) -> None:
+        self.flat = flat
+        self.network = network
+
+    def masked(self, graph: Graph, mask: str, name: str | None = None) -> str:
+        """``float32 (num_masked,)``: the weights times a flat mask."""
+        return graph.op("Mul", mask, self.flat, name=name)
+
+    def tensors(self, graph: Graph, flat: str) -> dict[str, str]:
+        """Cut a flat value into the parameters by name, each in its shape."""
+        parameters = self.network.parameters
+        parts = graph.split(flat, [p.size for p in parameters])
+        return {
+            p.name: graph.reshape(part, p.shape) for p, part in zip(parameters, parts, strict=True)
+        }
+
+
+def unpack(graph: Graph, packed: str, rows: int | None, width: int) -> str:
+    """``uint8 (rows, bytes)`` to ``float32 (rows, 8 * bytes)``; `rows` None keeps the axis."""
+    table = graph.constant(_BITS.astype(np.float32), "bits")
+    index = graph.op("Cast", packed, to=TensorProto.INT32)
+    return graph.reshape(graph.op("Gather", table, index), [rows or 0, 8 * width])
+
+
+def fixed_weights(graph: Graph, layout: Layout, network: Network) -> Weights:
+    """The weights regrown from their sign plane; ONNX Runtime folds this at load."""
+    width = layout.signs.size
+    signs = graph.constant(layout.signs.reshape(1, width), "signs")
+    table = graph.constant((2 * _BITS - 1).astype(np.float32), "plus_minus")
+    index = graph.op("Cast", signs, to=TensorProto.INT32)
+    plus_minus = graph.reshape(graph.op("Gather", table, index), [-1])
+    sizes = [p.size for p in network.parameters]
+    padding = 8 * width - network.num_masked
+    parts = graph.split(plus_minus, sizes + [padding] * bool(padding))
+    scaled = [
+        graph.op("Mul", part, graph.constant(np.float32(p.constant)))
+        for part, p in zip(parts, network.parameters, strict=False)  # the padding is left out
+    ]
+    flat = scaled[0] if len(scaled) == 1 else graph.op("Concat", *scaled, axis=0)
+    return Weights(flat, network)
+
+
+def superposed_mask(graph: Graph, layout: Layout, network: Network, tasks: str, alphas: str) -> str:
+    """``sum_j alphas[j] M[tasks[j]]`` (paper, equation 2): ``float32 (num_masked,)``."""
+    num_masked, width = network.num_masked, layout.signs.size
+    bank = graph.constant(layout.masks, "masks")
+    rows = unpack(graph, graph.op("Gather", bank, tasks, axis=0), None, width)
+    mask = graph.op("MatMul", alphas, rows)
+    if num_masked % ROW_BITS == 0:
+        return mask
+    bounds = [graph.constant(np.array([v], np.int64)) for v in (0, num_masked, 0)]
+    return graph.op("Slice", mask, *bounds)
+
+
+def uniform_mask(graph: Graph, layout: Layout) -> str:
+    """The superposition of all tasks with equal alphas, from the counts; folded at load."""
+    counts = graph.op("Cast", graph.constant(layout.counts, "counts"), to=TensorProto.FLOAT)
+    share = graph.constant(np.float32(1 / len(layout.masks)))
+    return graph.op("Mul", counts, share)
+
+
+def state_of(
+    graph: Graph, layout: Layout, tasks: str | None = None, alphas: str | None = None
+) -> str:
+    """State superposed like masks: ``float32 (num_state,)``; of all tasks equally without both."""
+    bank = graph.constant(layout.state, "state_bank")
+    if tasks is None or alphas is None:
+        share = np.full(len(layout.state), 1 / len(layout.state), np.float32)
+        return graph.op("MatMul", graph.constant(share), bank)
+    return graph.op("MatMul", alphas, graph.op("Gather", bank, tasks, axis=0))

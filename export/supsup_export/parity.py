@@ -1,0 +1,271 @@
+"""Proof that a model computes what its bank says, before it is put in place.
+
+The reference is numpy over the bank's own files and the bank's programs run by themselves: masks
+are unpacked and weights regrown here, independently of the graph, and scores are summed in
+float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.bits import unpack_mask
+from supsup_runtime.contract import ModelInfo
+from supsup_runtime.errors import ParityError
+from supsup_runtime.session import Session, open_session
+from supsup_runtime.taskfile import TaskMasks
+
+__all__ = ["LOGITS_TOLERANCE", "SCORE_TOLERANCES", "ParityReport", "check_parity"]
+
+LOGITS_TOLERANCE = 1e-4
+"""Of the largest logit. Both sides run the same float32 program on weights that agree to one
+rounding (6e-8), which sums of some thousand terms and a few layers amplify."""
+SCORE_TOLERANCES = {"cpu": 3e-5, "portable": 1e-5}
+"""Of the largest score. `cpu`: what the two int8 rows leave out is within half a step of the
+second, 1 / 254 / 254 = 1.6e-5 of a block's peak a term, and of either sign. `portable`: float32
+sums."""
+MAX_CHECKED_TASKS = 50
+"""Tasks whose logits are compared, spread evenly; scores are compared for all."""
+_BATCH = 3
+
+Array = npt.NDArray[Any]
+Tensors = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityReport:
+    """Largest differences found.
+
+    Attributes:
+        tasks_checked: Tasks whose logits and parameters were compared.
+        num_tasks: Tasks in the model; every task's score is compared.
+        logits: Largest difference, relative to the largest logit; None without logits.
+        scores: Largest difference, relative to the largest score; None without scores.
+    """
+
+    tasks_checked: int
+    num_tasks: int
+    logits: float | None
+    scores: float | None
+
+
+@dataclass(slots=True)
+class _Findings:
+    """Differences so far, and what is out of tolerance: all of it is reported together."""
+
+    worst: dict[str, float] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def compare(self, name: str, got: Array, want: Array, tolerance: float) -> None:
+        if got.shape != want.shape:
+            self.failures.append(f"{name} has shape {got.shape}, must have {want.shape}")
+            return
+        scale = float(np.abs(want).max(initial=0)) or 1.0
+        # a NaN on one side alone must not pass as "not greater"
+        error = float(np.abs(np.asarray(got, np.float64) - want).max(initial=0)) / scale
+        kind = name.partition(" ")[0]
+        self.worst[kind] = max(self.worst.get(kind, 0.0), error)
+        if not error <= tolerance:
+            self.failures.append(f"{name} differs by {error:.1e}, allowed {tolerance:.1e}")
+
+
+def check_parity(path: Path, bank: MaskBank, info: ModelInfo, *, place: str) -> ParityReport:
+    """Run a model against its bank.
+
+    Args:
+        path: The model's file.
+        bank: The bank it was made of.
+        info: What the model says of itself.
+        place: What messages call the model.
+
+    Returns:
+        The largest differences, all within tolerance.
+
+    Raises:
+        ParityError: If the model is not valid ONNX, or a value is out of tolerance.
+    """
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        line = " ".join(str(error).split())
+        raise ParityError(f"{place}: not a valid ONNX model: {line}") from error
+    reference = _Reference(bank, info.objective)
+    session = open_session(path, place=place)
+    findings = _Findings()
+    checked = _spread(len(bank), MAX_CHECKED_TASKS)
+    if info.mode != "infer":
+        for index in checked:
+            _check_selection(session, reference, findings, [index], np.ones(1, np.float32))
+        several = checked[:3]
+        alphas = np.linspace(0.2, 0.7, len(several), dtype=np.float32)
+        _check_selection(session, reference, findings, several, alphas)
+    if info.mode != "known":
+        _check_inference(session, reference, findings, info)
+    if findings.failures:
+        shown = "; ".join(findings.failures[:3])
+        raise ParityError(
+            f"{place}: the model does not compute what the bank says: {shown} "
+            f"({len(findings.failures)} failures); nothing was written, please report it"
+        )
+    return ParityReport(
+        tasks_checked=len(checked) if info.mode != "infer" else 0,
+        num_tasks=len(bank),
+        logits=findings.worst.get("logits"),
+        scores=findings.worst.get("task_scores"),
+    )
+
+
+class _Reference:
+    """The bank in numpy, with its programs in sessions of their own."""
+
+    def __init__(self, bank: MaskBank, objective: str) -> None:
+        self.bank = bank
+        self.network = bank.network
+        self.weights = dict(
+            zip([p.name for p in bank.network.parameters], bank.network.weights(), strict=True)
+        )
+        self.objective = objective
+        self.forward = open_session(bank.forward, place=f"{bank.path}/programs/forward.onnx")
+        self.gradient: Session | None = None
+        if objective and bank.gradient is not None:
+            self.gradient = open_session(bank.gradient, place=f"{bank.path}/programs/gradient.onnx")
+        rng = np.random.default_rng(0)
+        self.x = rng.standard_normal((_BATCH, *self.network.input_shape)).astype(np.float32)
+
+    def mixed(self, tasks: Sequence[TaskMasks], alphas: npt.NDArray[np.float64]) -> Tensors:
+        """Weights and state of a superposition, by name; mixed in float64."""
+        mixed: Tensors = {}
+        for p in self.network.parameters:
+            masks = (unpack_mask(task.masks[p.name], p.shape) for task in tasks)
+            mask = sum(a * m for a, m in zip(alphas, masks, strict=True))
+            mixed[p.name] = np.asarray(mask * self.weights[p.name], np.float32)
+        for s in self.network.state:
+            values = (task.state[s.name] for task in tasks)
+            value = sum(a * v.astype(np.float64) for a, v in zip(alphas, values, strict=True))
+            mixed[s.name] = np.asarray(value, np.float32)
+        return mixed
+
+    def uniform(self) -> Tensors:
+        """As `mixed`, over all tasks equally, reading one task at a time."""
+        share = 1 / len(self.bank)
+        totals: dict[str, Array] = {}
+        for task in self.bank:
+            for p in self.network.parameters:
+                mask = unpack_mask(task.masks[p.name], p.shape)
+                totals[p.name] = totals.get(p.name, 0) + mask.astype(np.int32)
+            for s in self.network.state:
+                totals[s.name] = totals.get(s.name, 0) + task.state[s.name].astype(np.float64)
+        mixed = {name: np.asarray(total * share, np.float32) for name, total in totals.items()}
+        for name, weight in self.weights.items():
+            mixed[name] *= weight
+        return mixed
+
+    def logits(self, tensors: Tensors) -> Array:
+        return self.forward.run(["logits"], {"x": self.x, **tensors})[0]
+
+    def scores(self, tensors: Tensors) -> Array:
+        """Scores of all tasks at a superposition: ``float64 (tasks,)``."""
+        if self.gradient is None:
+            raise ParityError(f"{self.bank.path}: no gradient program to compare scores with")
+        names = [f"{self.objective}.{name}" for name in tensors]
+        found = self.gradient.run(names, {"x": self.x, **tensors})
+        gradients = {n: g.astype(np.float64) for n, g in zip(tensors, found, strict=True)}
+        for name, weight in self.weights.items():
+            gradients[name] *= weight
+        return np.array([self._score(task, gradients) for task in self.bank])
+
+    def _score(self, task: TaskMasks, gradients: dict[str, Array]) -> float:
+        total = 0.0
+        for p in self.network.parameters:
+            total += gradients[p.name][unpack_mask(task.masks[p.name], p.shape)].sum()
+        for s in self.network.state:
+            total += (gradients[s.name] * task.state[s.name]).sum()
+        return -total
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` indices below `count`, the first and the last among them."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most))})
+
+
+def _check_selection(
+    session: Session,
+    reference: _Reference,
+    findings: _Findings,
+    indices: list[int],
+    alphas: npt.NDArray[np.float32],
+) -> None:
+    """Compare what a known task, or a superposition of several, gives."""
+    tasks = [reference.bank.task(index) for index in indices]
+    tensors = reference.mixed(tasks, alphas.astype(np.float64))
+    feeds: dict[str, Array] = {
+        "x": reference.x,
+        "tasks": np.array(indices, np.int64),
+        "alphas": alphas,
+        "infer": np.array(False),
+    }
+    got = _run(session, feeds)
+    what = f"of tasks {indices}"
+    single = len(indices) == 1
+    network = reference.network
+    for name, parts in (
+        ("parameters", [p.name for p in network.parameters]),
+        ("state", [s.name for s in network.state]),
+    ):
+        if name in got:
+            want = np.concatenate([tensors[part].reshape(-1) for part in parts])
+            # one mask of ones and zeros is exact; several are summed in float32
+            findings.compare(f"{name} {what}", got[name], want, 0.0 if single else 1e-6)
+    if "logits" in got:
+        want = reference.logits(tensors)
+        findings.compare(f"logits {what}", got["logits"], want, LOGITS_TOLERANCE)
+
+
+def _check_inference(
+    session: Session, reference: _Reference, findings: _Findings, info: ModelInfo
+) -> None:
+    """Compare scores at the uniform superposition and at a given one, and what is inferred."""
+    tolerance = SCORE_TOLERANCES[info.target]
+    cases: list[tuple[list[int], list[float]]] = [([], [])]
+    if info.mode == "full":
+        cases.append(([0, len(reference.bank) - 1], [0.3, 0.7]))
+    for indices, alphas in cases:
+        tasks = [reference.bank.task(index) for index in indices]
+        tensors = (
+            reference.mixed(tasks, np.array(alphas, np.float64)) if indices else reference.uniform()
+        )
+        want = reference.scores(tensors)
+        feeds: dict[str, Array] = {
+            "x": reference.x,
+            "tasks": np.array(indices, np.int64),
+            "alphas": np.array(alphas, np.float32),
+            "infer": np.array(True),
+        }
+        got = _run(session, feeds)
+        if "task_scores" in got:
+            findings.compare(
+                f"task_scores at {indices or 'all'}", got["task_scores"], want, tolerance
+            )
+        if "task" in got:
+            best = int(got["task"][0])
+            short = (want.max() - want[best]) / (np.abs(want).max() or 1.0)
+            findings.compare("task inferred", np.array([short]), np.zeros(1), tolerance)
+            if "logits" in got:
+                chosen = reference.mixed([reference.bank.task(best)], np.ones(1))
+                findings.compare(
+                    "logits inferred", got["logits"], reference.logits(chosen), LOGITS_TOLERANCE
+                )
+
+
+def _run(session: Session, feeds: dict[str, Array]) -> dict[str, Array]:
+    """All outputs of a run, with those of the feeds that the model takes."""
+    taken = {name: value for name, value in feeds.items() if name in session.input_names}
+    return dict(zip(session.output_names, session.run(session.output_names, taken), strict=True))

@@ -1,0 +1,52 @@
+"""supsup at run time: mask banks, seeded weights, and exported models on ONNX Runtime.
+
+```python
+import supsup_runtime as supsup
+
+model = supsup.load("out.onnx")
+model.predict(x, task="rotated-090")  # the task is known: plain speed
+model.predict(x)  # the task is inferred, then the network runs
+```
+"""
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.contract import ModelInfo, TaskInfo
+from supsup_runtime.errors import (
+    BankError,
+    BankLockedError,
+    DataError,
+    InputError,
+    ModelError,
+    OutputExistsError,
+    ParityError,
+    ProviderUnavailableError,
+    SupSupError,
+)
+from supsup_runtime.inference import TaskInference
+from supsup_runtime.model import Model, Prediction, load
+from supsup_runtime.network import MaskedParameter, Network, StateTensor
+from supsup_runtime.taskfile import TaskMasks, make_task
+
+__all__ = [
+    "BankError",
+    "BankLockedError",
+    "DataError",
+    "InputError",
+    "MaskBank",
+    "MaskedParameter",
+    "Model",
+    "ModelError",
+    "ModelInfo",
+    "Network",
+    "OutputExistsError",
+    "ParityError",
+    "Prediction",
+    "ProviderUnavailableError",
+    "StateTensor",
+    "SupSupError",
+    "TaskInference",
+    "TaskInfo",
+    "TaskMasks",
+    "load",
+    "make_task",
+]

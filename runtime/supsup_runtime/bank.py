@@ -1,0 +1,315 @@
+"""The mask bank, format 1: a folder with one network, its programs and any number of tasks.
+
+docs/FORMAT.md is the specification. The bank on disk is the contract between training, export and
+runtime; every change leaves a bank that opens, whatever happens in the middle of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from supsup_runtime.bank_index import (
+    MAX_TASKS,
+    BankEntry,
+    BankIndex,
+    differentiated,
+    read_index,
+    write_index,
+)
+from supsup_runtime.errors import BankError, OutputExistsError
+from supsup_runtime.files import exclusive, inside, read_file, write_whole
+from supsup_runtime.network import Network
+from supsup_runtime.taskfile import (
+    TaskMasks,
+    check_name,
+    decode_task,
+    encode_task,
+    max_task_bytes,
+)
+
+__all__ = ["MaskBank"]
+
+MAX_PROGRAM_BYTES = 1 << 30
+
+
+class MaskBank:
+    """An open bank.
+
+    Attributes:
+        path: Its folder.
+        network: The network that all tasks share.
+        digest: `Network.digest`; every task file carries it.
+        objectives: Objectives that the gradient program differentiates; empty without one.
+        forward: The forward program, an ONNX model.
+        gradient: The gradient program, or None.
+    """
+
+    def __init__(
+        self, path: Path, index: BankIndex, forward: bytes, gradient: bytes | None
+    ) -> None:
+        self.path = path
+        self.network = index.network
+        self.digest = index.digest
+        self.objectives = index.objectives
+        self.forward = forward
+        self.gradient = gradient
+        self._entries = index.entries
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        network: Network,
+        *,
+        forward: bytes,
+        gradient: bytes | None = None,
+    ) -> MaskBank:
+        """Make a bank without tasks.
+
+        Args:
+            path: A folder that is missing or empty.
+            network: What the tasks will share.
+            forward: ONNX model ``(x, parameters..., state...) -> logits``.
+            gradient: ONNX model of the objectives' derivatives, or None.
+
+        Raises:
+            OutputExistsError: If the folder has anything in it.
+        """
+        folder = Path(path)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputExistsError(
+                f"{folder}: exists and is not an empty folder; open it, or choose another path"
+            )
+        (folder / "programs").mkdir(parents=True, exist_ok=True)
+        (folder / "tasks").mkdir(exist_ok=True)
+        programs = {"forward": _program_entry(folder, "forward", forward)}
+        if gradient is not None:
+            programs["gradient"] = _program_entry(folder, "gradient", gradient)
+        index = BankIndex(
+            network=network,
+            digest=network.digest(forward),
+            objectives=differentiated(network, with_gradient=gradient is not None),
+            programs=programs,
+            entries=(),
+        )
+        write_index(folder, index)
+        return cls(folder, index, forward, gradient)
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> MaskBank:
+        """Open a bank, checking every file of it unless `verify` is false.
+
+        Raises:
+            BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
+        """
+        folder = Path(path)
+        index = read_index(folder)
+        forward = _read_program(folder, index.programs["forward"])
+        entry = index.programs.get("gradient")
+        gradient = _read_program(folder, entry) if entry else None
+        digest = index.network.digest(forward)
+        if digest != index.digest:
+            raise BankError(
+                f"{folder / 'bank.json'}: digest must be {digest} for this network and forward "
+                f"program, got {index.digest}"
+            )
+        bank = cls(folder, index, forward, gradient)
+        if verify:
+            bank.verify()
+        return bank
+
+    @property
+    def entries(self) -> tuple[BankEntry, ...]:
+        """The tasks' index lines, in index order."""
+        return self._entries
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, in index order."""
+        return tuple(entry.name for entry in self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.task_names
+
+    def __iter__(self) -> Iterator[TaskMasks]:
+        """Read the tasks one after the other, in index order."""
+        return (self.task(index) for index in range(len(self)))
+
+    def task(self, key: int | str) -> TaskMasks:
+        """Read one task, by index or name, and check it.
+
+        Raises:
+            BankError: If there is no such task, or its file breaks a rule.
+        """
+        entry = self._entries[self.index(key)]
+        path = inside(self.path, entry.file)
+        data = read_file(path, max_bytes=max_task_bytes(self.network))
+        _check_sha256(path, data, entry.sha256)
+        task = decode_task(data, self.network, self.digest, place=str(path))
+        if task.name != entry.name:
+            raise BankError(f"{path}: task name must be {entry.name!r}, got {task.name!r}")
+        return task
+
+    def index(self, key: int | str) -> int:
+        """Index of a task, by name or by index (which must be in range, not negative).
+
+        Raises:
+            BankError: If there is no such task.
+        """
+        if isinstance(key, str):
+            names = self.task_names
+            if key not in names:
+                raise BankError(
+                    f"{self.path}: no task {key!r} among its {len(names)}; "
+                    "supsup-bank list shows them"
+                )
+            return names.index(key)
+        if not 0 <= key < len(self):
+            raise BankError(f"{self.path}: task index must be in [0, {len(self)}), got {key}")
+        return key
+
+    def verify(self) -> None:
+        """Read every task and check it against every rule.
+
+        Raises:
+            BankError: At the first rule broken.
+        """
+        for index in range(len(self)):
+            self.task(index)
+
+    def add(self, task: TaskMasks) -> None:
+        """Append a task: its file first, then the index.
+
+        Raises:
+            BankError: If the name is taken, or the task does not fit the network.
+            BankLockedError: If another process is writing.
+        """
+        self.extend([task])
+
+    def extend(self, tasks: Iterable[TaskMasks]) -> None:
+        """Append tasks, writing the index once; those before a failure are kept.
+
+        Raises:
+            BankError: If a name is taken, or a task does not fit the network.
+            BankLockedError: If another process is writing.
+        """
+        with exclusive(self.path):
+            entries = list(self._refresh())
+            taken = {entry.name.casefold() for entry in entries}
+            try:
+                for task in tasks:
+                    self._check_new(task.name, taken)
+                    entries.append(self._write_task(task))
+                    taken.add(task.name.casefold())
+            finally:
+                self._write_entries(tuple(entries))
+
+    def replace(self, task: TaskMasks) -> None:
+        """Put another version of a task in the place of the one with its name.
+
+        Raises:
+            BankError: If there is no task of that name, or the new one does not fit the network.
+            BankLockedError: If another process is writing.
+        """
+        with exclusive(self.path):
+            entries = self._refresh()
+            self._exchange(entries, self.index(task.name), task)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a task another name; its index, masks and state stay.
+
+        Raises:
+            BankError: If there is no task `old`, or `new` is taken or no legal name.
+            BankLockedError: If another process is writing.
+        """
+        with exclusive(self.path):
+            entries = self._refresh()
+            position = self.index(old)
+            taken = {name.casefold() for name in self.task_names if name != old}
+            self._check_new(new, taken)
+            self._exchange(entries, position, self.task(position).renamed(new))
+
+    def remove(self, name: str) -> None:
+        """Take a task out: the index first, then its file. Later tasks move up one index.
+
+        Raises:
+            BankError: If there is no such task.
+            BankLockedError: If another process is writing.
+        """
+        with exclusive(self.path):
+            entries = self._refresh()
+            position = self.index(name)
+            self._write_entries(entries[:position] + entries[position + 1 :])
+            inside(self.path, entries[position].file).unlink(missing_ok=True)
+
+    def _refresh(self) -> tuple[BankEntry, ...]:
+        """Read the index again: another process may have written since. Lock held."""
+        index = read_index(self.path)
+        if index.digest != self.digest:
+            raise BankError(
+                f"{self.path}: the bank's network changed since it was opened: digest was "
+                f"{self.digest}, is {index.digest}; open it again"
+            )
+        self._entries = index.entries
+        for leftover in (self.path / "tasks").glob(".*.part"):
+            leftover.unlink()  # of a writer that was killed
+        return self._entries
+
+    def _check_new(self, name: str, taken: set[str]) -> None:
+        check_name(name)
+        if name.casefold() in taken:
+            raise BankError(
+                f"{self.path}: task {name!r} is there already (upper and lower case count as "
+                "one); replace it, or choose another name"
+            )
+        if len(taken) >= MAX_TASKS:
+            raise BankError(f"{self.path}: at most {MAX_TASKS} tasks, and all are taken")
+
+    def _exchange(self, entries: tuple[BankEntry, ...], position: int, task: TaskMasks) -> None:
+        old = entries[position]
+        new = self._write_task(task)
+        self._write_entries((*entries[:position], new, *entries[position + 1 :]))
+        if new.file != old.file:
+            inside(self.path, old.file).unlink(missing_ok=True)
+
+    def _write_task(self, task: TaskMasks) -> BankEntry:
+        data = encode_task(task, self.network, self.digest)
+        sha256 = hashlib.sha256(data).hexdigest()
+        file = f"tasks/{task.name}.safetensors"
+        if any(entry.file.casefold() == file.casefold() for entry in self._entries):
+            file = f"tasks/{task.name}+{sha256[:8]}.safetensors"  # keep the one in use whole
+        write_whole(inside(self.path, file), data)
+        return BankEntry(name=task.name, file=file, sha256=sha256)
+
+    def _write_entries(self, entries: tuple[BankEntry, ...]) -> None:
+        index = replace(read_index(self.path), entries=entries)
+        write_index(self.path, index)
+        self._entries = entries
+
+
+def _program_entry(folder: Path, name: str, data: bytes) -> BankEntry:
+    file = f"programs/{name}.onnx"
+    write_whole(folder / file, data)
+    return BankEntry(name=name, file=file, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _read_program(folder: Path, entry: BankEntry) -> bytes:
+    path = inside(folder, entry.file)
+    data = read_file(path, max_bytes=MAX_PROGRAM_BYTES)
+    _check_sha256(path, data, entry.sha256)
+    return data
+
+
+def _check_sha256(path: Path, data: bytes, expected: str) -> None:
+    got = hashlib.sha256(data).hexdigest()
+    if got != expected:
+        raise BankError(
+            f"{path}: the file is damaged or was changed: SHA-256 must be {expected}, got {got}; "
+            "restore it, or remove the task"
+        )

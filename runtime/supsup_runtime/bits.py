@@ -1,0 +1,127 @@
+"""Masks as bits: element `i` of the flattened (C order) mask is bit `i % 8` of byte `i // 8`.
+
+The least significant bit comes first and padding bits are zero (docs/FORMAT.md, "Packed masks").
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from bitarray import bitarray
+from bitarray.util import sc_decode, sc_encode
+
+from supsup_runtime.errors import BankError
+
+__all__ = [
+    "check_padding",
+    "compress",
+    "count_ones",
+    "decompress",
+    "pack_mask",
+    "packed_bytes",
+    "unpack_mask",
+]
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def packed_bytes(num_elements: int) -> int:
+    """Bytes that `num_elements` bits take when packed."""
+    return -(-num_elements // 8)
+
+
+def pack_mask(mask: npt.NDArray[np.bool_]) -> Bytes:
+    """Pack a mask of any shape.
+
+    Args:
+        mask: ``bool (...)``.
+
+    Returns:
+        ``uint8 (ceil(mask.size / 8),)``; padding bits are zero.
+
+    Raises:
+        BankError: If `mask` is not boolean: 0.3 has no bit.
+    """
+    if mask.dtype != np.bool_:
+        raise BankError(f"mask: must be bool, got {mask.dtype}; compare with a threshold first")
+    return np.packbits(mask.reshape(-1), bitorder="little")
+
+
+def unpack_mask(packed: Bytes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Invert `pack_mask`: ``uint8 (bytes,)`` to ``bool shape``."""
+    count = int(np.prod(shape, dtype=np.int64))
+    bits = np.unpackbits(packed, count=count, bitorder="little")
+    return bits.view(np.bool_).reshape(shape)
+
+
+def count_ones(packed: Bytes) -> int:
+    """Number of ones in packed bits of any shape."""
+    return int(np.bitwise_count(packed).sum(dtype=np.int64))
+
+
+def check_padding(packed: Bytes, num_elements: int, *, place: str) -> None:
+    """Refuse packed bits whose length or padding is off.
+
+    Args:
+        packed: ``uint8 (bytes,)``.
+        num_elements: Bits in use.
+        place: What the message calls it, such as ``tasks/a.safetensors: 'fc1.weight'``.
+
+    Raises:
+        BankError: If the length differs from ``ceil(num_elements / 8)`` or a padding bit is one.
+    """
+    expected = packed_bytes(num_elements)
+    if packed.dtype != np.uint8 or packed.shape != (expected,):
+        raise BankError(
+            f"{place}: a packed mask of {num_elements} weights must be uint8 ({expected},), "
+            f"got {packed.dtype} {packed.shape}"
+        )
+    used = num_elements % 8
+    if used and packed[-1] >> used:
+        raise BankError(
+            f"{place}: padding bits must be zero, got {packed[-1] >> used:#x} "
+            f"above the {used} used bits of the last byte"
+        )
+
+
+def compress(packed: Bytes, num_elements: int) -> Bytes:
+    """Sparse form of packed bits (`bitarray.util.sc_encode`): small where ones are rare.
+
+    Args:
+        packed: ``uint8 (bytes,)``.
+        num_elements: Bits in use.
+
+    Returns:
+        ``uint8 (n,)``; at a density of one half a little longer than `packed`.
+    """
+    bits = bitarray(endian="little")
+    bits.frombytes(packed.tobytes())
+    return np.frombuffer(sc_encode(bits[:num_elements]), np.uint8)
+
+
+def decompress(blob: Bytes, num_elements: int, *, place: str) -> Bytes:
+    """Invert `compress`; the length that the blob claims is checked before it is decoded.
+
+    Raises:
+        BankError: If the blob is not a sparse bit array of exactly `num_elements` bits.
+    """
+    claimed = _claimed_bits(blob)
+    if claimed != num_elements:
+        got = "no readable header" if claimed is None else f"{claimed} bits"
+        raise BankError(f"{place}: the sparse mask must hold {num_elements} bits, got {got}")
+    stream = iter(blob.tobytes())
+    try:
+        bits = sc_decode(stream)
+    except (ValueError, StopIteration, IndexError) as error:
+        raise BankError(f"{place}: the sparse mask cannot be decoded: {error}") from error
+    if next(stream, None) is not None:
+        raise BankError(f"{place}: the sparse mask has bytes after its end; it must have none")
+    return np.frombuffer(bits.tobytes(), np.uint8)
+
+
+def _claimed_bits(blob: Bytes) -> int | None:
+    """Length in a sparse header: byte 0 is the number of little-endian length bytes after it."""
+    head = blob[:9].tobytes()
+    if not head or head[0] > 8 or len(head) <= head[0]:  # 16 would mean big-endian bits
+        return None
+    return int.from_bytes(head[1 : 1 + head[0]], "little")

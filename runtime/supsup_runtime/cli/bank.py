@@ -1,0 +1,127 @@
+"""The command supsup-bank: list, verify, add, remove, rename."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.cli.common import parser, print_result, print_table, run_command
+from supsup_runtime.files import read_file
+from supsup_runtime.taskfile import decode_task, max_task_bytes
+
+__all__ = ["main"]
+
+_EXAMPLES = (
+    "list masks/",
+    "verify masks/",
+    "add masks/ new-task.safetensors",
+    "remove masks/ rotated-090",
+    "rename masks/ rotated-090 upright",
+)
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("supsup-bank", _run)
+
+
+def _run() -> None:
+    arguments = _parser().parse_args()
+    commands = {
+        "list": _list,
+        "verify": _verify,
+        "add": _add,
+        "remove": _remove,
+        "rename": _rename,
+    }
+    commands[arguments.command](arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = parser("supsup-bank", "Look at a mask bank, check it, change its tasks.", _EXAMPLES)
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.add_argument("bank", type=Path, help="folder of the bank")
+        sub.add_argument("--json", action="store_true", help="answer in JSON")
+        return sub
+
+    command("list", "Show the tasks in index order.")
+    command("verify", "Read every file and check every rule of the format.")
+    add = command("add", "Add a task file that came from elsewhere.")
+    add.add_argument("file", type=Path, help="a task of the same network")
+    add.add_argument("--name", help="name it here; its own name if missing")
+    add.add_argument("--replace", action="store_true", help="replace the task of that name")
+    remove = command("remove", "Take a task out; later tasks move up one index.")
+    remove.add_argument("name")
+    rename = command("rename", "Give a task another name; its index stays.")
+    rename.add_argument("old")
+    rename.add_argument("new")
+    return made
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    bank = MaskBank.open(arguments.bank, verify=False)
+    tasks = [_describe(bank, index) for index in range(len(bank))]
+    rows = [
+        (t["index"], t["name"], t["bytes"], f"{t['density']:.4f}", t["accuracy"] or "-")
+        for t in tasks
+    ]
+    table = print_table(("index", "name", "bytes", "density", "accuracy"), rows)
+    print_result(tasks, as_json=arguments.json, text=table)
+
+
+def _describe(bank: MaskBank, index: int) -> dict[str, Any]:
+    task, entry = bank.task(index), bank.entries[index]
+    return {
+        "accuracy": task.training.get("accuracy"),
+        "bytes": (bank.path / entry.file).stat().st_size,
+        "density": task.density(bank.network),
+        "file": entry.file,
+        "index": index,
+        "labels": list(task.labels),
+        "name": task.name,
+        "sha256": entry.sha256,
+    }
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    bank = MaskBank.open(arguments.bank)
+    text = f"{bank.path}: {len(bank)} tasks, all files whole and in order"
+    print_result({"ok": True, "num_tasks": len(bank)}, as_json=arguments.json, text=text)
+
+
+def _add(arguments: argparse.Namespace) -> None:
+    bank = MaskBank.open(arguments.bank, verify=False)
+    data = read_file(arguments.file, max_bytes=max_task_bytes(bank.network))
+    task = decode_task(data, bank.network, bank.digest, place=str(arguments.file))
+    name = arguments.name or task.name
+    task = task.renamed(name)
+    if arguments.replace and name in bank:
+        bank.replace(task)
+    else:
+        bank.add(task)
+    _say_changed(bank, f"added {name!r}", arguments)
+
+
+def _remove(arguments: argparse.Namespace) -> None:
+    bank = MaskBank.open(arguments.bank, verify=False)
+    bank.remove(arguments.name)
+    _say_changed(bank, f"removed {arguments.name!r}", arguments)
+
+
+def _rename(arguments: argparse.Namespace) -> None:
+    bank = MaskBank.open(arguments.bank, verify=False)
+    bank.rename(arguments.old, arguments.new)
+    _say_changed(bank, f"renamed {arguments.old!r} to {arguments.new!r}", arguments)
+
+
+def _say_changed(bank: MaskBank, what: str, arguments: argparse.Namespace) -> None:
+    index = (bank.path / "bank.json").read_bytes()
+    value = {"num_tasks": len(bank), "sha256": hashlib.sha256(index).hexdigest()}
+    text = f"{bank.path}: {what}; {len(bank)} tasks"
+    print_result(value, as_json=arguments.json, text=text)

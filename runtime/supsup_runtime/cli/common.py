@@ -1,0 +1,83 @@
+"""What all commands share: how they end, and how they print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import NoReturn
+
+from supsup_runtime.errors import SupSupError
+
+__all__ = ["parser", "print_result", "print_table", "run_command"]
+
+INTERRUPTED = 130
+
+
+def run_command(name: str, command: Callable[[], object]) -> NoReturn:
+    """Run a command and exit: 0 done, 1 to 5 a known error in one line, 130 interrupted.
+
+    Any other exception is a defect and keeps its traceback.
+    """
+    try:
+        command()
+        sys.stdout.flush()
+    except SupSupError as error:
+        _fail(name, str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has enough
+        sys.exit(1)
+    except OSError as error:
+        _fail(name, f"{error.filename or 'file'}: {error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        _fail(name, "interrupted; what was finished is kept", INTERRUPTED)
+    sys.exit(0)
+
+
+def parser(name: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+    """An argument parser whose help starts with examples."""
+    usage = "\n".join(["examples:", *(f"  {name} {example}" for example in examples)])
+    made = argparse.ArgumentParser(
+        prog=name,
+        description=f"{description}\n\n{usage}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    return made
+
+
+def print_result(value: object, *, as_json: bool, text: str) -> None:
+    """Print a result to stdout: one JSON line for machines, or text."""
+    sys.stdout.write((json.dumps(value, sort_keys=True) if as_json else text.rstrip()) + "\n")
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns aligned with spaces; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
+
+    def line(row: Sequence[str], values: Sequence[object]) -> str:
+        padded = [
+            cell.rjust(width) if isinstance(value, int | float) else cell.ljust(width)
+            for cell, width, value in zip(row, widths, values, strict=True)
+        ]
+        return "  ".join(padded).rstrip()
+
+    like = rows[0] if rows else header
+    return "\n".join([line(header, like), *(line(c, r) for c, r in zip(cells, rows, strict=True))])
+
+
+def _fail(name: str, message: str, status: int) -> NoReturn:
+    sys.stderr.write(f"{name}: {message}\n")
+    sys.exit(status)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("supsup")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,97 @@
+"""The command supsup-inspect: what a bank or a model holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.cli.common import parser, print_result, run_command
+from supsup_runtime.errors import ModelError
+from supsup_runtime.model import load
+from supsup_runtime.network import Network
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("supsup-inspect", _run)
+
+
+def _run() -> None:
+    made = parser(
+        "supsup-inspect", "Say what a bank or a model holds.", ("masks/", "out.onnx --json")
+    )
+    made.add_argument("path", type=Path, help="a bank's folder, or a model")
+    made.add_argument("--json", action="store_true", help="answer in JSON")
+    arguments = made.parse_args()
+    path: Path = arguments.path
+    if not path.exists():
+        raise ModelError(f"{path}: no such bank or model")
+    value = _bank(path) if path.is_dir() else _model(path)
+    print_result(value, as_json=arguments.json, text=_to_text(value))
+
+
+def _bank(path: Path) -> dict[str, Any]:
+    bank = MaskBank.open(path)
+    task_bytes = [(bank.path / entry.file).stat().st_size for entry in bank.entries]
+    return {
+        "kind": "bank",
+        "path": str(path),
+        "digest": bank.digest,
+        "objectives": list(bank.objectives),
+        "tasks": list(bank.task_names),
+        "task_bytes": sum(task_bytes),
+        **_network(bank.network, len(bank)),
+    }
+
+
+def _model(path: Path) -> dict[str, Any]:
+    info = load(path).info
+    return {
+        "kind": "model",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "digest": info.digest,
+        "mode": info.mode,
+        "objective": info.objective,
+        "target": info.target,
+        "tasks": [task.name for task in info.tasks],
+        **_network(info.network, len(info.tasks)),
+    }
+
+
+def _network(network: Network, num_tasks: int) -> dict[str, Any]:
+    return {
+        "input_shape": list(network.input_shape),
+        "outputs": network.outputs,
+        "real_outputs": network.real_outputs,
+        "masked_weights": network.num_masked,
+        "state_elements": network.num_state,
+        "weight_seed": network.weight_seed,
+        "float_bytes": 4 * num_tasks * (network.num_masked + network.num_state),
+    }
+
+
+def _to_text(value: dict[str, Any]) -> str:
+    names: list[str] = value["tasks"]
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    lines = [f"{value['kind']} {value['path']}: {len(names)} tasks ({shown})"]
+    skipped = {"kind", "path", "tasks", "float_bytes"}
+    lines += [f"  {key}: {_show(item)}" for key, item in value.items() if key not in skipped]
+    own = value.get("bytes", value.get("task_bytes", 0))
+    if own:
+        lines.append(
+            f"  as {len(names)} float32 models: {value['float_bytes']:,} bytes, "
+            f"{value['float_bytes'] / own:.1f} times as much"
+        )
+    return "\n".join(lines)
+
+
+def _show(item: object) -> str:
+    if isinstance(item, int):
+        return f"{item:,}"
+    if isinstance(item, list):
+        return ", ".join(map(str, item))
+    return str(item)

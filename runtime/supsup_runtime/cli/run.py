@@ -1,0 +1,107 @@
+"""The command supsup-run: a model on an array from a file."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.cli.common import parser, print_result, print_table, run_command
+from supsup_runtime.errors import InputError
+from supsup_runtime.inference import METHODS
+from supsup_runtime.model import Model, Prediction, load
+from supsup_runtime.session import Device
+
+__all__ = ["add_model_options", "load_model", "main"]
+
+_EXAMPLES = (
+    "out.onnx input.npy",
+    "out.onnx input.npy --task rotated-090",
+    "out.onnx input.npy --per-image --json",
+)
+MAX_INPUT_BYTES = 4 << 30
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("supsup-run", _run)
+
+
+def add_model_options(made: argparse.ArgumentParser) -> None:
+    """Options of every command that runs a model."""
+    made.add_argument("model", type=Path, help="a model of supsup-export")
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    made.add_argument("--threads", type=int, default=1, help="threads of one call")
+    made.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def load_model(arguments: argparse.Namespace) -> Model:
+    """The model that `add_model_options` describes."""
+    device: Device = arguments.device
+    return load(arguments.model, device=device, threads=arguments.threads)
+
+
+def _run() -> None:
+    made = parser("supsup-run", "Run a model on inputs from a .npy file.", _EXAMPLES)
+    add_model_options(made)
+    made.add_argument("input", type=Path, help="float32 (batch, ...) or one input, as .npy")
+    made.add_argument("--task", help="the task's name or index; inferred if missing")
+    made.add_argument("--per-image", action="store_true", help="infer each row's task")
+    made.add_argument("--method", choices=METHODS, help="how to infer; verified by default")
+    arguments = made.parse_args()
+    model = load_model(arguments)
+    x = _read(arguments.input, model)
+    start = time.perf_counter()
+    prediction = model.predict(
+        x, _task(arguments.task), per_image=arguments.per_image, method=arguments.method
+    )
+    milliseconds = (time.perf_counter() - start) * 1e3
+    value = _to_dict(prediction, milliseconds)
+    rows = [
+        (row, task.name, label, f"{logits[index]:.3f}")
+        for row, (task, label, index, logits) in enumerate(
+            zip(
+                prediction.tasks,
+                prediction.labels,
+                prediction.label_indices,
+                prediction.logits,
+                strict=True,
+            )
+        )
+    ]
+    print_result(
+        value, as_json=arguments.json, text=print_table(("row", "task", "label", "logit"), rows)
+    )
+
+
+def _read(path: Path, model: Model) -> npt.NDArray[np.float32]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; save an array with numpy.save")
+    if path.stat().st_size > MAX_INPUT_BYTES:
+        raise InputError(f"{path}: must have at most {MAX_INPUT_BYTES} bytes")
+    try:
+        x = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: must be a .npy array of numbers: {error}") from error
+    if isinstance(x, np.ndarray) and x.shape == model.info.network.input_shape:
+        x = x[None]  # one input
+    return x  # type: ignore[no-any-return]  # predict checks type and shape
+
+
+def _task(given: str | None) -> int | str | None:
+    return int(given) if given is not None and given.lstrip("-").isdigit() else given
+
+
+def _to_dict(prediction: Prediction, milliseconds: float) -> dict[str, Any]:
+    return {
+        "labels": list(prediction.labels),
+        "logits": prediction.logits.tolist(),
+        "margins": [inference.margin for inference in prediction.inferences],
+        "method": prediction.inferences[0].method if prediction.inferences else None,
+        "milliseconds": round(milliseconds, 3),
+        "tasks": [task.name for task in prediction.tasks],
+    }

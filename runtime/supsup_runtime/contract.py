@@ -1,0 +1,131 @@
+"""What an exported model says of itself: metadata of contract 1 (docs/CONTRACT.md).
+
+The exporter writes it, the runtime reads it. ONNX metadata are strings, so lists are JSON and the
+forward program is base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from supsup_runtime.errors import BankError, ModelError
+from supsup_runtime.network import Network, canonical_json
+
+__all__ = ["CONTRACT", "PREFIX", "Mode", "ModelInfo", "TaskInfo"]
+
+CONTRACT = 1
+PREFIX = "org.supsup."
+Mode = Literal["full", "known", "infer"]
+"""What a model was exported for: both, known tasks only, or always inferring."""
+_KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
+_BIT_ORDER = "least-significant-first"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInfo:
+    """One task of a model.
+
+    Attributes:
+        index: What the model's `tasks` input takes.
+        name: Its name in the bank.
+        labels: Names of its classes by output index; empty where the bank had none.
+    """
+
+    index: int
+    name: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """Everything a host needs to know beside the graph.
+
+    Attributes:
+        network: The network that the masks belong to.
+        digest: Its `Network.digest`.
+        tasks: The tasks, in index order.
+        objective: What `task_scores` differentiates: ``entropy`` or ``superfluous``; empty in a
+            model that cannot infer.
+        mode: Which inputs and outputs the graph has.
+        target: Operators it was made of: ``cpu`` or ``portable``.
+        forward: The forward program, an ONNX model with the weights as inputs.
+    """
+
+    network: Network
+    digest: str
+    tasks: tuple[TaskInfo, ...]
+    objective: str
+    mode: Mode
+    target: str
+    forward: bytes = field(repr=False)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The model's ``metadata_props``, sorted by key."""
+        tasks = [{"labels": list(task.labels), "name": task.name} for task in self.tasks]
+        values = {
+            "bit_order": _BIT_ORDER,
+            "contract": str(CONTRACT),
+            "digest": self.digest,
+            "forward": base64.b64encode(self.forward).decode(),
+            "mode": self.mode,
+            "network": canonical_json(self.network.to_dict()),
+            "objective": self.objective,
+            "target": self.target,
+            "tasks": canonical_json(tasks),
+        }
+        return {PREFIX + key: values[key] for key in sorted(values)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], *, place: str) -> ModelInfo:
+        """Invert `to_metadata`.
+
+        Args:
+            metadata: All of a model's metadata.
+            place: What messages call the model.
+
+        Raises:
+            ModelError: If the model is not supsup's, of another contract, or malformed.
+        """
+        version = metadata.get(PREFIX + "contract")
+        if version is None:
+            raise ModelError(
+                f"{place}: not a model of supsup: metadata {PREFIX}contract is missing; "
+                "make one with supsup-export"
+            )
+        if version != str(CONTRACT):
+            raise ModelError(
+                f"{place}: contract must be {CONTRACT}, got {version!r}; "
+                "export the bank again, or use the supsup that made the model"
+            )
+        missing = [PREFIX + key for key in _KEYS if PREFIX + key not in metadata]
+        if missing:
+            raise ModelError(f"{place}: metadata must have {missing[0]}, got none")
+        values = {key: metadata[PREFIX + key] for key in _KEYS}
+        try:
+            return _parse(values)
+        except (BankError, json.JSONDecodeError, binascii.Error, TypeError, KeyError) as error:
+            raise ModelError(f"{place}: metadata are malformed: {error}") from error
+
+
+def _parse(values: Mapping[str, str]) -> ModelInfo:
+    mode = values["mode"]
+    if mode not in get_args(Mode):
+        raise BankError(f"mode must be one of {list(get_args(Mode))}, got {mode!r}")
+    tasks: list[dict[str, Any]] = json.loads(values["tasks"])
+    return ModelInfo(
+        network=Network.from_dict(json.loads(values["network"])),
+        digest=values["digest"],
+        tasks=tuple(
+            TaskInfo(index=index, name=str(item["name"]), labels=tuple(map(str, item["labels"])))
+            for index, item in enumerate(tasks)
+        ),
+        objective=values["objective"],
+        mode=mode,  # type: ignore[arg-type]  # one of Mode's, checked above
+        target=values["target"],
+        forward=base64.b64decode(values["forward"], validate=True),
+    )

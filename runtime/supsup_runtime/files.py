@@ -1,0 +1,116 @@
+"""Files that appear whole or not at all, and one writer at a time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
+
+__all__ = ["exclusive", "inside", "read_file", "refuse_overwrite", "whole_file", "write_whole"]
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; put it in place when the block ends well.
+
+    A crash, a full disk or an exception leaves `path` as it was, and no temporary file that this
+    process could still remove.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o666 & ~_umask())  # mkstemp's 0600 would lock other users out
+        part.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds either its old bytes or all of the new ones."""
+    with whole_file(path) as part:
+        part.write_bytes(data)
+
+
+def refuse_overwrite(path: Path, *, force: bool) -> None:
+    """Refuse an output that exists, unless `force`.
+
+    Raises:
+        OutputExistsError: If `path` is there and `force` is false, or `path` is a folder.
+    """
+    if path.is_dir():
+        raise OutputExistsError(f"{path}: is a folder, expected the path of a file")
+    if path.exists() and not force:
+        raise OutputExistsError(f"{path}: exists already; pass --force to replace it")
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the writer's lock of a bank; the system releases it even when the process is killed.
+
+    Raises:
+        BankLockedError: If another process holds it.
+    """
+    import fcntl  # POSIX; reading a bank works without it
+
+    with (folder / ".lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BankLockedError(
+                f"{folder}: another process is writing to this bank; wait for it to end"
+            ) from error
+        yield
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """Path of a bank's own file.
+
+    Raises:
+        BankError: If `relative` leaves the folder, or anything on the way is a symbolic link.
+    """
+    parts = relative.split("/")
+    if not relative or any(part in {"", ".", ".."} or "\\" in part for part in parts):
+        raise BankError(f"{folder}: a file must lie inside the bank, got {relative!r}")
+    path = folder
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise BankError(f"{path}: symbolic links are refused in a bank; copy the file here")
+    return path
+
+
+def read_file(path: Path, *, max_bytes: int) -> bytes:
+    """Read a bank's file after looking at its size.
+
+    Raises:
+        BankError: If it is missing, no plain file, or larger than `max_bytes`.
+    """
+    if not path.is_file():
+        raise BankError(f"{path}: missing; restore it from a copy of the bank")
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
+    return path.read_bytes()
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # the rename itself reaches the disk
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,282 @@
+"""What a bank says of its network: masked parameters, per-task state, outputs, seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.errors import BankError
+from supsup_runtime.weights import MAX_SEED, kaiming_constant, seeded_weight
+
+__all__ = [
+    "MAX_ELEMENTS",
+    "MAX_TENSORS",
+    "MaskedParameter",
+    "Network",
+    "StateTensor",
+    "canonical_json",
+]
+
+MAX_TENSORS = 10_000
+"""Masked parameters, or state tensors, of one network."""
+MAX_ELEMENTS = 2**33
+"""Weights of one network: a mask of 1 GB."""
+SIGNED_CONSTANT = "signed-constant"
+_FIELDS = {
+    "constants",
+    "input_shape",
+    "outputs",
+    "parameters",
+    "real_outputs",
+    "state",
+    "weight_seed",
+}
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and nothing to choose: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateTensor:
+    """A float32 tensor that every task has its own of, such as BatchNorm's running mean."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_tensor(self.name, self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedParameter:
+    """A weight tensor of the fixed random network that tasks mask.
+
+    Attributes:
+        name: As in the module, such as ``layers.0.weight``.
+        shape: ``(out, in, ...)``.
+        constant: Magnitude of every weight; `kaiming_constant` of the shape by default.
+        init: Rule of the weights; version 1 of the format knows ``signed-constant``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    constant: float
+    init: str = SIGNED_CONSTANT
+
+    def __post_init__(self) -> None:
+        _check_tensor(self.name, self.shape)
+        if self.init != SIGNED_CONSTANT:
+            raise BankError(
+                f"network: init of {self.name!r} must be {SIGNED_CONSTANT!r}, got {self.init!r}"
+            )
+        if not (math.isfinite(self.constant) and self.constant > 0):
+            raise BankError(
+                f"network: constant of {self.name!r} must be finite and positive, "
+                f"got {self.constant}"
+            )
+
+    @classmethod
+    def signed_kaiming(cls, name: str, shape: tuple[int, ...]) -> MaskedParameter:
+        """The paper's weights: ``+-sqrt(2 / fan_in)``."""
+        return cls(name=name, shape=shape, constant=kaiming_constant(shape))
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The fixed random network that all tasks of a bank share.
+
+    Attributes:
+        weight_seed: Regrows the weights; see `seeded_weight`.
+        input_shape: Shape of one input, without the batch.
+        outputs: Length of the logits (`s` in the paper).
+        real_outputs: Leading outputs that are labels; the rest are superfluous neurons.
+        parameters: Masked parameters, in order; a task's flat mask concatenates them.
+        state: Per-task tensors, in order; empty for most networks.
+        constants: SHA-256, in hexadecimal, of the tensors that are neither, so that training
+            cannot go on with another module; empty where nobody computed it.
+    """
+
+    weight_seed: int
+    input_shape: tuple[int, ...]
+    outputs: int
+    real_outputs: int
+    parameters: tuple[MaskedParameter, ...]
+    state: tuple[StateTensor, ...] = field(default=())
+    constants: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight_seed <= MAX_SEED:
+            raise BankError(
+                f"network: weight_seed must be in [0, {MAX_SEED}], got {self.weight_seed}"
+            )
+        if not 1 <= self.real_outputs <= self.outputs:
+            raise BankError(
+                f"network: real_outputs must be in [1, outputs = {self.outputs}], "
+                f"got {self.real_outputs}"
+            )
+        if not all(size >= 1 for size in self.input_shape):
+            raise BankError(f"network: input_shape must be positive, got {self.input_shape}")
+        for kind, count in (("parameters", len(self.parameters)), ("state", len(self.state))):
+            if count > MAX_TENSORS:
+                raise BankError(f"network: at most {MAX_TENSORS} {kind}, got {count}")
+        if not self.parameters:
+            raise BankError("network: at least one parameter must be masked, got none")
+        names = [p.name for p in self.parameters] + [s.name for s in self.state]
+        if len(set(names)) < len(names):
+            twice = next(name for index, name in enumerate(names) if name in names[:index])
+            raise BankError(f"network: names must be unique, got {twice!r} twice")
+        if max(self.num_masked, self.num_state) > MAX_ELEMENTS:
+            raise BankError(
+                f"network: at most {MAX_ELEMENTS} masked weights and as many of state, "
+                f"got {self.num_masked} and {self.num_state}"
+            )
+
+    @property
+    def num_masked(self) -> int:
+        """Masked weights in all (`P`)."""
+        return sum(parameter.size for parameter in self.parameters)
+
+    @property
+    def num_state(self) -> int:
+        """Elements of state a task."""
+        return sum(tensor.size for tensor in self.state)
+
+    @property
+    def superfluous_outputs(self) -> int:
+        """Outputs that are no label: the paper's superfluous neurons."""
+        return self.outputs - self.real_outputs
+
+    def weights(self) -> list[npt.NDArray[np.float32]]:
+        """The fixed random weights, one array a masked parameter, in order."""
+        return [
+            seeded_weight(self.weight_seed, index, parameter.shape, parameter.constant)
+            for index, parameter in enumerate(self.parameters)
+        ]
+
+    def digest(self, forward: bytes) -> str:
+        """What makes two networks the same: this description and the forward program's bytes.
+
+        Returns:
+            SHA-256 in hexadecimal, 64 characters.
+        """
+        text = canonical_json(
+            {"forward": hashlib.sha256(forward).hexdigest(), "network": self.to_dict()}
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``network`` object of bank.json (docs/FORMAT.md)."""
+        return {
+            "constants": self.constants,
+            "input_shape": list(self.input_shape),
+            "outputs": self.outputs,
+            "parameters": [
+                {
+                    "constant": p.constant,
+                    "init": p.init,
+                    "name": p.name,
+                    "shape": list(p.shape),
+                }
+                for p in self.parameters
+            ],
+            "real_outputs": self.real_outputs,
+            "state": [{"name": s.name, "shape": list(s.shape)} for s in self.state],
+            "weight_seed": self.weight_seed,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Network:
+        """Invert `to_dict`.
+
+        Raises:
+            BankError: If a field is missing, unknown, of a wrong type or out of range.
+        """
+        _check_fields(value, _FIELDS, "network")
+        return cls(
+            weight_seed=_integer(value["weight_seed"], "weight_seed"),
+            input_shape=_shape(value["input_shape"], "input_shape"),
+            outputs=_integer(value["outputs"], "outputs"),
+            real_outputs=_integer(value["real_outputs"], "real_outputs"),
+            parameters=tuple(
+                _parameter(item) for item in _objects(value["parameters"], "parameters")
+            ),
+            state=tuple(_state(item) for item in _objects(value["state"], "state")),
+            constants=_text(value["constants"]),
+        )
+
+
+def _parameter(value: Mapping[str, Any]) -> MaskedParameter:
+    _check_fields(value, {"name", "shape", "constant", "init"}, "network: parameter")
+    constant = value["constant"]
+    if isinstance(constant, bool) or not isinstance(constant, int | float):
+        raise BankError(f"network: constant must be a number, got {constant!r}")
+    return MaskedParameter(
+        name=_text(value["name"]),
+        shape=_shape(value["shape"], "shape"),
+        constant=float(constant),
+        init=_text(value["init"]),
+    )
+
+
+def _state(value: Mapping[str, Any]) -> StateTensor:
+    _check_fields(value, {"name", "shape"}, "network: state")
+    return StateTensor(name=_text(value["name"]), shape=_shape(value["shape"], "shape"))
+
+
+def _check_fields(value: Mapping[str, Any], expected: set[str], place: str) -> None:
+    if not isinstance(value, Mapping) or set(value) != expected:
+        got = sorted(value) if isinstance(value, Mapping) else type(value).__name__
+        raise BankError(f"{place}: fields must be {sorted(expected)}, got {got}")
+
+
+def _integer(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BankError(f"network: {name} must be an integer, got {value!r}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise BankError(f"network: names and digests must be strings, got {value!r}")
+    return value
+
+
+def _shape(value: object, name: str) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise BankError(f"network: {name} must be a list of integers, got {value!r}")
+    return tuple(_integer(size, name) for size in value)
+
+
+def _objects(value: object, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise BankError(f"network: {name} must be a list, got {type(value).__name__}")
+    return value
+
+
+def _check_tensor(name: str, shape: tuple[int, ...]) -> None:
+    if not name:
+        raise BankError("network: a tensor's name must not be empty")
+    if not shape or not all(size >= 1 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
+        raise BankError(
+            f"network: shape of {name!r} must be positive with at most {MAX_ELEMENTS} elements, "
+            f"got {shape}"
+        )

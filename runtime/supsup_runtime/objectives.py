@@ -1,0 +1,73 @@
+"""What a network's outputs say of the task, in numpy: the reference for the graphs.
+
+The paper's objectives are H, the entropy, and G, the log-sum-exp of the superfluous outputs
+(Wortsman et al. 2020). Log-odds judge a mask by a real forward pass.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["entropy", "evidence", "log_odds", "superfluous"]
+
+Floats = npt.NDArray[np.floating]
+
+
+def entropy(logits: Floats) -> Floats:
+    """H: Shannon entropy of the softmax, over all outputs.
+
+    Args:
+        logits: ``float (batch, outputs)``.
+
+    Returns:
+        ``float (batch,)`` in nats, within ``[0, log(outputs)]``.
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)  # (batch, outputs)
+    mass = np.exp(shifted)
+    total = mass.sum(axis=1)  # (batch,)
+    # log sum exp(z) - E[z]: exact where an output has no mass and p log p would be nan
+    result: Floats = np.log(total) - (mass * shifted).sum(axis=1) / total
+    return result
+
+
+def superfluous(logits: Floats) -> Floats:
+    """G: log-sum-exp of all outputs; its gradient is taken through the superfluous ones alone.
+
+    Args:
+        logits: ``float (batch, outputs)``.
+
+    Returns:
+        ``float (batch,)``.
+    """
+    return _log_sum_exp(logits)
+
+
+def log_odds(logits: Floats, real_outputs: int) -> Floats:
+    """Log-odds of the real outputs against the superfluous ones.
+
+    Args:
+        logits: ``float (batch, outputs)``.
+        real_outputs: Leading outputs that are labels, in ``[1, outputs)``.
+
+    Returns:
+        ``float (batch,)``; the higher, the likelier that this mask is the input's.
+    """
+    return _log_sum_exp(logits[:, :real_outputs]) - _log_sum_exp(logits[:, real_outputs:])
+
+
+def evidence(logits: Floats, real_outputs: int) -> Floats:
+    """How well a mask fits an input: log-odds, or minus the entropy without superfluous outputs.
+
+    Returns:
+        ``float (batch,)``; the higher the likelier.
+    """
+    if logits.shape[1] > real_outputs:
+        return log_odds(logits, real_outputs)
+    return -entropy(logits)
+
+
+def _log_sum_exp(values: Floats) -> Floats:
+    peak = values.max(axis=1, keepdims=True)
+    result: Floats = np.log(np.exp(values - peak).sum(axis=1)) + peak[:, 0]
+    return result

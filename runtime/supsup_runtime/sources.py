@@ -1,0 +1,397 @@
+"""Data sets of arrays: the bundled digits, IDX folders (MNIST and its kin), `.npz` of one's own.
+
+Whatever a file claims is checked before memory is taken for it; nothing is ever unpickled.
+docs/DATA.md has the layouts, the limits and the exact definitions.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.errors import DataError
+
+__all__ = ["MAX_CLASSES", "MAX_EXPANSION", "MAX_PART_BYTES", "Dataset", "load_dataset"]
+
+Values: TypeAlias = npt.NDArray[np.uint8 | np.float32]
+Labels: TypeAlias = npt.NDArray[np.int64]
+Part: TypeAlias = tuple[Values, Labels]
+
+MAX_PART_BYTES = 2**32
+"""Raw values of one part (training or test images, or labels): 4 GiB."""
+MAX_CLASSES = 100_000
+"""Labels of one data set."""
+MAX_EXPANSION = 1032
+"""Bytes out of one byte in: what DEFLATE can reach. A file that claims more is lying."""
+
+_MNIST_MEAN = 0.1307
+_MNIST_STD = 0.3081
+_IMAGES_MAGIC = 0x803  # IDX: unsigned bytes, three dimensions
+_LABELS_MAGIC = 0x801  # IDX: unsigned bytes, one dimension
+_NUM_DIGITS_TEST = 360
+_LARGEST = 1e30  # mean, std, scale and their inverses: well inside float32
+_CHUNK_BYTES = 2**22  # `_moments`: float64 at a time
+# What gzip, zipfile and numpy's parser of .npy headers raise over bytes that are not theirs.
+_BROKEN_FILE = (
+    *(OSError, EOFError, ValueError, RuntimeError, SyntaxError),
+    *(tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Dataset:
+    """Labelled images or feature vectors, as stored, and how to normalise them.
+
+    A network sees ``x = (value / scale - mean) / std``, computed in float32 in this order.
+
+    Attributes:
+        name: What messages and records call it: ``digits``, or the path as it was given.
+        train_x: ``uint8`` or ``float32``, ``(images, height, width)``,
+            ``(images, height, width, channels)`` or ``(images, features)``; finite.
+        train_y: ``int64 (images,)`` in ``[0, num_classes)``; every class occurs.
+        test_x: As `train_x`, with another number of images.
+        test_y: ``int64 (images,)`` in ``[0, num_classes)``.
+        mean: Of ``value / scale``; within ``+-1e30``.
+        std: Of ``value / scale``; within ``[1e-30, 1e30]``, so that float32 can divide by it.
+        scale: The value that counts as 1; as `std`.
+
+    Raises:
+        DataError: If any of this does not hold.
+    """
+
+    name: str
+    train_x: Values
+    train_y: Labels
+    test_x: Values
+    test_y: Labels
+    mean: float
+    std: float
+    scale: float
+
+    def __post_init__(self) -> None:
+        for part, x, y in (
+            ("training", self.train_x, self.train_y),
+            ("test", self.test_x, self.test_y),
+        ):
+            _check_values(f"{self.name}: {part} images", x)
+            _check_labels(f"{self.name}: {part} labels", y, len(x))
+        _check_classes(self.name, self.train_y, self.test_y)
+        train = (self.train_x.dtype, self.train_x.shape[1:])
+        test = (self.test_x.dtype, self.test_x.shape[1:])
+        if train != test:
+            raise DataError(
+                f"{self.name}: test images must be {train[0]} {train[1]} each like the training "
+                f"images, got {test[0]} {test[1]}"
+            )
+        if not abs(self.mean) <= _LARGEST:
+            raise DataError(f"{self.name}: mean must be within +-{_LARGEST:g}, got {self.mean}")
+        for what, value in (("std", self.std), ("scale", self.scale)):
+            if not 1 / _LARGEST <= value <= _LARGEST:
+                raise DataError(
+                    f"{self.name}: {what} must be within [{1 / _LARGEST:g}, {_LARGEST:g}], got "
+                    f"{value}; if all training values are equal, pass a std of your own"
+                )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes: the largest training label plus one."""
+        return int(self.train_y.max()) + 1
+
+
+def load_dataset(
+    source: str | Path | None = None, *, mean: float | None = None, std: float | None = None
+) -> Dataset:
+    """Load a data set into memory.
+
+    Args:
+        source: None or ``digits`` for the digits bundled with scikit-learn; a folder with four
+            IDX files (MNIST, Fashion-MNIST, ...); or a ``.npz`` with `x_train`, `y_train`,
+            `x_test` and `y_test`.
+        mean: Of ``value / scale``; in place of MNIST's (IDX) or the training part's (the rest).
+        std: As `mean`.
+
+    Returns:
+        The data set, checked.
+
+    Raises:
+        DataError: If there is no such source, a file is damaged or breaks a limit, or
+            scikit-learn is missing.
+    """
+    if source is None or source == "digits":
+        return _load_digits(mean, std)
+    path = Path(source)
+    if path.is_dir():
+        parts: tuple[Part, Part] = _idx_part(path, "train"), _idx_part(path, "t10k")
+        mean = _MNIST_MEAN if mean is None else mean
+        std = _MNIST_STD if std is None else std
+        return _dataset(str(path), *parts, scale=255.0, mean=mean, std=std)
+    if path.suffix != ".npz" or not path.is_file():
+        raise DataError(
+            f"{path}: expected 'digits', a folder with IDX files, or a .npz file, "
+            f"got {'another kind of file' if path.exists() else 'a path where nothing is'}"
+        )
+    parts = _load_npz(path)
+    scale = 255.0 if parts[0][0].dtype == np.uint8 else 1.0
+    return _dataset(str(path), *parts, scale=scale, mean=mean, std=std)
+
+
+def _load_digits(mean: float | None, std: float | None) -> Dataset:
+    """Split the 1797 digits: `RandomState(0).permutation`, of which the last 360 are the test."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError(
+            "digits: needs scikit-learn, which is not installed; pip install 'supsup[train]', "
+            "or name a folder or file with data"
+        ) from error
+    images, labels = load_digits(return_X_y=True)
+    values = images.reshape(-1, 8, 8).astype(np.uint8)  # whole numbers, 0 to 16
+    labels = labels.astype(np.int64)
+    order = np.random.RandomState(0).permutation(len(values))
+    train, test = order[:-_NUM_DIGITS_TEST], order[-_NUM_DIGITS_TEST:]
+    parts = ((values[train], labels[train]), (values[test], labels[test]))
+    return _dataset("digits", *parts, scale=16.0, mean=mean, std=std)
+
+
+def _dataset(
+    name: str, train: Part, test: Part, *, scale: float, mean: float | None, std: float | None
+) -> Dataset:
+    """Put the parts together; a mean or std that nobody chose is the training images'."""
+    _check_values(f"{name}: training images", train[0])
+    if mean is None or std is None:
+        centre, spread = _moments(train[0])
+        mean = centre / scale if mean is None else mean
+        std = spread / scale if std is None else std
+    (train_x, train_y), (test_x, test_y) = train, test
+    return Dataset(
+        name=name,
+        train_x=train_x,
+        train_y=train_y,
+        test_x=test_x,
+        test_y=test_y,
+        mean=mean,
+        std=std,
+        scale=scale,
+    )
+
+
+def _moments(x: Values) -> tuple[float, float]:
+    """Mean and standard deviation over all values, in float64, a chunk of rows at a time."""
+    rows = max(1, _CHUNK_BYTES // (8 * math.prod(x.shape[1:])))
+    chunks = [x[start : start + rows] for start in range(0, len(x), rows)]
+    mean = math.fsum(float(c.sum(dtype=np.float64)) for c in chunks) / x.size
+    squares = math.fsum(float(np.square(c - np.float64(mean)).sum()) for c in chunks)
+    return mean, math.sqrt(squares / x.size)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever a broken file raises into one error that names it."""
+    try:
+        yield
+    except DataError:
+        raise
+    except _BROKEN_FILE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read ({reason}); get or save the file again") from error
+
+
+def _idx_part(folder: Path, part: str) -> Part:
+    """Images ``uint8 (images, height, width)`` and labels of ``train`` or ``t10k``."""
+    images_path = _find_idx(folder, f"{part}-images", "idx3-ubyte")
+    labels_path = _find_idx(folder, f"{part}-labels", "idx1-ubyte")
+    labels = _read_idx(labels_path, _LABELS_MAGIC)
+    images = _read_idx(images_path, _IMAGES_MAGIC)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{labels_path}: must hold one label for each of the {len(images)} images of "
+            f"{images_path.name}, got {len(labels)}; do both come from the same data set?"
+        )
+    return images, labels.astype(np.int64)
+
+
+def _find_idx(folder: Path, stem: str, kind: str) -> Path:
+    names = [f"{stem}{dot}{kind}{gz}" for gz in ("", ".gz") for dot in ("-", ".")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(
+        f"{folder}: has no {names[0]}; an IDX folder holds four files, "
+        "train-images, train-labels, t10k-images and t10k-labels, each under one of the "
+        f"endings of {', '.join(names)}"
+    )
+
+
+def _read_idx(path: Path, magic: int) -> npt.NDArray[np.uint8]:
+    """Read one IDX file of bytes whole: ``uint8 (dims...)``, read-only."""
+    with _reading(path), _open(path) as file:
+        shape, header_bytes = _idx_shape(path, file, magic)
+        num_bytes = math.prod(shape)
+        _check_size(str(path), num_bytes, path.stat().st_size)
+        if path.suffix != ".gz":  # then the length is known before memory is taken
+            _check_length(path, header_bytes + num_bytes, path.stat().st_size)
+        data = file.read(num_bytes + 1)  # one more: the end, or a byte too many
+    _check_length(path, header_bytes + num_bytes, header_bytes + len(data))
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _open(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def _idx_shape(path: Path, file: IO[bytes], magic: int) -> tuple[tuple[int, ...], int]:
+    """Shape that the header claims, and the header's bytes."""
+    header_bytes = 4 + 4 * (magic & 0xFF)  # the magic's last byte counts the dimensions
+    header = file.read(header_bytes)
+    got = header[:4].hex()
+    if got != f"{magic:08x}":
+        raise DataError(
+            f"{path}: must start with the IDX magic number 0x{magic:08x}, "
+            f"got {'0x' + got if got else 'an empty file'}; is it another file, renamed?"
+        )
+    if len(header) < header_bytes:
+        raise DataError(f"{path}: is truncated within its header; download it again")
+    shape = struct.unpack(f">{magic & 0xFF}I", header[4:])
+    if 0 in shape:
+        raise DataError(f"{path}: every dimension must be at least 1, got {shape}")
+    return shape, header_bytes
+
+
+def _check_length(path: Path, expected: int, got: int) -> None:
+    if got != expected:
+        state = "is truncated" if got < expected else "has bytes after its end"
+        raise DataError(
+            f"{path}: {state}: its header asks for {expected} bytes, got {got}; download it again"
+        )
+
+
+def _load_npz(path: Path) -> tuple[Part, Part]:
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        train, test = (
+            (_npz_values(path, archive, f"x_{part}"), _npz_labels(path, archive, f"y_{part}"))
+            for part in ("train", "test")
+        )
+    return train, test
+
+
+def _npz_values(path: Path, archive: zipfile.ZipFile, key: str) -> Values:
+    array = _npz_array(path, archive, key, ("uint8", "float32"))
+    return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+
+
+def _npz_labels(path: Path, archive: zipfile.ZipFile, key: str) -> Labels:
+    kinds = tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u"))
+    array = _npz_array(path, archive, key, kinds)
+    if array.max() >= MAX_CLASSES:  # before int64 wraps a uint64
+        raise DataError(f"{path}: {key}: labels must be below {MAX_CLASSES}, got {array.max()}")
+    return array.astype(np.int64)
+
+
+def _npz_array(
+    path: Path, archive: zipfile.ZipFile, key: str, dtypes: tuple[str, ...]
+) -> npt.NDArray[Any]:
+    """Read one array of an archive, after looking at what its header claims."""
+    place = f"{path}: {key}"
+    if f"{key}.npy" not in archive.namelist():
+        raise DataError(
+            f"{place}: missing; a data set holds x_train, y_train, x_test and y_test, "
+            f"got {', '.join(archive.namelist()[:8]) or 'nothing'}"
+        )
+    info = archive.getinfo(f"{key}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(
+            f"{place}: must be stored or deflated, got zip method {info.compress_type}; save it "
+            "again with numpy.savez_compressed"
+        )
+    with archive.open(info) as member:
+        shape, dtype, header_bytes = _npy_header(member)
+    if dtype.name not in dtypes:
+        raise DataError(
+            f"{place}: must be {' or '.join(dtypes)}, got {dtype.name}; convert it with .astype()"
+        )
+    if not shape or min(shape) < 1:
+        raise DataError(f"{place}: every dimension must be at least 1, got shape {shape}")
+    num_bytes = math.prod(shape) * dtype.itemsize
+    _check_size(place, num_bytes, path.stat().st_size)
+    if header_bytes + num_bytes != info.file_size:
+        raise DataError(
+            f"{place}: {dtype.name} {shape} takes {header_bytes + num_bytes} bytes with its "
+            f"header, got {info.file_size}; save it again with numpy.savez"
+        )
+    with archive.open(info) as member:
+        array: npt.NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+    return array
+
+
+def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape, dtype and the header's bytes; the formats that numpy writes plain arrays in."""
+    version = np.lib.format.read_magic(member)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
+    else:
+        raise ValueError(f"version of the .npy format must be 1.0 or 2.0, got {version}")
+    return shape, dtype, member.tell()
+
+
+def _check_size(place: str, num_bytes: int, file_bytes: int) -> None:
+    """Refuse an absurd claim of a header before memory is taken for it."""
+    if num_bytes > MAX_PART_BYTES:
+        raise DataError(
+            f"{place}: must hold at most {MAX_PART_BYTES} bytes, its header claims {num_bytes}; "
+            "take fewer or smaller images"
+        )
+    if num_bytes > MAX_EXPANSION * file_bytes:
+        raise DataError(
+            f"{place}: its header claims {num_bytes} bytes, but a file of {file_bytes} bytes "
+            f"can hold at most {MAX_EXPANSION * file_bytes}; it is truncated or forged"
+        )
+
+
+def _check_values(place: str, x: Values) -> None:
+    if x.dtype not in (np.uint8, np.float32) or x.ndim not in (2, 3, 4) or 0 in x.shape:
+        raise DataError(
+            f"{place}: must be uint8 or float32 (images, height, width), (images, height, width, "
+            f"channels) or (images, features), none of them 0, got {x.dtype} {x.shape}"
+        )
+    if x.dtype == np.float32 and not (np.isfinite(x.min()) and np.isfinite(x.max())):
+        raise DataError(f"{place}: must be finite, got NaN or infinity; clean the data first")
+
+
+def _check_labels(place: str, y: Labels, num_images: int) -> None:
+    if y.dtype != np.int64 or y.shape != (num_images,):
+        raise DataError(
+            f"{place}: must be int64 ({num_images},), one for each image, got {y.dtype} {y.shape}"
+        )
+    if y.min() < 0 or y.max() >= MAX_CLASSES:
+        raise DataError(
+            f"{place}: must be in [0, {MAX_CLASSES}), got {y.min()} to {y.max()}; "
+            "number the classes from 0"
+        )
+
+
+def _check_classes(name: str, train_y: Labels, test_y: Labels) -> None:
+    counts = np.bincount(train_y)
+    if 0 in counts:
+        raise DataError(
+            f"{name}: training labels must use every class from 0 to {len(counts) - 1}, but "
+            f"class {int(np.argmin(counts))} has no image; number the classes from 0 without gaps"
+        )
+    if test_y.max() >= len(counts):
+        raise DataError(
+            f"{name}: test labels must be below {len(counts)}, the number of training classes, "
+            f"got {test_y.max()}"
+        )

@@ -1,0 +1,338 @@
+"""Streams of tasks over one data set: permuted pixels, rotated images, split classes.
+
+A task is made when it is asked for and nothing but the data set is kept, so 2500 tasks take no
+more memory than one; equal arguments give equal arrays. docs/DATA.md has the definitions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.errors import DataError
+from supsup_runtime.sources import Dataset, Labels, Values
+
+__all__ = [
+    "LAYOUTS",
+    "MAX_TASKS",
+    "MIN_DEGREES",
+    "STREAM_KINDS",
+    "Layout",
+    "Stream",
+    "StreamKind",
+    "TaskData",
+    "make_stream",
+]
+
+StreamKind = Literal["permuted", "rotated", "split"]
+Layout = Literal["flat", "image"]
+View: TypeAlias = Callable[[int, Values, Labels], tuple[Values, Labels]]
+
+STREAM_KINDS: tuple[StreamKind, ...] = get_args(StreamKind)
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+MAX_TASKS = 1_000_000
+"""Tasks of one stream."""
+MIN_DEGREES = 0.01
+"""Smallest step between two rotated tasks; their names carry up to three decimals."""
+_MAX_SEED = 2**32 - 1  # numpy.random.RandomState's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TaskData:
+    """The data of one task, normalised, in C-contiguous arrays of its own.
+
+    Attributes:
+        name: Such as ``permuted-0000``, ``rotated-090`` or ``split-0-1``; a legal task name.
+        labels: Name of each class, by label.
+        train_x: ``float32 (images, *input_shape)``; no images if the task was made without.
+        train_y: ``int64 (images,)`` in ``[0, len(labels))``.
+        test_x: ``float32 (images, *input_shape)``.
+        test_y: ``int64 (images,)`` in ``[0, len(labels))``.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    train_x: npt.NDArray[np.float32]
+    train_y: Labels
+    test_x: npt.NDArray[np.float32]
+    test_y: Labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stream:
+    """A sequence of tasks over one data set; `make_stream` makes it.
+
+    Attributes:
+        kind: ``permuted``, ``rotated`` or ``split``.
+        dataset: What the tasks are made from.
+        task_names: By task index; they differ, and sort in task order.
+        task_labels: Names of the classes, by task index; equally many in every task.
+        input_shape: Shape of one input, ``(values,)`` or ``(channels, height, width)``.
+        view: How a task sees a part of the data: ``(index, raw values, labels)`` to the same,
+            images as ``(images, channels, height, width)``.
+    """
+
+    kind: StreamKind
+    dataset: Dataset
+    task_names: tuple[str, ...]
+    task_labels: tuple[tuple[str, ...], ...]
+    input_shape: tuple[int, ...]
+    view: View
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.task_names)
+
+    @property
+    def real_outputs(self) -> int:
+        """Number of classes of a task: the outputs that carry labels."""
+        return len(self.task_labels[0])
+
+    def task(self, index: int, *, train: bool = True) -> TaskData:
+        """Make one task.
+
+        Args:
+            index: In ``[0, num_tasks)``.
+            train: False leaves the training part empty and spends nothing on it.
+
+        Returns:
+            The task, in arrays that nothing else refers to.
+
+        Raises:
+            DataError: If `index` is out of range, or scipy is missing (rotated).
+        """
+        if not 0 <= index < self.num_tasks:
+            raise DataError(
+                f"{self.kind} stream: task index must be in [0, {self.num_tasks}), got {index}"
+            )
+        data = self.dataset
+        train_x = np.empty((0, *self.input_shape), np.float32)
+        train_y = np.empty(0, np.int64)
+        if train:
+            train_x, train_y = self._part(index, data.train_x, data.train_y)
+        test_x, test_y = self._part(index, data.test_x, data.test_y)
+        return TaskData(
+            name=self.task_names[index],
+            labels=self.task_labels[index],
+            train_x=train_x,
+            train_y=train_y,
+            test_x=test_x,
+            test_y=test_y,
+        )
+
+    def _part(self, index: int, x: Values, y: Labels) -> tuple[npt.NDArray[np.float32], Labels]:
+        raw, labels = self.view(index, _channels_first(x), y)
+        normalised = _normalise(raw, self.dataset)
+        return normalised.reshape(len(raw), *self.input_shape), labels.copy()
+
+
+def make_stream(
+    kind: str,
+    dataset: Dataset,
+    *,
+    num_tasks: int,
+    seed: int = 0,
+    layout: Layout = "flat",
+    degrees: float = 10.0,
+    classes_per_task: int | None = None,
+) -> Stream:
+    """Make a stream of tasks.
+
+    Args:
+        kind: ``permuted``: task `k` is ``x[:, RandomState(seed + k).permutation(values)]`` of the
+            flat values. ``rotated``: task `k` is the images turned counter-clockwise by
+            ``k * degrees``. ``split``: task `k` is the `k`-th group of consecutive classes.
+        dataset: Images; feature vectors will do for ``permuted`` and ``split``.
+        num_tasks: In ``[1, MAX_TASKS]``.
+        seed: Of ``permuted``. Seed 1's task 0 is seed 0's task 1: to share no task with another
+            stream, differ from its seed by at least its number of tasks.
+        layout: ``flat``: inputs ``(values,)``, in the order of ``image``;
+            ``image``: inputs ``(channels, height, width)``, one channel for grey images.
+        degrees: Of ``rotated``, at least `MIN_DEGREES`; ``num_tasks * degrees <= 360``.
+        classes_per_task: Of ``split``; by default all classes, shared out evenly.
+
+    Returns:
+        The stream; its tasks are made on demand.
+
+    Raises:
+        DataError: If an argument is out of its range, or the data set does not fit the stream.
+    """
+    if kind not in STREAM_KINDS:
+        raise DataError(f"stream: kind must be one of {', '.join(STREAM_KINDS)}, got {kind!r}")
+    if not 1 <= num_tasks <= MAX_TASKS:
+        raise DataError(f"{kind} stream: num_tasks must be in [1, {MAX_TASKS}], got {num_tasks}")
+    input_shape = _input_shape(dataset, layout)
+    labels = (tuple(str(label) for label in range(dataset.num_classes)),) * num_tasks
+    if kind == "permuted":
+        names, view = _permuted(num_tasks, seed)
+    elif kind == "rotated":
+        names, view = _rotated(dataset, num_tasks, degrees)
+    else:
+        names, labels, view = _split(dataset, num_tasks, classes_per_task)
+    return Stream(
+        kind=kind,
+        dataset=dataset,
+        task_names=names,
+        task_labels=labels,
+        input_shape=input_shape,
+        view=view,
+    )
+
+
+def _input_shape(dataset: Dataset, layout: str) -> tuple[int, ...]:
+    if layout not in LAYOUTS:
+        raise DataError(f"stream: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    shape = dataset.train_x.shape[1:]
+    if layout == "flat":
+        return (math.prod(shape),)
+    _require_images(dataset, "layout 'image'", "use layout 'flat'")
+    return (shape[2] if len(shape) == 3 else 1, *shape[:2])
+
+
+def _require_images(dataset: Dataset, what: str, remedy: str) -> None:
+    if dataset.train_x.ndim == 2:
+        raise DataError(
+            f"{dataset.name}: {what} needs images (height, width) or (height, width, channels), "
+            f"got {dataset.train_x.shape[1]} features; {remedy}"
+        )
+
+
+def _permuted(num_tasks: int, seed: int) -> tuple[tuple[str, ...], View]:
+    last = _MAX_SEED - (num_tasks - 1)
+    if not 0 <= seed <= last:
+        raise DataError(
+            f"permuted stream: seed must be in [0, {last}] for {num_tasks} tasks, got {seed}"
+        )
+    # four digits whatever num_tasks: a longer stream must not rename the tasks of a shorter one
+    names = tuple(f"permuted-{index:04}" for index in range(num_tasks))
+    return names, partial(_view_permuted, seed=seed)
+
+
+def _view_permuted(index: int, x: Values, y: Labels, *, seed: int) -> tuple[Values, Labels]:
+    flat = x.reshape(len(x), -1)
+    # numpy has frozen RandomState's stream, which the shared masks and the paper's code use.
+    order = np.random.RandomState(seed + index).permutation(flat.shape[1])
+    return np.take(flat, order, axis=1), y
+
+
+def _rotated(dataset: Dataset, num_tasks: int, degrees: float) -> tuple[tuple[str, ...], View]:
+    _require_images(dataset, "a rotated stream", "use permuted or split")
+    if not (math.isfinite(degrees) and degrees >= MIN_DEGREES):
+        raise DataError(
+            f"rotated stream: degrees must be finite and at least {MIN_DEGREES}, got {degrees}"
+        )
+    if num_tasks * degrees > 360 * (1 + 1e-12):  # 7 tasks of 360 / 7 degrees are a full turn
+        raise DataError(
+            f"rotated stream: num_tasks * degrees must be at most 360, or tasks would repeat, "
+            f"got {num_tasks} * {degrees} = {num_tasks * degrees}; take at most "
+            f"{int(360 / degrees)} tasks or {360 / num_tasks:g} degrees"
+        )
+    angles = [index * degrees for index in range(num_tasks)]
+    decimals = _decimals(angles)
+    width = 3 + (decimals + 1 if decimals else 0)  # a point and its digits
+    names = tuple(f"rotated-{angle:0{width}.{decimals}f}" for angle in angles)
+    return names, partial(_view_rotated, degrees=degrees)
+
+
+def _decimals(angles: list[float]) -> int:
+    """Fewest decimals, up to three, that write every angle exactly."""
+    for decimals in range(3):
+        if all(abs(round(angle, decimals) - angle) < 1e-9 for angle in angles):
+            return decimals
+    return 3
+
+
+def _view_rotated(index: int, x: Values, y: Labels, *, degrees: float) -> tuple[Values, Labels]:
+    try:
+        from scipy import ndimage
+    except ImportError as error:
+        raise DataError(
+            "rotated stream: needs scipy, which is not installed; pip install 'supsup[train]'"
+        ) from error
+    turned: npt.NDArray[np.float32] = ndimage.rotate(
+        x,  # (images, channels, height, width)
+        index * degrees,
+        axes=(2, 3),
+        reshape=False,
+        output=np.float32,
+        order=1,
+        mode="constant",
+        cval=0.0,
+    )
+    return turned, y
+
+
+def _split(
+    dataset: Dataset, num_tasks: int, classes_per_task: int | None
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], View]:
+    size = _group_size(dataset, num_tasks, classes_per_task)
+    groups = [range(first, first + size) for first in range(0, num_tasks * size, size)]
+    counts = np.bincount(dataset.test_y, minlength=dataset.num_classes)
+    for group in groups:
+        if not counts[group.start : group.stop].any():
+            raise DataError(
+                f"{dataset.name}: each split task needs a test image, got none of the classes "
+                f"{group.start} to {group.stop - 1}"
+            )
+    width = len(str(dataset.num_classes - 1))
+    names = tuple(f"split-{_span(group, width)}" for group in groups)
+    labels = tuple(tuple(str(label) for label in group) for group in groups)
+    return names, labels, partial(_view_split, size=size)
+
+
+def _group_size(dataset: Dataset, num_tasks: int, classes_per_task: int | None) -> int:
+    num_classes = dataset.num_classes
+    if num_tasks > num_classes:
+        raise DataError(
+            f"{dataset.name}: a split stream has at most one task for each of the {num_classes} "
+            f"classes, got {num_tasks} tasks"
+        )
+    if classes_per_task is None:
+        if num_classes % num_tasks:
+            raise DataError(
+                f"{dataset.name}: {num_classes} classes must divide evenly into split tasks, got "
+                f"{num_tasks} tasks; choose another number, or give classes_per_task"
+            )
+        return num_classes // num_tasks
+    most = num_classes // num_tasks
+    if not 1 <= classes_per_task <= most:
+        raise DataError(
+            f"{dataset.name}: classes_per_task must be in [1, {most}] for {num_tasks} split tasks "
+            f"of {num_classes} classes, got {classes_per_task}"
+        )
+    return classes_per_task
+
+
+def _span(group: range, width: int) -> str:
+    ends = (group[0],) if len(group) == 1 else (group[0], group[-1])
+    return "-".join(f"{label:0{width}}" for label in ends)
+
+
+def _view_split(index: int, x: Values, y: Labels, *, size: int) -> tuple[Values, Labels]:
+    first = index * size
+    chosen = (first <= y) & (y < first + size)
+    return x[chosen], y[chosen] - first
+
+
+def _channels_first(x: Values) -> Values:
+    """Images as ``(images, channels, height, width)``; feature vectors as they are."""
+    if x.ndim == 2:
+        return x
+    return x[:, np.newaxis] if x.ndim == 3 else np.moveaxis(x, 3, 1)
+
+
+def _normalise(raw: Values, dataset: Dataset) -> npt.NDArray[np.float32]:
+    """``(raw / scale - mean) / std`` in float32, in a new array of the same shape."""
+    x: npt.NDArray[np.float32] = np.divide(
+        raw, np.float32(dataset.scale), dtype=np.float32, order="C"
+    )
+    x -= np.float32(dataset.mean)
+    x /= np.float32(dataset.std)
+    return x

@@ -1,0 +1,261 @@
+"""One task, one file: its packed masks, its state, its labels (docs/FORMAT.md, "Task files")."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from supsup_runtime.bits import check_padding, compress, count_ones, decompress, pack_mask
+from supsup_runtime.errors import BankError
+from supsup_runtime.network import MaskedParameter, Network, StateTensor, canonical_json
+
+__all__ = [
+    "TaskMasks",
+    "check_name",
+    "decode_task",
+    "encode_task",
+    "make_task",
+    "max_task_bytes",
+]
+
+FORMAT = 1
+MAX_HEADER_BYTES = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_HEADER_FIELDS = {"digest", "encodings", "format", "labels", "name", "training"}
+_DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "F32": np.dtype("<f4")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TaskMasks:
+    """What a task adds to a network.
+
+    Attributes:
+        name: 1 to 100 of ``A-Z a-z 0-9 . _ -``, the first a letter or a digit.
+        masks: By parameter name, ``uint8 (ceil(size / 8),)``, packed (see `bits`).
+        state: By tensor name, ``float32 shape``; empty where the network has none.
+        labels: Names of the real outputs by index; at most ``real_outputs`` of them.
+        training: Its record, as JSON holds it: rule, steps, accuracy.
+    """
+
+    name: str
+    masks: Mapping[str, npt.NDArray[np.uint8]]
+    state: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def renamed(self, name: str) -> TaskMasks:
+        """The same task under another name."""
+        return replace(self, name=name)
+
+    def density(self, network: Network) -> float:
+        """Fraction of ones, within ``[0, 1]``."""
+        return sum(count_ones(mask) for mask in self.masks.values()) / network.num_masked
+
+
+def make_task(
+    name: str,
+    masks: Mapping[str, npt.NDArray[np.bool_]],
+    *,
+    state: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    labels: tuple[str, ...] = (),
+    training: Mapping[str, Any] | None = None,
+) -> TaskMasks:
+    """A task from unpacked masks: ``bool shape`` by parameter name.
+
+    Raises:
+        BankError: If a mask is not boolean.
+    """
+    return TaskMasks(
+        name=name,
+        masks={key: pack_mask(np.asarray(mask)) for key, mask in masks.items()},
+        state=dict(state or {}),
+        labels=tuple(labels),
+        training=dict(training or {}),
+    )
+
+
+def check_name(name: object) -> str:
+    """Return a legal task name, or refuse it.
+
+    Raises:
+        BankError: If it has another character than ``A-Z a-z 0-9 . _ -``, is empty or too long.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BankError(
+            "task name: must be 1 to 100 of A-Z a-z 0-9 . _ -, starting with a letter or digit, "
+            f"got {name!r}"
+        )
+    return name
+
+
+def max_task_bytes(network: Network) -> int:
+    """No task file of the network is longer: packed masks, state, header."""
+    packed = sum(parameter.size // 8 + 1 for parameter in network.parameters)
+    tensors = len(network.parameters) + len(network.state)
+    return packed + 4 * network.num_state + 200 * tensors + 2 * MAX_HEADER_BYTES
+
+
+def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
+    """Bytes of a task file: equal tasks give equal bytes.
+
+    Each mask is stored packed or sparse, whichever is shorter.
+
+    Raises:
+        BankError: If the task does not fit the network.
+    """
+    place = f"task {task.name!r}"
+    _check_task(task, network, place)
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    encodings: dict[str, str] = {}
+    for parameter in network.parameters:
+        packed = task.masks[parameter.name]
+        sparse = compress(packed, parameter.size)
+        shorter = len(sparse) < len(packed)
+        encodings[parameter.name] = "sparse" if shorter else "packed"
+        tensors[f"mask.{parameter.name}"] = sparse if shorter else packed
+    for tensor in network.state:
+        tensors[f"state.{tensor.name}"] = np.ascontiguousarray(task.state[tensor.name])
+    header = {
+        "digest": digest,
+        "encodings": encodings,
+        "format": FORMAT,
+        "labels": list(task.labels),
+        "name": task.name,
+        "training": dict(task.training),
+    }
+    # One metadata key: safetensors does not promise the order of several.
+    return safetensors.numpy.save(tensors, metadata={"supsup": canonical_json(header)})
+
+
+def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> TaskMasks:
+    """Invert `encode_task`, trusting nothing.
+
+    Args:
+        data: A whole task file.
+        network: The network that the task must belong to.
+        digest: Its `Network.digest`.
+        place: What messages call the file.
+
+    Raises:
+        BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
+    """
+    tensors = _tensors(data, place)
+    header = _header(data, place)
+    if header["digest"] != digest:
+        raise BankError(
+            f"{place}: the task belongs to another network: digest must be {digest}, "
+            f"got {header['digest']}"
+        )
+    expected = {f"mask.{p.name}" for p in network.parameters}
+    expected |= {f"state.{s.name}" for s in network.state}
+    if set(tensors) != expected:
+        missing, extra = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
+        raise BankError(f"{place}: tensors must fit the network; missing {missing}, extra {extra}")
+    encodings = header["encodings"]
+    task = TaskMasks(
+        name=header["name"],
+        masks={
+            p.name: _mask(tensors[f"mask.{p.name}"], p, encodings.get(p.name), place)
+            for p in network.parameters
+        },
+        state={s.name: tensors[f"state.{s.name}"] for s in network.state},
+        labels=tuple(header["labels"]),
+        training=header["training"],
+    )
+    _check_task(task, network, place)
+    return task
+
+
+def _tensors(data: bytes, place: str) -> dict[str, npt.NDArray[Any]]:
+    try:
+        # safetensors leaves this function untyped
+        items: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise BankError(f"{place}: not a whole safetensors file: {error}") from error
+    tensors = {}
+    for name, info in items:
+        dtype = _DTYPES.get(info["dtype"])
+        if dtype is None:
+            raise BankError(f"{place}: {name!r} must be U8 or F32, got {info['dtype']}")
+        tensors[name] = np.frombuffer(info["data"], dtype).reshape(info["shape"])
+    return tensors
+
+
+def _header(data: bytes, place: str) -> dict[str, Any]:
+    length = int.from_bytes(data[:8], "little")  # safetensors has checked it already
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    text = metadata.get("supsup", "")
+    if len(text) > MAX_HEADER_BYTES:
+        raise BankError(f"{place}: header must have at most {MAX_HEADER_BYTES} characters")
+    try:
+        header = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BankError(f"{place}: metadata 'supsup' must be JSON, got {text[:40]!r}") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        got = header.get("format") if isinstance(header, dict) else header
+        raise BankError(f"{place}: task format must be {FORMAT}, got {got!r}")
+    if set(header) != _HEADER_FIELDS:
+        raise BankError(
+            f"{place}: header fields must be {sorted(_HEADER_FIELDS)}, got {sorted(header)}"
+        )
+    kinds = {"encodings": dict, "labels": list, "training": dict}
+    for key, kind in kinds.items():
+        if not isinstance(header[key], kind):
+            raise BankError(
+                f"{place}: header field {key!r} must be a JSON {kind.__name__}, "
+                f"got {header[key]!r:.60}"
+            )
+    return header
+
+
+def _mask(
+    stored: npt.NDArray[Any], parameter: MaskedParameter, encoding: object, place: str
+) -> npt.NDArray[np.uint8]:
+    where = f"{place}: mask of {parameter.name!r}"
+    if stored.dtype != np.uint8 or stored.ndim != 1:
+        raise BankError(f"{where} must be uint8 (n,), got {stored.dtype} {stored.shape}")
+    if encoding == "sparse":
+        return decompress(stored, parameter.size, place=where)
+    if encoding != "packed":
+        raise BankError(f"{where}: encoding must be 'packed' or 'sparse', got {encoding!r}")
+    return stored
+
+
+def _check_task(task: TaskMasks, network: Network, place: str) -> None:
+    check_name(task.name)
+    for key, given, wanted in (
+        ("masks", task.masks, [p.name for p in network.parameters]),
+        ("state", task.state, [s.name for s in network.state]),
+    ):
+        if set(given) != set(wanted):
+            raise BankError(f"{place}: {key} must be of {wanted}, got {sorted(given)}")
+    for parameter in network.parameters:
+        where = f"{place}: mask of {parameter.name!r}"
+        check_padding(task.masks[parameter.name], parameter.size, place=where)
+    for tensor in network.state:
+        _check_state(task.state[tensor.name], tensor, place)
+    if len(task.labels) > network.real_outputs:
+        raise BankError(
+            f"{place}: at most {network.real_outputs} labels (the real outputs), "
+            f"got {len(task.labels)}"
+        )
+    if not all(isinstance(label, str) for label in task.labels):
+        raise BankError(f"{place}: labels must be strings, got {task.labels}")
+
+
+def _check_state(value: npt.NDArray[Any], tensor: StateTensor, place: str) -> None:
+    if value.dtype != np.float32 or value.shape != tensor.shape:
+        raise BankError(
+            f"{place}: state {tensor.name!r} must be float32 {tensor.shape}, "
+            f"got {value.dtype} {value.shape}"
+        )
+    if not np.isfinite(value).all():
+        raise BankError(f"{place}: state {tensor.name!r} must be finite, got NaN or infinity")

@@ -1,0 +1,59 @@
+"""Seeded weights, version 1: the fixed random network regrown from one integer.
+
+Every weight of a masked parameter is ``+c`` or ``-c`` with equal probability, ``c`` the standard
+deviation of Kaiming's normal, ``sqrt(2 / fan_in)`` (Wortsman et al. 2020, the "signed Kaiming
+constant"). The signs come from Philox, a counter-based generator whose raw stream numpy
+guarantees (docs/FORMAT.md, "Seeded weights").
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.bits import packed_bytes, unpack_mask
+from supsup_runtime.errors import InputError
+
+__all__ = ["MAX_SEED", "kaiming_constant", "seeded_weight", "sign_plane"]
+
+MAX_SEED = 2**64 - 1
+
+
+def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> npt.NDArray[np.uint8]:
+    """Signs of one parameter: bit 1 is ``+c``, bit 0 is ``-c``, in the bit order of a mask.
+
+    Args:
+        weight_seed: In ``[0, 2**64)``.
+        parameter_index: Position of the parameter in the network's list of masked parameters.
+        num_elements: Weights in the parameter.
+
+    Returns:
+        ``uint8 (ceil(num_elements / 8),)``; padding bits are zero.
+
+    Raises:
+        InputError: If the seed is out of range.
+    """
+    if not 0 <= weight_seed <= MAX_SEED:
+        raise InputError(f"weight_seed must be in [0, {MAX_SEED}], got {weight_seed}")
+    key = np.array([weight_seed, parameter_index], np.uint64)
+    words = np.random.Philox(key=key).random_raw(-(-num_elements // 64)).astype("<u8")
+    plane = words.view(np.uint8)[: packed_bytes(num_elements)].copy()
+    if num_elements % 8:
+        plane[-1] &= (1 << num_elements % 8) - 1
+    return plane
+
+
+def kaiming_constant(shape: tuple[int, ...]) -> float:
+    """``sqrt(2 / fan_in)`` of a weight ``(out, in, ...)``; fan_in is the product of the rest."""
+    return math.sqrt(2 / math.prod(shape[1:]))
+
+
+def seeded_weight(
+    weight_seed: int, parameter_index: int, shape: tuple[int, ...], constant: float
+) -> npt.NDArray[np.float32]:
+    """One parameter of the fixed random network: ``float32 shape`` of ``+-constant``."""
+    plane = sign_plane(weight_seed, parameter_index, math.prod(shape))
+    c = np.float32(constant)
+    return np.where(unpack_mask(plane, shape), c, -c)

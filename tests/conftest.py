@@ -1,0 +1,53 @@
+"""Fixtures that several floors share: small networks and banks, made without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.network import MaskedParameter, Network, StateTensor
+from supsup_runtime.taskfile import TaskMasks, make_task
+
+
+def small_network(*, state: bool = False) -> Network:
+    """Awkward on purpose: 9 and 7 weights, so rows end inside a byte."""
+    return Network(
+        weight_seed=3,
+        input_shape=(3,),
+        outputs=3,
+        real_outputs=2,
+        parameters=(
+            MaskedParameter.signed_kaiming("first", (3, 3)),
+            MaskedParameter.signed_kaiming("second", (1, 7)),
+        ),
+        state=(StateTensor(name="mean", shape=(2,)),) if state else (),
+    )
+
+
+def random_task(network: Network, name: str, seed: int = 0, density: float = 0.5) -> TaskMasks:
+    rng = np.random.default_rng(seed)
+    return make_task(
+        name,
+        {p.name: rng.random(p.shape) < density for p in network.parameters},
+        state={
+            s.name: rng.standard_normal(s.shape).astype(np.float32) for s in network.state
+        },
+        labels=("no", "yes"),
+        training={"accuracy": 0.5, "steps": 10},
+    )
+
+
+@pytest.fixture
+def network() -> Network:
+    return small_network()
+
+
+@pytest.fixture
+def bank(tmp_path: Path, network: Network) -> MaskBank:
+    """A bank of three tasks whose programs are not meant to run."""
+    made = MaskBank.create(tmp_path / "masks", network, forward=b"forward", gradient=b"gradient")
+    made.extend(random_task(network, f"task-{i}", seed=i) for i in range(3))
+    return made

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import small_network
+
+from supsup_runtime.errors import BankError
+from supsup_runtime.network import MAX_ELEMENTS, MaskedParameter, Network, StateTensor
+
+
+def test_dictionary_and_back() -> None:
+    for network in (small_network(), small_network(state=True)):
+        assert Network.from_dict(network.to_dict()) == network
+
+
+def test_sizes() -> None:
+    network = small_network(state=True)
+    assert (network.num_masked, network.num_state, network.superfluous_outputs) == (16, 2, 1)
+    assert [w.shape for w in network.weights()] == [(3, 3), (1, 7)]
+
+
+def test_the_digest_is_frozen_and_covers_description_and_program() -> None:
+    network = small_network()
+    assert network.digest(b"forward") == "d1fec5573af44583c74a24eff328303a51796b9d861195a9223e4e923c65bd83"
+    assert network.digest(b"other") != network.digest(b"forward")
+    assert small_network(state=True).digest(b"forward") != network.digest(b"forward")
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("outputs"), "fields must be"),
+        (lambda d: d.update(extra=1), "fields must be"),
+        (lambda d: d.update(outputs="3"), "outputs must be an integer, got '3'"),
+        (lambda d: d.update(outputs=True), "outputs must be an integer, got True"),
+        (lambda d: d.update(real_outputs=4), r"real_outputs must be in \[1, outputs = 3\], got 4"),
+        (lambda d: d.update(real_outputs=0), r"got 0"),
+        (lambda d: d.update(weight_seed=-1), "weight_seed must be in"),
+        (lambda d: d.update(input_shape=[0]), "input_shape must be positive"),
+        (lambda d: d.update(input_shape=3), "input_shape must be a list"),
+        (lambda d: d.update(parameters=[]), "at least one parameter"),
+        (lambda d: d.update(parameters={}), "parameters must be a list"),
+        (lambda d: d.update(parameters=["x"]), "parameter: fields must be"),
+        (lambda d: d["parameters"][0].update(shape=[3, -3]), "shape of 'first' must be positive"),
+        (lambda d: d["parameters"][0].update(shape=[2**40, 2**40]), "shape of 'first'"),
+        (lambda d: d["parameters"][0].update(shape=[]), "shape of 'first'"),
+        (lambda d: d["parameters"][0].update(name="second"), "unique, got 'second' twice"),
+        (lambda d: d["parameters"][0].update(name=""), "must not be empty"),
+        (lambda d: d["parameters"][0].update(name=1), "must be strings, got 1"),
+        (lambda d: d["parameters"][0].update(constant=0), "constant of 'first' must be finite"),
+        (lambda d: d["parameters"][0].update(constant="c"), "constant must be a number"),
+        (lambda d: d["parameters"][0].update(init="normal"), "must be 'signed-constant', got 'n"),
+        (lambda d: d["state"].append({"name": "first", "shape": [1]}), "unique, got 'first'"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused(change: Change, message: str) -> None:
+    value = copy.deepcopy(small_network(state=True).to_dict())
+    change(value)
+    with pytest.raises(BankError, match=message):
+        Network.from_dict(value)
+
+
+def test_absurd_sums_are_refused() -> None:
+    half = (MAX_ELEMENTS // 2 + 1, 1)
+    with pytest.raises(BankError, match=f"at most {MAX_ELEMENTS} masked weights"):
+        Network(
+            weight_seed=0,
+            input_shape=(1,),
+            outputs=1,
+            real_outputs=1,
+            parameters=tuple(MaskedParameter.signed_kaiming(n, half) for n in "ab"),
+        )
+    with pytest.raises(BankError, match="at most 10000 state"):
+        Network(
+            weight_seed=0,
+            input_shape=(1,),
+            outputs=1,
+            real_outputs=1,
+            parameters=(MaskedParameter.signed_kaiming("a", (1, 1)),),
+            state=(StateTensor(name="s", shape=(1,)),) * 10_001,
+        )

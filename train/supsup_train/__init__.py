@@ -1,0 +1,27 @@
+"""Learn one binary mask a task over a fixed random network, and write them to a mask bank.
+
+```python
+import supsup_train as st
+
+bank = st.create_bank("masks", module, input_shape=(784,), real_outputs=10)
+task = st.train_task(bank, module, x, y, name="clockwise")
+bank.add(task)
+```
+"""
+
+from supsup_train.learn import Recipe, train_task
+from supsup_train.models import Cnn, Mlp, make_model
+from supsup_train.network import create_bank
+from supsup_train.programs import ProgramError
+from supsup_train.rules import Rule
+
+__all__ = [
+    "Cnn",
+    "Mlp",
+    "ProgramError",
+    "Recipe",
+    "Rule",
+    "create_bank",
+    "make_model",
+    "train_task",
+]

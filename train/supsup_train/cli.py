@@ -1,0 +1,185 @@
+"""The command supsup-train: a stream of tasks into a mask bank, one task after the other."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.cli.common import run_command
+from supsup_runtime.errors import InputError
+from supsup_runtime.sources import load_dataset
+from supsup_runtime.streams import Stream, make_stream
+from supsup_runtime.taskfile import TaskMasks
+from supsup_train.learn import Recipe, train_task
+from supsup_train.models import load_module, make_model, wants_images
+from supsup_train.network import create_bank
+from supsup_train.rules import Rule
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_EPILOG = "A task that the bank has already is kept: run the same command again to resume."
+
+
+@app.command(epilog=_EPILOG)
+def train(
+    stream: Annotated[str, typer.Argument(help="permuted, rotated or split.")],
+    bank: Annotated[Path, typer.Option(help="Folder of the mask bank; made if missing.")],
+    data: Annotated[
+        str | None, typer.Option(help="Folder of IDX files, or an .npz; the digits if missing.")
+    ] = None,
+    tasks: Annotated[int, typer.Option(help="Number of tasks.", min=1)] = 10,
+    model: Annotated[
+        str, typer.Option(help="lenet-300-100, fc-1024-1024, mlp-WIDTH-..., or cnn.")
+    ] = "lenet-300-100",
+    module: Annotated[
+        str | None, typer.Option(help="Your own network: FILE.py:FUNCTION(input_shape, outputs).")
+    ] = None,
+    images: Annotated[
+        bool, typer.Option(help="With --module: inputs are (channels, height, width), not flat.")
+    ] = False,
+    outputs: Annotated[int, typer.Option(help="Real and superfluous outputs.", min=1)] = 100,
+    steps: Annotated[int, typer.Option(help="Batches a task.", min=1)] = 1000,
+    batch_size: Annotated[int, typer.Option(help="Inputs a batch.", min=1)] = 128,
+    optimizer: Annotated[str, typer.Option(help="rmsprop, adam or sgd.")] = "rmsprop",
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
+    rule: Annotated[str, typer.Option(help="threshold or top-k.")] = "threshold",
+    density: Annotated[float, typer.Option(help="top-k: fraction of weights kept.")] = 0.5,
+    er: Annotated[
+        float | None, typer.Option(help="top-k: multiplier of the ER budget, over --density.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the stream, the scores and the batches.")] = 0,
+    weight_seed: Annotated[int, typer.Option(help="Of the fixed random weights.", min=0)] = 0,
+    log: Annotated[
+        Path | None, typer.Option(help="One JSON line a task; BANK/train.jsonl if missing.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+) -> None:
+    """Learn one mask a task, and write each finished task to the bank.
+
+    supsup-train permuted --bank masks/
+
+    supsup-train permuted --data mnist/ --outputs 100 --tasks 10 --bank masks/
+
+    supsup-train split --data mine.npz --module net.py:make --tasks 5 --bank masks/
+    """
+    recipe = Recipe(
+        rule=Rule(
+            kind=rule,  # type: ignore[arg-type]  # Rule checks it
+            density=density if er is None else er,
+            budget="layer" if er is None else "er",
+        ),
+        steps=steps,
+        batch_size=batch_size,
+        optimizer=optimizer,  # type: ignore[arg-type]  # Recipe checks it
+        learning_rate=lr,
+        seed=seed,
+    )
+    as_images = images if module else wants_images(model)
+    source = make_stream(
+        stream,
+        load_dataset(data),
+        num_tasks=tasks,
+        seed=seed,
+        layout="image" if as_images else "flat",
+    )
+    make = load_module if module else make_model
+    network = make(module or model, input_shape=source.input_shape, outputs=outputs)
+    opened = _open_bank(bank, network, source, weight_seed)
+    _train_stream(opened, network, source, recipe, log or bank / "train.jsonl", quiet=quiet)
+
+
+def _open_bank(path: Path, module: nn.Module, stream: Stream, weight_seed: int) -> MaskBank:
+    if not (path / "bank.json").exists():
+        return create_bank(
+            path,
+            module,
+            input_shape=stream.input_shape,
+            real_outputs=stream.real_outputs,
+            weight_seed=weight_seed,
+        )
+    opened = MaskBank.open(path)
+    for name, wanted in (
+        ("input_shape", stream.input_shape),
+        ("real_outputs", stream.real_outputs),
+        ("weight_seed", weight_seed),
+    ):
+        got = getattr(opened.network, name)
+        if got != wanted:
+            raise InputError(
+                f"{path}: the bank was made with {name} {got}, this run wants {wanted}; "
+                "give the same options, or another --bank"
+            )
+    return opened
+
+
+def _train_stream(
+    bank: MaskBank, module: nn.Module, stream: Stream, recipe: Recipe, log: Path, *, quiet: bool
+) -> None:
+    console = Console(stderr=True)
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn("{task.fields[loss]}"), TimeRemainingColumn()]
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+        for index, name in enumerate(stream.task_names):
+            if name in bank:
+                console.print(f"{name}: in the bank already, kept", highlight=False)
+                continue
+            bar = bars.add_task(name, total=recipe.steps, loss="")
+            start = time.perf_counter()
+            task = _train_one(bank, module, stream, index, recipe, bars, bar)
+            seconds = time.perf_counter() - start
+            bank.add(task)
+            bars.remove_task(bar)
+            _report(bank, task, seconds, log, console)
+
+
+def _train_one(
+    bank: MaskBank,
+    module: nn.Module,
+    stream: Stream,
+    index: int,
+    recipe: Recipe,
+    bars: Progress,
+    bar: object,
+) -> TaskMasks:
+    data = stream.task(index)
+
+    def show(step: int, loss: float) -> None:
+        if step % 10 == 0 or step == recipe.steps:
+            bars.update(bar, completed=step, loss=f"loss {loss:.3f}")  # type: ignore[arg-type]
+
+    return train_task(
+        bank,
+        module,
+        data,
+        recipe=recipe,
+        record={"stream": stream.kind, "stream_index": index},
+        progress=show,
+    )
+
+
+def _report(bank: MaskBank, task: TaskMasks, seconds: float, log: Path, console: Console) -> None:
+    accuracy = task.training["accuracy"]
+    line = {
+        "accuracy": accuracy,
+        "density": round(task.density(bank.network), 4),
+        "index": bank.index(task.name),
+        "seconds": round(seconds, 2),
+        "task": task.name,
+    }
+    with log.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    console.print(f"{task.name}: accuracy {accuracy:.4f}, {seconds:.1f} s", highlight=False)
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("supsup-train", app)

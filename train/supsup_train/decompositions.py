@@ -1,0 +1,243 @@
+"""Backward operators taken apart into operators that ONNX has.
+
+These are what differentiation leaves behind and neither torch.onnx nor PyTorch's own decompositions
+know, or know only by way of a scatter. The batch may be symbolic; every other dimension is an integer.
+
+A function that meets a case it does not cover returns NotImplemented, and the operator stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["BACKWARD"]
+
+aten = torch.ops.aten
+
+
+def _per_axis(value: Sequence[int], num_axes: int) -> list[int]:
+    """One number an axis; aten also accepts one for all."""
+    return list(value) * num_axes if len(value) == 1 else list(value)
+
+
+def _weight_gradient(
+    image: Tensor,
+    kernel: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """The gradient of a convolution's weight: its input correlated with its output's gradient.
+
+    That is again a convolution, in which batch and channels change places, and so do stride and
+    dilation. Group ``j`` of its channels is the batch, seen through group ``j`` of the input.
+
+    Args:
+        image: The input, ``float32 (batch, in, ...)``.
+        kernel: The gradient of the output, ``float32 (batch, out, ...)``.
+        size: Spatial size of the weight.
+        stride: Of the convolution, a number an axis; so are ``padding`` and ``dilation``.
+        padding: Zeros on either side of ``image``.
+        dilation: Of the weight.
+        groups: Of the channels.
+
+    Returns:
+        ``float32 (out, in / groups, *size)``.
+    """
+    spatial = image.shape[2:]
+    if groups == 1:
+        image = image.transpose(0, 1)
+    else:
+        image = image.reshape(-1, groups, image.shape[1] // groups, *spatial).transpose(0, 2)
+        image = image.reshape(image.shape[0], -1, *spatial)  # (in / groups, groups * batch, ...)
+    weight = aten.convolution(
+        image, kernel.transpose(0, 1), None, dilation, padding, stride, False, [0], groups
+    )
+    for axis, length in enumerate(size, start=2):
+        weight = weight.narrow(axis, 0, length)  # beyond: input that no window reached
+    result: Tensor = weight.transpose(0, 1)
+    return result
+
+
+def convolution_backward(  # noqa: PLR0913 (aten's signature)
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    _bias_sizes: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    _output_padding: Sequence[int],
+    groups: int,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """``aten.convolution_backward`` in terms of ``aten.convolution``, for any number of axes.
+
+    Args:
+        grad: Gradient of the output, ``float32 (batch, out, ...)``.
+        x: The input, ``float32 (batch, in, ...)``.
+        weight: ``float32 (out, in / groups, ...)``; transposed, ``(in, out / groups, ...)``.
+        stride: A number an axis, or one for all; so are ``padding`` and ``dilation``.
+        padding: Zeros on either side of ``x``.
+        dilation: Of the weight.
+        transposed: Whether the forward pass was a transposed convolution.
+        groups: Of the channels.
+        wanted: Which gradients to compute: of ``x``, of ``weight``, of the bias.
+
+    Returns:
+        The gradients of ``x``, ``weight`` and the bias ``(out,)``; None where not wanted.
+    """
+    axes = range(x.dim() - 2)
+    stride, padding, dilation = (
+        _per_axis(value, len(axes)) for value in (stride, padding, dilation)
+    )
+    size = weight.shape[2:]
+    grad_x = grad_weight = grad_bias = None
+    if wanted[0]:
+        spare = [0 for _ in axes]  # input that no window reached
+        if not transposed:
+            for i in axes:
+                reached = (grad.shape[2 + i] - 1) * stride[i] + dilation[i] * (size[i] - 1) + 1
+                spare[i] = x.shape[2 + i] + 2 * padding[i] - reached
+        grad_x = aten.convolution(
+            grad, weight, None, stride, padding, dilation, not transposed, spare, groups
+        )
+        for axis, length in enumerate(x.shape[2:], start=2):
+            grad_x = grad_x.narrow(axis, 0, length)  # beyond: output padding above the stride
+    if wanted[1]:
+        image, kernel = (grad, x) if transposed else (x, grad)
+        grad_weight = _weight_gradient(image, kernel, size, stride, padding, dilation, groups)
+    if wanted[2]:
+        grad_bias = grad.sum([0, *(2 + i for i in axes)])
+    return grad_x, grad_weight, grad_bias
+
+
+def _spread(grad: Tensor, windows: Sequence[Iterable[tuple[int, int, int]]], x: Tensor) -> Tensor:
+    """The backward of averages over windows: along each axis, one product with a matrix.
+
+    Args:
+        grad: Gradient of the averages, ``float32 (..., *outputs)``.
+        windows: For each of the last axes, and each output along it: first element, one past the
+            last, and the number that their sum was divided by.
+        x: What was averaged, ``float32 (..., *inputs)``; only its shape is used.
+
+    Returns:
+        ``float32 (..., *inputs)``.
+    """
+    for axis, spans in enumerate(windows, start=x.dim() - len(windows)):
+        length = x.shape[axis]
+        matrix = torch.tensor(
+            [[float(a <= i < b) / divisor for i in range(length)] for a, b, divisor in spans]
+        )
+        grad = (grad.transpose(axis, -1) @ matrix).transpose(axis, -1)
+    return grad
+
+
+def avg_pool_backward(
+    grad: Tensor,
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    _ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Tensor:
+    """``aten.avg_pool2d_backward`` and ``aten.avg_pool3d_backward``.
+
+    Args:
+        grad: Gradient of the output, ``float32 (batch, channels, ...)``.
+        x: The input, ``float32 (batch, channels, ...)``.
+        kernel: A number an axis, or one for all; so are ``stride`` and ``padding``.
+        stride: Empty means ``kernel``.
+        padding: Zeros on either side of ``x``.
+        count_include_pad: Whether padding counts in the averages.
+        divisor_override: Divides the sums in place of the number of elements.
+
+    Returns:
+        ``float32``, the shape of ``x``.
+    """
+    num_axes = x.dim() - 2
+    kernel, padding = _per_axis(kernel, num_axes), _per_axis(padding, num_axes)
+    stride = _per_axis(stride or kernel, num_axes)
+
+    def spans(i: int) -> Iterable[tuple[int, int, int]]:
+        size = x.shape[2 + i]
+        for output in range(grad.shape[2 + i]):
+            begin = output * stride[i] - padding[i]
+            end = min(begin + kernel[i], size + padding[i])
+            inner = max(begin, 0), min(end, size)
+            counted = end - begin if count_include_pad else inner[1] - inner[0]
+            yield *inner, 1 if divisor_override else counted
+
+    spread = _spread(grad, [spans(i) for i in range(num_axes)], x)
+    return spread / divisor_override if divisor_override else spread
+
+
+def adaptive_avg_pool_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """``aten._adaptive_avg_pool2d_backward`` and ``aten._adaptive_avg_pool3d_backward``.
+
+    Args:
+        grad: Gradient of the output, ``float32 (batch, channels, ...)``.
+        x: The input, ``float32 (batch, channels, ...)``.
+
+    Returns:
+        ``float32``, the shape of ``x``.
+    """
+
+    def spans(axis: int) -> Iterable[tuple[int, int, int]]:
+        size, outputs = x.shape[axis], grad.shape[axis]
+        for output in range(outputs):
+            begin, end = output * size // outputs, -(-(output + 1) * size // outputs)
+            yield begin, end, end - begin
+
+    return _spread(grad, [spans(axis) for axis in range(2, x.dim())], x)
+
+
+def _embed(grad: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Zeros around ``grad`` along one axis."""
+    pads = [0] * (2 * grad.dim())
+    pads[-2 * axis - 2 : len(pads) - 2 * axis] = [before, after]  # pads begin at the last axis
+    result: Tensor = aten.constant_pad_nd(grad, pads)
+    return result
+
+
+def select_backward(grad: Tensor, sizes: Sequence[int], dim: int, index: int) -> Any:
+    """``aten.select_backward``: the gradient of ``x.select(dim, index)``, ``x`` of shape ``sizes``."""
+    dim, size = dim % len(sizes), sizes[dim]
+    if not isinstance(size, int) or not isinstance(index, int):
+        return NotImplemented
+    return _embed(grad.unsqueeze(dim), dim, index % size, size - 1 - index % size)
+
+
+def slice_backward(
+    grad: Tensor, sizes: Sequence[int], dim: int, start: int, end: int, step: int
+) -> Any:
+    """``aten.slice_backward``: the gradient of ``x[start:end:step]`` along ``dim``."""
+    dim, size = dim % len(sizes), sizes[dim]
+    if isinstance(size, torch.SymInt):  # the batch
+        whole = isinstance(grad.shape[dim], torch.SymInt) and bool(grad.shape[dim] == size)
+        return grad if whole else NotImplemented
+    if step != 1 or not isinstance(start, int) or not isinstance(end, int):
+        return NotImplemented
+    begin, stop, _ = slice(start, end).indices(size)
+    return _embed(grad, dim, begin, size - stop) if stop - begin < size else grad
+
+
+# From the overload of an operator (a type without a public name) to its decomposition.
+BACKWARD: dict[Any, Callable[..., Any]] = {
+    aten.convolution_backward.default: convolution_backward,
+    aten.avg_pool2d_backward.default: avg_pool_backward,
+    aten.avg_pool3d_backward.default: avg_pool_backward,
+    aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,  # noqa: SLF001
+    aten._adaptive_avg_pool3d_backward.default: adaptive_avg_pool_backward,  # noqa: SLF001
+    aten.select_backward.default: select_backward,
+    aten.slice_backward.default: slice_backward,
+}

@@ -1,0 +1,204 @@
+"""Operators of a forward pass rewritten as arithmetic that PyTorch can differentiate.
+
+They are replaced in the captured forward pass before it is differentiated: PyTorch has no derivative
+of BatchNorm with respect to its running statistics, picks attention kernels by device, and runs
+recurrent layers in kernels whose backward has no ONNX translation.
+
+A function that meets a case it does not cover returns NotImplemented, and the operator stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["DIFFERENTIABLE"]
+
+aten = torch.ops.aten
+
+Step = Callable[[Tensor, Tensor, list[Tensor]], list[Tensor]]
+
+
+def batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    training: bool,
+    _momentum: float,
+    eps: float,
+    _cudnn_enabled: bool,
+) -> Tensor:
+    """``aten.batch_norm``, differentiable in the running statistics too.
+
+    Args:
+        x: ``float32 (batch, channels, ...)``.
+        weight: ``float32 (channels,)``, or None.
+        bias: ``float32 (channels,)``, or None.
+        mean: Running mean, ``float32 (channels,)``, or None.
+        var: Running variance, ``float32 (channels,)``, or None.
+        training: Use the statistics of the batch, as also where there are no running ones.
+        eps: Added to the variance.
+
+    Returns:
+        ``float32``, the shape of ``x``.
+    """
+    channels = (-1, *[1] * (x.dim() - 2))
+    if training or mean is None or var is None:
+        dims = [0, *range(2, x.dim())]
+        mean = x.mean(dims)
+        var = (x - mean.view(channels)).square().mean(dims)
+    scale = torch.rsqrt(var + eps)
+    if weight is not None:
+        scale = scale * weight
+    y = (x - mean.view(channels)) * scale.view(channels)
+    return y if bias is None else y + bias.view(channels)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """``aten.scaled_dot_product_attention`` as two matrix products and a softmax.
+
+    Args:
+        query: ``float32 (batch, ..., queries, depth)``.
+        key: ``float32 (batch, ..., keys, depth)``.
+        value: ``float32 (batch, ..., keys, width)``.
+        mask: Added to the scores; or boolean, true where a key is seen. Broadcasts to
+            ``(batch, ..., queries, keys)``.
+        dropout: Zero in eval mode.
+        is_causal: Query ``i`` sees the keys up to ``i``.
+        scale: Of the scores; None is ``1 / sqrt(depth)``.
+        enable_gqa: Several query heads share a key head: not covered.
+
+    Returns:
+        ``float32 (batch, ..., queries, width)``.
+    """
+    if dropout or enable_gqa:
+        return NotImplemented
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query * scale) @ key.transpose(-2, -1)
+    if is_causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if mask is not None and mask.dtype == torch.bool:
+        scores = torch.where(mask, scores, -math.inf)
+    elif mask is not None:
+        scores = scores + mask
+    return scores.softmax(-1) @ value
+
+
+def _gru_step(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> list[Tensor]:
+    """The gates in PyTorch's order: reset, update, new."""
+    (hidden,) = state
+    input_reset, input_update, input_new = from_input.chunk(3, 1)
+    hidden_reset, hidden_update, hidden_new = from_hidden.chunk(3, 1)
+    reset = torch.sigmoid(input_reset + hidden_reset)
+    update = torch.sigmoid(input_update + hidden_update)
+    new = torch.tanh(input_new + reset * hidden_new)
+    return [new + update * (hidden - new)]
+
+
+def _lstm_step(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> list[Tensor]:
+    """The gates in PyTorch's order: input, forget, cell, output. The state: hidden, cell."""
+    enter, forget, new, leave = (from_input + from_hidden).chunk(4, 1)
+    cell = torch.sigmoid(forget) * state[1] + torch.sigmoid(enter) * torch.tanh(new)
+    return [torch.sigmoid(leave) * torch.tanh(cell), cell]
+
+
+def _tanh_step(from_input: Tensor, from_hidden: Tensor, _state: list[Tensor]) -> list[Tensor]:
+    return [torch.tanh(from_input + from_hidden)]
+
+
+def _relu_step(from_input: Tensor, from_hidden: Tensor, _state: list[Tensor]) -> list[Tensor]:
+    return [torch.relu(from_input + from_hidden)]
+
+
+def _one_direction(
+    step: Step, inputs: list[Tensor], state: list[Tensor], weights: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The hidden state after each step of one layer, and the whole state after the last."""
+    input_weight, hidden_weight, *biases = weights
+    input_bias, hidden_bias = biases or (None, None)
+    projected = functional.linear(torch.stack(inputs), input_weight, input_bias)
+    hidden = []
+    for from_input in projected.unbind():
+        from_hidden = functional.linear(state[0], hidden_weight, hidden_bias)
+        state = step(from_input, from_hidden, state)
+        hidden.append(state[0])
+    return hidden, state
+
+
+def recurrent(step: Step, num_states: int) -> Callable[..., Any]:
+    """An unrolled ``aten.gru.input``, ``aten.lstm.input`` or ``aten.rnn_*.input``.
+
+    Args:
+        step: One step of the cell: from the input's projection ``(batch, gates * hidden)``, the
+            hidden state's projection and the state, to the next state.
+        num_states: Tensors in the state: 2 for an LSTM, else 1.
+
+    Returns:
+        A function with the operator's signature: from ``x (batch, steps, inputs)`` where
+        ``batch_first``, else ``(steps, batch, inputs)``, to the output and the final states.
+    """
+
+    def unrolled(  # noqa: PLR0913 (aten's signature)
+        x: Tensor,
+        initial: Any,
+        weights: Sequence[Tensor],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> Any:
+        num_directions = 2 if bidirectional else 1
+        num_weights = len(weights) // (num_layers * num_directions)
+        if num_weights != (4 if has_biases else 2) or (train and dropout):
+            return NotImplemented  # an LSTM with projections has one weight more
+        initials = [initial] if num_states == 1 else list(initial)
+        values = list(x.unbind(1 if batch_first else 0))
+        finals: list[list[Tensor]] = []
+        for layer in range(num_layers):
+            outputs = []
+            for direction in range(num_directions):
+                index = layer * num_directions + direction
+                order = -1 if direction else 1
+                hidden, final = _one_direction(
+                    step,
+                    values[::order],
+                    [tensor[index] for tensor in initials],
+                    weights[index * num_weights : (index + 1) * num_weights],
+                )
+                outputs.append(hidden[::order])
+                finals.append(final)
+            values = [torch.cat(both, -1) for both in zip(*outputs, strict=True)]
+        output = torch.stack(values, 1 if batch_first else 0)
+        return output, *[torch.stack(each) for each in zip(*finals, strict=True)]
+
+    return unrolled
+
+
+# From the overload of an operator (a type without a public name) to its replacement.
+DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
+    aten.batch_norm.default: batch_norm,
+    aten.scaled_dot_product_attention.default: attention,
+    aten.gru.input: recurrent(_gru_step, 1),
+    aten.lstm.input: recurrent(_lstm_step, 2),
+    aten.rnn_tanh.input: recurrent(_tanh_step, 1),
+    aten.rnn_relu.input: recurrent(_relu_step, 1),
+}

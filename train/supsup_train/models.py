@@ -1,0 +1,108 @@
+"""Networks that `supsup-train` knows by name; any other `nn.Module` works as well.
+
+All are without biases and with non-affine normalisation, as in the paper.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from supsup_runtime.errors import InputError
+
+__all__ = ["Cnn", "Mlp", "load_module", "make_model", "wants_images"]
+
+_MLP = re.compile(r"(?:mlp|lenet|fc)((?:-\d+)+)")
+
+
+class Mlp(nn.Module):
+    """Fully connected layers with ReLU between them."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``float32 (batch, sizes[0])`` to ``float32 (batch, sizes[-1])``."""
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        logits: Tensor = self.layers[-1](x)
+        return logits
+
+
+class Cnn(nn.Module):
+    """A small residual network: strided convolutions, batch normalisation, global pooling."""
+
+    def __init__(self, channels: int, outputs: int, width: int = 32) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width, affine=False)
+        self.conv = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(2 * width, affine=False)
+        self.shortcut = nn.Conv2d(width, 2 * width, 1, stride=2, bias=False)
+        self.head = nn.Linear(2 * width, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``float32 (batch, channels, height, width)`` to ``float32 (batch, outputs)``."""
+        x = torch.relu(self.norm1(self.stem(x)))
+        x = torch.relu(self.norm2(self.conv(x)) + self.shortcut(x))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+def wants_images(name: str) -> bool:
+    """Whether a named model takes ``(channels, height, width)`` rather than flat inputs."""
+    return name == "cnn"
+
+
+def make_model(name: str, *, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """A network by name.
+
+    Args:
+        name: ``lenet-300-100``, ``fc-1024-1024``, any ``mlp-WIDTH-WIDTH...``, or ``cnn``.
+        input_shape: ``(features,)``, or ``(channels, height, width)`` for ``cnn``.
+        outputs: Length of the logits.
+
+    Raises:
+        InputError: If the name is not known.
+    """
+    match = _MLP.fullmatch(name)
+    if match:
+        widths = [int(width) for width in match[1].split("-")[1:]]
+        return Mlp([input_shape[0], *widths, outputs])
+    if name == "cnn":
+        return Cnn(input_shape[0], outputs)
+    raise InputError(
+        f"model: must be lenet-300-100, fc-1024-1024, mlp-WIDTH-WIDTH... or cnn, got {name!r}; "
+        "a module of your own goes by --module FILE.py:FUNCTION"
+    )
+
+
+def load_module(spec: str, *, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """A network of one's own: ``FILE.py:FUNCTION``, called as ``f(input_shape, outputs)``.
+
+    Raises:
+        InputError: If the file or the function is not there, or gives no ``nn.Module``.
+    """
+    file, _, function = spec.rpartition(":")
+    path = Path(file)
+    if not file or not path.is_file():
+        raise InputError(f"module: expected FILE.py:FUNCTION, got {spec!r}, and no file {file!r}")
+    loaded = importlib.util.spec_from_file_location(path.stem, path)
+    if loaded is None or loaded.loader is None:
+        raise InputError(f"module: {file} must be a Python file")
+    code = importlib.util.module_from_spec(loaded)
+    loaded.loader.exec_module(code)
+    make: Callable[..., object] | None = getattr(code, function, None)
+    if not callable(make):
+        raise InputError(f"module: {file} has no function {function!r}")
+    module = make(input_shape, outputs)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"module: {spec} must return an nn.Module, got {type(module).__name__}")
+    return module

@@ -1,0 +1,203 @@
+"""From a module to the network that a bank describes: what is masked, what is a task's own.
+
+Masked are the weights of two and more dimensions. State, of which every task has its own, are the
+running statistics of batch normalisation, and what the caller names. Every other tensor is a
+constant: biases are zero, as in the paper, and the rest keeps the value that the module holds.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.errors import InputError
+from supsup_runtime.network import MaskedParameter, Network, StateTensor
+from supsup_train.programs import export_programs
+
+__all__ = ["check_module", "create_bank", "describe", "fixed_copy", "state_tensors"]
+
+
+def create_bank(
+    path: str | Path,
+    module: nn.Module,
+    *,
+    input_shape: tuple[int, ...],
+    real_outputs: int,
+    weight_seed: int = 0,
+    masked: Sequence[str] | None = None,
+    state: Sequence[str] | None = None,
+    require_gradient: bool = True,
+) -> MaskBank:
+    """Make a bank for a network: describe it, export its programs, write both.
+
+    Args:
+        path: A folder that is missing or empty.
+        module: Maps ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``. It is not
+            changed. Its masked weights are replaced by seeded signed constants.
+        input_shape: Shape of one input.
+        real_outputs: Leading outputs that are labels; more outputs than that are superfluous
+            neurons, which make the task of a single input inferable.
+        weight_seed: In ``[0, 2**64)``.
+        masked: Names of the parameters to mask; by default all of two and more dimensions.
+        state: Names of parameters or buffers that every task has its own of; by default the
+            running statistics of batch normalisation.
+        require_gradient: If false, a network whose gradient has no ONNX form gets a bank with the
+            forward program alone, whose tasks are inferred by trying each mask.
+
+    Raises:
+        InputError: If a name is not in the module, or the module does not map as stated.
+        ProgramError: If an operator cannot be exported; the message names it.
+        OutputExistsError: If the folder has anything in it.
+    """
+    fixed = fixed_copy(module)
+    names = _masked_names(fixed, masked)
+    kept = _state_names(fixed, state)
+    outputs = _count_outputs(fixed, input_shape)
+    network = describe(
+        fixed,
+        input_shape=input_shape,
+        outputs=outputs,
+        real_outputs=real_outputs,
+        weight_seed=weight_seed,
+        masked=names,
+        state=kept,
+    )
+    programs = export_programs(
+        fixed,
+        input_shape=input_shape,
+        parameters=names,
+        state=kept,
+        real_outputs=real_outputs,
+        require_gradient=require_gradient,
+    )
+    return MaskBank.create(path, network, forward=programs.forward, gradient=programs.gradient)
+
+
+def describe(
+    module: nn.Module,
+    *,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    real_outputs: int,
+    weight_seed: int,
+    masked: Sequence[str],
+    state: Sequence[str],
+) -> Network:
+    """The bank's description of a module; arguments as `create_bank`."""
+    tensors = _tensors(module)
+    return Network(
+        weight_seed=weight_seed,
+        input_shape=tuple(input_shape),
+        outputs=outputs,
+        real_outputs=real_outputs,
+        parameters=tuple(
+            MaskedParameter.signed_kaiming(name, tuple(tensors[name].shape)) for name in masked
+        ),
+        state=tuple(StateTensor(name=name, shape=tuple(tensors[name].shape)) for name in state),
+        constants=_constants_digest(tensors, {*masked, *state}),
+    )
+
+
+def fixed_copy(module: nn.Module) -> nn.Module:
+    """A copy of a module with its biases at zero (paper, section 3)."""
+    fixed = copy.deepcopy(module)
+    with torch.no_grad():
+        for name, parameter in fixed.named_parameters():
+            if "bias" in name.rpartition(".")[2] and parameter.ndim == 1:
+                parameter.zero_()
+    return fixed
+
+
+def check_module(module: nn.Module, network: Network) -> None:
+    """Refuse a module whose tensors are not those that the bank describes.
+
+    Args:
+        module: A `fixed_copy`.
+        network: The bank's.
+
+    Raises:
+        InputError: At the first name or shape that differs, or if a constant has other values.
+    """
+    tensors = _tensors(module)
+    shapes = {p.name: p.shape for p in network.parameters}
+    shapes |= {s.name: s.shape for s in network.state}
+    for name, wanted in shapes.items():
+        shape = tuple(tensors[name].shape) if name in tensors else None
+        if shape != wanted:
+            raise InputError(
+                f"module: {name!r} must have shape {wanted} as in the bank, "
+                f"got {shape or 'no such tensor'}; give the module that the bank was made of"
+            )
+    if network.constants and _constants_digest(tensors, set(shapes)) != network.constants:
+        raise InputError(
+            f"module: its constants {sorted(set(tensors) - set(shapes))} must have the values that "
+            "the bank was made with; build the module the same way, random values seeded"
+        )
+
+
+def state_tensors(module: nn.Module, network: Network) -> dict[str, Tensor]:
+    """Fresh state for a new task: copies of the module's own values."""
+    tensors = _tensors(module)
+    return {tensor.name: tensors[tensor.name].detach().clone() for tensor in network.state}
+
+
+def _constants_digest(tensors: dict[str, Tensor], own: set[str]) -> str:
+    """SHA-256 of names, shapes and values of the tensors that are not in `own`."""
+    digest = hashlib.sha256()
+    for name in sorted(set(tensors) - own):
+        if not name.endswith("num_batches_tracked"):  # counts training batches, means nothing else
+            value = tensors[name].detach().contiguous()
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _masked_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
+    parameters = dict(module.named_parameters())
+    if wanted is None:
+        return [name for name, value in parameters.items() if value.ndim >= 2]
+    for name in wanted:
+        if name not in parameters or parameters[name].ndim < 2:
+            raise InputError(
+                f"masked: {name!r} must be a parameter of two or more dimensions, the module has "
+                f"{[key for key, value in parameters.items() if value.ndim >= 2]}"
+            )
+    return list(wanted)
+
+
+def _state_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
+    tensors = _tensors(module)
+    if wanted is None:
+        norms = [name for name, part in module.named_modules() if isinstance(part, _BatchNorm)]
+        names = [f"{norm}.{key}" for norm in norms for key in ("running_mean", "running_var")]
+        names = [name.removeprefix(".") for name in names]
+        return [name for name in names if name in tensors]
+    for name in wanted:
+        if name not in tensors or not tensors[name].is_floating_point():
+            raise InputError(f"state: {name!r} must be a float parameter or buffer of the module")
+    return list(wanted)
+
+
+def _count_outputs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    training = module.training
+    with torch.no_grad():
+        logits = module.eval()(torch.zeros(2, *input_shape))
+    module.train(training)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(
+            f"module: must map (batch, {', '.join(map(str, input_shape))}) to (batch, outputs), "
+            f"a batch of 2 gave {got}"
+        )
+    return int(logits.shape[1])

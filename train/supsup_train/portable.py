@@ -1,0 +1,149 @@
+"""From a program that PyTorch exported to an ONNX file for every runtime.
+
+The one module of the training side that knows ONNX. What leaves it is plain: opset 18, IR 8, only
+operators of the standard domain, no functions, no external data, no trace of where it was made, and
+the same bytes for the same program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+
+import onnx
+import onnx.checker
+import onnxscript.optimizer
+import torch
+from onnx import helper, numpy_helper
+
+__all__ = ["IR_VERSION", "OPSET", "Interface", "Shape", "to_onnx"]
+
+OPSET = 18
+IR_VERSION = 8
+
+# Larger results of constant expressions stay expressions: the zeros of an unused parameter, say.
+_MAX_FOLDED_ELEMENTS = 4096
+
+Shape = tuple[int | str, ...]
+"""Of a tensor; a string names a dimension that is known only when the program runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """Names and shapes of a program's tensors, in order; all of them are float32.
+
+    Attributes:
+        inputs: What is fed.
+        constants: What the program takes after its inputs, and carries with it.
+        outputs: What is computed.
+    """
+
+    inputs: Mapping[str, Shape]
+    constants: Mapping[str, torch.Tensor]
+    outputs: Mapping[str, Shape]
+
+
+def to_onnx(program: torch.export.ExportedProgram, interface: Interface) -> bytes:
+    """Serialise an exported program as an ONNX model.
+
+    Args:
+        program: Takes the inputs and then the constants, returns the outputs, in order.
+        interface: What its tensors are called. No name may occur twice.
+
+    Returns:
+        The model. It has every input of the interface, used or not; constants only where used.
+
+    Raises:
+        torch.onnx.OnnxExporterError: If an operator has no translation.
+    """
+    exported = torch.onnx.export(
+        program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False
+    )
+    if exported is None:  # as it does for a file
+        raise TypeError("torch.onnx.export returned no model")
+    model = exported.model_proto
+    names = _bake(model.graph, interface)
+    model = onnxscript.optimizer.optimize(model, output_size_limit=_MAX_FOLDED_ELEMENTS)
+    plain = _plain_model(model.graph, interface, names)
+    onnx.checker.check_model(plain, full_check=True)
+    return plain.SerializeToString(deterministic=True)
+
+
+def _bake(graph: onnx.GraphProto, interface: Interface) -> dict[str, str]:
+    """Turn the inputs that take constants into initializers; the constant's name by theirs."""
+    fed = [value.name for value in graph.input]
+    names = dict(zip(fed[len(interface.inputs) :], interface.constants, strict=True))
+    for name, constant in names.items():
+        array = interface.constants[constant].detach().cpu().numpy()
+        graph.initializer.append(numpy_helper.from_array(array, name))
+    del graph.input[len(interface.inputs) :]
+    return names
+
+
+def _plain_model(
+    graph: onnx.GraphProto, interface: Interface, constants: Mapping[str, str]
+) -> onnx.ModelProto:
+    """The graph with the names of the interface, and nothing that is not computation."""
+    names = dict(constants)
+    names |= zip((value.name for value in graph.input), interface.inputs, strict=True)
+    names |= zip((value.name for value in graph.output), interface.outputs, strict=True)
+    reserved = set(names.values())
+    _rename(graph, names, (name for i in count() if (name := f"v{i}") not in reserved))
+    plain = helper.make_graph(
+        list(graph.node),
+        "program",
+        _values(interface.inputs),
+        _values(interface.outputs),
+        initializer=list(graph.initializer),
+    )
+    return helper.make_model(
+        plain,
+        producer_name="supsup",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
+
+
+def _values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
+    return [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    ]
+
+
+def _rename(graph: onnx.GraphProto, names: dict[str, str], fresh: Iterator[str]) -> None:
+    """Name the nodes and values of a graph in order, and those of the graphs inside it.
+
+    Args:
+        graph: Changed in place: also stripped of notes on where its parts come from.
+        names: From old to new, of the values that have their name already; grows.
+        fresh: The names for the others.
+    """
+
+    def new(old: str) -> str:
+        if old and old not in names:  # an empty name is an optional tensor left out
+            names[old] = next(fresh)
+        return old and names[old]
+
+    for value in graph.input:
+        value.name = new(value.name)
+    for tensor in graph.initializer:
+        tensor.name = new(tensor.name)
+        tensor.ClearField("doc_string")
+        tensor.ClearField("metadata_props")
+    for index, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{index}"
+        node.ClearField("doc_string")
+        node.ClearField("metadata_props")
+        node.input[:] = [new(name) for name in node.input]
+        for attribute in node.attribute:
+            attribute.ClearField("doc_string")
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                _rename(inner, names, fresh)
+        node.output[:] = [new(name) for name in node.output]
+    for value in graph.output:
+        value.name = new(value.name)
+    graph.ClearField("value_info")
+    graph.ClearField("doc_string")
+    graph.ClearField("metadata_props")

@@ -1,0 +1,344 @@
+"""PyTorch differentiates, ONNX carries it: a network as two programs whose weights are inputs.
+
+`export_programs` turns any `torch.nn.Module` into a forward program and a gradient program: plain
+ONNX models that take the masked parameters and the per-task state as inputs. From then on no PyTorch
+is needed.
+
+The gradient program computes what one-shot inference needs (Wortsman et al. 2020, "Supermasks in
+Superposition", equation 4): the derivatives of two objectives on the logits ``z`` with respect to
+the effective parameters. With ``p = softmax(z)``, and means over the batch:
+
+- ``entropy``: ``H = -sum_v p_v log p_v``, so ``dH/dz_v = p_v (sum_u p_u log p_u - log p_v)``;
+- ``superfluous``: ``G = logsumexp(z')``, where ``z'`` is ``z`` without gradient through the real
+  outputs, so ``dG/dz_v = p_v`` for a superfluous output ``v`` and 0 for a real one (Lemma 1).
+
+These closed forms are pulled back through the network, so that both share one forward pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.func import functional_call
+
+# torch.export captures forward passes only: there is no public way to trace what autograd does.
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from supsup_runtime.bank_index import OBJECTIVES
+from supsup_runtime.errors import SupSupError
+from supsup_train.decompositions import BACKWARD
+from supsup_train.differentiable import DIFFERENTIABLE
+from supsup_train.portable import Interface, Shape, to_onnx
+
+__all__ = ["ProgramError", "Programs", "export_programs"]
+
+_EXAMPLE_BATCH = 37  # a prime that is an unlikely size of anything else
+_TORCH_WARNING = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # torch 2.13, on itself
+_OPERATOR = re.compile(r"OpOverload\(op='([^']+)', overload='([^']+)'\)")
+
+_CAPTURABLE = "write it so that it reads no values of tensors and takes batches of any size"
+_REPLACE = "replace it in the module"
+_FORWARD_ALONE = (
+    f"{_REPLACE}, or pass require_gradient=False to write a bank with the forward program alone"
+)
+
+_log = logging.getLogger(__name__)
+
+
+class ProgramError(SupSupError, ValueError):
+    """A network cannot be exported; the message names the operator and the remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """A network as serialised ONNX models: opset 18, IR 8, the first axis of ``x`` dynamic.
+
+    Attributes:
+        forward: From ``x``, the parameters and the state to ``logits``, ``float32 (batch, outputs)``.
+        gradient: From the same to ``<objective>.<name>`` for each objective and each parameter and
+            state tensor, ``float32`` of its shape; None where that could not be exported.
+    """
+
+    forward: bytes
+    gradient: bytes | None
+
+
+def export_programs(
+    module: nn.Module,
+    *,
+    input_shape: tuple[int, ...],
+    parameters: Sequence[str],
+    state: Sequence[str],
+    real_outputs: int,
+    require_gradient: bool = True,
+) -> Programs:
+    """Export a module's forward pass and the gradients of its objectives, weights as inputs.
+
+    Args:
+        module: Maps ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``. It is
+            exported as it behaves in eval mode, and left as it was.
+        input_shape: Shape of one input.
+        parameters: Names of the masked parameters, as in ``module.named_parameters()``.
+        state: Names of the parameters or buffers that every task has its own of.
+        real_outputs: Leading outputs that are labels. Where there are no others, the gradient
+            program has only the ``entropy`` outputs.
+        require_gradient: If false, a gradient that cannot be exported is left out, with a warning
+            in the log.
+
+    Returns:
+        The programs. Their inputs are ``x``, the parameters and the state, in this order, also
+        those that a program does not use. Every other tensor of the module is a constant in them.
+        The same module gives the same bytes.
+
+    Raises:
+        ProgramError: If a name or a shape is not as stated, or an operator cannot be exported.
+    """
+    free, constants = _tensors(module, parameters, state)
+    inputs: dict[str, Shape] = {"x": ("batch", *input_shape)}
+    inputs |= {name: tuple(tensor.shape) for name, tensor in free.items()}
+    with _eval_mode(module), _quiet():
+        captured = _capture(module, input_shape, free | constants)
+        outputs = _count_outputs(captured, len(free))
+        if not 1 <= real_outputs <= outputs:
+            raise ProgramError(
+                f"network: real_outputs must be in [1, {outputs}], its outputs, got {real_outputs}"
+            )
+        logits: dict[str, Shape] = {"logits": ("batch", outputs)}
+        with _refusal("forward pass", _REPLACE):
+            forward = _convert(captured, inputs, constants, logits)
+        objectives = OBJECTIVES if real_outputs < outputs else OBJECTIVES[:1]
+        gradients = {f"{objective}.{name}": inputs[name] for objective in objectives for name in free}
+        gradient = None
+        try:
+            with _refusal("gradient", _FORWARD_ALONE):
+                differentiated, lifted = _differentiate(captured, len(free), real_outputs)
+                gradient = _convert(differentiated, inputs, constants | lifted, gradients)
+        except ProgramError as error:
+            if require_gradient:
+                raise
+            _log.warning("exported the forward program alone: %s", error)
+    return Programs(forward=forward, gradient=gradient)
+
+
+# Before anything is traced.
+
+
+def _tensors(
+    module: nn.Module, parameters: Sequence[str], state: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of a module, on the CPU: those that become inputs, and the constants."""
+    known = {name: tensor.detach().cpu() for name, tensor in module.named_parameters()}
+    masked = set(known)
+    known |= {name: tensor.detach().cpu() for name, tensor in module.named_buffers()}
+    free = [*parameters, *state]
+    if not parameters:
+        raise ProgramError("network: name at least one parameter to mask")
+    for name in free:
+        if name not in known or (name in parameters and name not in masked):
+            kind = "parameter" if name in parameters else "parameter or buffer"
+            raise ProgramError(f"network: no {kind} is named {name!r}; it has {sorted(known)}")
+        if known[name].dtype != torch.float32:
+            raise ProgramError(f"network: {name} must be float32, got {known[name].dtype}")
+    if len(set(free)) < len(free):
+        raise ProgramError(f"network: a name occurs twice in parameters and state: {free}")
+    constants = {name: tensor for name, tensor in known.items() if name not in free}
+    return {name: known[name] for name in free}, constants
+
+
+@contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    training = {each: each.training for each in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, flag in training.items():
+            each.training = flag
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's notes to its own developers out of the caller's log."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # what goes wrong is raised, and refused in one line
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _TORCH_WARNING, FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _refusal(what: str, remedy: str) -> Iterator[None]:
+    """Turn what torch raises on tracing and translating into one line with a remedy."""
+    try:
+        yield
+    except ProgramError:
+        raise
+    except (RuntimeError, ValueError, TypeError) as error:  # torch raises several kinds of each
+        operator = _untranslated(error)
+        if operator:
+            reason = f"operator {operator} has no ONNX translation"
+        else:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = f"its {what} cannot be exported ({lines[0].strip()})"
+        raise ProgramError(f"network: {reason}; {remedy}") from error
+
+
+def _untranslated(error: BaseException | None) -> str | None:
+    """The operator that an error of torch.onnx, or one of its causes, names."""
+    while error is not None:
+        if match := _OPERATOR.search(str(error)):
+            return ".".join(match.groups())
+        error = error.__cause__
+    return None
+
+
+# The forward pass.
+
+
+class _Functional(nn.Module):
+    """A module as a function of its tensors, which are no parameters of this one."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self._call = lambda tensors, x: functional_call(
+            module, dict(zip(names, tensors, strict=True)), (x,)
+        )
+
+    def forward(self, x: Tensor, *tensors: Tensor) -> Any:
+        return self._call(tensors, x)
+
+
+def _capture(
+    module: nn.Module, input_shape: tuple[int, ...], tensors: Mapping[str, Tensor]
+) -> ExportedProgram:
+    """The module's forward pass as a graph: from ``x`` and then the tensors to the logits."""
+    x = torch.zeros(_EXAMPLE_BATCH, *input_shape)
+    function = _Functional(module, list(tensors))
+    batch = {"x": {0: Dim("batch")}, "tensors": (None,) * len(tensors)}
+    with _refusal(f"forward pass on x of shape {('batch', *input_shape)}", _CAPTURABLE):
+        return torch.export.export(function, (x, *tensors.values()), dynamic_shapes=batch)
+
+
+def _count_outputs(captured: ExportedProgram, num_free: int) -> int:
+    """The number of logits, once the result is known to be logits of ``x`` and the parameters."""
+    nodes = {node.name: node for node in captured.graph.nodes}
+    results = [nodes.get(str(name)) for name in captured.graph_signature.user_outputs]
+    logits = results[0].meta["val"] if len(results) == 1 and results[0] is not None else None
+    x, *free = [nodes[str(name)] for name in captured.graph_signature.user_inputs][: 1 + num_free]
+    if not isinstance(logits, Tensor):
+        raise ProgramError("network: it must return one tensor, the logits (batch, outputs)")
+    batch = str(x.meta["val"].shape[0])
+    if logits.dtype != torch.float32 or logits.dim() != 2 or str(logits.shape[0]) != batch:
+        shape = tuple("batch" if str(size) == batch else size for size in logits.shape)
+        raise ProgramError(
+            f"network: the logits must be float32 (batch, outputs), got {logits.dtype} {shape}"
+        )
+    sources = _sources(results[0])
+    if x not in sources or sources.isdisjoint(free):
+        missing = "x" if x not in sources else "any of the parameters"
+        raise ProgramError(f"network: the logits do not depend on {missing}")
+    return int(logits.shape[1])
+
+
+def _sources(node: fx.Node) -> set[fx.Node]:
+    """The nodes whose values reach a node; through its shape alone is not reaching it."""
+    found: set[fx.Node] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node not in found and not isinstance(node.meta.get("val"), torch.SymInt):
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return found
+
+
+# The gradient.
+
+
+class _Differentiable(fx.Interpreter):
+    """Runs a captured forward pass on operators that can be differentiated."""
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        replacement = DIFFERENTIABLE.get(target)
+        result = replacement(*args, **kwargs) if replacement else NotImplemented
+        return super().call_function(target, args, kwargs) if result is NotImplemented else result
+
+
+def _differentiate(
+    captured: ExportedProgram, num_free: int, real_outputs: int
+) -> tuple[ExportedProgram, dict[str, Tensor]]:
+    """Trace the gradients of the objectives with respect to the first tensors after ``x``.
+
+    Args:
+        captured: From ``x`` and then the tensors to the logits.
+        num_free: How many tensors to differentiate with respect to.
+        real_outputs: Leading outputs that are labels.
+
+    Returns:
+        From ``x``, the tensors and the literals to the gradients, objective by objective. And the
+        literals: tensors that the forward pass holds, though they are none of the module's.
+    """
+    specs = captured.graph_signature.input_specs
+    fed = [i for i, spec in enumerate(specs) if spec.kind is InputKind.USER_INPUT]
+    held = [i for i, spec in enumerate(specs) if spec.kind is not InputKind.USER_INPUT]
+    literals = {str(specs[i].target): captured.constants[str(specs[i].target)] for i in held}
+    interpreter = _Differentiable(captured.graph_module)
+
+    def gradients(x: Tensor, *tensors: Tensor) -> list[Tensor]:
+        free = [tensor.detach().requires_grad_() for tensor in tensors[:num_free]]
+        values = dict(zip(fed + held, (x, *free, *tensors[num_free:]), strict=True))
+        with torch.enable_grad():
+            (logits,) = interpreter.run(*[values[i] for i in range(len(specs))])
+        pulled: list[Tensor] = []
+        for cotangent in _cotangents(logits.detach(), real_outputs):
+            pulled += torch.autograd.grad(
+                logits, free, cotangent, retain_graph=True, materialize_grads=True
+            )
+        return pulled
+
+    symbolic = [node.meta["val"] for node in captured.graph.find_nodes(op="placeholder")]
+    traced = make_fx(gradients, tracing_mode="symbolic", decomposition_table=BACKWARD)(
+        *[symbolic[i] for i in fed + held]
+    )
+    examples = (*captured.example_inputs[0], *literals.values())
+    batch = ({0: Dim("batch")}, *[None] * (len(examples) - 1))
+    return torch.export.export(traced, examples, dynamic_shapes=batch), literals
+
+
+def _cotangents(logits: Tensor, real_outputs: int) -> list[Tensor]:
+    """The derivatives of the objectives with respect to the logits, ``(batch, outputs)``."""
+    batch, outputs = logits.shape
+    p, log_p = logits.softmax(1), logits.log_softmax(1)
+    entropy = p * ((p * log_p).sum(1, keepdim=True) - log_p) / batch
+    if real_outputs == outputs:
+        return [entropy]
+    is_superfluous = torch.tensor([0.0] * real_outputs + [1.0] * (outputs - real_outputs))
+    return [entropy, p * is_superfluous / batch]
+
+
+def _convert(
+    program: ExportedProgram,
+    inputs: Mapping[str, Shape],
+    constants: Mapping[str, Tensor],
+    outputs: Mapping[str, Shape],
+) -> bytes:
+    """Serialise a program, its names known to be distinct."""
+    counts = Counter([*inputs, *constants, *outputs])
+    if twice := sorted(name for name, count in counts.items() if count > 1):
+        raise ProgramError(f"network: these names of tensors are taken, rename them: {twice}")
+    return to_onnx(program, Interface(inputs=inputs, constants=constants, outputs=outputs))

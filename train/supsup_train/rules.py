@@ -1,0 +1,115 @@
+"""Rules that turn scores into a mask, with the straight-through gradient.
+
+A score is a real number a weight; the rule decides which weights are kept, and the gradient passes
+to the scores as if the rule were the identity (Wortsman et al. 2020; Ramanujan et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from supsup_runtime.errors import InputError
+
+__all__ = ["Budget", "Rule", "RuleKind", "er_densities"]
+
+RuleKind = Literal["threshold", "top-k"]
+Budget = Literal["layer", "er"]
+MAX_ER_DENSITY = 0.5
+
+
+class _Threshold(torch.autograd.Function):
+    """``1[score >= 0]``; the gradient passes through."""
+
+    @staticmethod
+    def forward(ctx: object, scores: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
+        return (scores >= 0).to(scores.dtype)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        return gradient
+
+
+class _TopK(torch.autograd.Function):
+    """One for the `count` largest of a flat tensor; the gradient passes through."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor, count: int) -> Tensor:  # noqa: ARG004
+        mask = torch.zeros_like(values).view(-1)
+        mask[values.reshape(-1).topk(count, sorted=False).indices] = 1
+        return mask.view_as(values)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
+        return gradient, None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """How scores become a mask.
+
+    Attributes:
+        kind: ``threshold`` keeps scores of at least 0, about half of them (the paper's rule for
+            GNu and NNs, after Mallya et al. 2018). ``top-k`` keeps the largest magnitudes (the
+            paper's rule for GG).
+        density: ``top-k`` by layer: the fraction kept, in ``(0, 1]``. With the ER budget: its
+            multiplier. The reference code calls either ``--sparsity``.
+        budget: ``layer``: every layer keeps `density`. ``er``: layer by layer after
+            Erdos and Renyi, at most 0.5 (`er_densities`).
+    """
+
+    kind: RuleKind = "threshold"
+    density: float = 0.5
+    budget: Budget = "layer"
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(RuleKind):
+            raise InputError(f"rule: must be one of {list(get_args(RuleKind))}, got {self.kind!r}")
+        if self.budget not in get_args(Budget):
+            raise InputError(
+                f"budget: must be one of {list(get_args(Budget))}, got {self.budget!r}"
+            )
+        limit = 1 if self.budget == "layer" else float("inf")
+        if not 0 < self.density <= limit:
+            raise InputError(f"density: must be in (0, {limit}], got {self.density}")
+
+    def densities(self, shapes: Sequence[tuple[int, ...]]) -> list[float]:
+        """Fraction that ``top-k`` keeps of each layer."""
+        if self.budget == "er":
+            return er_densities(shapes, self.density)
+        return [self.density] * len(shapes)
+
+    def mask(self, scores: Tensor, density: float) -> Tensor:
+        """The mask of one layer.
+
+        Args:
+            scores: ``float32 shape``.
+            density: Fraction to keep; not used by ``threshold``.
+
+        Returns:
+            ``float32 shape`` of zeros and ones. Gradients reach `scores` straight through;
+            ``top-k`` ranks magnitudes, so there they carry the score's sign.
+        """
+        # torch leaves `apply` untyped
+        if self.kind == "threshold":
+            return _Threshold.apply(scores)  # type: ignore[no-any-return, no-untyped-call]
+        kept = scores.numel() - int((1 - density) * scores.numel())
+        return _TopK.apply(scores.abs(), kept)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def er_densities(shapes: Sequence[tuple[int, ...]], multiplier: float) -> list[float]:
+    """The ER budget: ``min(0.5, c * (out + in) / (out * in * kh * kw))`` a layer.
+
+    Args:
+        shapes: ``(out, in, ...)`` of each layer.
+        multiplier: ``c``; higher is denser.
+    """
+    densities = []
+    for shape in shapes:
+        count = torch.Size(shape).numel()
+        densities.append(min(MAX_ER_DENSITY, multiplier * (shape[0] + shape[1]) / count))
+    return densities
