@@ -8,7 +8,8 @@ The gradient program computes what one-shot inference needs (Wortsman et al. 202
 Superposition", equation 4): the derivatives of two objectives on the logits ``z`` with respect to
 the effective parameters. With ``p = softmax(z)``, and means over the batch:
 
-- ``entropy``: ``H = -sum_v p_v log p_v``, so ``dH/dz_v = p_v (sum_u p_u log p_u - log p_v)``;
+- ``entropy``: ``H = -sum_v p_v log p_v``, so ``dH/dz_v = p_v (sum_u p_u z_u - z_v)``, which is exact
+  also where the outputs are nearly uniform, unlike the same with ``log p``;
 - ``superfluous``: ``G = logsumexp(z')``, where ``z'`` is ``z`` without gradient through the real
   outputs, so ``dG/dz_v = p_v`` for a superfluous output ``v`` and 0 for a real one (Lemma 1).
 
@@ -323,8 +324,8 @@ def _differentiate(
 def _cotangents(logits: Tensor, real_outputs: int) -> list[Tensor]:
     """The derivatives of the objectives with respect to the logits, ``(batch, outputs)``."""
     batch, outputs = logits.shape
-    p, log_p = logits.softmax(1), logits.log_softmax(1)
-    entropy = p * ((p * log_p).sum(1, keepdim=True) - log_p) / batch
+    p = logits.softmax(1)
+    entropy = p * ((p * logits).sum(1, keepdim=True) - logits) / batch
     if real_outputs == outputs:
         return [entropy]
     is_superfluous = torch.tensor([0.0] * real_outputs + [1.0] * (outputs - real_outputs))
