@@ -1,7 +1,8 @@
 """Backward operators taken apart into operators that ONNX has.
 
-These are what differentiation leaves behind and neither torch.onnx nor PyTorch's own decompositions
-know, or know only by way of a scatter. The batch may be symbolic; every other dimension is an integer.
+They are what differentiation leaves behind. PyTorch takes apart most of them; the functions here add
+those that it does not know, or knows only by way of a scatter or of an index for each element. The
+batch may be symbolic; every other dimension is an integer.
 
 A function that meets a case it does not cover returns NotImplemented, and the operator stays.
 """
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["BACKWARD"]
+__all__ = ["backward_decompositions"]
 
 aten = torch.ops.aten
 
@@ -119,14 +120,14 @@ def convolution_backward(  # noqa: PLR0913 (aten's signature)
     return grad_x, grad_weight, grad_bias
 
 
-def _spread(grad: Tensor, windows: Sequence[Iterable[tuple[int, int, int]]], x: Tensor) -> Tensor:
-    """The backward of averages over windows: along each axis, one product with a matrix.
+def _spread(grad: Tensor, x: Tensor, windows: Sequence[Iterable[tuple[int, int, int]]]) -> Tensor:
+    """The backward of means over windows: along each axis, one product with a matrix.
 
     Args:
-        grad: Gradient of the averages, ``float32 (..., *outputs)``.
+        grad: Gradient of the means, ``float32 (..., *outputs)``.
+        x: What they were taken of, ``float32 (..., *inputs)``; only its shape is used.
         windows: For each of the last axes, and each output along it: first element, one past the
             last, and the number that their sum was divided by.
-        x: What was averaged, ``float32 (..., *inputs)``; only its shape is used.
 
     Returns:
         ``float32 (..., *inputs)``.
@@ -140,7 +141,7 @@ def _spread(grad: Tensor, windows: Sequence[Iterable[tuple[int, int, int]]], x: 
     return grad
 
 
-def avg_pool_backward(
+def avg_pool_backward(  # noqa: PLR0913 (aten's signature)
     grad: Tensor,
     x: Tensor,
     kernel: Sequence[int],
@@ -158,12 +159,14 @@ def avg_pool_backward(
         kernel: A number an axis, or one for all; so are ``stride`` and ``padding``.
         stride: Empty means ``kernel``.
         padding: Zeros on either side of ``x``.
-        count_include_pad: Whether padding counts in the averages.
-        divisor_override: Divides the sums in place of the number of elements.
+        count_include_pad: Whether padding counts in the means.
+        divisor_override: Divides in place of the count: not covered.
 
     Returns:
         ``float32``, the shape of ``x``.
     """
+    if divisor_override is not None:
+        return NotImplemented
     num_axes = x.dim() - 2
     kernel, padding = _per_axis(kernel, num_axes), _per_axis(padding, num_axes)
     stride = _per_axis(stride or kernel, num_axes)
@@ -173,12 +176,10 @@ def avg_pool_backward(
         for output in range(grad.shape[2 + i]):
             begin = output * stride[i] - padding[i]
             end = min(begin + kernel[i], size + padding[i])
-            inner = max(begin, 0), min(end, size)
-            counted = end - begin if count_include_pad else inner[1] - inner[0]
-            yield *inner, 1 if divisor_override else counted
+            first, last = max(begin, 0), min(end, size)
+            yield first, last, end - begin if count_include_pad else last - first
 
-    spread = _spread(grad, [spans(i) for i in range(num_axes)], x)
-    return spread / divisor_override if divisor_override else spread
+    return _spread(grad, x, [spans(i) for i in range(num_axes)])
 
 
 def adaptive_avg_pool_backward(grad: Tensor, x: Tensor) -> Tensor:
@@ -198,7 +199,49 @@ def adaptive_avg_pool_backward(grad: Tensor, x: Tensor) -> Tensor:
             begin, end = output * size // outputs, -(-(output + 1) * size // outputs)
             yield begin, end, end - begin
 
-    return _spread(grad, [spans(axis) for axis in range(2, x.dim())], x)
+    return _spread(grad, x, [spans(axis) for axis in range(2, x.dim())])
+
+
+def reflection_pad_backward(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
+    """``aten.reflection_pad*d_backward``: every element of the output is one of the input's.
+
+    Args:
+        grad: Gradient of the output, ``float32 (batch, channels, ...)``.
+        x: The input, ``float32 (batch, channels, ...)``.
+        padding: Elements before and after, for the last axis first.
+
+    Returns:
+        ``float32``, the shape of ``x``.
+    """
+
+    def source(position: int, size: int) -> int:
+        return size - 1 - abs(size - 1 - abs(position))
+
+    return _pad_backward(grad, x, padding, source)
+
+
+def replication_pad_backward(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
+    """``aten.replication_pad*d_backward``; arguments as `reflection_pad_backward`."""
+
+    def source(position: int, size: int) -> int:
+        return min(max(position, 0), size - 1)
+
+    return _pad_backward(grad, x, padding, source)
+
+
+def _pad_backward(
+    grad: Tensor, x: Tensor, padding: Sequence[int], source: Callable[[int, int], int]
+) -> Tensor:
+    """Padding as means over windows of one element; ``source`` of a position and the size."""
+
+    def spans(axis: int) -> Iterable[tuple[int, int, int]]:
+        before = padding[2 * (x.dim() - 1 - axis)]
+        for output in range(grad.shape[axis]):
+            index = source(output - before, x.shape[axis])
+            yield index, index + 1, 1
+
+    first = x.dim() - len(padding) // 2
+    return _spread(grad, x, [spans(axis) for axis in range(first, x.dim())])
 
 
 def _embed(grad: Tensor, axis: int, before: int, after: int) -> Tensor:
@@ -232,12 +275,24 @@ def slice_backward(
 
 
 # From the overload of an operator (a type without a public name) to its decomposition.
-BACKWARD: dict[Any, Callable[..., Any]] = {
+_BACKWARD: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: convolution_backward,
     aten.avg_pool2d_backward.default: avg_pool_backward,
     aten.avg_pool3d_backward.default: avg_pool_backward,
-    aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,  # noqa: SLF001
-    aten._adaptive_avg_pool3d_backward.default: adaptive_avg_pool_backward,  # noqa: SLF001
+    aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,
+    aten._adaptive_avg_pool3d_backward.default: adaptive_avg_pool_backward,
+    aten.reflection_pad1d_backward.default: reflection_pad_backward,
+    aten.reflection_pad2d_backward.default: reflection_pad_backward,
+    aten.reflection_pad3d_backward.default: reflection_pad_backward,
+    aten.replication_pad1d_backward.default: replication_pad_backward,
+    aten.replication_pad2d_backward.default: replication_pad_backward,
+    aten.replication_pad3d_backward.default: replication_pad_backward,
     aten.select_backward.default: select_backward,
     aten.slice_backward.default: slice_backward,
 }
+
+
+def backward_decompositions() -> dict[Any, Callable[..., Any]]:
+    """How to take apart the operators that differentiation leaves behind, by operator."""
+    known = torch.export.default_decompositions()
+    return {each: known[each] for each in known if "_backward" in str(each)} | _BACKWARD

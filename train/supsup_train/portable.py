@@ -23,7 +23,7 @@ OPSET = 18
 IR_VERSION = 8
 
 # Larger results of constant expressions stay expressions: the zeros of an unused parameter, say.
-_MAX_FOLDED_ELEMENTS = 4096
+_MAX_FOLDED_ELEMENTS = 1024
 
 Shape = tuple[int | str, ...]
 """Of a tensor; a string names a dimension that is known only when the program runs."""

@@ -38,7 +38,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from supsup_runtime.bank_index import OBJECTIVES
 from supsup_runtime.errors import SupSupError
-from supsup_train.decompositions import BACKWARD
+from supsup_train.decompositions import backward_decompositions
 from supsup_train.differentiable import DIFFERENTIABLE
 from supsup_train.portable import Interface, Shape, to_onnx
 
@@ -171,15 +171,17 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep torch's notes to its own developers out of the caller's log."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # what goes wrong is raised, and refused in one line
+    loggers = [logging.getLogger(name) for name in ("torch", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)  # what goes wrong is raised, and refused in one line
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", _TORCH_WARNING, FutureWarning)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
@@ -189,23 +191,17 @@ def _refusal(what: str, remedy: str) -> Iterator[None]:
         yield
     except ProgramError:
         raise
-    except (RuntimeError, ValueError, TypeError) as error:  # torch raises several kinds of each
-        operator = _untranslated(error)
-        if operator:
-            reason = f"operator {operator} has no ONNX translation"
+    except (RuntimeError, ValueError, TypeError) as error:  # torch has no common base for its own
+        causes = [error]
+        while causes[-1].__cause__ is not None:
+            causes.append(causes[-1].__cause__)
+        named = [match for each in causes if (match := _OPERATOR.search(str(each)))]
+        if named:
+            reason = f"operator {'.'.join(named[0].groups())} has no ONNX translation"
         else:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
+            lines = str(causes[-1]).strip().splitlines() or [type(error).__name__]
             reason = f"its {what} cannot be exported ({lines[0].strip()})"
         raise ProgramError(f"network: {reason}; {remedy}") from error
-
-
-def _untranslated(error: BaseException | None) -> str | None:
-    """The operator that an error of torch.onnx, or one of its causes, names."""
-    while error is not None:
-        if match := _OPERATOR.search(str(error)):
-            return ".".join(match.groups())
-        error = error.__cause__
-    return None
 
 
 # The forward pass.
@@ -313,9 +309,10 @@ def _differentiate(
         return pulled
 
     symbolic = [node.meta["val"] for node in captured.graph.find_nodes(op="placeholder")]
-    traced = make_fx(gradients, tracing_mode="symbolic", decomposition_table=BACKWARD)(
-        *[symbolic[i] for i in fed + held]
+    trace = make_fx(
+        gradients, tracing_mode="symbolic", decomposition_table=backward_decompositions()
     )
+    traced = trace(*[symbolic[i] for i in fed + held])
     examples = (*captured.example_inputs[0], *literals.values())
     batch = ({0: Dim("batch")}, *[None] * (len(examples) - 1))
     return torch.export.export(traced, examples, dynamic_shapes=batch), literals

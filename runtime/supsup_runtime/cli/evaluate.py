@@ -56,7 +56,7 @@ def _run() -> None:
         data = stream.task(index, train=False)
         rows.append(evaluate_task(model, data, images=arguments.images, method=arguments.method))
         sys.stderr.write(f"{data.name}: {index + 1} of {stream.num_tasks}\n")
-    value = {"method": _method_used(model, arguments.method), "tasks": rows, **_means(rows)}
+    value = {"method": arguments.method or model.default_method, "tasks": rows, **_means(rows)}
     print_result(value, as_json=arguments.json, text=_to_text(rows, value))
 
 
@@ -68,7 +68,8 @@ def evaluate_task(
     Args:
         model: A loaded model that has a task of the data's name.
         data: Its test part is used.
-        images: Leading test images whose task is inferred, each on its own.
+        images: Test images whose task is inferred, each on its own: a sample of each task's own,
+            the same in every run.
         method: How to infer.
 
     Returns:
@@ -92,7 +93,7 @@ def evaluate_task(
         [_timed(model, x[i : i + 1], task.index)[1] for i in range(min(20, len(x)))]
     )
     right, inferred, times = 0, 0, []
-    for i in range(row["images"]):
+    for i in _sample(len(x), images, task.index):
         prediction, milliseconds = _timed(model, x[i : i + 1], None, method)
         times.append(milliseconds)
         hit = prediction.task.index == task.index
@@ -102,6 +103,11 @@ def evaluate_task(
     row["inferred"] = inferred / row["images"] if times else None
     row["unknown_ms"] = _median_ms(times)
     return row
+
+
+def _sample(count: int, wanted: int, seed: int) -> list[int]:
+    """`wanted` of `count` rows, in order; RandomState's stream is frozen by numpy."""
+    return sorted(np.random.RandomState(seed).permutation(count)[:wanted].tolist())
 
 
 def _timed(
@@ -127,10 +133,6 @@ def _stream(arguments: argparse.Namespace, model: Model) -> Stream:
             f"{model.info.network.input_shape}, the data have {stream.input_shape}"
         )
     return stream
-
-
-def _method_used(model: Model, method: Method | None) -> str:
-    return method or model.default_method
 
 
 def _median_ms(times: list[float]) -> float | None:
