@@ -23,6 +23,8 @@ Target = Literal["cpu", "portable"]
 _BLOCK = 128
 _CPU_CHUNK_BYTES = 32 << 20
 """Packed masks of one MatMulNBits: bounds what folding needs at a time, at load."""
+_SMALL_BANK_BYTES = 1 << 20
+"""Packed masks up to which a third row is free: it costs some 0.1 ms a MB."""
 _PORTABLE_CHUNK_WEIGHTS = 4 << 20
 """Weights that the portable loop unpacks at a time: 16 MB of float32."""
 
@@ -57,9 +59,12 @@ def _by_two_bits(graph: Graph, layout: Layout, vector: str) -> str:
 
     The operator rounds a row of activations to int8 by blocks. The vector is therefore given as
     two rows, what int8 holds exactly and the rest: 1e-5 of the largest score in place of 1e-2.
+    Small banks get a third row, the rest of the rest: their scores may be sums of few terms that
+    cancel, and the row costs them nothing.
     """
     num_tasks, width = layout.masks.shape
-    rows = _two_rows(graph, vector, 8 * width)
+    count = 3 if layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
+    rows = _int8_rows(graph, vector, 8 * width, count)
     step = max(1, _CPU_CHUNK_BYTES // width)
     parts = [
         _product(graph, layout, rows, start, min(start + step, num_tasks))
@@ -69,20 +74,24 @@ def _by_two_bits(graph: Graph, layout: Layout, vector: str) -> str:
     return graph.op("ReduceSum", both, graph.constant(np.array([0])), keepdims=0)
 
 
-def _two_rows(graph: Graph, vector: str, size: int) -> str:
-    """``float32 (2, size)``: the part that int8 holds exactly, block by block, and the rest."""
-    blocks = graph.reshape(vector, [-1, _BLOCK])
-    peak = graph.op("ReduceMax", graph.op("Abs", blocks), graph.constant(np.array([1])), keepdims=1)
+def _int8_rows(graph: Graph, vector: str, size: int, count: int) -> str:
+    """``float32 (count, size)`` that sum to the vector; int8 holds all but the last exactly."""
+    rest = graph.reshape(vector, [-1, _BLOCK])
+    axis = graph.constant(np.array([1], np.int64))
     floor = graph.constant(np.float32(1e-30))  # a block of zeros has no scale
-    scale = graph.op("Div", graph.op("Max", peak, floor), graph.constant(np.float32(127)))
-    high = graph.op("Mul", graph.op("Round", graph.op("Div", blocks, scale)), scale)
-    low = graph.op("Sub", blocks, high)
-    rows = [graph.reshape(part, [1, size]) for part in (high, low)]
+    steps = graph.constant(np.float32(127))
+    parts = []
+    for _ in range(count - 1):
+        peak = graph.op("ReduceMax", graph.op("Abs", rest), axis, keepdims=1)
+        scale = graph.op("Div", graph.op("Max", peak, floor), steps)
+        parts.append(graph.op("Mul", graph.op("Round", graph.op("Div", rest, scale)), scale))
+        rest = graph.op("Sub", rest, parts[-1])
+    rows = [graph.reshape(part, [1, size]) for part in (*parts, rest)]
     return graph.op("Concat", *rows, axis=0)
 
 
 def _product(graph: Graph, layout: Layout, rows: str, start: int, stop: int) -> str:
-    """``float32 (2, stop - start)``: minus `rows` times the masks of some tasks."""
+    """``float32 (rows, stop - start)``: minus `rows` times the masks of some tasks."""
     num_tasks, width = layout.masks.shape
     bank = graph.constant(layout.masks, "masks")
     if stop - start < num_tasks:
@@ -143,5 +152,6 @@ def _by_unpacking(graph: Graph, layout: Layout, vector: str) -> str:
         ],
     )
     chunks = graph.constant(np.array(-(-num_tasks // step), np.int64))
+    forever = graph.constant(np.array(True))
     none_yet = graph.constant(np.zeros(0, np.float32))
-    return graph.op("Loop", chunks, "", none_yet, body=loop)
+    return graph.op("Loop", chunks, forever, none_yet, body=loop)

@@ -136,6 +136,7 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str], fresh: Iterator[str])
         node.name = f"{node.op_type}_{index}"
         node.ClearField("doc_string")
         node.ClearField("metadata_props")
+        node.attribute.sort(key=lambda attribute: attribute.name)
         node.input[:] = [new(name) for name in node.input]
         for attribute in node.attribute:
             attribute.ClearField("doc_string")

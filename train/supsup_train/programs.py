@@ -23,8 +23,9 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from torch.func import functional_call
 
 # torch.export captures forward passes only: there is no public way to trace what autograd does.
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from supsup_runtime.bank_index import OBJECTIVES
 from supsup_runtime.errors import SupSupError
@@ -48,7 +50,7 @@ _EXAMPLE_BATCH = 37  # a prime that is an unlikely size of anything else
 _TORCH_WARNING = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # torch 2.13, on itself
 _OPERATOR = re.compile(r"OpOverload\(op='([^']+)', overload='([^']+)'\)")
 
-_CAPTURABLE = "write it so that it reads no values of tensors and takes batches of any size"
+_CAPTURABLE = "it must take this shape in batches of any size, and not branch on values"
 _REPLACE = "replace it in the module"
 _FORWARD_ALONE = (
     f"{_REPLACE}, or pass require_gradient=False to write a bank with the forward program alone"
@@ -216,8 +218,13 @@ class _Functional(nn.Module):
             module, dict(zip(names, tensors, strict=True)), (x,)
         )
 
-    def forward(self, x: Tensor, *tensors: Tensor) -> Any:
-        return self._call(tensors, x)
+    def forward(self, x: Tensor, *tensors: Tensor) -> Tensor:
+        logits = self._call(tensors, x)
+        if not isinstance(logits, Tensor):
+            raise ProgramError(
+                f"network: it must return a tensor, the logits, got {type(logits).__name__}"
+            )
+        return logits
 
 
 def _capture(
@@ -227,25 +234,26 @@ def _capture(
     x = torch.zeros(_EXAMPLE_BATCH, *input_shape)
     function = _Functional(module, list(tensors))
     batch = {"x": {0: Dim("batch")}, "tensors": (None,) * len(tensors)}
-    with _refusal(f"forward pass on x of shape {('batch', *input_shape)}", _CAPTURABLE):
+    with (
+        _refusal(f"forward pass on x of shape {('batch', *input_shape)}", _CAPTURABLE),
+        redirect_stderr(StringIO()),  # torch prints the graph so far of what it cannot capture
+    ):
         return torch.export.export(function, (x, *tensors.values()), dynamic_shapes=batch)
 
 
 def _count_outputs(captured: ExportedProgram, num_free: int) -> int:
     """The number of logits, once the result is known to be logits of ``x`` and the parameters."""
     nodes = {node.name: node for node in captured.graph.nodes}
-    results = [nodes.get(str(name)) for name in captured.graph_signature.user_outputs]
-    logits = results[0].meta["val"] if len(results) == 1 and results[0] is not None else None
+    (result,) = [nodes[str(name)] for name in captured.graph_signature.user_outputs]
     x, *free = [nodes[str(name)] for name in captured.graph_signature.user_inputs][: 1 + num_free]
-    if not isinstance(logits, Tensor):
-        raise ProgramError("network: it must return one tensor, the logits (batch, outputs)")
+    logits = result.meta["val"]
     batch = str(x.meta["val"].shape[0])
     if logits.dtype != torch.float32 or logits.dim() != 2 or str(logits.shape[0]) != batch:
         shape = tuple("batch" if str(size) == batch else size for size in logits.shape)
         raise ProgramError(
             f"network: the logits must be float32 (batch, outputs), got {logits.dtype} {shape}"
         )
-    sources = _sources(results[0])
+    sources = _sources(result)
     if x not in sources or sources.isdisjoint(free):
         missing = "x" if x not in sources else "any of the parameters"
         raise ProgramError(f"network: the logits do not depend on {missing}")
@@ -290,6 +298,12 @@ def _differentiate(
         From ``x``, the tensors and the literals to the gradients, objective by objective. And the
         literals: tensors that the forward pass holds, though they are none of the module's.
     """
+    for node in captured.graph.nodes:
+        if free_unbacked_symbols(node.meta.get("val")):
+            raise ProgramError(
+                f"network: operator {node.target} depends on the values of a tensor in a way that "
+                f"cannot be differentiated; {_FORWARD_ALONE}"
+            )
     specs = captured.graph_signature.input_specs
     fed = [i for i, spec in enumerate(specs) if spec.kind is InputKind.USER_INPUT]
     held = [i for i, spec in enumerate(specs) if spec.kind is not InputKind.USER_INPUT]
@@ -301,6 +315,8 @@ def _differentiate(
         values = dict(zip(fed + held, (x, *free, *tensors[num_free:]), strict=True))
         with torch.enable_grad():
             (logits,) = interpreter.run(*[values[i] for i in range(len(specs))])
+        if not logits.requires_grad:
+            raise ProgramError(f"network: the logits have no gradient; {_FORWARD_ALONE}")
         pulled: list[Tensor] = []
         for cotangent in _cotangents(logits.detach(), real_outputs):
             pulled += torch.autograd.grad(

@@ -1,0 +1,39 @@
+"""Real banks, made once a test run: programs from torch, random masks."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from conftest import random_task
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.network import Network
+from supsup_train.models import make_model
+from supsup_train.network import create_bank
+
+Shape = tuple[int, ...]
+INPUTS: dict[str, Shape] = {"mlp-7-9": (5,), "lenet-300-100": (784,), "cnn": (1, 8, 8)}
+_FOLDER = TemporaryDirectory()
+
+
+def make_bank(path: Path, model: str, *, outputs: int, real_outputs: int, tasks: int) -> MaskBank:
+    """A bank of random masks, and of random positive state."""
+    forward, gradient, network = _programs(model, outputs, real_outputs)
+    bank = MaskBank.create(path, network, forward=forward, gradient=gradient)
+    for index in range(tasks):
+        task = random_task(network, f"task-{index}", seed=index)
+        state = {name: np.abs(value) + np.float32(0.5) for name, value in task.state.items()}
+        bank.add(type(task)(name=task.name, masks=task.masks, state=state, labels=task.labels))
+    return bank
+
+
+@cache
+def _programs(model: str, outputs: int, real_outputs: int) -> tuple[bytes, bytes, Network]:
+    module = make_model(model, input_shape=INPUTS[model], outputs=outputs)
+    folder = Path(_FOLDER.name) / f"{model}-{outputs}-{real_outputs}"
+    bank = create_bank(folder, module, input_shape=INPUTS[model], real_outputs=real_outputs)
+    assert bank.gradient is not None
+    return bank.forward, bank.gradient, bank.network
