@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from banks import make_bank
+
+
+def run(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name(command)
+    return subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    make_bank(folder / "masks", "mlp-7-9", outputs=6, real_outputs=4, tasks=2)
+    return folder
+
+
+def test_export_reports_and_refuses(folder: Path) -> None:
+    out = folder / "out.onnx"
+    done = run("supsup-export", "--bank", folder / "masks", out, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["num_tasks"] == 2
+    assert report["bytes"] == out.stat().st_size
+    assert 0 <= report["parity"]["scores"] <= 3e-5
+    again = run("supsup-export", "--bank", folder / "masks", out)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == f"supsup-export: {out}: exists already; pass --force to replace it\n"
+    forced = run(
+        "supsup-export", "--bank", folder / "masks", out, "--force", "--target", "portable"
+    )
+    assert forced.returncode == 0
+    assert "checked against the bank" in forced.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--bank", "nowhere", "o.onnx"], 3, "not a mask bank: bank.json is missing"),
+        (["o.onnx"], 2, "Missing option '--bank'"),
+        (["--bank", "{bank}", "o.onnx", "--target", "tpu"], 1, "must be one of .* got 'tpu'"),
+        (["--bank", "{bank}", "o.onnx", "--outputs", "x"], 1, "outputs: must be some of"),
+        (["--bank", "{bank}", "o.onnx", "--objective", "z"], 3, "objective must be one of"),
+        (["--bank", "{bank}", "/nowhere/o.onnx"], 1, "No such file or directory"),
+    ],
+)
+def test_exit_status_and_one_line(
+    folder: Path, arguments: list[str], status: int, message: str
+) -> None:
+    filled = [a.format(bank=folder / "masks") for a in arguments]
+    done = run("supsup-export", *filled)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert re.search(message, done.stderr)
+    if status != 2:
+        assert done.stderr.count("\n") == 1
+
+
+def test_help_shows_the_command(folder: Path) -> None:
+    done = run("supsup-export", "--help")
+    assert "supsup-export --bank masks/ out.onnx" in done.stdout
+    assert folder.exists()

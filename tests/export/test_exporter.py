@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from banks import make_bank
+from conftest import small_network
+from supsup_export import parity
+from supsup_export.compose import OUTPUTS, Request
+from supsup_export.exporter import export
+from supsup_export.layout import row_bytes
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.contract import ModelInfo
+from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
+from supsup_runtime.session import open_session
+
+
+@pytest.fixture
+def real_bank(tmp_path: Path) -> MaskBank:
+    return make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=4, tasks=3)
+
+
+@pytest.mark.parametrize("target", ["cpu", "portable"])
+@pytest.mark.parametrize("model", ["mlp-7-9", "cnn", "lenet-300-100"])
+def test_the_model_is_valid_plain_and_small(tmp_path: Path, model: str, target: str) -> None:
+    bank = make_bank(tmp_path / "masks", model, outputs=12, real_outputs=10, tasks=9)
+    request = Request(target=target)  # type: ignore[arg-type]  # parametrised
+    path = export(bank, tmp_path / "out.onnx", request=request).path
+    loaded = onnx.load(path)
+    onnx.checker.check_model(loaded, full_check=True)
+    assert loaded.ir_version == 8
+    assert {o.domain: o.version for o in loaded.opset_import}[""] == 18
+    assert not loaded.functions
+    if target == "portable":
+        assert {o.domain for o in loaded.opset_import} == {""}
+    network = bank.network
+    limit = 1.10 * 10 * row_bytes(network) + 2 * network.num_masked + (64 << 10)
+    assert path.stat().st_size - 4 * 9 * network.num_state <= limit
+
+
+def test_equal_banks_give_equal_bytes(tmp_path: Path) -> None:
+    paths = []
+    for name in ("a", "b"):
+        bank = make_bank(tmp_path / name, "cnn", outputs=6, real_outputs=4, tasks=2)
+        paths.append(export(bank, tmp_path / f"{name}.onnx").path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_the_optimised_model_keeps_selected_masks_packed(tmp_path: Path) -> None:
+    """ONNX Runtime must not fold the bank into 32 bits a weight."""
+    import onnxruntime
+
+    bank = make_bank(tmp_path / "masks", "lenet-300-100", outputs=10, real_outputs=10, tasks=40)
+    request = Request(target="portable", outputs=("logits",))
+    path = export(bank, tmp_path / "out.onnx", request=request).path
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    weights = 4 * bank.network.num_masked  # folded once, wanted
+    assert (tmp_path / "optimised.onnx").stat().st_size < path.stat().st_size + 1.1 * weights
+
+
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "mode"),
+    [
+        (("logits",), ["x", "tasks", "alphas"], "known"),
+        (("logits", "parameters"), ["x", "tasks", "alphas"], "known"),
+        (("task", "logits"), ["x"], "infer"),
+        (("task_scores",), ["x"], "infer"),
+        (OUTPUTS[:4], ["x", "tasks", "alphas", "infer"], "full"),
+    ],
+)
+def test_outputs_trim_the_graph(
+    tmp_path: Path, real_bank: MaskBank, outputs: tuple[str, ...], inputs: list[str], mode: str
+) -> None:
+    wanted = None if mode == "full" else outputs
+    report = export(real_bank, tmp_path / "out.onnx", request=Request(outputs=wanted))
+    session = open_session(report.path, place="out.onnx")
+    assert list(session.input_names) == inputs
+    assert set(session.output_names) == set(outputs)
+    assert report.info.mode == mode
+    assert ("MatMulNBits" in str(onnx.load(report.path).graph)) == (mode != "known")
+
+
+def test_known_tasks_need_no_gradient_program(tmp_path: Path, real_bank: MaskBank) -> None:
+    bank = MaskBank.create(tmp_path / "b", real_bank.network, forward=real_bank.forward)
+    bank.extend(real_bank)
+    with pytest.raises(BankError, match=r"no gradient program.*--outputs logits"):
+        export(bank, tmp_path / "out.onnx")
+    export(bank, tmp_path / "out.onnx", request=Request(outputs=("logits", "parameters")))
+
+
+def test_metadata_say_what_the_model_is(tmp_path: Path, real_bank: MaskBank) -> None:
+    report = export(real_bank, tmp_path / "out.onnx", sidecar=True)
+    info = ModelInfo.from_metadata(open_session(report.path, place="m").metadata, place="m")
+    assert info == report.info
+    assert info.forward == real_bank.forward
+    assert [task.name for task in info.tasks] == list(real_bank.task_names)
+    assert info.tasks[0].labels == ("no", "yes")
+    assert (tmp_path / "out.onnx.json").exists()
+
+
+def test_task_0_stays_bit_identical(tmp_path: Path, real_bank: MaskBank) -> None:
+    """Whatever happens to other tasks; the authors' code loses this (FACTS, issues 10 and 11)."""
+    x = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+
+    def answers() -> list[bytes]:
+        path = export(MaskBank.open(real_bank.path), tmp_path / "o.onnx", force=True).path
+        session = open_session(path, place="o.onnx")
+        one = np.ones(1, np.float32)
+        feeds = {"x": x, "tasks": np.array([0]), "alphas": one, "infer": np.array(False)}
+        return [a.tobytes() for a in session.run(["logits", "parameters"], feeds)]
+
+    before = answers()
+    extra = make_bank(tmp_path / "more", "mlp-7-9", outputs=6, real_outputs=4, tasks=8)
+    real_bank.extend(task.renamed(f"new-{i}") for i, task in enumerate(extra))
+    assert answers() == before
+    real_bank.remove("task-1")
+    real_bank.rename("task-0", "first")
+    assert answers() == before
+
+
+def test_an_empty_bank_is_refused(tmp_path: Path) -> None:
+    bank = MaskBank.create(tmp_path / "masks", small_network(), forward=b"f", gradient=b"g")
+    with pytest.raises(BankError, match="the bank has no tasks; train one"):
+        export(bank, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_model_over_2_gb_is_refused(
+    tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supsup_export.layout.MAX_MODEL_BYTES", 100)
+    with pytest.raises(BankError, match="one ONNX file holds at most 100 bytes, these 3 tasks"):
+        export(real_bank, tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize(
+    ("request_of", "message"),
+    [
+        (lambda: Request(outputs=("logit",)), "must be some of .* got logit"),
+        (lambda: Request(outputs=()), "got none"),
+        (lambda: Request(outputs=("state", "logits")), "this network has no 'state'"),
+    ],
+)
+def test_outputs_are_checked(
+    tmp_path: Path, real_bank: MaskBank, request_of: type[Request], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        export(real_bank, tmp_path / "out.onnx", request=request_of())
+
+
+def test_an_objective_the_network_lacks_is_refused(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=6, tasks=2)
+    with pytest.raises(BankError, match=r"one of \['entropy'\] for this network \(0 superfluous"):
+        export(bank, tmp_path / "out.onnx", request=Request(objective="superfluous"))
+
+
+def test_nothing_is_replaced_without_force(tmp_path: Path, real_bank: MaskBank) -> None:
+    path = tmp_path / "out.onnx"
+    path.write_text("precious")
+    with pytest.raises(OutputExistsError, match="exists already; pass --force"):
+        export(real_bank, path)
+    assert path.read_text() == "precious"
+    export(real_bank, path, force=True)
+    assert path.stat().st_size > 1000
+
+
+def test_a_wrong_model_is_not_put_in_place(
+    tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check compares with the bank, so another seed's signs in the graph must fail it."""
+    monkeypatch.setattr(
+        "supsup_export.layout.sign_plane",
+        lambda _seed, _index, size: np.zeros(-(-size // 8), np.uint8),
+    )
+    path = tmp_path / "out.onnx"
+    path.write_text("precious")
+    with pytest.raises(ParityError, match=r"parameters of tasks \[0\] differs by .* nothing was"):
+        export(real_bank, path, force=True)
+    assert path.read_text() == "precious"
+    assert [p.name for p in tmp_path.iterdir() if "part" in p.name] == []
+
+
+def test_the_check_sees_wrong_scores(
+    tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "SCORE_TOLERANCES", {"cpu": 1e-12})
+    with pytest.raises(ParityError, match="task_scores at all differs by"):
+        export(real_bank, tmp_path / "out.onnx")
+
+
+def test_nan_does_not_pass_the_check() -> None:
+    findings = parity._Findings()
+    findings.compare("logits x", np.array([np.nan]), np.array([1.0]), 1e-4)
+    assert findings.failures
+
+
+_EXPORT = """
+import sys
+from supsup_export.exporter import export
+from supsup_runtime.bank import MaskBank
+print("start", flush=True)
+while True:
+    export(MaskBank.open(sys.argv[1]), sys.argv[2], force=True)
+"""
+
+
+def test_a_kill_leaves_the_old_model(tmp_path: Path, real_bank: MaskBank) -> None:
+    path = tmp_path / "out.onnx"
+    whole = export(real_bank, path).path.read_bytes()
+    for delay in (0.05, 0.11, 0.17):
+        with subprocess.Popen(
+            [sys.executable, "-c", _EXPORT, str(real_bank.path), str(path)], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(delay)  # somewhere inside an export
+            process.send_signal(signal.SIGKILL)
+        assert path.read_bytes() == whole
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, real_bank: MaskBank) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    command = [str(Path(sys.executable).with_name("supsup-export")), "--bank"]
+    command += [str(real_bank.path), str(tmp_path / "out.onnx")]
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "File too large" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["masks"]

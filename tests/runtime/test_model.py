@@ -1,0 +1,214 @@
+"""A loaded model, on a real export: what it predicts and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+import supsup_runtime as supsup
+from banks import make_bank
+from supsup_export.compose import Request
+from supsup_export.exporter import export
+from supsup_runtime.errors import InputError, ModelError
+
+Images = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module", params=["mlp-7-9", "cnn"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    bank = make_bank(folder / "masks", request.param, outputs=6, real_outputs=4, tasks=6)
+    export(bank, folder / "full.onnx")
+    export(bank, folder / "known.onnx", request=Request(outputs=("logits",)))
+    export(bank, folder / "infer.onnx", request=Request(outputs=("task", "logits")))
+    return folder
+
+
+@pytest.fixture
+def model(folder: Path) -> supsup.Model:
+    return supsup.load(folder / "full.onnx")
+
+
+def images(model: supsup.Model, batch: int) -> Images:
+    rng = np.random.default_rng(batch)
+    return rng.standard_normal((batch, *model.info.network.input_shape)).astype(np.float32)
+
+
+def test_tasks_have_index_name_and_labels(model: supsup.Model) -> None:
+    assert [task.index for task in model.tasks] == list(range(6))
+    assert model.task("task-4").index == 4
+    assert model.task(4).labels == ("no", "yes")
+
+
+@pytest.mark.parametrize("batch", [1, 7, 8, 9])
+def test_known_tasks_by_cache_and_by_graph_agree(folder: Path, batch: int) -> None:
+    cached = supsup.load(folder / "full.onnx")
+    uncached = supsup.load(folder / "full.onnx", cache_bytes=0)
+    x = images(cached, batch)
+    for task in range(6):
+        one, two = cached.predict(x, task), uncached.predict(x, task)
+        # the same float32 program on the same weights, perhaps other kernels: some roundings
+        np.testing.assert_allclose(one.logits, two.logits, rtol=0, atol=1e-5)
+        assert {t.index for t in one.tasks} == {task}
+        assert one.label_indices.max() < 4
+        assert one.labels[0] in {"no", "yes", "2", "3"}
+        assert one.inferences == ()
+
+
+def test_the_cache_keeps_to_its_size(folder: Path) -> None:
+    model = supsup.load(folder / "full.onnx")
+    network = model.info.network
+    one = 4 * (network.num_masked + network.num_state)
+    model = supsup.load(folder / "full.onnx", cache_bytes=2 * one + 1)
+    x = images(model, 2)
+    first = model.predict(x, 0).logits
+    for task in (1, 2, 3, 0):
+        model.predict(x, task)
+        assert model.cached_bytes <= 2 * one
+    np.testing.assert_array_equal(model.predict(x, 0).logits, first)
+
+
+@pytest.mark.parametrize("method", ["one-shot", "verified", "exhaustive", None])
+def test_inferring_and_predicting(model: supsup.Model, method: Any) -> None:  # noqa: ANN401 - a literal
+    x = images(model, 5)
+    batch = model.predict(x, method=method)
+    inferred = model.infer_task(x, method=method)
+    assert batch.task == inferred.task
+    assert inferred.method == (method or "verified")
+    assert inferred.scores.shape == (6,)
+    assert inferred.margin >= 0
+    np.testing.assert_array_equal(batch.logits, model.predict(x, batch.task.index).logits)
+    rows = model.predict(x, per_image=True, method=method)
+    assert len(rows.inferences) == 5
+    for row in range(5):
+        alone = model.predict(x[row : row + 1], method=method)
+        assert rows.tasks[row] == alone.task
+        # other batch sizes may take other kernels
+        np.testing.assert_allclose(rows.logits[row], alone.logits[0], rtol=0, atol=1e-5)
+
+
+def test_verified_tries_candidates_alone(model: supsup.Model) -> None:
+    scores = model.infer_task(images(model, 1), candidates=2).scores
+    assert np.isfinite(scores).sum() == 2
+    every = model.infer_task(images(model, 1), candidates=99)
+    exhaustive = model.infer_task(images(model, 1), method="exhaustive")
+    np.testing.assert_array_equal(every.scores, exhaustive.scores)
+
+
+def test_rows_of_different_tasks_have_no_single_task(model: supsup.Model) -> None:
+    rows = model.predict(images(model, 64), per_image=True)
+    if len({task.index for task in rows.tasks}) > 1:
+        with pytest.raises(InputError, match="the rows have different tasks"):
+            _ = rows.task
+
+
+def test_superposing_one_task_is_predicting_with_it(model: supsup.Model) -> None:
+    x = images(model, 3)
+    logits = model.superpose(x, ["task-2"], [1.0])
+    np.testing.assert_allclose(logits, model.predict(x, 2).logits, rtol=0, atol=1e-5)
+
+
+def test_a_model_of_known_tasks_tries_every_mask(folder: Path) -> None:
+    known, full = supsup.load(folder / "known.onnx"), supsup.load(folder / "full.onnx")
+    x = images(full, 2)
+    assert known.default_method == "exhaustive"
+    assert known.predict(x).task == full.infer_task(x, method="exhaustive").task
+    with pytest.raises(InputError, match="exported without task_scores"):
+        known.infer_task(x, method="one-shot")
+
+
+def test_a_model_that_always_infers(folder: Path) -> None:
+    infer, full = supsup.load(folder / "infer.onnx"), supsup.load(folder / "full.onnx")
+    x = images(full, 2)
+    want = full.predict(x, method="one-shot")
+    assert infer.predict(x).task == want.task
+    np.testing.assert_allclose(infer.predict(x).logits, want.logits, rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="exported to infer only"):
+        infer.predict(x, 0)
+    with pytest.raises(InputError, match="which leaves one-shot alone"):
+        infer.predict(x, method="verified")
+
+
+BAD_X = [
+    (lambda x: x.astype(np.float64), "must be a float32 array, got float64; use x.astype"),
+    (lambda x: x.tolist(), "must be a float32 array, got list"),
+    (lambda x: x[0], r"must have shape \(batch, .*\) with batch >= 1, got \("),
+    (lambda x: x[:0], "batch >= 1"),
+    (lambda x: x[..., :-1], "must have shape"),
+    (lambda x: np.full_like(x, np.nan), "must be finite, got NaN or infinity in row 0"),
+    (lambda x: np.concatenate([x, x * np.float32(np.inf)]), "in row 2"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_X)
+def test_x_is_checked(model: supsup.Model, change: Any, message: str) -> None:  # noqa: ANN401 - a lambda
+    x = change(np.abs(images(model, 2)) + 1)
+    for call in (model.predict, model.infer_task, lambda v: model.predict(v, 0)):
+        with pytest.raises(InputError, match=message):
+            call(x)
+
+
+@pytest.mark.parametrize("task", [-1, 6, 10**9])
+def test_indices_are_checked(model: supsup.Model, task: int) -> None:
+    with pytest.raises(InputError, match=rf"task index must be in \[0, 6\), got {task}"):
+        model.predict(images(model, 1), task)
+    with pytest.raises(InputError, match="task index must be in"):
+        model.superpose(images(model, 1), [task], [1.0])
+
+
+def test_other_arguments_are_checked(folder: Path, model: supsup.Model) -> None:
+    x = images(model, 1)
+    with pytest.raises(InputError, match=r"task 'nope': not among the 6 .*\(task-0, task-1"):
+        model.predict(x, "nope")
+    with pytest.raises(InputError, match=r"expected shape \(2,\), got \(1,\)"):
+        model.superpose(x, [0, 1], [1.0])
+    with pytest.raises(InputError, match="at least one task"):
+        model.superpose(x, [], [])
+    with pytest.raises(InputError, match="alphas must be finite"):
+        model.superpose(x, [0], [np.nan])
+    with pytest.raises(InputError, match="method must be one of"):
+        model.infer_task(x, method="magic")  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(InputError, match="candidates must be at least 1, got 0"):
+        model.infer_task(x, candidates=0)
+    with pytest.raises(InputError, match="cache_bytes must be at least 0, got -1"):
+        supsup.load(folder / "full.onnx", cache_bytes=-1)
+    with pytest.raises(InputError, match="threads must be in"):
+        supsup.load(folder / "full.onnx", threads=0)
+
+
+def test_other_models_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file; make it with supsup-export"):
+        supsup.load(tmp_path / "missing.onnx")
+    path = tmp_path / "garbage.onnx"
+    path.write_bytes(b"\x00garbage")
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load it"):
+        supsup.load(path)
+    loaded = onnx.load(folder / "full.onnx")
+    for entry in loaded.metadata_props:
+        if entry.key == "org.supsup.contract":
+            entry.value = "99"
+    onnx.save(loaded, path)
+    with pytest.raises(ModelError, match="contract must be 1, got '99'; export the bank again"):
+        supsup.load(path)
+    del loaded.metadata_props[:]
+    onnx.save(loaded, path)
+    with pytest.raises(ModelError, match="not a model of supsup"):
+        supsup.load(path)
+    whole = (folder / "full.onnx").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cannot load it"):
+        supsup.load(path)
+
+
+def test_one_task_alone(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=4, tasks=1)
+    model = supsup.load(export(bank, tmp_path / "one.onnx").path)
+    for method in ("one-shot", "verified", "exhaustive"):
+        inferred = model.infer_task(images(model, 3), method=method)  # type: ignore[arg-type]  # a literal
+        assert inferred.task.index == 0
+        assert inferred.margin == np.inf
