@@ -71,6 +71,8 @@ class Transformer(nn.Module):
 class Attention(nn.Module):
     """`scaled_dot_product_attention`: causal, then with a mask of its own."""
 
+    mask: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.project = nn.Linear(5, 3 * 8)
@@ -92,7 +94,7 @@ class Recurrent(nn.Module):
 
     def __init__(self, kind: type[nn.GRU | nn.LSTM], *, both_ways: bool = False) -> None:
         super().__init__()
-        self.cell = kind(5, 6, num_layers=2, batch_first=True, bidirectional=both_ways)
+        self.cell = kind(5, 6, batch_first=True, bidirectional=both_ways)
         self.head = nn.Linear(12 if both_ways else 6, 5)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Backward operators taken apart into operators that ONNX has.
 
-They are what differentiation leaves behind. PyTorch takes apart most of them; the functions here add
-those that it does not know, or knows only by way of a scatter or of an index for each element. The
-batch may be symbolic; every other dimension is an integer.
+They are what differentiation leaves behind. PyTorch takes apart most of them; the functions here
+add those that it does not know, or knows only by way of a scatter or of an index for each element.
+The batch may be symbolic; every other dimension is an integer.
 
-A function that meets a case it does not cover returns NotImplemented, and the operator stays.
+Each function has the signature of its operator.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import SymInt, Tensor
 
 __all__ = ["backward_decompositions"]
 
 aten = torch.ops.aten
+
+_NOT_COVERED: Tensor = NotImplemented  # tells the tracer to leave the operator as it is
 
 
 def _per_axis(value: Sequence[int], num_axes: int) -> list[int]:
@@ -141,7 +143,7 @@ def _spread(grad: Tensor, x: Tensor, windows: Sequence[Iterable[tuple[int, int, 
     return grad
 
 
-def avg_pool_backward(  # noqa: PLR0913 (aten's signature)
+def avg_pool_backward(
     grad: Tensor,
     x: Tensor,
     kernel: Sequence[int],
@@ -149,7 +151,7 @@ def avg_pool_backward(  # noqa: PLR0913 (aten's signature)
     padding: Sequence[int],
     _ceil_mode: bool,
     count_include_pad: bool,
-    divisor_override: int | None,
+    _divisor_override: int | None,
 ) -> Tensor:
     """``aten.avg_pool2d_backward`` and ``aten.avg_pool3d_backward``.
 
@@ -160,13 +162,10 @@ def avg_pool_backward(  # noqa: PLR0913 (aten's signature)
         stride: Empty means ``kernel``.
         padding: Zeros on either side of ``x``.
         count_include_pad: Whether padding counts in the means.
-        divisor_override: Divides in place of the count: not covered.
 
     Returns:
         ``float32``, the shape of ``x``.
     """
-    if divisor_override is not None:
-        return NotImplemented
     num_axes = x.dim() - 2
     kernel, padding = _per_axis(kernel, num_axes), _per_axis(padding, num_axes)
     stride = _per_axis(stride or kernel, num_axes)
@@ -252,24 +251,31 @@ def _embed(grad: Tensor, axis: int, before: int, after: int) -> Tensor:
     return result
 
 
-def select_backward(grad: Tensor, sizes: Sequence[int], dim: int, index: int) -> Any:
-    """``aten.select_backward``: the gradient of ``x.select(dim, index)``, ``x`` of shape ``sizes``."""
+def select_backward(
+    grad: Tensor, sizes: Sequence[int | SymInt], dim: int, index: int | SymInt
+) -> Tensor:
+    """``aten.select_backward``: of ``x.select(dim, index)``, where ``x`` has shape ``sizes``."""
     dim, size = dim % len(sizes), sizes[dim]
-    if not isinstance(size, int) or not isinstance(index, int):
-        return NotImplemented
+    if isinstance(size, SymInt) or isinstance(index, SymInt):
+        return _NOT_COVERED
     return _embed(grad.unsqueeze(dim), dim, index % size, size - 1 - index % size)
 
 
 def slice_backward(
-    grad: Tensor, sizes: Sequence[int], dim: int, start: int, end: int, step: int
-) -> Any:
-    """``aten.slice_backward``: the gradient of ``x[start:end:step]`` along ``dim``."""
+    grad: Tensor,
+    sizes: Sequence[int | SymInt],
+    dim: int,
+    start: int | SymInt,
+    end: int | SymInt,
+    step: int,
+) -> Tensor:
+    """``aten.slice_backward``: of ``x[start:end:step]`` along ``dim``, ``x`` of shape ``sizes``."""
     dim, size = dim % len(sizes), sizes[dim]
-    if isinstance(size, torch.SymInt):  # the batch
-        whole = isinstance(grad.shape[dim], torch.SymInt) and bool(grad.shape[dim] == size)
-        return grad if whole else NotImplemented
-    if step != 1 or not isinstance(start, int) or not isinstance(end, int):
-        return NotImplemented
+    kept: int | SymInt = grad.shape[dim]
+    if isinstance(size, SymInt):  # the batch, and mostly all of it
+        return grad if isinstance(kept, SymInt) and kept == size else _NOT_COVERED
+    if step != 1 or isinstance(start, SymInt) or isinstance(end, SymInt):
+        return _NOT_COVERED
     begin, stop, _ = slice(start, end).indices(size)
     return _embed(grad, dim, begin, size - stop) if stop - begin < size else grad
 
@@ -279,8 +285,8 @@ _BACKWARD: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: convolution_backward,
     aten.avg_pool2d_backward.default: avg_pool_backward,
     aten.avg_pool3d_backward.default: avg_pool_backward,
-    aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,
-    aten._adaptive_avg_pool3d_backward.default: adaptive_avg_pool_backward,
+    aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,  # noqa: SLF001 (aten)
+    aten._adaptive_avg_pool3d_backward.default: adaptive_avg_pool_backward,  # noqa: SLF001 (aten)
     aten.reflection_pad1d_backward.default: reflection_pad_backward,
     aten.reflection_pad2d_backward.default: reflection_pad_backward,
     aten.reflection_pad3d_backward.default: reflection_pad_backward,

@@ -1,10 +1,10 @@
 """Operators of a forward pass rewritten as arithmetic that PyTorch can differentiate.
 
-They are replaced in the captured forward pass before it is differentiated: PyTorch has no derivative
-of BatchNorm with respect to its running statistics, picks attention kernels by device, and runs
-recurrent layers in kernels whose backward has no ONNX translation.
+They are replaced in the captured forward pass before it is differentiated: PyTorch has no
+derivative of BatchNorm with respect to its running statistics, picks attention kernels by device,
+and runs recurrent layers in kernels whose backward has no ONNX translation.
 
-A function that meets a case it does not cover returns NotImplemented, and the operator stays.
+Each function has the signature of its operator. What only training uses, dropout, is left out.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def attention(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None = None,
-    dropout: float = 0.0,
+    _dropout: float = 0.0,
     is_causal: bool = False,
     *,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Any:
+) -> Tensor:
     """``aten.scaled_dot_product_attention`` as two matrix products and a softmax.
 
     Args:
@@ -80,16 +80,16 @@ def attention(
         value: ``float32 (batch, ..., keys, width)``.
         mask: Added to the scores; or boolean, true where a key is seen. Broadcasts to
             ``(batch, ..., queries, keys)``.
-        dropout: Zero in eval mode.
         is_causal: Query ``i`` sees the keys up to ``i``.
         scale: Of the scores; None is ``1 / sqrt(depth)``.
-        enable_gqa: Several query heads share a key head: not covered.
+        enable_gqa: Several query heads, ``(..., heads, queries, depth)``, share a key head.
 
     Returns:
         ``float32 (batch, ..., queries, width)``.
     """
-    if dropout or enable_gqa:
-        return NotImplemented
+    if enable_gqa:
+        heads = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(heads, -3), value.repeat_interleave(heads, -3)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = (query * scale) @ key.transpose(-2, -1)
     if is_causal:
@@ -142,35 +142,32 @@ def _one_direction(
     return hidden, state
 
 
-def recurrent(step: Step, num_states: int) -> Callable[..., Any]:
+def recurrent(step: Step) -> Callable[..., tuple[Tensor, ...]]:
     """An unrolled ``aten.gru.input``, ``aten.lstm.input`` or ``aten.rnn_*.input``.
 
     Args:
         step: One step of the cell: from the input's projection ``(batch, gates * hidden)``, the
             hidden state's projection and the state, to the next state.
-        num_states: Tensors in the state: 2 for an LSTM, else 1.
 
     Returns:
         A function with the operator's signature: from ``x (batch, steps, inputs)`` where
         ``batch_first``, else ``(steps, batch, inputs)``, to the output and the final states.
     """
 
-    def unrolled(  # noqa: PLR0913 (aten's signature)
+    def unrolled(
         x: Tensor,
-        initial: Any,
+        initial: Tensor | Sequence[Tensor],
         weights: Sequence[Tensor],
         has_biases: bool,
         num_layers: int,
-        dropout: float,
-        train: bool,
+        _dropout: float,
+        _train: bool,
         bidirectional: bool,
         batch_first: bool,
-    ) -> Any:
+    ) -> tuple[Tensor, ...]:
         num_directions = 2 if bidirectional else 1
-        num_weights = len(weights) // (num_layers * num_directions)
-        if num_weights != (4 if has_biases else 2) or (train and dropout):
-            return NotImplemented  # an LSTM with projections has one weight more
-        initials = [initial] if num_states == 1 else list(initial)
+        num_weights = 4 if has_biases else 2
+        initials = [initial] if isinstance(initial, Tensor) else list(initial)
         values = list(x.unbind(1 if batch_first else 0))
         finals: list[list[Tensor]] = []
         for layer in range(num_layers):
@@ -197,8 +194,8 @@ def recurrent(step: Step, num_states: int) -> Callable[..., Any]:
 DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
     aten.batch_norm.default: batch_norm,
     aten.scaled_dot_product_attention.default: attention,
-    aten.gru.input: recurrent(_gru_step, 1),
-    aten.lstm.input: recurrent(_lstm_step, 2),
-    aten.rnn_tanh.input: recurrent(_tanh_step, 1),
-    aten.rnn_relu.input: recurrent(_relu_step, 1),
+    aten.gru.input: recurrent(_gru_step),
+    aten.lstm.input: recurrent(_lstm_step),
+    aten.rnn_tanh.input: recurrent(_tanh_step),
+    aten.rnn_relu.input: recurrent(_relu_step),
 }

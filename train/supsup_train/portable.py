@@ -67,7 +67,8 @@ def to_onnx(program: torch.export.ExportedProgram, interface: Interface) -> byte
     model = onnxscript.optimizer.optimize(model, output_size_limit=_MAX_FOLDED_ELEMENTS)
     plain = _plain_model(model.graph, interface, names)
     onnx.checker.check_model(plain, full_check=True)
-    return plain.SerializeToString(deterministic=True)
+    serialised: bytes = plain.SerializeToString(deterministic=True)
+    return serialised
 
 
 def _bake(graph: onnx.GraphProto, interface: Interface) -> dict[str, str]:

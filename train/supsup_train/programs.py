@@ -1,15 +1,15 @@
 """PyTorch differentiates, ONNX carries it: a network as two programs whose weights are inputs.
 
 `export_programs` turns any `torch.nn.Module` into a forward program and a gradient program: plain
-ONNX models that take the masked parameters and the per-task state as inputs. From then on no PyTorch
-is needed.
+ONNX models that take the masked parameters and the per-task state as inputs. From then on no
+PyTorch is needed.
 
 The gradient program computes what one-shot inference needs (Wortsman et al. 2020, "Supermasks in
 Superposition", equation 4): the derivatives of two objectives on the logits ``z`` with respect to
 the effective parameters. With ``p = softmax(z)``, and means over the batch:
 
-- ``entropy``: ``H = -sum_v p_v log p_v``, so ``dH/dz_v = p_v (sum_u p_u z_u - z_v)``, which is exact
-  also where the outputs are nearly uniform, unlike the same with ``log p``;
+- ``entropy``: ``H = -sum_v p_v log p_v``, so ``dH/dz_v = p_v (sum_u p_u z_u - z_v)``; the same with
+  ``log p`` for ``z`` would lose digits where the outputs are nearly uniform;
 - ``superfluous``: ``G = logsumexp(z')``, where ``z'`` is ``z`` without gradient through the real
   outputs, so ``dG/dz_v = p_v`` for a superfluous output ``v`` and 0 for a real one (Lemma 1).
 
@@ -37,6 +37,7 @@ from torch.func import functional_call
 # torch.export captures forward passes only: there is no public way to trace what autograd does.
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.fx.node import Argument, Target
 
 from supsup_runtime.bank_index import OBJECTIVES
 from supsup_runtime.errors import SupSupError
@@ -46,6 +47,15 @@ from supsup_train.portable import Interface, Shape, to_onnx
 
 __all__ = ["ProgramError", "Programs", "export_programs"]
 
+aten = torch.ops.aten
+
+# The option of an operator that has to be off: its position and its name.
+_REFUSED = {
+    aten.avg_pool2d.default: (6, "divisor_override"),
+    aten.avg_pool3d.default: (6, "divisor_override"),
+    aten.dropout.default: (2, "train"),
+    aten.scaled_dot_product_attention.default: (4, "dropout_p"),
+}
 _EXAMPLE_BATCH = 37  # a prime that is an unlikely size of anything else
 _TORCH_WARNING = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # torch 2.13, on itself
 _OPERATOR = re.compile(r"OpOverload\(op='([^']+)', overload='([^']+)'\)")
@@ -68,7 +78,8 @@ class Programs:
     """A network as serialised ONNX models: opset 18, IR 8, the first axis of ``x`` dynamic.
 
     Attributes:
-        forward: From ``x``, the parameters and the state to ``logits``, ``float32 (batch, outputs)``.
+        forward: From ``x``, the parameters and the state to ``logits``, ``float32 (batch,
+            outputs)``.
         gradient: From the same to ``<objective>.<name>`` for each objective and each parameter and
             state tensor, ``float32`` of its shape; None where that could not be exported.
     """
@@ -112,6 +123,7 @@ def export_programs(
     inputs |= {name: tuple(tensor.shape) for name, tensor in free.items()}
     with _eval_mode(module), _quiet():
         captured = _capture(module, input_shape, free | constants)
+        _check_operators(captured)
         outputs = _count_outputs(captured, len(free))
         if not 1 <= real_outputs <= outputs:
             raise ProgramError(
@@ -121,7 +133,9 @@ def export_programs(
         with _refusal("forward pass", _REPLACE):
             forward = _convert(captured, inputs, constants, logits)
         objectives = OBJECTIVES if real_outputs < outputs else OBJECTIVES[:1]
-        gradients = {f"{objective}.{name}": inputs[name] for objective in objectives for name in free}
+        gradients = {
+            f"{objective}.{name}": inputs[name] for objective in objectives for name in free
+        }
         gradient = None
         try:
             with _refusal("gradient", _FORWARD_ALONE):
@@ -153,8 +167,8 @@ def _tensors(
             raise ProgramError(f"network: no {kind} is named {name!r}; it has {sorted(known)}")
         if known[name].dtype != torch.float32:
             raise ProgramError(f"network: {name} must be float32, got {known[name].dtype}")
-    if len(set(free)) < len(free):
-        raise ProgramError(f"network: a name occurs twice in parameters and state: {free}")
+    if len({"x", *free}) <= len(free):
+        raise ProgramError(f"network: a name occurs twice, 'x' included: {['x', *free]}")
     constants = {name: tensor for name, tensor in known.items() if name not in free}
     return {name: known[name] for name in free}, constants
 
@@ -194,7 +208,7 @@ def _refusal(what: str, remedy: str) -> Iterator[None]:
     except ProgramError:
         raise
     except (RuntimeError, ValueError, TypeError) as error:  # torch has no common base for its own
-        causes = [error]
+        causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
         named = [match for each in causes if (match := _OPERATOR.search(str(each)))]
@@ -214,12 +228,12 @@ class _Functional(nn.Module):
 
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
-        self._call = lambda tensors, x: functional_call(
-            module, dict(zip(names, tensors, strict=True)), (x,)
-        )
+        self._hidden = (module,)  # a module in a tuple is not a child
+        self._names = names
 
     def forward(self, x: Tensor, *tensors: Tensor) -> Tensor:
-        logits = self._call(tensors, x)
+        given = dict(zip(self._names, tensors, strict=True))
+        logits = functional_call(self._hidden[0], given, (x,))
         if not isinstance(logits, Tensor):
             raise ProgramError(
                 f"network: it must return a tensor, the logits, got {type(logits).__name__}"
@@ -239,6 +253,20 @@ def _capture(
         redirect_stderr(StringIO()),  # torch prints the graph so far of what it cannot capture
     ):
         return torch.export.export(function, (x, *tensors.values()), dynamic_shapes=batch)
+
+
+def _check_operators(captured: ExportedProgram) -> None:
+    """Refuse what torch.onnx would translate into something else, and what is random."""
+    for node in captured.graph.nodes:
+        position, option = _REFUSED.get(node.target, (0, ""))
+        refused = bool(option and len(node.args) > position and node.args[position])
+        if node.target is aten.lstm.input:
+            hidden, cell = (each.meta["val"].shape[-1] for each in node.args[1])
+            option, refused = "proj_size", hidden != cell
+        if refused:
+            raise ProgramError(
+                f"network: operator {node.target} with {option} cannot be exported; {_REPLACE}"
+            )
 
 
 def _count_outputs(captured: ExportedProgram, num_free: int) -> int:
@@ -278,10 +306,12 @@ def _sources(node: fx.Node) -> set[fx.Node]:
 class _Differentiable(fx.Interpreter):
     """Runs a captured forward pass on operators that can be differentiated."""
 
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        replacement = DIFFERENTIABLE.get(target)
-        result = replacement(*args, **kwargs) if replacement else NotImplemented
-        return super().call_function(target, args, kwargs) if result is NotImplemented else result
+    def call_function(
+        self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]
+    ) -> object:
+        if replacement := DIFFERENTIABLE.get(target):
+            return replacement(*args, **kwargs)
+        return super().call_function(target, args, kwargs)
 
 
 def _differentiate(

@@ -1,0 +1,93 @@
+"""Every example of the README and the guides runs, in order, in an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENTS = (
+    "README.md",
+    "docs/guide-device.md",
+    "docs/guide-embed.md",
+    "docs/guide-research.md",
+)
+_FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
+
+# One process a document: its Python blocks share one namespace, its shell blocks run in between.
+_DRIVER = """
+import json, pathlib, subprocess, sys
+
+document, blocks = sys.argv[1], json.loads(pathlib.Path(sys.argv[2]).read_text())
+namespace = {"__name__": "__main__"}
+for block in blocks:
+    print(f"{document}:{block['line']}: {block['kind']}", flush=True)
+    if block["kind"] == "sh":
+        subprocess.run(["bash", "-e", "-c", block["code"]], check=True)
+    else:
+        code = "\\n" * block["line"] + block["code"]  # tracebacks show the document's own lines
+        exec(compile(code, document, "exec"), namespace)
+"""
+
+
+def _blocks(text: str) -> list[dict[str, str | int]]:
+    """The blocks fenced as `python` or `sh`; `sh no-run` and all others are for reading."""
+    return [
+        {"kind": found["info"], "line": text.count("\n", 0, found.start("code")), "code": code}
+        for found in _FENCE.finditer(text)
+        if found["info"] in {"python", "sh"} and (code := found["code"])
+    ]
+
+
+def _run(document: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    work, blocks = folder / "work", folder / "blocks.json"
+    work.mkdir()
+    blocks.write_text(json.dumps(_blocks(text)))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return subprocess.run(
+        [sys.executable, "-c", _DRIVER, document, str(blocks)],
+        cwd=work,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_examples_run(document: str, tmp_path: Path) -> None:
+    text = (REPOSITORY / document).read_text()
+    assert _blocks(text), f"{document} has no example to run"
+    done = _run(document, text, tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def test_blocks_share_a_folder_and_a_namespace(tmp_path: Path) -> None:
+    text = "```sh\necho 7 > seven\n```\n```python\nseven = open('seven').read()\n```\n"
+    done = _run("here.md", text + "```python\nassert seven == '7\\n'\n```\n", tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("block", ["```sh\nfalse\ntrue\n```\n", "```python\n1 / 0\n```\n"])
+def test_a_failing_example_fails(block: str, tmp_path: Path) -> None:
+    assert _run("here.md", block, tmp_path).returncode != 0
+
+
+@pytest.mark.parametrize("info", ["text", "console", "sh no-run", "cpp", ""])
+def test_other_blocks_are_not_run(info: str) -> None:
+    assert _blocks(f"```{info}\nfalse\n```\n") == []
+
+
+def test_markdown_links_lead_somewhere() -> None:
+    for document in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"

@@ -1,0 +1,225 @@
+"""Learn, export, run: through the commands, on the bundled digits, with kills and damage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import supsup_runtime as supsup
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.sources import load_dataset
+from supsup_runtime.streams import make_stream
+
+SMALL = ["--model", "mlp-64-32", "--outputs", "20", "--lr", "1e-3"]
+
+
+def program(command: str) -> str:
+    return str(Path(sys.executable).with_name(command))
+
+
+def run(command: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [program(command), *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tasks of permuted digits, in a bank and in a model."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = [*SMALL, "--tasks", 3, "--steps", 200, "--bank", folder / "masks"]
+    run("supsup-train", "permuted", *options)
+    run("supsup-export", "--bank", folder / "masks", folder / "out.onnx")
+    return folder
+
+
+def test_evaluation_through_the_model(trained: Path) -> None:
+    done = run("supsup-eval", trained / "out.onnx", "permuted", "--images", 20, "--json")
+    result = json.loads(done.stdout)
+    assert result["method"] == "verified"
+    assert result["known"] >= 0.9
+    assert result["inferred"] >= 0.9
+    assert len(result["tasks"]) == 3
+    lines = (trained / "masks" / "train.jsonl").read_text().splitlines()
+    for line, row in zip(map(json.loads, lines), result["tasks"], strict=True):
+        assert line["task"] == row["task"]
+        assert line["accuracy"] == pytest.approx(row["known"], abs=1e-9)  # torch = ONNX Runtime
+
+
+def test_run_and_inspect(trained: Path, tmp_path: Path) -> None:
+    data = make_stream("permuted", load_dataset(None), num_tasks=3).task(1)
+    np.save(tmp_path / "x.npy", data.test_x[:4])
+    model, x = trained / "out.onnx", tmp_path / "x.npy"
+    for options in ([], ["--task", "permuted-0001"], ["--task", "1"], ["--per-image"]):
+        value = json.loads(run("supsup-run", model, x, "--json", *options).stdout)
+        assert len(value["labels"]) == 4
+        assert np.array(value["logits"]).shape == (4, 20)
+    assert value["tasks"] == ["permuted-0001"] * 4
+    text = run("supsup-run", model, x).stdout
+    assert text.splitlines()[0].split() == ["row", "task", "label", "logit"]
+    about = json.loads(run("supsup-inspect", model, "--json").stdout)
+    assert about["tasks"] == ["permuted-0000", "permuted-0001", "permuted-0002"]
+    assert json.loads(run("supsup-inspect", trained / "masks", "--json").stdout)["kind"] == "bank"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["{x}", "--task", "7"], 1, "task index must be in [0, 3), got 7"),
+        (["{x}", "--task", "-1"], 1, "task index must be in [0, 3), got -1"),
+        (["{x}", "--task", "nope"], 1, "task 'nope': not among the 3"),
+        (["{nan}"], 1, "x must be finite"),
+        (["{wrong}"], 1, "x must have shape (batch, 64)"),
+        (["{text}"], 1, "must be a .npy array"),
+        (["missing.npy"], 1, "no such file"),
+        (["{x}", "--threads", "0"], 1, "threads must be in"),
+        (["{x}", "--method", "magic"], 2, "invalid choice"),
+        (["{x}", "--device", "cuda"], 5, "device 'cuda' needs CUDAExecutionProvider"),
+    ],
+)
+def test_bad_input_of_run(
+    trained: Path, tmp_path: Path, arguments: list[str], status: int, message: str
+) -> None:
+    if "cuda" in arguments and _has_cuda():
+        pytest.skip("a CUDA device is at hand")
+    files = {key: tmp_path / f"{key}.npy" for key in ("x", "nan", "wrong", "text")}
+    np.save(files["x"], np.zeros((1, 64), np.float32))
+    np.save(files["nan"], np.full((1, 64), np.nan, np.float32))
+    np.save(files["wrong"], np.zeros((1, 63), np.float32))
+    files["text"].write_text("not an array")
+    filled = [argument.format(**files) for argument in arguments]
+    done = run("supsup-run", trained / "out.onnx", *filled, status=status)
+    assert message in done.stderr
+    assert status == 2 or done.stderr.count("\n") == 1
+
+
+def _has_cuda() -> bool:
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def test_a_kill_in_the_middle_of_a_task_keeps_the_finished_ones(tmp_path: Path) -> None:
+    bank, log = tmp_path / "masks", tmp_path / "log.jsonl"
+    command = [program("supsup-train"), "permuted", *SMALL, "--tasks", "4", "--steps", "150"]
+    command += ["--bank", str(bank), "--log", str(log)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") >= 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = MaskBank.open(bank)  # verified in full
+    assert 2 <= len(kept) < 4
+    before = [task.masks for task in kept]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.count("in the bank already, kept") == len(kept)
+    whole = MaskBank.open(bank)
+    assert whole.task_names == tuple(f"permuted-{i:04}" for i in range(4))
+    for masks, task in zip(before, whole, strict=False):
+        for name, mask in masks.items():
+            np.testing.assert_array_equal(mask, task.masks[name])
+
+
+def test_another_network_does_not_resume(trained: Path) -> None:
+    bank = ["--bank", trained / "masks", "--tasks", 4]
+    done = run("supsup-train", "permuted", "--model", "mlp-9", *bank, status=1)
+    assert "give the module that the bank was made of" in done.stderr
+    done = run("supsup-train", "permuted", *SMALL, "--weight-seed", 5, *bank, status=1)
+    assert "the bank was made with weight_seed 0, this run wants 5" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "foreign", "program"])
+def test_a_damaged_bank_is_exit_3_and_loses_nothing(
+    trained: Path, tmp_path: Path, damage: str
+) -> None:
+    bank = tmp_path / "masks"
+    shutil.copytree(trained / "masks", bank)
+    file = bank / "tasks" / "permuted-0001.safetensors"
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    elif damage == "truncate":
+        file.write_bytes(data[:100])
+    elif damage == "delete":
+        file.unlink()
+    elif damage == "foreign":
+        file.write_bytes((bank / "tasks" / "permuted-0002.safetensors").read_bytes())
+    else:
+        (bank / "programs" / "forward.onnx").unlink()
+    left = sorted(bank.rglob("*"))
+    done = run("supsup-export", "--bank", bank, tmp_path / "out.onnx", status=3)
+    assert done.stderr.count("\n") == 1
+    assert ("forward.onnx" if damage == "program" else file.name) in done.stderr
+    assert not (tmp_path / "out.onnx").exists()
+    assert sorted(bank.rglob("*")) == left
+    assert run("supsup-bank", "verify", bank, status=3).stderr.count("\n") == 1
+
+
+def test_a_batch_normalised_network_keeps_its_statistics(tmp_path: Path) -> None:
+    bank, path = tmp_path / "masks", tmp_path / "out.onnx"
+    options = ["--tasks", 2, "--steps", 150, "--lr", "1e-2", "--outputs", 20]
+    run("supsup-train", "permuted", "--model", "cnn", *options, "--bank", bank)
+    run("supsup-export", "--bank", bank, path)
+    result = json.loads(run("supsup-eval", path, "permuted", "--images", 10, "--json").stdout)
+    assert result["known"] >= 0.8
+    model = supsup.load(path)
+    opened = MaskBank.open(bank)
+    assert {s.name for s in opened.network.state} == {
+        f"norm{i}.running_{kind}" for i in (1, 2) for kind in ("mean", "var")
+    }
+    one, two = opened.task(0).state, opened.task(1).state
+    assert any(not np.array_equal(one[key], two[key]) for key in one)
+    lines = (bank / "train.jsonl").read_text().splitlines()
+    for line, row in zip(lines, result["tasks"], strict=True):
+        assert json.loads(line)["accuracy"] == pytest.approx(row["known"], abs=1e-9)
+    assert model.predict(np.zeros((1, 1, 8, 8), np.float32), 0).logits.shape == (1, 20)
+
+
+@pytest.mark.parametrize("stream", ["rotated", "split"])
+def test_other_streams(tmp_path: Path, stream: str) -> None:
+    tasks = 5 if stream == "split" else 2
+    options = ["--tasks", tasks, "--steps", 60, "--rule", "top-k", "--density", "0.3"]
+    run("supsup-train", stream, *SMALL, *options, "--bank", tmp_path / "masks")
+    run("supsup-export", "--bank", tmp_path / "masks", tmp_path / "out.onnx")
+    done = run("supsup-eval", tmp_path / "out.onnx", stream, "--images", 5, "--json")
+    assert json.loads(done.stdout)["known"] >= 0.5
+    listed = json.loads(run("supsup-bank", "list", tmp_path / "masks", "--json").stdout)
+    assert all(abs(task["density"] - 0.3) < 0.01 for task in listed)
+
+
+def test_bad_input_of_train_and_eval(trained: Path, tmp_path: Path) -> None:
+    bank = ["--bank", tmp_path / "masks"]
+    for arguments, message in (
+        (["sorted", *bank], "sorted"),
+        (["permuted", *bank, "--lr", "-1"], "learning_rate: must be positive"),
+        (["permuted", *bank, "--rule", "magic"], "rule: must be one of"),
+        (["permuted", *bank, "--data", "nowhere"], "nowhere"),
+        (["split", *bank, "--tasks", "11"], "11"),
+        (["permuted", *bank, "--outputs", "3"], "real_outputs must be in"),
+    ):
+        done = subprocess.run(
+            [program("supsup-train"), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in {1, 3}
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert message in done.stderr
+        assert not (tmp_path / "masks").exists()
+    done = run("supsup-eval", trained / "out.onnx", "rotated", status=1)
+    assert "task 'rotated-000': not among the 3" in done.stderr

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import supsup_train as st
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.bits import unpack_mask
+from supsup_runtime.errors import BankError, InputError, OutputExistsError
+from supsup_runtime.streams import TaskData
+from supsup_train.models import load_module, make_model
+
+
+def blobs(name: str = "blobs", images: int = 200) -> TaskData:
+    """Two Gaussian classes in four dimensions."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, images)
+    x = (rng.standard_normal((images, 4)) + 3 * y[:, None]).astype(np.float32)
+    half = images // 2
+    return TaskData(
+        name=name,
+        labels=("low", "high"),
+        train_x=x[:half],
+        train_y=y[:half],
+        test_x=x[half:],
+        test_y=y[half:],
+    )
+
+
+def changed(data: TaskData, **arrays: object) -> TaskData:
+    fields = ("name", "labels", "train_x", "train_y", "test_x", "test_y")
+    return TaskData(**{**{key: getattr(data, key) for key in fields}, **arrays})  # type: ignore[arg-type]  # same fields
+
+
+RECIPE = st.Recipe(steps=60, learning_rate=1e-2, batch_size=32)
+
+
+class Normed(nn.Module):
+    """Batch normalisation, a bias, a constant, and a head that may be a task's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 16)
+        self.norm = nn.BatchNorm1d(16, affine=False)
+        self.gain = nn.Parameter(torch.full((16,), 2.0))
+        self.head = nn.Linear(16, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(torch.relu(self.norm(self.first(x))) * self.gain)
+        return logits
+
+
+@pytest.fixture(scope="module")
+def module() -> Normed:
+    torch.manual_seed(0)
+    return Normed()
+
+
+@pytest.fixture(scope="module")
+def bank(module: Normed, tmp_path_factory: pytest.TempPathFactory) -> MaskBank:
+    return st.create_bank(
+        tmp_path_factory.mktemp("bank") / "masks", module, input_shape=(4,), real_outputs=2
+    )
+
+
+def test_a_task_is_learned_and_fits_the_bank(module: Normed, bank: MaskBank) -> None:
+    losses: list[float] = []
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    task = st.train_task(
+        bank, module, blobs(), recipe=RECIPE, progress=lambda _step, loss: losses.append(loss)
+    )
+    assert len(losses) == RECIPE.steps
+    assert task.training["accuracy"] >= 0.95
+    assert task.training["recipe"]["steps"] == RECIPE.steps
+    assert task.labels == ("low", "high")
+    assert set(task.state) == {"norm.running_mean", "norm.running_var"}
+    assert not np.allclose(task.state["norm.running_mean"], 0)  # statistics of the task's own
+    bank.add(task)
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_the_network_is_described(bank: MaskBank) -> None:
+    network = bank.network
+    assert [p.name for p in network.parameters] == ["first.weight", "head.weight"]
+    assert (network.outputs, network.real_outputs, network.num_state) == (3, 2, 32)
+    assert bank.objectives == ("entropy", "superfluous")
+
+
+def test_training_is_deterministic_and_tasks_independent(module: Normed, bank: MaskBank) -> None:
+    one = st.train_task(bank, module, blobs("a"), recipe=RECIPE)
+    two = st.train_task(bank, module, blobs("a"), recipe=RECIPE)
+    other = st.train_task(bank, module, blobs("b"), recipe=RECIPE)
+    for key, mask in one.masks.items():
+        np.testing.assert_array_equal(mask, two.masks[key])
+    assert any((mask != other.masks[key]).any() for key, mask in one.masks.items())
+
+
+def test_a_plain_loop_learns_the_same_mask(tmp_path: Path) -> None:
+    """The paper's step written out: straight-through threshold, fixed weights, RMSprop."""
+    mlp = st.Mlp([4, 8, 3])
+    bank = st.create_bank(tmp_path / "masks", mlp, input_shape=(4,), real_outputs=2)
+    data = blobs(images=64)
+    recipe = st.Recipe(steps=20, learning_rate=1e-2, batch_size=32)  # the batch is all of it
+    task = st.train_task(bank, mlp, data, recipe=recipe)
+
+    from supsup_train.learn import _batches, _initial_scores, _task_seed
+
+    generator = torch.Generator().manual_seed(_task_seed(0, data.name))
+    scores = list(_initial_scores(bank.network, generator).values())
+    weights = [torch.from_numpy(w) for w in bank.network.weights()]
+    optimizer = torch.optim.RMSprop(scores, lr=1e-2)
+    for rows in _batches(32, recipe, generator):
+        x, y = torch.from_numpy(data.train_x)[rows], torch.from_numpy(data.train_y)[rows]
+        masks = [(s >= 0).float() + s - s.detach() for s in scores]
+        hidden = torch.relu(x @ (weights[0] * masks[0]).T)
+        loss = nn.functional.cross_entropy(hidden @ (weights[1] * masks[1]).T, y)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
+        optimizer.step()
+    for parameter, score in zip(bank.network.parameters, scores, strict=True):
+        got = unpack_mask(task.masks[parameter.name], parameter.shape)
+        np.testing.assert_array_equal(got, (score >= 0).numpy())
+
+
+def test_top_k_masks_have_their_density(module: Normed, bank: MaskBank) -> None:
+    rule = st.Rule(kind="top-k", density=0.25)
+    recipe = st.Recipe(rule=rule, steps=5, learning_rate=1e-2)
+    task = st.train_task(bank, module, blobs("sparse"), recipe=recipe)
+    assert task.density(bank.network) == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_head_of_its_own_is_trained_state(tmp_path: Path, module: Normed) -> None:
+    state = ["norm.running_mean", "norm.running_var", "head.weight"]
+    bank = st.create_bank(
+        tmp_path / "m",
+        module,
+        input_shape=(4,),
+        real_outputs=2,
+        masked=["first.weight"],
+        state=state,
+    )
+    task = st.train_task(bank, module, blobs(), recipe=RECIPE)
+    assert not np.array_equal(task.state["head.weight"], module.head.weight.detach().numpy())
+    bank.add(task)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_other_optimisers_learn(module: Normed, bank: MaskBank, optimizer: str) -> None:
+    recipe = st.Recipe(steps=60, learning_rate=1e-2, optimizer=optimizer)  # type: ignore[arg-type]  # parametrised
+    assert st.train_task(bank, module, blobs(), recipe=recipe).training["accuracy"] >= 0.9
+
+
+def test_another_module_is_refused(bank: MaskBank) -> None:
+    with pytest.raises(InputError, match=r"'first.weight' must have shape .* no such tensor"):
+        st.train_task(bank, st.Mlp([4, 3]), blobs())
+    other = Normed()
+    with torch.no_grad():
+        other.gain.fill_(3)
+    with pytest.raises(InputError, match=r"constants \[.*'gain'.* must have the values"):
+        st.train_task(bank, other, blobs())
+    with torch.no_grad():
+        other.gain.fill_(2)
+        other.first.bias.fill_(7)  # biases count as zero
+    st.train_task(bank, other, blobs(), recipe=st.Recipe(steps=1))
+
+
+def test_bad_data_are_refused(module: Normed, bank: MaskBank) -> None:
+    data = blobs()
+    nan = data.train_x.copy()
+    nan[3, 1] = np.nan
+    for arrays, message in (
+        ({"train_x": data.train_x.astype(np.float64)}, "x must be float32"),
+        ({"train_x": data.train_x[:, :3]}, r"x must be float32 \(images, 4\)"),
+        ({"train_x": data.train_x[:0], "train_y": data.train_y[:0]}, "at least one image"),
+        ({"train_x": nan}, "must be finite"),
+        ({"train_y": data.train_y[:-1]}, r"y must be int64 \(100,\)"),
+        ({"train_y": data.train_y + 1}, r"labels must be in \[0, 2\), got 1 to 2"),
+        ({"test_y": data.test_y - 1}, r"\(test\): labels must be in"),
+    ):
+        with pytest.raises(InputError, match=message):
+            st.train_task(bank, module, changed(data, **arrays))
+
+
+def test_a_diverging_loss_is_refused(module: Normed, bank: MaskBank) -> None:
+    data = changed(blobs(), train_x=np.full((100, 4), 3e38, np.float32))
+    with pytest.raises(InputError, match="last loss is nan, it must be finite; lower"):
+        st.train_task(bank, module, data, recipe=st.Recipe(steps=3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps: must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate: must be positive"),
+        ({"optimizer": "adamw"}, "optimizer: must be one of"),
+    ],
+)
+def test_bad_recipes_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        st.Recipe(**options)  # type: ignore[arg-type]  # on purpose
+
+
+def test_bad_banks_are_refused(tmp_path: Path, module: Normed, bank: MaskBank) -> None:
+    with pytest.raises(OutputExistsError, match="not an empty folder"):
+        st.create_bank(bank.path, module, input_shape=(4,), real_outputs=2)
+    with pytest.raises(InputError, match="masked: 'gain' must be a parameter of two or more"):
+        st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, masked=["gain"])
+    with pytest.raises(InputError, match="state: 'nope' must be"):
+        st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, state=["nope"])
+    with pytest.raises(BankError, match="real_outputs must be in"):
+        st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=4)
+    with pytest.raises(InputError, match="a batch of 2 gave"):
+        st.create_bank(tmp_path / "a", nn.Flatten(0), input_shape=(4,), real_outputs=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_by_name(tmp_path: Path) -> None:
+    assert (
+        sum(
+            p.numel()
+            for p in make_model("lenet-300-100", input_shape=(784,), outputs=100).parameters()
+        )
+        == 275_200
+    )
+    with pytest.raises(InputError, match="model: must be lenet-300-100"):
+        make_model("vgg", input_shape=(784,), outputs=10)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def make(shape, outputs): return nn.Linear(shape[0], outputs, bias=False)\n"
+        "def bad(shape, outputs): return 3\n"
+    )
+    made = load_module(f"{tmp_path}/net.py:make", input_shape=(4,), outputs=3)
+    assert isinstance(made, nn.Linear)
+    for spec, message in (
+        ("net:make", "expected FILE.py:FUNCTION"),
+        (f"{tmp_path}/net.py:nope", "has no function 'nope'"),
+        (f"{tmp_path}/net.py:bad", "must return an nn.Module, got int"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_module(spec, input_shape=(4,), outputs=3)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supsup_runtime.errors import InputError
+from supsup_train.rules import Rule, er_densities
+
+
+def test_threshold_keeps_scores_of_at_least_zero_straight_through() -> None:
+    scores = torch.tensor([-1.0, -0.0, 0.0, 0.5], requires_grad=True)
+    mask = Rule().mask(scores, 1.0)
+    assert mask.tolist() == [0, 1, 1, 1]
+    (mask * torch.tensor([1.0, 2, 3, 4])).sum().backward()  # type: ignore[no-untyped-call]  # torch
+    assert scores.grad is not None
+    assert scores.grad.tolist() == [1, 2, 3, 4]
+
+
+@given(
+    size=st.sampled_from([1, 7, 8, 9, 100]),
+    density=st.floats(0.01, 1),
+    seed=st.integers(0, 10),
+)
+def test_top_k_keeps_the_largest_magnitudes(size: int, density: float, seed: int) -> None:
+    scores = torch.from_numpy(np.random.default_rng(seed).standard_normal(size))
+    mask = Rule(kind="top-k", density=density).mask(scores, density)
+    kept = size - int((1 - density) * size)  # the reference code's rounding (FACTS A2)
+    assert int(mask.sum()) == kept
+    if kept < size:
+        assert scores.abs()[mask == 1].min() >= scores.abs()[mask == 0].max()
+
+
+def test_top_k_gradient_carries_the_sign() -> None:
+    scores = torch.tensor([-2.0, 1.0, 3.0], requires_grad=True)
+    Rule(kind="top-k", density=0.3).mask(scores, 0.3).sum().backward()  # type: ignore[no-untyped-call]  # torch
+    assert scores.grad is not None
+    assert scores.grad.tolist() == [-1, 1, 1]
+
+
+def test_ties_keep_the_exact_count() -> None:
+    assert int(Rule(kind="top-k").mask(torch.ones(10), 0.5).sum()) == 5
+
+
+def test_er_densities_follow_the_formula() -> None:
+    shapes = [(300, 784), (100, 300), (64, 32, 3, 3), (2, 2)]
+    got = er_densities(shapes, 2)
+    want = [2 * (o + i) / (o * i * k) for (o, i, k) in ((300, 784, 1), (100, 300, 1), (64, 32, 9))]
+    assert got == pytest.approx([*want, 0.5])
+    assert Rule(kind="top-k", density=2, budget="er").densities(shapes) == got
+    assert Rule(kind="top-k", density=0.2).densities(shapes) == [0.2] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "magic"}, "rule: must be one of"),
+        ({"budget": "erk"}, "budget: must be one of"),
+        ({"density": 0.0}, r"density: must be in \(0, 1\], got 0"),
+        ({"density": 1.5}, r"density: must be in \(0, 1\], got 1.5"),
+        ({"density": float("nan")}, "density"),
+    ],
+)
+def test_bad_rules_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Rule(**options)  # type: ignore[arg-type]  # on purpose
