@@ -32,9 +32,7 @@ def random_task(network: Network, name: str, seed: int = 0, density: float = 0.5
     return make_task(
         name,
         {p.name: rng.random(p.shape) < density for p in network.parameters},
-        state={
-            s.name: rng.standard_normal(s.shape).astype(np.float32) for s in network.state
-        },
+        state={s.name: rng.standard_normal(s.shape).astype(np.float32) for s in network.state},
         labels=("no", "yes"),
         training={"accuracy": 0.5, "steps": 10},
     )

@@ -66,7 +66,7 @@ def test_low_density_is_shorter_and_half_is_not() -> None:
 
 def test_a_mask_must_be_boolean() -> None:
     with pytest.raises(BankError, match="must be bool, got float32"):
-        pack_mask(np.ones(3, np.float32))  # type: ignore[arg-type]
+        pack_mask(np.ones(3, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,6 @@ def test_one_task_alone(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=4, tasks=1)
     model = supsup.load(export(bank, tmp_path / "one.onnx").path)
     for method in ("one-shot", "verified", "exhaustive"):
-        inferred = model.infer_task(images(model, 3), method=method)  # type: ignore[arg-type]  # a literal
+        inferred = model.infer_task(images(model, 3), method=method)
         assert inferred.task.index == 0
         assert inferred.margin == np.inf

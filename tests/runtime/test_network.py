@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import small_network
 
+from conftest import small_network
 from supsup_runtime.errors import BankError
 from supsup_runtime.network import MAX_ELEMENTS, MaskedParameter, Network, StateTensor
 
@@ -24,7 +24,8 @@ def test_sizes() -> None:
 
 def test_the_digest_is_frozen_and_covers_description_and_program() -> None:
     network = small_network()
-    assert network.digest(b"forward") == "d1fec5573af44583c74a24eff328303a51796b9d861195a9223e4e923c65bd83"
+    frozen = "d1fec5573af44583c74a24eff328303a51796b9d861195a9223e4e923c65bd83"
+    assert network.digest(b"forward") == frozen
     assert network.digest(b"other") != network.digest(b"forward")
     assert small_network(state=True).digest(b"forward") != network.digest(b"forward")
 

@@ -33,7 +33,7 @@ def blobs(name: str = "blobs", images: int = 200) -> TaskData:
 
 def changed(data: TaskData, **arrays: object) -> TaskData:
     fields = ("name", "labels", "train_x", "train_y", "test_x", "test_y")
-    return TaskData(**{**{key: getattr(data, key) for key in fields}, **arrays})  # type: ignore[arg-type]  # same fields
+    return TaskData(**{**{key: getattr(data, key) for key in fields}, **arrays})
 
 
 RECIPE = st.Recipe(steps=60, learning_rate=1e-2, batch_size=32)
