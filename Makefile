@@ -29,7 +29,7 @@ types: install
 	$(BIN)/mypy tests tools
 
 unit: install
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
 test: lint types unit
 

@@ -23,7 +23,7 @@ def main() -> None:
     FOLDER.mkdir()
     bank, model = FOLDER / "masks", FOLDER / "out.onnx"
     start = time.perf_counter()
-    options = f"--tasks {TASKS} --model mlp-256-128 --outputs 50 --steps 600 --lr 1e-3"
+    options = f"--tasks {TASKS} --model mlp-256-128 --outputs 50 --steps 600 --lr 1e-3 --threads 1"
     _run("supsup-train", "permuted", "--bank", str(bank), *options.split())
     _run("supsup-export", "--bank", str(bank), str(model))
     results = json.loads(_run("supsup-eval", str(model), "permuted", "--images", "100", "--json"))

@@ -35,7 +35,8 @@ class Request:
         objective: ``entropy`` or ``superfluous``; None takes superfluous where the network has
             superfluous outputs, entropy elsewhere.
         outputs: Outputs to keep; None keeps all. Without `task` and `task_scores` the model only
-            runs known tasks; with one of them it always infers, and has no input but `x`.
+            runs known tasks; with one of them, but not all of `logits`, `task`, `task_scores` and
+            `parameters`, it always infers, and has no input but `x`.
     """
 
     target: Target = "cpu"
@@ -52,7 +53,7 @@ class Request:
     @property
     def mode(self) -> Mode:
         """What the graph can do, from its outputs."""
-        if self.outputs is None or set(self.outputs) == set(OUTPUTS):
+        if self.outputs is None or set(self.outputs) >= set(OUTPUTS) - {"state"}:
             return "full"
         return "infer" if {"task", "task_scores"} & set(self.outputs) else "known"
 

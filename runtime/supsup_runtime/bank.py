@@ -70,7 +70,7 @@ class MaskBank:
         """Make a bank without tasks.
 
         Args:
-            path: A folder that is missing or empty.
+            path: A folder that is missing, empty, or holds what a killed `create` left.
             network: What the tasks will share.
             forward: ONNX model ``(x, parameters..., state...) -> logits``.
             gradient: ONNX model of the objectives' derivatives, or None.
@@ -79,7 +79,7 @@ class MaskBank:
             OutputExistsError: If the folder has anything in it.
         """
         folder = Path(path)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not _is_blank(folder):
             raise OutputExistsError(
                 f"{folder}: exists and is not an empty folder; open it, or choose another path"
             )
@@ -257,8 +257,9 @@ class MaskBank:
                 f"{self.digest}, is {index.digest}; open it again"
             )
         self._entries = index.entries
-        for leftover in (self.path / "tasks").glob(".*.part"):
-            leftover.unlink()  # of a writer that was killed
+        for folder in (self.path, self.path / "tasks"):
+            for leftover in folder.glob(".*.part"):
+                leftover.unlink()  # of a writer that was killed
         return self._entries
 
     def _check_new(self, name: str, taken: set[str]) -> None:
@@ -291,6 +292,15 @@ class MaskBank:
         index = replace(read_index(self.path), entries=entries)
         write_index(self.path, index)
         self._entries = entries
+
+
+def _is_blank(folder: Path) -> bool:
+    """Whether a folder has nothing in it but, perhaps, a bank whose creation was cut short."""
+    if not folder.is_dir():
+        return False
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    whole = {path for path in files if not path.endswith(".part")}
+    return whole <= {"programs/forward.onnx", "programs/gradient.onnx"}
 
 
 def _program_entry(folder: Path, name: str, data: bytes) -> BankEntry:

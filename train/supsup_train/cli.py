@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,7 +21,7 @@ from supsup_runtime.streams import Stream, make_stream
 from supsup_runtime.taskfile import TaskMasks
 from supsup_train.learn import Recipe, train_task
 from supsup_train.models import load_module, make_model, wants_images
-from supsup_train.network import create_bank
+from supsup_train.network import check_module, create_bank, fixed_copy
 from supsup_train.rules import Rule
 
 __all__ = ["app", "main"]
@@ -58,6 +59,9 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the stream, the scores and the batches.")] = 0,
     weight_seed: Annotated[int, typer.Option(help="Of the fixed random weights.", min=0)] = 0,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of PyTorch; small networks want 1.", min=1)
+    ] = None,
     log: Annotated[
         Path | None, typer.Option(help="One JSON line a task; BANK/train.jsonl if missing.")
     ] = None,
@@ -71,6 +75,8 @@ def train(
 
     supsup-train split --data mine.npz --module net.py:make --tasks 5 --bank masks/
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     recipe = Recipe(
         rule=Rule(
             kind=rule,  # type: ignore[arg-type]  # Rule checks it
@@ -118,6 +124,7 @@ def _open_bank(path: Path, module: nn.Module, stream: Stream, weight_seed: int) 
                 f"{path}: the bank was made with {name} {got}, this run wants {wanted}; "
                 "give the same options, or another --bank"
             )
+    check_module(fixed_copy(module), opened.network)
     return opened
 
 

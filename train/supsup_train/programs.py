@@ -368,7 +368,8 @@ def _cotangents(logits: Tensor, real_outputs: int) -> list[Tensor]:
     """The derivatives of the objectives with respect to the logits, ``(batch, outputs)``."""
     batch, outputs = logits.shape
     p = logits.softmax(1)
-    entropy = p * ((p * logits).sum(1, keepdim=True) - logits) / batch
+    z = logits - logits.amax(1, keepdim=True)  # a common offset would cost the differences digits
+    entropy = p * ((p * z).sum(1, keepdim=True) - z) / batch
     if real_outputs == outputs:
         return [entropy]
     is_superfluous = torch.tensor([0.0] * real_outputs + [1.0] * (outputs - real_outputs))

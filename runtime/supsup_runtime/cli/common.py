@@ -22,6 +22,9 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
 
     Any other exception is a defect and keeps its traceback.
     """
+    if sys.argv[1:] == ["--version"]:
+        print_result(_version(), as_json=False, text=f"{name} {_version()}")
+        sys.exit(0)
     try:
         command()
         sys.stdout.flush()
@@ -46,7 +49,7 @@ def parser(name: str, description: str, examples: Sequence[str]) -> argparse.Arg
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    made.add_argument("--version", action="store_true", help="print the version and exit")
     return made
 
 

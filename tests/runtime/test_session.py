@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
+from supsup_runtime.session import open_session
+
+
+def test_cuda_asked_for_where_there_is_none_is_an_error() -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("a CUDA device is at hand")
+    with pytest.raises(
+        ProviderUnavailableError, match=r"needs CUDAExecutionProvider.*supsup\[gpu\]"
+    ):
+        open_session(b"", place="m", device="cuda")
+
+
+def test_both_wheels_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "onnxruntime_gpu-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ProviderUnavailableError, match="both installed.*pip uninstall both"):
+        open_session(b"", place="m")
+
+
+def test_no_onnxruntime_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        ProviderUnavailableError, match=r"not installed; pip install 'supsup\[cpu\]'"
+    ):
+        open_session(b"", place="m")
+
+
+def test_arguments_and_models_are_checked() -> None:
+    with pytest.raises(InputError, match="device must be one of"):
+        open_session(b"", place="m", device="tpu")  # type: ignore[arg-type]  # on purpose
+    for threads in (0, -1, 1025):
+        with pytest.raises(InputError, match=rf"threads must be in \[1, 1024\], got {threads}"):
+            open_session(b"", place="m", threads=threads)
+    with pytest.raises(ModelError, match="place: ONNX Runtime cannot load it"):
+        open_session(b"garbage", place="place")

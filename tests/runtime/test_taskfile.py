@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import random_task, small_network
+from supsup_runtime.errors import BankError
+from supsup_runtime.network import MaskedParameter, Network
+from supsup_runtime.taskfile import TaskMasks, check_name, decode_task, encode_task
+
+NETWORK = small_network(state=True)
+
+
+def header_of(data: bytes) -> dict[str, Any]:
+    length = int.from_bytes(data[:8], "little")
+    text = json.loads(data[8 : 8 + length])["__metadata__"]["supsup"]
+    header: dict[str, Any] = json.loads(text)
+    return header
+
+
+def sized_network(size: int) -> Network:
+    parameters = (MaskedParameter.signed_kaiming("w", (size, 1)),)
+    return Network(
+        weight_seed=0, input_shape=(1,), outputs=2, real_outputs=2, parameters=parameters
+    )
+
+
+@given(
+    size=st.sampled_from([1, 7, 8, 9, 1000, 5000]),
+    density=st.sampled_from([0.0, 0.01, 0.5, 1.0]),
+    seed=st.integers(0, 5),
+)
+def test_decode_inverts_encode(size: int, density: float, seed: int) -> None:
+    network = sized_network(size)
+    task = random_task(network, "a", seed, density)
+    data = encode_task(task, network, "d")
+    back = decode_task(data, network, "d", place="f")
+    np.testing.assert_array_equal(back.masks["w"], task.masks["w"])
+    assert (back.name, back.labels, back.training) == (task.name, task.labels, task.training)
+    if size >= 1000:
+        expected = "packed" if density in {0.5, 1.0} else "sparse"
+        assert header_of(data)["encodings"] == {"w": expected}
+
+
+def test_state_comes_back() -> None:
+    task = random_task(NETWORK, "a")
+    back = decode_task(encode_task(task, NETWORK, "d"), NETWORK, "d", place="f")
+    np.testing.assert_array_equal(back.state["mean"], task.state["mean"])
+
+
+def test_task_files_are_frozen() -> None:
+    """Format 1: these bytes are on devices."""
+    network = sized_network(9)
+    task = TaskMasks(name="a", masks={"w": np.array([0x81, 1], np.uint8)})
+    assert encode_task(task, network, "d") == GOLDEN
+
+
+GOLDEN = (
+    b'\xc8\x00\x00\x00\x00\x00\x00\x00{"__metadata__":{"supsup":"{\\"digest\\":\\"d\\",\\"encod'
+    b'ings\\":{\\"w\\":\\"packed\\"},\\"format\\":1,\\"labels\\":[],\\"name\\'
+    b'":\\"a\\",\\"training\\":{}}"},"mask.w":{"dtype":"U8","shape":[2'
+    b'],"data_offsets":[0,2]}}    \x81\x01'
+)
+
+
+def test_equal_tasks_give_equal_bytes_in_another_process() -> None:
+    code = (
+        "import sys; from conftest import *; from supsup_runtime.taskfile import encode_task\n"
+        "n = small_network(state=True)\n"
+        "sys.stdout.buffer.write(encode_task(random_task(n, 'a'), n, 'd'))"
+    )
+    here = encode_task(random_task(NETWORK, "a"), NETWORK, "d")
+    for seed in ("1", "2"):
+        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, env=environment
+        )
+        assert done.stdout == here
+
+
+def test_every_truncation_is_refused() -> None:
+    data = encode_task(random_task(NETWORK, "a"), NETWORK, "d")
+    for length in range(len(data)):
+        with pytest.raises(BankError, match="file: not a whole safetensors file"):
+            decode_task(data[:length], NETWORK, "d", place="file")
+
+
+@given(position=st.integers(0, 10_000), bit=st.integers(0, 7))
+@settings(max_examples=300)
+def test_a_flipped_bit_can_do_no_more_than_be_refused(position: int, bit: int) -> None:
+    data = bytearray(encode_task(random_task(NETWORK, "a"), NETWORK, "d"))
+    data[position % len(data)] ^= 1 << bit
+    try:
+        decode_task(bytes(data), NETWORK, "d", place="file")
+    except BankError:
+        return
+
+
+def test_a_task_of_another_network_is_refused() -> None:
+    data = encode_task(random_task(NETWORK, "a"), NETWORK, "one")
+    with pytest.raises(BankError, match="f: the task belongs to another network: digest must be t"):
+        decode_task(data, NETWORK, "two", place="f")
+
+
+def forged(tensors: dict[str, Any] | None = None, **changes: object) -> bytes:
+    """A task file with other tensors or header fields; None takes a field out."""
+    data = encode_task(random_task(NETWORK, "a"), NETWORK, "d")
+    held = {**safetensors.numpy.load(data), **(tensors or {})}
+    held = {key: value for key, value in held.items() if value is not None}
+    header = {**header_of(data), **changes}
+    text = json.dumps({key: value for key, value in header.items() if value is not None})
+    return safetensors.numpy.save(held, metadata={"supsup": text})
+
+
+F = "mask.first"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (forged({F: np.zeros(2, np.float64)}), "'mask.first' must be U8 or F32, got F64"),
+        (forged({F: np.zeros(2, np.float32)}), r"'first' must be uint8 \(n,\), got float32"),
+        (forged({F: np.zeros((2, 1), np.uint8)}), r"must be uint8 \(n,\), got uint8 \(2, 1\)"),
+        (forged({F: np.zeros(3, np.uint8)}), r"9 weights must be uint8 \(2,\), got uint8 \(3,\)"),
+        (forged({F: np.array([0, 2], np.uint8)}), "padding bits must be zero"),
+        (forged({F: None}), r"missing \['mask.first'\], extra \[\]"),
+        (forged({"mask.third": np.zeros(1, np.uint8)}), r"extra \['mask.third'\]"),
+        (forged({"state.mean": np.zeros(3, np.float32)}), r"float32 \(2,\), got float32 \(3,\)"),
+        (forged({"state.mean": np.full(2, np.nan, np.float32)}), "'mean' must be finite"),
+        (forged(encodings={"first": "zip", "second": "packed"}), "'packed' or 'sparse', got 'zip"),
+        (forged(encodings={}), "'packed' or 'sparse', got None"),
+        (forged(encodings={"first": "sparse", "second": "packed"}), "sparse mask"),
+        (forged(encodings=[]), "'encodings' must be a JSON dict"),
+        (forged(format=2), "task format must be 1, got 2"),
+        (forged(labels=None), "header fields must be"),
+        (forged(extra=1), "header fields must be"),
+        (forged(labels=["a", "b", "c"]), r"at most 2 labels \(the real outputs\), got 3"),
+        (forged(labels=[1]), "labels must be strings"),
+        (forged(labels="ab"), "'labels' must be a JSON list"),
+        (forged(name="../a"), "task name: must be 1 to 100"),
+        (forged(name=3), "task name"),
+        (safetensors.numpy.save({"a": np.zeros(1, np.uint8)}), "'supsup' must be JSON"),
+        (
+            safetensors.numpy.save({"a": np.zeros(1, np.uint8)}, metadata={"supsup": "[" * 10**5}),
+            "'supsup' must be JSON",
+        ),
+    ],
+)
+def test_what_breaks_a_rule_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(BankError, match=message):
+        decode_task(data, NETWORK, "d", place="file")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".x", "a/b", "a\\b", "a\n", "é", "a" * 101, "-a"])
+def test_bad_names_are_refused(name: str) -> None:
+    with pytest.raises(BankError, match="task name: must be"):
+        check_name(name)
+
+
+def test_a_task_that_does_not_fit_is_not_written() -> None:
+    task = random_task(NETWORK, "a")
+    with pytest.raises(BankError, match="masks must be of"):
+        encode_task(dataclasses.replace(task, masks={}), NETWORK, "d")
+    with pytest.raises(BankError, match="state must be of"):
+        encode_task(dataclasses.replace(task, state={}), NETWORK, "d")
