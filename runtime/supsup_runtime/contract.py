@@ -7,11 +7,10 @@ forward program is base64.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.network import Network, canonical_json
@@ -108,7 +107,7 @@ class ModelInfo:
         values = {key: metadata[PREFIX + key] for key in _KEYS}
         try:
             return _parse(values)
-        except (BankError, json.JSONDecodeError, binascii.Error, TypeError, KeyError) as error:
+        except (BankError, RecursionError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
 
 
@@ -116,7 +115,9 @@ def _parse(values: Mapping[str, str]) -> ModelInfo:
     mode = values["mode"]
     if mode not in get_args(Mode):
         raise BankError(f"mode must be one of {list(get_args(Mode))}, got {mode!r}")
-    tasks: list[dict[str, Any]] = json.loads(values["tasks"])
+    tasks: object = json.loads(values["tasks"])
+    if not isinstance(tasks, list):
+        raise BankError(f"tasks must be a list, got {tasks!r:.60}")
     return ModelInfo(
         network=Network.from_dict(json.loads(values["network"])),
         digest=values["digest"],

@@ -14,9 +14,7 @@ def test_cuda_asked_for_where_there_is_none_is_an_error() -> None:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("a CUDA device is at hand")
-    with pytest.raises(
-        ProviderUnavailableError, match=r"needs CUDAExecutionProvider.*supsup\[gpu\]"
-    ):
+    with pytest.raises(ProviderUnavailableError, match=r"needs CUDAExecution.*supsup\[gpu\]"):
         open_session(b"", place="m", device="cuda")
 
 
@@ -25,15 +23,13 @@ def test_both_wheels_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ProviderUnavailableError, match="both installed.*pip uninstall both"):
+    with pytest.raises(ProviderUnavailableError, match=r"both installed.*pip uninstall both"):
         open_session(b"", place="m")
 
 
 def test_no_onnxruntime_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(
-        ProviderUnavailableError, match=r"not installed; pip install 'supsup\[cpu\]'"
-    ):
+    with pytest.raises(ProviderUnavailableError, match=r"not installed; pip install 'supsup"):
         open_session(b"", place="m")
 
 

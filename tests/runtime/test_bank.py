@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import random_task, small_network
+from supsup_runtime import bank as bank_module
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
+from supsup_runtime.files import refuse_overwrite, whole_file
+from supsup_runtime.taskfile import TaskMasks
+
+TESTS = str(Path(__file__).parents[1])
+
+
+def names_on_disk(bank: MaskBank) -> list[str]:
+    return sorted(path.name for path in (bank.path / "tasks").iterdir())
+
+
+def test_open_gives_what_was_added(bank: MaskBank) -> None:
+    opened = MaskBank.open(bank.path)
+    assert opened.network == bank.network
+    assert opened.task_names == ("task-0", "task-1", "task-2")
+    assert (opened.forward, opened.gradient) == (b"forward", b"gradient")
+    assert opened.objectives == ("entropy", "superfluous")
+    for index, task in enumerate(opened):
+        want = random_task(bank.network, f"task-{index}", seed=index)
+        for key, mask in want.masks.items():
+            np.testing.assert_array_equal(task.masks[key], mask)
+    assert "task-1" in opened
+    assert opened.index("task-1") == 1
+
+
+def test_equal_content_is_equal_bytes(tmp_path: Path, bank: MaskBank) -> None:
+    other = MaskBank.create(tmp_path / "o", bank.network, forward=b"forward", gradient=b"gradient")
+    other.extend(bank)
+    assert (other.path / "bank.json").read_bytes() == (bank.path / "bank.json").read_bytes()
+
+
+def test_an_empty_bank_opens(tmp_path: Path) -> None:
+    MaskBank.create(tmp_path / "b", small_network(), forward=b"f")
+    opened = MaskBank.open(tmp_path / "b")
+    assert (len(opened), opened.objectives, opened.gradient) == (0, (), None)
+
+
+def test_remove_rename_replace(bank: MaskBank) -> None:
+    bank.remove("task-0")
+    assert bank.task_names == ("task-1", "task-2")
+    bank.rename("task-2", "last")
+    assert MaskBank.open(bank.path).task("last").name == "last"
+    new = random_task(bank.network, "task-1", seed=99)
+    for _ in range(3):  # back and forth between two file names
+        bank.replace(new)
+    assert MaskBank.open(bank.path).task_names == ("task-1", "last")
+    np.testing.assert_array_equal(bank.task(0).masks["first"], new.masks["first"])
+    assert len(names_on_disk(bank)) == 2
+
+
+def test_a_failing_stream_keeps_what_came_before(bank: MaskBank) -> None:
+    def tasks() -> Iterator[TaskMasks]:
+        yield random_task(bank.network, "one")
+        yield random_task(bank.network, "two")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bank.extend(tasks())
+    assert MaskBank.open(bank.path).task_names[3:] == ("one", "two")
+
+
+def test_a_replacement_that_fails_leaves_the_old_task(
+    bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bank_module, "write_index", fail)
+        with pytest.raises(OSError, match="No space left"):
+            bank.replace(random_task(bank.network, "task-1", seed=99))
+    opened = MaskBank.open(bank.path)
+    want = random_task(bank.network, "task-1", seed=1)
+    np.testing.assert_array_equal(opened.task(1).masks["first"], want.masks["first"])
+
+
+def test_names_are_unique_whatever_their_case(bank: MaskBank) -> None:
+    for name in ("task-1", "TASK-1"):
+        with pytest.raises(BankError, match=f"task '{name}' is there already"):
+            bank.add(random_task(bank.network, name))
+    with pytest.raises(BankError, match="'task-2' is there already"):
+        bank.rename("task-1", "task-2")
+    bank.rename("task-1", "Task-1")
+    assert bank.task_names[1] == "Task-1"
+
+
+def test_what_is_not_there_is_refused(bank: MaskBank) -> None:
+    for call in (bank.task, bank.remove, lambda name: bank.rename(name, "x")):
+        with pytest.raises(BankError, match="no task 'nope' among its 3; supsup-bank list"):
+            call("nope")
+    for index in (-1, 3):
+        with pytest.raises(BankError, match=rf"task index must be in \[0, 3\), got {index}"):
+            bank.task(index)
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path: Path, bank: MaskBank) -> None:
+    with pytest.raises(OutputExistsError, match="not an empty folder"):
+        MaskBank.create(bank.path, bank.network, forward=b"f")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match="not an empty folder"):
+        MaskBank.create(tmp_path / "other", bank.network, forward=b"f")
+
+
+def test_a_creation_that_was_killed_can_be_repeated(bank: MaskBank) -> None:
+    for entry in bank.entries:
+        (bank.path / entry.file).unlink()
+    (bank.path / "bank.json").unlink()
+    (bank.path / ".bank.json.x.part").write_bytes(b"half")
+    (bank.path / ".lock").unlink()
+    again = MaskBank.create(bank.path, bank.network, forward=b"forward")
+    again.add(random_task(bank.network, "a"))
+    assert not list(bank.path.rglob("*.part"))
+    MaskBank.open(bank.path)
+
+
+Damage = Callable[[Path], object]
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Damage:
+    def damage(folder: Path) -> None:
+        value = json.loads((folder / "bank.json").read_text())
+        change(value)
+        (folder / "bank.json").write_text(json.dumps(value))
+
+    return damage
+
+
+def flip(relative: str) -> Damage:
+    def damage(folder: Path) -> None:
+        data = bytearray((folder / relative).read_bytes())
+        data[-1] ^= 1
+        (folder / relative).write_bytes(data)
+
+    return damage
+
+
+def link(folder: Path) -> None:
+    file = folder / "tasks" / "task-1.safetensors"
+    file.rename(folder / "elsewhere")
+    file.symlink_to(folder / "elsewhere")
+
+
+def link_folder(folder: Path) -> None:
+    (folder / "tasks").rename(folder / "moved")
+    (folder / "tasks").symlink_to(folder / "moved")
+
+
+TASK = "tasks/task-1.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip(TASK), "task-1.safetensors: the file is damaged.*SHA-256 must be"),
+        (lambda f: (f / TASK).write_bytes(b"short"), "task-1.safetensors: the file is damaged"),
+        (
+            lambda f: (f / TASK).write_bytes(bytes(10**7)),
+            "must have at most .* bytes, got 10000000",
+        ),
+        (lambda f: (f / TASK).unlink(), "task-1.safetensors: missing; restore it"),
+        (lambda f: (f / "programs/forward.onnx").unlink(), "forward.onnx: missing"),
+        (flip("programs/forward.onnx"), "forward.onnx: the file is damaged"),
+        (flip("programs/gradient.onnx"), "gradient.onnx: the file is damaged"),
+        (link, "symbolic links are refused"),
+        (link_folder, "symbolic links are refused"),
+        (lambda f: (f / "bank.json").unlink(), "not a mask bank: bank.json is missing"),
+        (lambda f: (f / "bank.json").write_text("{"), "bank.json: must be JSON"),
+        (lambda f: (f / "bank.json").write_text("[" * 10**5), "bank.json: must be JSON"),
+        (lambda f: (f / "bank.json").write_bytes(b"\xff"), "bank.json: must be JSON"),
+        (lambda f: (f / "bank.json").write_text("[]"), "format must be 1, got 'list'"),
+        (edit(lambda d: d.update(format=2)), "format must be 1, got 2; a newer supsup"),
+        (edit(lambda d: d.update(extra=2)), "fields must be"),
+        (edit(lambda d: d.update(digest="0" * 64)), "digest must be .* got 000"),
+        (edit(lambda d: d.update(digest=3)), "digest must be a string"),
+        (edit(lambda d: d["network"].update(weight_seed=9)), "digest must be"),
+        (
+            edit(lambda d: d["network"]["parameters"][0].update(shape=[2**62, 9])),
+            "shape of 'first'",
+        ),
+        (edit(lambda d: d.update(objectives=["entropy"])), "objectives must be"),
+        (edit(lambda d: d["programs"].pop("forward")), "programs must be forward"),
+        (edit(lambda d: d["programs"].update(forward=3)), "an entry must be an object"),
+        (edit(lambda d: d["programs"]["forward"].update(file="../x")), "must lie inside the bank"),
+        (edit(lambda d: d.update(tasks={})), "tasks must be a list"),
+        (edit(lambda d: d["tasks"].append(3)), "an entry must be an object"),
+        (edit(lambda d: d["tasks"][0].update(sha256=3)), "an entry must have the strings"),
+        (edit(lambda d: d["tasks"][0].update(name="task-1")), "unique, got 'task-1' twice"),
+        (edit(lambda d: d["tasks"][0].update(name="TASK-1")), "unique, got 'task-1' twice"),
+        (edit(lambda d: d["tasks"][0].update(name="other")), "name must be 'other', got 'task-0'"),
+        (edit(lambda d: d["tasks"][0].update(name="../x")), "task name: must be"),
+        (edit(lambda d: d["tasks"][0].update(file="../../secret")), "must lie inside the bank"),
+        (edit(lambda d: d["tasks"][0].update(file="/etc/passwd")), "must lie inside the bank"),
+        (edit(lambda d: d["tasks"][0].update(file="tasks\\x")), "must lie inside the bank"),
+        (edit(lambda d: d["tasks"][0].update(file=TASK)), "SHA-256 must be"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused(bank: MaskBank, damage: Damage, message: str) -> None:
+    damage(bank.path)
+    with pytest.raises(BankError, match=message):
+        MaskBank.open(bank.path)
+
+
+def test_limits(bank: MaskBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank_module, "MAX_TASKS", 3)
+    with pytest.raises(BankError, match="at most 3 tasks, and all are taken"):
+        bank.add(random_task(bank.network, "one-more"))
+    monkeypatch.setattr("supsup_runtime.bank_index.MAX_TASKS", 2)
+    with pytest.raises(BankError, match="a list of at most 2"):
+        MaskBank.open(bank.path)
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from supsup_runtime.files import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(bank: MaskBank) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(bank.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(BankLockedError, match="another process is writing to this bank"):
+            bank.add(random_task(bank.network, "new"))
+        holder.send_signal(signal.SIGKILL)
+    bank.add(random_task(bank.network, "new"))
+    assert len(MaskBank.open(bank.path)) == 4
+
+
+_ADD = """
+import sys
+from conftest import random_task
+from supsup_runtime.bank import MaskBank
+bank = MaskBank.open(sys.argv[1], verify=False)
+for i in range(int(sys.argv[2]), 10**6):
+    bank.add(random_task(bank.network, f"new-{i}"))
+    bank.replace(random_task(bank.network, "task-0", seed=i))
+    print(i, flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_a_whole_bank(bank: MaskBank) -> None:
+    environment = {**os.environ, "PYTHONPATH": TESTS}
+    for delay in (0.0, 0.013, 0.027, 0.041):
+        command = [sys.executable, "-c", _ADD, str(bank.path), str(len(MaskBank.open(bank.path)))]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(delay)  # somewhere inside a later change
+            writer.send_signal(signal.SIGKILL)
+            said = writer.stdout.read().split()
+        opened = MaskBank.open(bank.path)  # verified in full
+        for number in said:
+            assert f"new-{number.decode()}" in opened
+    opened.add(random_task(bank.network, "after"))
+    assert not list(bank.path.rglob("*.part"))
+
+
+def test_another_process_changing_the_network_is_noticed(tmp_path: Path, bank: MaskBank) -> None:
+    other = MaskBank.create(tmp_path / "o", small_network(state=True), forward=b"forward")
+    (bank.path / "bank.json").write_bytes((other.path / "bank.json").read_bytes())
+    with pytest.raises(BankError, match="changed since it was opened: digest was"):
+        bank.add(random_task(bank.network, "new"))
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(NotADirectoryError), whole_file(path) as part:
+        (part / "new").write_text("new")  # a folder that is not there
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with whole_file(path) as part:
+        part.write_text("new")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    with pytest.raises(OutputExistsError, match="exists already; pass --force"):
+        refuse_overwrite(path, force=False)
+    with pytest.raises(OutputExistsError, match="is a folder"):
+        refuse_overwrite(tmp_path, force=True)
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
