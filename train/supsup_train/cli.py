@@ -10,7 +10,14 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from torch import nn
 
 from supsup_runtime.bank import MaskBank
@@ -155,13 +162,13 @@ def _train_one(
     index: int,
     recipe: Recipe,
     bars: Progress,
-    bar: object,
+    bar: TaskID,
 ) -> TaskMasks:
     data = stream.task(index)
 
     def show(step: int, loss: float) -> None:
         if step % 10 == 0 or step == recipe.steps:
-            bars.update(bar, completed=step, loss=f"loss {loss:.3f}")  # type: ignore[arg-type]
+            bars.update(bar, completed=step, loss=f"loss {loss:.3f}")
 
     return train_task(
         bank,
