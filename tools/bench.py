@@ -82,9 +82,12 @@ def _plain_loop(bank: MaskBank, x: torch.Tensor, y: torch.Tensor) -> None:
     weights = [torch.from_numpy(w) for w in bank.network.weights()]
     scores = [torch.empty_like(w).uniform_(-0.05, 0.05).requires_grad_() for w in weights]
     optimizer = torch.optim.RMSprop(scores, lr=1e-4)
-    order = torch.randperm(len(x))
+    epoch = len(x) // BATCH
     for step in range(STEPS):
-        rows = order[step * BATCH : (step + 1) * BATCH]
+        if step % epoch == 0:
+            order = torch.randperm(len(x))
+        start = step % epoch * BATCH
+        rows = order[start : start + BATCH]
         hidden = x[rows]
         for i, (weight, score) in enumerate(zip(weights, scores, strict=True)):
             masked = weight * _Straight.apply(score)  # type: ignore[no-untyped-call]  # torch

@@ -40,6 +40,20 @@ def test_top_k_gradient_carries_the_sign() -> None:
     assert scores.grad.tolist() == [-1, 1, 1]
 
 
+@pytest.mark.parametrize("rule", [Rule(), Rule(kind="top-k", density=0.4)])
+def test_a_masked_weight_is_weight_times_mask_gradient_and_all(rule: Rule) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, values, upstream = (torch.randn(7, 9, generator=generator) for _ in range(3))
+    results = []
+    for fused in (True, False):
+        scores = values.clone().requires_grad_()
+        masked = rule.masked(weight, scores, 0.4) if fused else weight * rule.mask(scores, 0.4)
+        (gradient,) = torch.autograd.grad(masked, scores, upstream)
+        results.append((masked.detach(), gradient))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
 def test_ties_keep_the_exact_count() -> None:
     assert int(Rule(kind="top-k").mask(torch.ones(10), 0.5).sum()) == 5
 

@@ -81,8 +81,11 @@ class _Learning:
             for name, scores in self.scores.items()
         }
 
-    def logits(self, masks: Tensors, x: Tensor) -> Tensor:
-        masked = {name: weight * masks[name] for name, weight in self.weights.items()}
+    def logits(self, x: Tensor) -> Tensor:
+        masked = {
+            name: self.rule.masked(weight, self.scores[name], self.densities[name])
+            for name, weight in self.weights.items()
+        }
         logits: Tensor = functional_call(self.module, {**masked, **self.state}, (x,))
         return logits
 
@@ -123,7 +126,7 @@ def train_task(
         masks = learning.masks()
     training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
     if len(data.test_x):
-        training["accuracy"] = _accuracy(learning, masks, bank.network.real_outputs, data)
+        training["accuracy"] = _accuracy(learning, bank.network.real_outputs, data)
     return make_task(
         data.name,
         {name: mask.bool().numpy() for name, mask in masks.items()},
@@ -163,7 +166,7 @@ def _fit(
     inputs, targets = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
     learning.module.train()
     for step, rows in enumerate(_batches(len(inputs), recipe, generator), start=1):
-        loss = cross_entropy(learning.logits(learning.masks(), inputs[rows]), targets[rows])
+        loss = cross_entropy(learning.logits(inputs[rows]), targets[rows])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
@@ -177,14 +180,14 @@ def _fit(
         )
 
 
-def _accuracy(learning: _Learning, masks: Tensors, real_outputs: int, data: TaskData) -> float:
+def _accuracy(learning: _Learning, real_outputs: int, data: TaskData) -> float:
     """Fraction of the test images whose largest real output is the label."""
     inputs = torch.from_numpy(data.test_x)
     targets = torch.from_numpy(data.test_y)
     right = 0
     with torch.no_grad():
         for rows in torch.arange(len(inputs)).split(1000):  # type: ignore[no-untyped-call]
-            logits = learning.logits(masks, inputs[rows])[:, :real_outputs]
+            logits = learning.logits(inputs[rows])[:, :real_outputs]
             right += int((logits.argmax(1) == targets[rows]).sum())
     return right / len(inputs)
 
@@ -236,7 +239,7 @@ def _check_data(
             f"task {place}: x must be float32 (images, {shape}) with at least one image, "
             f"got {x.dtype} {x.shape}"
         )
-    if not np.isfinite(x).all():
+    if not np.isfinite([x.min(), x.max()]).all():
         raise InputError(f"task {place}: x must be finite, got NaN or infinity")
     if y.dtype != np.int64 or y.shape != (len(x),):
         raise InputError(f"task {place}: y must be int64 ({len(x)},), got {y.dtype} {y.shape}")
