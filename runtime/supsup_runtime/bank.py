@@ -257,7 +257,7 @@ class MaskBank:
                 f"{self.digest}, is {index.digest}; open it again"
             )
         self._entries = index.entries
-        for folder in (self.path, self.path / "tasks"):
+        for folder in (self.path, self.path / "programs", self.path / "tasks"):
             for leftover in folder.glob(".*.part"):
                 leftover.unlink()  # of a writer that was killed
         return self._entries

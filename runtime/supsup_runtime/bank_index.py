@@ -93,7 +93,7 @@ def read_index(folder: Path) -> BankIndex:
         raise BankError(f"{folder}: not a mask bank: bank.json is missing")
     try:
         value = json.loads(read_file(path, max_bytes=MAX_INDEX_BYTES))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
         raise BankError(f"{path}: must be JSON: {error}") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         got = value.get("format") if isinstance(value, dict) else type(value).__name__
@@ -104,7 +104,7 @@ def read_index(folder: Path) -> BankIndex:
         raise BankError(f"{path}: fields must be {sorted(_INDEX_FIELDS)}, got {sorted(value)}")
     try:
         return _parse_index(value, folder)
-    except BankError as error:
+    except (BankError, OverflowError) as error:  # a constant that no float holds
         raise BankError(f"{path}: {error}") from error
 
 

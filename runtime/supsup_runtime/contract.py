@@ -107,7 +107,7 @@ class ModelInfo:
         values = {key: metadata[PREFIX + key] for key in _KEYS}
         try:
             return _parse(values)
-        except (BankError, RecursionError, ValueError, TypeError, KeyError) as error:
+        except (OverflowError, RecursionError, ValueError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
 
 
@@ -121,12 +121,18 @@ def _parse(values: Mapping[str, str]) -> ModelInfo:
     return ModelInfo(
         network=Network.from_dict(json.loads(values["network"])),
         digest=values["digest"],
-        tasks=tuple(
-            TaskInfo(index=index, name=str(item["name"]), labels=tuple(map(str, item["labels"])))
-            for index, item in enumerate(tasks)
-        ),
+        tasks=tuple(_task(index, item) for index, item in enumerate(tasks)),
         objective=values["objective"],
         mode=mode,  # type: ignore[arg-type]  # one of Mode's, checked above
         target=values["target"],
         forward=base64.b64decode(values["forward"], validate=True),
     )
+
+
+def _task(index: int, item: object) -> TaskInfo:
+    if not isinstance(item, dict) or not {"labels", "name"} <= set(item):
+        raise BankError(f"a task must be an object with labels and name, got {item!r:.60}")
+    name, labels = item["name"], item["labels"]
+    if not isinstance(labels, list) or not all(isinstance(text, str) for text in (name, *labels)):
+        raise BankError(f"a task must have a name and a list of labels, strings, got {item!r:.60}")
+    return TaskInfo(index=index, name=name, labels=tuple(labels))

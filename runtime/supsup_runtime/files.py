@@ -83,7 +83,11 @@ def inside(folder: Path, relative: str) -> Path:
     path = folder
     for part in parts:
         path = path / part
-        if path.is_symlink():
+        try:
+            is_link = path.is_symlink()
+        except OSError as error:  # a name that is too long
+            raise BankError(f"{folder}: {error.strerror}: {relative!r:.80}") from error
+        if is_link:
             raise BankError(f"{path}: symbolic links are refused in a bank; copy the file here")
     return path
 

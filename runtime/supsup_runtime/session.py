@@ -80,10 +80,12 @@ def open_session(
         ProviderUnavailableError: If onnxruntime or the provider is missing, two onnxruntime
             wheels are installed, or the provider fails to load.
         ModelError: If ONNX Runtime cannot read the model.
-        InputError: If `device` or `threads` is out of range.
+        InputError: If `device` or `threads` is out of range, or `providers` is empty.
     """
     onnxruntime = _import()
     wanted = list(providers) if providers is not None else [_provider(device)]
+    if not wanted:
+        raise InputError("providers must name at least one, got none")
     name = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
     available = onnxruntime.get_available_providers()
     if name not in available:

@@ -99,8 +99,9 @@ def check_name(name: object) -> str:
 def max_task_bytes(network: Network) -> int:
     """No task file of the network is longer: packed masks, state, header."""
     packed = sum(parameter.size // 8 + 1 for parameter in network.parameters)
-    tensors = len(network.parameters) + len(network.state)
-    return packed + 4 * network.num_state + 200 * tensors + 2 * MAX_HEADER_BYTES
+    names = [tensor.name for tensor in (*network.parameters, *network.state)]
+    described = sum(200 + 6 * len(name) for name in names)  # a character escapes to 6 at most
+    return packed + 4 * network.num_state + described + 2 * MAX_HEADER_BYTES
 
 
 def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
@@ -131,8 +132,15 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
         "name": task.name,
         "training": dict(task.training),
     }
+    try:
+        text = canonical_json(header)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BankError(
+            f"{place}: training must be JSON without NaN or infinity: {error}"
+        ) from error
+    _check_header_size(text, place)
     # One metadata key: safetensors does not promise the order of several.
-    return safetensors.numpy.save(tensors, metadata={"supsup": canonical_json(header)})
+    return safetensors.numpy.save(tensors, metadata={"supsup": text})
 
 
 def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> TaskMasks:
@@ -185,19 +193,21 @@ def _tensors(data: bytes, place: str) -> dict[str, npt.NDArray[Any]]:
         dtype = _DTYPES.get(info["dtype"])
         if dtype is None:
             raise BankError(f"{place}: {name!r} must be U8 or F32, got {info['dtype']}")
-        tensors[name] = np.frombuffer(info["data"], dtype).reshape(info["shape"])
+        try:
+            tensors[name] = np.frombuffer(info["data"], dtype).reshape(info["shape"])
+        except ValueError as error:  # more or longer dimensions than numpy has
+            raise BankError(f"{place}: shape of {name!r} is out of range: {error}") from error
     return tensors
 
 
 def _header(data: bytes, place: str) -> dict[str, Any]:
     length = int.from_bytes(data[:8], "little")  # safetensors has checked it already
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    text = metadata.get("supsup", "")
-    if len(text) > MAX_HEADER_BYTES:
-        raise BankError(f"{place}: header must have at most {MAX_HEADER_BYTES} characters")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__")
+    text = (metadata or {}).get("supsup", "")
+    _check_header_size(text, place)
     try:
-        header = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        header = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
         raise BankError(f"{place}: metadata 'supsup' must be JSON, got {text[:40]!r}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         got = header.get("format") if isinstance(header, dict) else header
@@ -214,6 +224,15 @@ def _header(data: bytes, place: str) -> dict[str, Any]:
                 f"got {header[key]!r:.60}"
             )
     return header
+
+
+def _check_header_size(text: str, place: str) -> None:
+    if len(text) > MAX_HEADER_BYTES:
+        raise BankError(f"{place}: header must have at most {MAX_HEADER_BYTES} characters")
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
 
 
 def _mask(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 import os
 import signal
@@ -17,7 +19,7 @@ from conftest import random_task, small_network
 from supsup_runtime import bank as bank_module
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
-from supsup_runtime.files import refuse_overwrite, whole_file
+from supsup_runtime.network import MaskedParameter
 from supsup_runtime.taskfile import TaskMasks
 
 TESTS = str(Path(__file__).parents[1])
@@ -125,6 +127,7 @@ def test_a_creation_that_was_killed_can_be_repeated(bank: MaskBank) -> None:
         (bank.path / entry.file).unlink()
     (bank.path / "bank.json").unlink()
     (bank.path / ".bank.json.x.part").write_bytes(b"half")
+    (bank.path / "programs" / ".forward.onnx.x.part").write_bytes(b"half")
     (bank.path / ".lock").unlink()
     again = MaskBank.create(bank.path, bank.network, forward=b"forward")
     again.add(random_task(bank.network, "a"))
@@ -200,6 +203,9 @@ TASK = "tasks/task-1.safetensors"
         (edit(lambda d: d["programs"].pop("forward")), "programs must be forward"),
         (edit(lambda d: d["programs"].update(forward=3)), "an entry must be an object"),
         (edit(lambda d: d["programs"]["forward"].update(file="../x")), "must lie inside the bank"),
+        (edit(lambda d: d["tasks"][0].update(file="a" * 300)), "bank.json: .*File name too long"),
+        (edit(lambda d: d["network"]["parameters"][0].update(constant=10**400)), "too large to"),
+        (lambda f: (f / "bank.json").write_text("1" * 5000), "bank.json: must be JSON: Exceeds"),
         (edit(lambda d: d.update(tasks={})), "tasks must be a list"),
         (edit(lambda d: d["tasks"].append(3)), "an entry must be an object"),
         (edit(lambda d: d["tasks"][0].update(sha256=3)), "an entry must have the strings"),
@@ -226,6 +232,41 @@ def test_limits(bank: MaskBank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supsup_runtime.bank_index.MAX_TASKS", 2)
     with pytest.raises(BankError, match="a list of at most 2"):
         MaskBank.open(bank.path)
+
+
+@pytest.mark.parametrize("owner", [Path, os])
+def test_a_full_disk_leaves_the_bank_as_it_was(
+    bank: MaskBank, monkeypatch: pytest.MonkeyPatch, owner: object
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = (bank.path / "bank.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, "write_bytes" if owner is Path else "fsync", fail)
+        for change in (bank.add, bank.replace):
+            with pytest.raises(OSError, match="No space left"):
+                change(random_task(bank.network, "new" if change == bank.add else "task-0", 9))
+        with pytest.raises(OSError, match="No space left"):
+            bank.remove("task-1")
+    assert (bank.path / "bank.json").read_bytes() == before
+    assert not list(bank.path.rglob("*.part"))
+    assert len(MaskBank.open(bank.path)) == 3
+
+
+def test_a_task_that_could_not_be_read_again_is_not_written(bank: MaskBank) -> None:
+    task = random_task(bank.network, "new")
+    for training in ({"log": "x" * 2**20}, {"loss": float("nan")}, {"loss": object()}):
+        with pytest.raises(BankError, match=r"'new': (header must have|training must be JSON)"):
+            bank.add(dataclasses.replace(task, training=training))
+    assert len(MaskBank.open(bank.path)) == 3
+
+
+def test_parameters_with_long_names_leave_room_for_the_header(tmp_path: Path) -> None:
+    parameters = tuple(MaskedParameter.signed_kaiming(f"{i}{'é' * 10**4}", (1, 1)) for i in (1, 2))
+    network = dataclasses.replace(small_network(), parameters=parameters)
+    MaskBank.create(tmp_path / "b", network, forward=b"f").add(random_task(network, "a"))
+    assert len(MaskBank.open(tmp_path / "b")) == 1
 
 
 _HOLD = """
@@ -287,26 +328,3 @@ def test_another_process_changing_the_network_is_noticed(tmp_path: Path, bank: M
     (bank.path / "bank.json").write_bytes((other.path / "bank.json").read_bytes())
     with pytest.raises(BankError, match="changed since it was opened: digest was"):
         bank.add(random_task(bank.network, "new"))
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(NotADirectoryError), whole_file(path) as part:
-        (part / "new").write_text("new")  # a folder that is not there
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-    with whole_file(path) as part:
-        part.write_text("new")
-    assert path.read_text() == "new"
-    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
-    with pytest.raises(OutputExistsError, match="exists already; pass --force"):
-        refuse_overwrite(path, force=False)
-    with pytest.raises(OutputExistsError, match="is a folder"):
-        refuse_overwrite(tmp_path, force=True)
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,6 +9,7 @@ from pathlib import Path
 
 from conftest import random_task
 from supsup_runtime.bank import MaskBank
+from supsup_runtime.files import exclusive
 from supsup_runtime.taskfile import encode_task
 
 
@@ -60,3 +63,38 @@ def test_refusals_are_one_line_and_change_nothing(bank: MaskBank, tmp_path: Path
         assert done.stderr.count("\n") == 1
     assert run("dance", bank.path, status=2).stdout == ""
     assert (bank.path / "bank.json").read_bytes() == before
+
+
+def test_a_damaged_bank_is_status_3(bank: MaskBank) -> None:
+    with (bank.path / "tasks" / "task-1.safetensors").open("ab") as file:
+        file.write(b"!")
+    for command in ("verify", "list"):
+        done = run(command, bank.path, status=3)
+        assert done.stdout == ""
+        assert "task-1.safetensors: the file is damaged" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_locked_bank_is_status_1(bank: MaskBank) -> None:
+    with exclusive(bank.path):
+        done = run("remove", bank.path, "task-0", status=1)
+    assert "another process is writing" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_changes_answer_in_json(bank: MaskBank) -> None:
+    said = json.loads(run("remove", bank.path, "task-0", "--json").stdout)
+    index = (bank.path / "bank.json").read_bytes()
+    assert said == {"num_tasks": 2, "sha256": hashlib.sha256(index).hexdigest()}
+    assert json.loads(run("verify", bank.path, "--json").stdout) == {"num_tasks": 2, "ok": True}
+
+
+def test_an_accuracy_of_zero_is_a_number_and_no_name_is_no_default(
+    bank: MaskBank, tmp_path: Path
+) -> None:
+    file = tmp_path / "new.safetensors"
+    task = dataclasses.replace(random_task(bank.network, "new"), training={"accuracy": 0.0})
+    file.write_bytes(encode_task(task, bank.network, bank.digest))
+    assert "task name: must be" in run("add", bank.path, file, "--name", "", status=3).stderr
+    run("add", bank.path, file)
+    assert run("list", bank.path).stdout.split()[-1] == "0.0"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from conftest import small_network
@@ -21,6 +23,23 @@ def test_metadata_and_back() -> None:
     assert ModelInfo.from_metadata(INFO.to_metadata(), place="m") == INFO
 
 
+def _large_constant() -> str:
+    network = INFO.network.to_dict()
+    network["parameters"][0]["constant"] = 10**400
+    return json.dumps(network)
+
+
+LARGE_CONSTANT = _large_constant()
+
+
+@pytest.mark.parametrize("key", ["digest", "mode", "network", "objective", "target", "tasks"])
+def test_every_key_is_needed(key: str) -> None:
+    metadata = INFO.to_metadata()
+    del metadata[PREFIX + key]
+    with pytest.raises(ModelError, match=f"metadata must have org.supsup.{key}, got none"):
+        ModelInfo.from_metadata(metadata, place="m")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -35,7 +54,15 @@ def test_metadata_and_back() -> None:
         ("tasks", "{}", "tasks must be a list"),
         ("tasks", "[1]", "malformed"),
         ("tasks", "[{}]", "malformed"),
-        ("tasks", '[{"name": "a", "labels": 3}]', "malformed"),
+        ("tasks", "[[1]]", "a task must be an object"),
+        ("tasks", '[{"name": "a"}]', "a task must be an object"),
+        ("tasks", '[{"name": "a", "labels": 3}]', "a task must have a name and a list of labels"),
+        ("tasks", '[{"name": "a", "labels": "ab"}]', "a task must have a name and a list"),
+        ("tasks", '[{"name": "a", "labels": [1]}]', "a task must have a name and a list"),
+        ("tasks", '[{"name": 1, "labels": []}]', "a task must have a name and a list"),
+        ("forward", "é", "malformed"),
+        ("network", "1" * 5000, "malformed"),
+        ("network", LARGE_CONSTANT, "malformed: int too large"),
     ],
 )
 def test_malformed_metadata_are_refused(key: str, value: str | None, message: str) -> None:

@@ -3,16 +3,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from supsup_runtime.contract import TaskInfo
 from supsup_runtime.inference import METHODS, TaskInference, score_tasks
-from supsup_runtime.objectives import entropy, evidence, log_odds, superfluous
-
-Logits = npt.NDArray[np.float64]
-LOGITS = hnp.arrays(np.float64, (3, 5), elements=st.floats(-50, 50))
+from supsup_runtime.objectives import log_odds
 
 
 class Fake:
@@ -63,20 +57,30 @@ def test_ties_go_to_the_lowest_index_and_one_task_has_no_rival() -> None:
     assert alone.margin == np.inf
 
 
-@given(logits=LOGITS)
-def test_objectives_follow_their_formulas(logits: Logits) -> None:
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    plogp = np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0)
-    np.testing.assert_allclose(entropy(logits), -plogp.sum(1), atol=1e-10)
-    assert (entropy(logits) <= np.log(5) + 1e-12).all()
-    np.testing.assert_allclose(superfluous(logits), np.log(np.exp(logits).sum(1)), atol=1e-10)
-    odds = np.log(np.exp(logits[:, :2]).sum(1)) - np.log(np.exp(logits[:, 2:]).sum(1))
-    np.testing.assert_allclose(log_odds(logits, 2), odds, atol=1e-9)
-    np.testing.assert_array_equal(evidence(logits, 2), log_odds(logits, 2))
-    np.testing.assert_array_equal(evidence(logits, 5), -entropy(logits))
+def test_more_candidates_than_tasks_is_exhaustive() -> None:
+    fake, x = Fake(3), images(4)
+    scores = score_tasks(fake, x, method="verified", candidates=100)
+    assert fake.tried == [0, 1, 2]
+    np.testing.assert_allclose(scores, score_tasks(fake, x, method="exhaustive"), rtol=1e-12)
 
 
-def test_extreme_logits_stay_finite() -> None:
-    extreme = np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]])
-    assert np.isfinite(entropy(extreme)).all()
-    assert np.isfinite(log_odds(extreme, 1)).all()
+def test_scores_follow_their_formulas() -> None:
+    fake, x = Fake(3), images(4)
+    one_shot = score_tasks(fake, x, method="one-shot")
+    np.testing.assert_array_equal(one_shot, fake.task_scores(x)[None].astype(np.float64))
+    exhaustive = score_tasks(fake, x, method="exhaustive")
+    for task in range(3):
+        logits = (x * np.float32(task + 1)).astype(np.float64)
+        np.testing.assert_allclose(exhaustive[0, task], log_odds(logits, 2).mean(), rtol=1e-12)
+
+
+def test_tied_one_shot_scores_give_the_lowest_candidates() -> None:
+    fake = Fake(6)
+    score_tasks(fake, np.zeros((2, 5), np.float32), method="verified", candidates=2, per_image=True)
+    assert fake.tried == [0, 1]
+
+
+def test_one_candidate_has_no_rival() -> None:
+    tasks = tuple(TaskInfo(index=i, name=str(i)) for i in range(4))
+    scores = score_tasks(Fake(4), images(2), method="verified", candidates=1)
+    assert TaskInference.from_scores(scores[0], tasks, "verified").margin == np.inf

@@ -41,3 +41,7 @@ def test_arguments_and_models_are_checked() -> None:
             open_session(b"", place="m", threads=threads)
     with pytest.raises(ModelError, match="place: ONNX Runtime cannot load it"):
         open_session(b"garbage", place="place")
+    with pytest.raises(InputError, match="providers must name at least one"):
+        open_session(b"", place="m", providers=[])
+    with pytest.raises(ModelError, match=r"m: ONNX Runtime cannot load it.*none\.onnx"):
+        open_session(Path("none.onnx"), place="m")

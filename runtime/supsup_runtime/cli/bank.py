@@ -68,7 +68,13 @@ def _list(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     tasks = [_describe(bank, index) for index in range(len(bank))]
     rows = [
-        (t["index"], t["name"], t["bytes"], f"{t['density']:.4f}", t["accuracy"] or "-")
+        (
+            t["index"],
+            t["name"],
+            t["bytes"],
+            f"{t['density']:.4f}",
+            "-" if t["accuracy"] is None else t["accuracy"],
+        )
         for t in tasks
     ]
     table = print_table(("index", "name", "bytes", "density", "accuracy"), rows)
@@ -99,7 +105,7 @@ def _add(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     data = read_file(arguments.file, max_bytes=max_task_bytes(bank.network))
     task = decode_task(data, bank.network, bank.digest, place=str(arguments.file))
-    name = arguments.name or task.name
+    name = task.name if arguments.name is None else arguments.name
     task = task.renamed(name)
     if arguments.replace and name in bank:
         bank.replace(task)
