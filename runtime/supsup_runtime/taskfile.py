@@ -99,7 +99,7 @@ def check_name(name: object) -> str:
 def max_task_bytes(network: Network) -> int:
     """No task file of the network is longer: packed masks, state, header."""
     packed = sum(parameter.size // 8 + 1 for parameter in network.parameters)
-    names = [tensor.name for tensor in (*network.parameters, *network.state)]
+    names = [p.name for p in network.parameters] + [s.name for s in network.state]
     described = sum(200 + 6 * len(name) for name in names)  # a character escapes to 6 at most
     return packed + 4 * network.num_state + described + 2 * MAX_HEADER_BYTES
 
