@@ -88,7 +88,7 @@ def _to_text(report: ExportReport) -> str:
         for name, value in (("logits", parity.logits), ("scores", parity.scores))
         if value is not None
     ]
-    return text + ", checked against the bank: " + ", ".join(parts)
+    return text + ", checked against the bank" + "".join(f", {part}" for part in parts)
 
 
 def main() -> None:

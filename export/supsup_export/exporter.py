@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from supsup_export.layout import lay_out
 from supsup_export.parity import ParityReport, check_parity
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.contract import ModelInfo
-from supsup_runtime.files import refuse_overwrite, whole_file, write_whole
+from supsup_runtime.errors import OutputExistsError
+from supsup_runtime.files import refuse_overwrite, whole_file
 
 __all__ = ["ExportReport", "export"]
 
@@ -50,27 +52,39 @@ def export(
         request: Target, objective and outputs.
         check: Run the model against the bank before it is put in place.
         sidecar: Write the metadata beside it as ``path + '.json'``, for hosts that show none.
-        force: Replace a file that is there.
+        force: Replace a file that is there, and its sidecar.
 
     Raises:
-        OutputExistsError: If `path` is there and `force` is false.
+        OutputExistsError: If `path` is there and `force` is false, or lies inside the bank.
         BankError: If the bank is empty, damaged, or cannot do what is asked for.
         ParityError: If the model does not compute what the bank says.
     """
     output = Path(path)
     beside = output.with_name(output.name + ".json")
-    refuse_overwrite(output, force=force)
-    if sidecar:
-        refuse_overwrite(beside, force=force)
+    _refuse_inside(bank, output)
+    for file in (output, beside):  # an old sidecar would describe another model
+        refuse_overwrite(file, force=force)
     request = request or Request()
     model = compose(bank, lay_out(bank), request)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     info = ModelInfo.from_metadata(metadata, place=str(output))
-    with whole_file(output) as part:
+    with ExitStack() as stack:  # the sidecar is whole on disk before either is put in place
+        part = stack.enter_context(whole_file(output))
         part.write_bytes(model.SerializeToString(deterministic=True))
         del model  # the check loads the file; two copies of a large bank are enough
         parity = check_parity(part, bank, info, place=str(output)) if check else None
         model_bytes = part.stat().st_size
-    if sidecar:
-        write_whole(beside, (json.dumps(metadata, indent=1, sort_keys=True) + "\n").encode())
+        if sidecar:
+            text = json.dumps(metadata, indent=1, sort_keys=True) + "\n"
+            stack.enter_context(whole_file(beside)).write_text(text)
+        else:
+            beside.unlink(missing_ok=True)
     return ExportReport(path=output, model_bytes=model_bytes, info=info, parity=parity)
+
+
+def _refuse_inside(bank: MaskBank, output: Path) -> None:
+    if output.resolve().is_relative_to(bank.path.resolve()):
+        raise OutputExistsError(
+            f"{output}: lies inside the bank {bank.path}, whose files must stay its own; "
+            "choose a path outside it"
+        )

@@ -78,6 +78,8 @@ def test_run_and_inspect(trained: Path, tmp_path: Path) -> None:
     [
         (["{x}", "--task", "7"], 1, "task index must be in [0, 3), got 7"),
         (["{x}", "--task", "-1"], 1, "task index must be in [0, 3), got -1"),
+        (["{x}", "--task=²"], 1, "task '²': not among the 3"),
+        (["{x}", "--task=--5"], 1, "task '--5': not among the 3"),
         (["{x}", "--task", "nope"], 1, "task 'nope': not among the 3"),
         (["{nan}"], 1, "x must be finite"),
         (["{wrong}"], 1, "x must have shape (batch, 64)"),
@@ -102,6 +104,31 @@ def test_bad_input_of_run(
     done = run("supsup-run", trained / "out.onnx", *filled, status=status)
     assert message in done.stderr
     assert status == 2 or done.stderr.count("\n") == 1
+
+
+def test_a_name_of_digits_is_a_name(trained: Path, tmp_path: Path) -> None:
+    bank, model, x = tmp_path / "masks", tmp_path / "out.onnx", tmp_path / "x.npy"
+    shutil.copytree(trained / "masks", bank)
+    run("supsup-bank", "rename", bank, "permuted-0000", "1")
+    run("supsup-export", "--bank", bank, model)
+    np.save(x, np.zeros((1, 64), np.float32))
+    for given, expected in (("1", "1"), ("2", "permuted-0002"), ("0", "1")):
+        done = run("supsup-run", model, x, "--task", given, "--json")
+        assert json.loads(done.stdout)["tasks"] == [expected]
+
+
+def test_json_of_one_task_is_json(trained: Path, tmp_path: Path) -> None:
+    bank, model, x = tmp_path / "masks", tmp_path / "out.onnx", tmp_path / "x.npy"
+    shutil.copytree(trained / "masks", bank)
+    for name in ("permuted-0001", "permuted-0002"):
+        run("supsup-bank", "remove", bank, name)
+    run("supsup-export", "--bank", bank, model)
+    np.save(x, np.zeros((1, 64), np.float32))
+    done = run("supsup-run", model, x, "--json")
+    assert "Infinity" not in done.stdout
+    assert json.loads(done.stdout)["margins"] == [None]
+    refused = run("supsup-eval", model, "permuted", "--tasks", 0, status=1)
+    assert refused.stderr.count("\n") == 1
 
 
 def _has_cuda() -> bool:

@@ -173,6 +173,23 @@ def test_nothing_is_replaced_without_force(tmp_path: Path, real_bank: MaskBank) 
     assert path.stat().st_size > 1000
 
 
+def test_a_sidecar_never_describes_another_model(tmp_path: Path, real_bank: MaskBank) -> None:
+    path, beside = tmp_path / "out.onnx", tmp_path / "out.onnx.json"
+    export(real_bank, path, sidecar=True)
+    path.unlink()
+    with pytest.raises(OutputExistsError, match=r"out.onnx.json: exists already"):
+        export(real_bank, path)
+    export(real_bank, path, force=True)
+    assert not beside.exists()
+
+
+def test_a_bank_is_not_overwritten(real_bank: MaskBank) -> None:
+    for name in ("bank.json", "new.onnx", "tasks/task-0.safetensors"):
+        with pytest.raises(OutputExistsError, match="lies inside the bank"):
+            export(real_bank, real_bank.path / name, force=True)
+    MaskBank.open(real_bank.path)
+
+
 def test_a_wrong_model_is_not_put_in_place(
     tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:

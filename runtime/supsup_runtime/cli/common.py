@@ -55,7 +55,8 @@ def parser(name: str, description: str, examples: Sequence[str]) -> argparse.Arg
 
 def print_result(value: object, *, as_json: bool, text: str) -> None:
     """Print a result to stdout: one JSON line for machines, or text."""
-    sys.stdout.write((json.dumps(value, sort_keys=True) if as_json else text.rstrip()) + "\n")
+    line = json.dumps(value, sort_keys=True, allow_nan=False) if as_json else text.rstrip()
+    sys.stdout.write(line + "\n")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -119,7 +119,7 @@ def _timed(
 
 
 def _stream(arguments: argparse.Namespace, model: Model) -> Stream:
-    num_tasks = arguments.tasks or model.num_tasks
+    num_tasks = model.num_tasks if arguments.tasks is None else arguments.tasks
     stream = make_stream(
         arguments.stream,
         load_dataset(arguments.data),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,7 @@ def _run() -> None:
     x = _read(arguments.input, model)
     start = time.perf_counter()
     prediction = model.predict(
-        x, _task(arguments.task), per_image=arguments.per_image, method=arguments.method
+        x, _task(arguments.task, model), per_image=arguments.per_image, method=arguments.method
     )
     milliseconds = (time.perf_counter() - start) * 1e3
     value = _to_dict(prediction, milliseconds)
@@ -92,15 +94,22 @@ def _read(path: Path, model: Model) -> npt.NDArray[np.float32]:
     return x  # type: ignore[no-any-return]  # predict checks type and shape
 
 
-def _task(given: str | None) -> int | str | None:
-    return int(given) if given is not None and given.lstrip("-").isdigit() else given
+def _task(given: str | None, model: Model) -> int | str | None:
+    """A task as the shell gives it: its name if there is one, else its index."""
+    names = {task.name for task in model.tasks}
+    if given is None or given in names or not re.fullmatch(r"-?[0-9]{1,9}", given):
+        return given
+    return int(given)
 
 
 def _to_dict(prediction: Prediction, milliseconds: float) -> dict[str, Any]:
     return {
         "labels": list(prediction.labels),
         "logits": prediction.logits.tolist(),
-        "margins": [inference.margin for inference in prediction.inferences],
+        "margins": [
+            inference.margin if math.isfinite(inference.margin) else None  # one task, no rival
+            for inference in prediction.inferences
+        ],
         "method": prediction.inferences[0].method if prediction.inferences else None,
         "milliseconds": round(milliseconds, 3),
         "tasks": [task.name for task in prediction.tasks],
