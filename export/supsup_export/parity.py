@@ -218,7 +218,23 @@ def _check_selection(
     }
     got = _run(session, feeds)
     what = f"of tasks {indices}"
-    single = len(indices) == 1
+    # one mask of ones and zeros is exact; several are summed in float32
+    _check_tensors(reference, findings, got, tensors, what, 0.0 if len(indices) == 1 else 1e-6)
+    if "task" in got:
+        findings.compare(f"task {what}", got["task"], np.array(indices), 0.0)
+    if "task_scores" in got:
+        findings.compare(f"task_scores {what}", got["task_scores"], np.zeros(0), 0.0)
+
+
+def _check_tensors(
+    reference: _Reference,
+    findings: _Findings,
+    got: dict[str, Array],
+    tensors: Tensors,
+    what: str,
+    tolerance: float,
+) -> None:
+    """Compare the effective parameters and state, and the logits through them."""
     network = reference.network
     for name, parts in (
         ("parameters", [p.name for p in network.parameters]),
@@ -226,11 +242,11 @@ def _check_selection(
     ):
         if name in got:
             want = np.concatenate([tensors[part].reshape(-1) for part in parts])
-            # one mask of ones and zeros is exact; several are summed in float32
-            findings.compare(f"{name} {what}", got[name], want, 0.0 if single else 1e-6)
+            findings.compare(f"{name} {what}", got[name], want, tolerance)
     if "logits" in got:
-        want = reference.logits(tensors)
-        findings.compare(f"logits {what}", got["logits"], want, LOGITS_TOLERANCE)
+        findings.compare(
+            f"logits {what}", got["logits"], reference.logits(tensors), LOGITS_TOLERANCE
+        )
 
 
 def _check_inference(
@@ -261,11 +277,8 @@ def _check_inference(
             best = int(got["task"][0])
             short = (want.max() - want[best]) / (max(np.abs(want).max(), spread) or 1.0)
             findings.compare("task inferred", np.array([short]), np.zeros(1), tolerance)
-            if "logits" in got:
-                chosen = reference.mixed([reference.bank.task(best)], np.ones(1))
-                findings.compare(
-                    "logits inferred", got["logits"], reference.logits(chosen), LOGITS_TOLERANCE
-                )
+            chosen = reference.mixed([reference.bank.task(best)], np.ones(1))
+            _check_tensors(reference, findings, got, chosen, "inferred", 0.0)
 
 
 def _run(session: Session, feeds: dict[str, Array]) -> dict[str, Array]:

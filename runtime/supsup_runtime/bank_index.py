@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ FORMAT = 1
 MAX_TASKS = 100_000
 MAX_INDEX_BYTES = 64 << 20
 OBJECTIVES = ("entropy", "superfluous")
+_TASK_FILE = re.compile(r"tasks/[^/]+\.safetensors")
 _INDEX_FIELDS = {"digest", "format", "network", "objectives", "programs", "tasks"}
 
 
@@ -95,7 +97,7 @@ def read_index(folder: Path) -> BankIndex:
         value = json.loads(read_file(path, max_bytes=MAX_INDEX_BYTES))
     except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
         raise BankError(f"{path}: must be JSON: {error}") from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
+    if not isinstance(value, dict) or not _is_format(value.get("format")):
         got = value.get("format") if isinstance(value, dict) else type(value).__name__
         raise BankError(
             f"{path}: bank format must be {FORMAT}, got {got!r}; a newer supsup may read it"
@@ -120,22 +122,41 @@ def _parse_index(value: dict[str, Any], folder: Path) -> BankIndex:
     network = Network.from_dict(value["network"])
     entries = tuple(_entry(item) for item in tasks)
     _check_unique([check_name(entry.name) for entry in entries])
-    for entry in entries:
-        inside(folder, entry.file)
+    _check_files(entries, folder)
     expected = list(differentiated(network, with_gradient="gradient" in programs))
     if value["objectives"] != expected:
         raise BankError(f"objectives must be {expected} here, got {value['objectives']!r:.80}")
     if not isinstance(value["digest"], str):
         raise BankError(f"digest must be a string, got {value['digest']!r}")
+    found = {name: _entry({"name": name, **_mapping(item)}) for name, item in programs.items()}
+    for name, entry in found.items():
+        if entry.file != f"programs/{name}.onnx":
+            raise BankError(f"the {name} program must be programs/{name}.onnx, got {entry.file!r}")
     return BankIndex(
         network=network,
         digest=value["digest"],
         objectives=tuple(expected),
-        programs={
-            name: _entry({"name": name, **_mapping(item)}) for name, item in programs.items()
-        },
+        programs=found,
         entries=entries,
     )
+
+
+def _is_format(value: object) -> bool:
+    return value == FORMAT and not isinstance(value, bool)  # true == 1 in Python
+
+
+def _check_files(entries: tuple[BankEntry, ...], folder: Path) -> None:
+    """A task's file is its own: removing the task unlinks it."""
+    seen: set[str] = set()
+    for entry in entries:
+        inside(folder, entry.file)
+        if not _TASK_FILE.fullmatch(entry.file):
+            raise BankError(
+                f"the file of task {entry.name!r} must be tasks/*.safetensors, got {entry.file!r}"
+            )
+        if entry.file.casefold() in seen:
+            raise BankError(f"each task must have a file of its own, got {entry.file!r} twice")
+        seen.add(entry.file.casefold())
 
 
 def _mapping(value: object) -> dict[str, Any]:

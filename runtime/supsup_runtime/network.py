@@ -22,6 +22,7 @@ __all__ = [
     "Network",
     "StateTensor",
     "canonical_json",
+    "is_unicode",
 ]
 
 MAX_TENSORS = 10_000
@@ -43,6 +44,15 @@ _FIELDS = {
 def canonical_json(value: object) -> str:
     """JSON with sorted keys and nothing to choose: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a string can be written as UTF-8: JSON can smuggle in half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +285,8 @@ def _objects(value: object, name: str) -> list[Any]:
 def _check_tensor(name: str, shape: tuple[int, ...]) -> None:
     if not name:
         raise BankError("network: a tensor's name must not be empty")
+    if not is_unicode(name):
+        raise BankError(f"network: a tensor's name must be Unicode text, got {name!a}")
     if not shape or not all(size >= 1 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
         raise BankError(
             f"network: shape of {name!r} must be positive with at most {MAX_ELEMENTS} elements, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,13 @@ import safetensors.numpy
 
 from supsup_runtime.bits import check_padding, compress, count_ones, decompress, pack_mask
 from supsup_runtime.errors import BankError
-from supsup_runtime.network import MaskedParameter, Network, StateTensor, canonical_json
+from supsup_runtime.network import (
+    MaskedParameter,
+    Network,
+    StateTensor,
+    canonical_json,
+    is_unicode,
+)
 
 __all__ = [
     "TaskMasks",
@@ -206,7 +213,7 @@ def _header(data: bytes, place: str) -> dict[str, Any]:
     text = (metadata or {}).get("supsup", "")
     _check_header_size(text, place)
     try:
-        header = json.loads(text, parse_constant=_refuse_constant)
+        header = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
         raise BankError(f"{place}: metadata 'supsup' must be JSON, got {text[:40]!r}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -233,6 +240,13 @@ def _check_header_size(text: str, place: str) -> None:
 
 def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # 1e999
+        raise ValueError(f"{text} is out of range")
+    return value
 
 
 def _mask(
@@ -268,6 +282,8 @@ def _check_task(task: TaskMasks, network: Network, place: str) -> None:
         )
     if not all(isinstance(label, str) for label in task.labels):
         raise BankError(f"{place}: labels must be strings, got {task.labels}")
+    if not is_unicode("".join(task.labels)):
+        raise BankError(f"{place}: labels must be Unicode text, got a lone surrogate")
 
 
 def _check_state(value: npt.NDArray[Any], tensor: StateTensor, place: str) -> None:

@@ -168,6 +168,22 @@ def test_another_network_does_not_resume(trained: Path) -> None:
     assert "the bank was made with weight_seed 0, this run wants 5" in done.stderr
 
 
+def test_other_settings_do_not_resume(trained: Path, tmp_path: Path) -> None:
+    bank = ["--bank", trained / "masks", "--tasks", 4]
+    before = (trained / "masks" / "bank.json").read_bytes()
+    rng = np.random.RandomState(0)
+    x, y = rng.rand(20, 8, 8).astype(np.float32), np.arange(20) % 10
+    np.savez(tmp_path / "other.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    for options, message in (
+        (["--steps", 200, "--seed", 5], "was learned with seed 0, this run wants 5"),
+        (["--steps", 201], "was learned with steps 200, this run wants 201"),
+        (["--steps", 200, "--data", tmp_path / "other.npz"], "was learned with data "),
+    ):
+        done = run("supsup-train", "permuted", *SMALL, *options, *bank, status=1)
+        assert message in done.stderr
+    assert (trained / "masks" / "bank.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "foreign", "program"])
 def test_a_damaged_bank_is_exit_3_and_loses_nothing(
     trained: Path, tmp_path: Path, damage: str
@@ -234,6 +250,10 @@ def test_bad_input_of_train_and_eval(trained: Path, tmp_path: Path) -> None:
         (["sorted", *bank], "sorted"),
         (["permuted", *bank, "--lr", "-1"], "learning_rate: must be positive"),
         (["permuted", *bank, "--rule", "magic"], "rule: must be one of"),
+        (["permuted", *bank, "--density", "0.1"], "go with --rule top-k"),
+        (["permuted", *bank, "--er", "2"], "go with --rule top-k"),
+        (["permuted", *bank, "--rule", "top-k", "--er", "2", "--density", "0.1"], "one of them"),
+        (["permuted", *bank, "--images"], "goes with --module"),
         (["permuted", *bank, "--data", "nowhere"], "nowhere"),
         (["split", *bank, "--tasks", "11"], "11"),
         (["permuted", *bank, "--outputs", "3"], "real_outputs must be in"),

@@ -16,7 +16,9 @@ from conftest import small_network
 from supsup_export import parity
 from supsup_export.compose import OUTPUTS, Request
 from supsup_export.exporter import export
+from supsup_export.graph import Graph
 from supsup_export.layout import row_bytes
+from supsup_export.masks import superposed_mask
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
@@ -212,6 +214,26 @@ def test_the_check_sees_wrong_scores(
     monkeypatch.setattr(parity, "SCORE_TOLERANCES", {"cpu": 1e-12})
     with pytest.raises(ParityError, match="task_scores at all differs by"):
         export(real_bank, tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize("outputs", [("task", "parameters"), ("task", "logits")])
+def test_the_check_sees_the_wrong_mask_after_inferring(
+    tmp_path: Path,
+    real_bank: MaskBank,
+    monkeypatch: pytest.MonkeyPatch,
+    outputs: tuple[str, ...],
+) -> None:
+    """A graph that infers one task and answers through others must not pass."""
+
+    def all_ones(*arguments: object) -> str:
+        graph = arguments[0]
+        assert isinstance(graph, Graph)
+        mask = superposed_mask(*arguments)  # type: ignore[arg-type]  # passed through
+        return graph.op("Add", mask, graph.constant(np.float32(1)))
+
+    monkeypatch.setattr("supsup_export.compose.superposed_mask", all_ones)
+    with pytest.raises(ParityError, match=f"{outputs[1]} inferred differs by"):
+        export(real_bank, tmp_path / "out.onnx", request=Request(outputs=outputs))
 
 
 def test_nan_does_not_pass_the_check() -> None:

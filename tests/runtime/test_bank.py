@@ -202,7 +202,7 @@ TASK = "tasks/task-1.safetensors"
         (edit(lambda d: d.update(objectives=["entropy"])), "objectives must be"),
         (edit(lambda d: d["programs"].pop("forward")), "programs must be forward"),
         (edit(lambda d: d["programs"].update(forward=3)), "an entry must be an object"),
-        (edit(lambda d: d["programs"]["forward"].update(file="../x")), "must lie inside the bank"),
+        (edit(lambda d: d["programs"]["forward"].update(file="../x")), "must be programs/forward"),
         (edit(lambda d: d["tasks"][0].update(file="a" * 300)), "bank.json: .*File name too long"),
         (edit(lambda d: d["network"]["parameters"][0].update(constant=10**400)), "too large to"),
         (lambda f: (f / "bank.json").write_text("1" * 5000), "bank.json: must be JSON: Exceeds"),
@@ -216,7 +216,10 @@ TASK = "tasks/task-1.safetensors"
         (edit(lambda d: d["tasks"][0].update(file="../../secret")), "must lie inside the bank"),
         (edit(lambda d: d["tasks"][0].update(file="/etc/passwd")), "must lie inside the bank"),
         (edit(lambda d: d["tasks"][0].update(file="tasks\\x")), "must lie inside the bank"),
-        (edit(lambda d: d["tasks"][0].update(file=TASK)), "SHA-256 must be"),
+        (edit(lambda d: d["tasks"][0].update(file=TASK)), "a file of its own, got .* twice"),
+        (edit(lambda d: d["tasks"][0].update(file="bank.json")), "must be tasks/.*got 'bank.json'"),
+        (edit(lambda d: d["programs"]["forward"].update(file=TASK)), "must be programs/forward"),
+        (edit(lambda d: d.update(format=True)), "format must be 1, got True"),
     ],
 )
 def test_what_breaks_a_rule_is_refused(bank: MaskBank, damage: Damage, message: str) -> None:

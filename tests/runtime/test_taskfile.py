@@ -177,6 +177,7 @@ F = "mask.first"
         (forged(extra=1), "header fields must be"),
         (forged(labels=["a", "b", "c"]), r"at most 2 labels \(the real outputs\), got 3"),
         (forged(labels=[1]), "labels must be strings"),
+        (forged(labels=["\ud800"]), "got a lone surrogate"),
         (forged(labels="ab"), "'labels' must be a JSON list"),
         (forged(name="../a"), "task name: must be 1 to 100"),
         (forged(name=3), "task name"),
@@ -190,6 +191,16 @@ F = "mask.first"
 def test_what_breaks_a_rule_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(BankError, match=message):
         decode_task(data, NETWORK, "d", place="file")
+
+
+def test_a_number_out_of_range_is_refused() -> None:
+    """It would read as infinity, which could not be written again."""
+    data = forged(training={"loss": 1.5})
+    length = int.from_bytes(data[:8], "little")
+    text = data[8 : 8 + length].replace(b"1.5", b"1e999")
+    whole = len(text).to_bytes(8, "little") + text + data[8 + length :]
+    with pytest.raises(BankError, match="'supsup' must be JSON"):
+        decode_task(whole, NETWORK, "d", place="file")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".x", "a/b", "a\\b", "a\n", "é", "a" * 101, "-a"])

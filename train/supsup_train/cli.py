@@ -29,6 +29,7 @@ from supsup_runtime.taskfile import TaskMasks
 from supsup_train.learn import Recipe, train_task
 from supsup_train.models import load_module, make_model, wants_images
 from supsup_train.network import check_module, create_bank, fixed_copy
+from supsup_train.resume import Record, check_resumed, fingerprint
 from supsup_train.rules import Rule
 
 __all__ = ["app", "main"]
@@ -60,9 +61,12 @@ def train(
     optimizer: Annotated[str, typer.Option(help="rmsprop, adam or sgd.")] = "rmsprop",
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
     rule: Annotated[str, typer.Option(help="threshold or top-k.")] = "threshold",
-    density: Annotated[float, typer.Option(help="top-k: fraction of weights kept.")] = 0.5,
+    density: Annotated[
+        float | None, typer.Option(help="top-k: fraction of weights kept; 0.5 if missing.")
+    ] = None,
     er: Annotated[
-        float | None, typer.Option(help="top-k: multiplier of the ER budget, over --density.")
+        float | None,
+        typer.Option(help="top-k: multiplier of the ER budget; no --density then."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the stream, the scores and the batches.")] = 0,
     weight_seed: Annotated[int, typer.Option(help="Of the fixed random weights.", min=0)] = 0,
@@ -85,21 +89,20 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     recipe = Recipe(
-        rule=Rule(
-            kind=rule,  # type: ignore[arg-type]  # Rule checks it
-            density=density if er is None else er,
-            budget="layer" if er is None else "er",
-        ),
+        rule=_rule(rule, density, er),
         steps=steps,
         batch_size=batch_size,
         optimizer=optimizer,  # type: ignore[arg-type]  # Recipe checks it
         learning_rate=lr,
         seed=seed,
     )
+    if images and not module:
+        raise InputError("--images: goes with --module; the named models know what they take")
     as_images = images if module else wants_images(model)
+    dataset = load_dataset(data)
     source = make_stream(
         stream,
-        load_dataset(data),
+        dataset,
         num_tasks=tasks,
         seed=seed,
         layout="image" if as_images else "flat",
@@ -107,7 +110,20 @@ def train(
     make = load_module if module else make_model
     network = make(module or model, input_shape=source.input_shape, outputs=outputs)
     opened = _open_bank(bank, network, source, weight_seed)
-    _train_stream(opened, network, source, recipe, log or bank / "train.jsonl", quiet=quiet)
+    origin = {"data": fingerprint(dataset), "stream": source.kind}
+    check_resumed(opened, source.task_names, recipe, origin)
+    record = Record(recipe=recipe, origin=origin, log=log or bank / "train.jsonl")
+    _train_stream(opened, network, source, record, quiet=quiet)
+
+
+def _rule(kind: str, density: float | None, er: float | None) -> Rule:
+    if kind != "top-k" and (density is not None or er is not None):
+        raise InputError(f"--density, --er: go with --rule top-k, got --rule {kind}")
+    if density is not None and er is not None:
+        raise InputError("--density, --er: give one of them; --er sets the density by layer")
+    if er is not None:
+        return Rule(kind="top-k", density=er, budget="er")
+    return Rule(kind=kind, density=0.5 if density is None else density)  # type: ignore[arg-type]  # Rule checks it
 
 
 def _open_bank(path: Path, module: nn.Module, stream: Stream, weight_seed: int) -> MaskBank:
@@ -136,7 +152,7 @@ def _open_bank(path: Path, module: nn.Module, stream: Stream, weight_seed: int) 
 
 
 def _train_stream(
-    bank: MaskBank, module: nn.Module, stream: Stream, recipe: Recipe, log: Path, *, quiet: bool
+    bank: MaskBank, module: nn.Module, stream: Stream, record: Record, *, quiet: bool
 ) -> None:
     console = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
@@ -146,13 +162,13 @@ def _train_stream(
             if name in bank:
                 console.print(f"{name}: in the bank already, kept", highlight=False)
                 continue
-            bar = bars.add_task(name, total=recipe.steps, loss="")
+            bar = bars.add_task(name, total=record.recipe.steps, loss="")
             start = time.perf_counter()
-            task = _train_one(bank, module, stream, index, recipe, bars, bar)
+            task = _train_one(bank, module, stream, index, record, bars, bar)
             seconds = time.perf_counter() - start
             bank.add(task)
             bars.remove_task(bar)
-            _report(bank, task, seconds, log, console)
+            _report(bank, task, seconds, record.log, console)
 
 
 def _train_one(
@@ -160,22 +176,22 @@ def _train_one(
     module: nn.Module,
     stream: Stream,
     index: int,
-    recipe: Recipe,
+    record: Record,
     bars: Progress,
     bar: TaskID,
 ) -> TaskMasks:
     data = stream.task(index)
 
     def show(step: int, loss: float) -> None:
-        if step % 10 == 0 or step == recipe.steps:
+        if step % 10 == 0 or step == record.recipe.steps:
             bars.update(bar, completed=step, loss=f"loss {loss:.3f}")
 
     return train_task(
         bank,
         module,
         data,
-        recipe=recipe,
-        record={"stream": stream.kind, "stream_index": index},
+        recipe=record.recipe,
+        record={**record.origin, "stream_index": index},
         progress=show,
     )
 

@@ -1,0 +1,65 @@
+"""Going on where training stopped: with the same data, stream and recipe, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.errors import InputError
+from supsup_runtime.sources import Dataset
+from supsup_train.learn import Recipe
+
+__all__ = ["Record", "check_resumed", "fingerprint"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a run writes down of every task.
+
+    Attributes:
+        recipe: How tasks are learned.
+        origin: What they are learned from: ``data``, a `fingerprint`, and ``stream``.
+        log: File of one JSON line a task.
+    """
+
+    recipe: Recipe
+    origin: Mapping[str, str]
+    log: Path
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256, in hexadecimal, of a data set's arrays and its normalisation."""
+    digest = hashlib.sha256(f"{dataset.scale} {dataset.mean} {dataset.std}".encode())
+    for array in (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y):
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def check_resumed(
+    bank: MaskBank, names: Sequence[str], recipe: Recipe, origin: Mapping[str, str]
+) -> None:
+    """Refuse to go on in a bank whose tasks of these names were learned otherwise.
+
+    Raises:
+        InputError: At the first task whose record differs; the message names what. Tasks without
+            a record, which did not come from `supsup-train`, are taken as they are.
+    """
+    wanted = {**json.loads(json.dumps(asdict(recipe))), **origin}
+    for name in names:
+        if name not in bank:
+            continue
+        training = bank.task(name).training
+        if "recipe" not in training:
+            continue
+        found = {**training["recipe"], **{key: training.get(key) for key in origin}}
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                raise InputError(
+                    f"{bank.path}: task {name!r} was learned with {key} {found.get(key)!r}, this "
+                    f"run wants {value!r}; give the same options, or another --bank"
+                )
