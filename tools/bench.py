@@ -73,7 +73,7 @@ class _Straight(torch.autograd.Function):
         return (scores >= 0).float()
 
     @staticmethod
-    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # noqa: ARG004 - as above
         return gradient
 
 

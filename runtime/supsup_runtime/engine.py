@@ -63,7 +63,7 @@ class Engine:
         if "task_scores" not in self.outputs:
             raise InputError(
                 f"{self.place}: exported without task_scores, so one-shot is not there; "
-                "use method='exhaustive', or export with all outputs"
+                "export with all outputs, or, with known tasks, use method='exhaustive'"
             )
         feeds: dict[str, npt.NDArray[Any]] = {"x": x}
         if self.info.mode == "full":

@@ -31,7 +31,8 @@ class Prediction:
         label_indices: ``int64 (batch,)``, the largest real output.
         labels: Its name in each row's task; the index as text where the task has no names.
         tasks: The task of each row.
-        inferences: One for the batch, or one a row; empty where the task was given.
+        inferences: One for the batch, or one a row; empty where the task was given, or the model
+            was exported to infer only.
     """
 
     logits: npt.NDArray[np.float32]
@@ -163,7 +164,7 @@ class Model:
         x = self._checked(x)
         if task is not None:
             return self._prediction(x, [self.task(task)] * len(x), ())
-        if "task_scores" not in self._engine.outputs and self.info.mode == "infer":
+        if self.info.mode == "infer":
             return self._predict_inferring(x, per_image=per_image, method=method)
         inferences = self._infer(x, per_image=per_image, method=method)
         tasks = [inference.task for inference in inferences]
@@ -187,9 +188,9 @@ class Model:
         Raises:
             InputError: As `predict`.
         """
-        return self._infer(self._checked(x), per_image=False, method=method, candidates=candidates)[
-            0
-        ]
+        x = self._checked(x)
+        (inference,) = self._infer(x, per_image=False, method=method, candidates=candidates)
+        return inference
 
     def infer_tasks(
         self,
@@ -199,8 +200,8 @@ class Model:
         candidates: int = DEFAULT_CANDIDATES,
     ) -> tuple[TaskInference, ...]:
         """Infer the task of each row on its own; arguments as `infer_task`."""
-        checked = self._checked(x)
-        return tuple(self._infer(checked, per_image=True, method=method, candidates=candidates))
+        x = self._checked(x)
+        return tuple(self._infer(x, per_image=True, method=method, candidates=candidates))
 
     def superpose(
         self, x: Images, tasks: Sequence[int | str], alphas: npt.ArrayLike
@@ -259,11 +260,12 @@ class Model:
     def _predict_inferring(
         self, x: Images, *, per_image: bool, method: Method | None
     ) -> Prediction:
-        """Predict with a model of outputs ``task, logits``: it answers its own inference."""
-        if method not in {None, "one-shot"} or "logits" not in self._engine.outputs:
+        """Predict with a model that always infers: it answers through its own one-shot task."""
+        if method not in {None, "one-shot"} or not {"logits", "task"} <= set(self._engine.outputs):
             raise InputError(
-                f"{self._engine.place}: exported with outputs {list(self._engine.outputs)}, "
-                "which leaves one-shot alone; export with all outputs"
+                f"{self._engine.place}: exported to infer only, with outputs "
+                f"{list(self._engine.outputs)}: predicting takes logits and task, and one-shot is "
+                "the only method; export with all outputs"
             )
         groups = [x[row : row + 1] for row in range(len(x))] if per_image else [x]
         answers = [self._engine.inferred(group) for group in groups]

@@ -115,8 +115,8 @@ def _provider(device: str) -> str:
 
 
 def _options(onnxruntime: Any, threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    if not 1 <= threads <= MAX_THREADS:
-        raise InputError(f"threads must be in [1, {MAX_THREADS}], got {threads}")
+    if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        raise InputError(f"threads must be an integer in [1, {MAX_THREADS}], got {threads}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

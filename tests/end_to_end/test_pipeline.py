@@ -85,7 +85,7 @@ def test_run_and_inspect(trained: Path, tmp_path: Path) -> None:
         (["{wrong}"], 1, "x must have shape (batch, 64)"),
         (["{text}"], 1, "must be a .npy array"),
         (["missing.npy"], 1, "no such file"),
-        (["{x}", "--threads", "0"], 1, "threads must be in"),
+        (["{x}", "--threads", "0"], 1, "threads must be an integer in"),
         (["{x}", "--method", "magic"], 2, "invalid choice"),
         (["{x}", "--device", "cuda"], 5, "device 'cuda' needs CUDAExecutionProvider"),
     ],
@@ -158,6 +158,22 @@ def test_a_kill_in_the_middle_of_a_task_keeps_the_finished_ones(tmp_path: Path) 
     for masks, task in zip(before, whole, strict=False):
         for name, mask in masks.items():
             np.testing.assert_array_equal(mask, task.masks[name])
+
+
+def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
+    bank = tmp_path / "masks"
+    command = [program("supsup-train"), "permuted", *SMALL, "--steps", "100", "--bank", str(bank)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (bank / "train.jsonl").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        said = process.stderr.read().splitlines()
+    assert process.returncode == 130
+    assert said[-1] == "supsup-train: interrupted; what was finished is kept"
+    assert len(MaskBank.open(bank)) >= 1
 
 
 def test_another_network_does_not_resume(trained: Path) -> None:

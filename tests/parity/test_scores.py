@@ -152,10 +152,13 @@ def test_the_reference_evaluator_agrees(tmp_path: Path, model: str, *, infer: bo
 
 
 @pytest.mark.parametrize("target", list(TOLERANCE))
-def test_state_is_selected_superposed_and_scored(tmp_path: Path, target: Target) -> None:
+@pytest.mark.parametrize("num_tasks", [1, 3, 8])
+def test_state_is_selected_superposed_and_scored(
+    tmp_path: Path, target: Target, num_tasks: int
+) -> None:
     """The batch-normalised network, against torch's autograd through masks and statistics."""
-    bank = make_bank(tmp_path / "masks", "cnn", outputs=6, real_outputs=4, tasks=3)
-    x = inputs(bank, 3)
+    bank = make_bank(tmp_path / "masks", "cnn", outputs=6, real_outputs=4, tasks=num_tasks)
+    x, last = inputs(bank, 3), num_tasks - 1
 
     tasks = list(bank)
 
@@ -173,7 +176,7 @@ def test_state_is_selected_superposed_and_scored(tmp_path: Path, target: Target)
     for objective in bank.objectives:
         path = tmp_path / f"{objective}.onnx"
         export(bank, path, request=Request(target=target, objective=objective))
-        alphas = torch.full((3,), 1 / 3, dtype=torch.float64, requires_grad=True)
+        alphas = torch.full((num_tasks,), 1 / num_tasks, dtype=torch.float64, requires_grad=True)
         logits = plain_cnn(superpose(alphas), torch.from_numpy(x).double())
         if objective == "entropy":
             value = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
@@ -182,9 +185,9 @@ def test_state_is_selected_superposed_and_scored(tmp_path: Path, target: Target)
         (gradient,) = torch.autograd.grad(value, alphas)
         got = run(path, **feeds(x, [], [], infer=True))
         assert relative(got["task_scores"], -gradient.numpy()) <= TOLERANCE[target]
-        one = run(path, **feeds(x, [1], [1.0], infer=False))
-        tensors = superpose(torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+        one = run(path, **feeds(x, [last], [1.0], infer=False))
+        tensors = superpose(torch.eye(num_tasks, dtype=torch.float64)[last])
         want = plain_cnn(tensors, torch.from_numpy(x).double())
         assert relative(one["logits"], want.detach().numpy()) <= LOGITS_TOLERANCE
-        flat = np.concatenate([bank.task(1).state[s.name] for s in bank.network.state])
+        flat = np.concatenate([bank.task(last).state[s.name] for s in bank.network.state])
         np.testing.assert_array_equal(one["state"], flat)

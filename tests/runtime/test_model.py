@@ -17,6 +17,7 @@ from supsup_export.exporter import export
 from supsup_runtime.errors import InputError, ModelError
 
 Images = npt.NDArray[np.float32]
+INFER = ("task", "logits")
 
 
 @pytest.fixture(scope="module", params=["mlp-7-9", "cnn"])
@@ -25,7 +26,12 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     bank = make_bank(folder / "masks", request.param, outputs=6, real_outputs=4, tasks=6)
     export(bank, folder / "full.onnx")
     export(bank, folder / "known.onnx", request=Request(outputs=("logits",)))
-    export(bank, folder / "infer.onnx", request=Request(outputs=("task", "logits")))
+    for name, outputs in (
+        ("infer", INFER),
+        ("scored", (*INFER, "task_scores")),
+        ("task", INFER[:1]),
+    ):
+        export(bank, folder / f"{name}.onnx", request=Request(outputs=outputs))
     return folder
 
 
@@ -122,16 +128,37 @@ def test_a_model_of_known_tasks_tries_every_mask(folder: Path) -> None:
         known.infer_task(x, method="one-shot")
 
 
-def test_a_model_that_always_infers(folder: Path) -> None:
-    infer, full = supsup.load(folder / "infer.onnx"), supsup.load(folder / "full.onnx")
+@pytest.mark.parametrize("name", ["infer", "scored"])
+def test_a_model_that_always_infers(folder: Path, name: str) -> None:
+    infer, full = supsup.load(folder / f"{name}.onnx"), supsup.load(folder / "full.onnx")
     x = images(full, 2)
     want = full.predict(x, method="one-shot")
     assert infer.predict(x).task == want.task
     np.testing.assert_allclose(infer.predict(x).logits, want.logits, rtol=0, atol=1e-5)
-    with pytest.raises(InputError, match="exported to infer only"):
+    rows = full.predict(x, method="one-shot", per_image=True)
+    assert infer.predict(x, per_image=True).tasks == rows.tasks
+    with pytest.raises(InputError, match="exported to infer only, so it cannot run a given task"):
         infer.predict(x, 0)
-    with pytest.raises(InputError, match="which leaves one-shot alone"):
+    with pytest.raises(InputError, match="one-shot is the only method"):
         infer.predict(x, method="verified")
+
+
+def test_what_an_inferring_model_was_exported_without(folder: Path) -> None:
+    scored, task = supsup.load(folder / "scored.onnx"), supsup.load(folder / "task.onnx")
+    x = images(scored, 2)
+    assert scored.infer_task(x).method == "one-shot"
+    with pytest.raises(InputError, match=r"without task_scores.*export with all outputs"):
+        task.infer_task(x)
+    with pytest.raises(InputError, match=r"with outputs \['task'\]: predicting takes logits"):
+        task.predict(x)
+
+
+def test_tasks_of_rows(model: supsup.Model) -> None:
+    x = images(model, 4)
+    by_row = model.infer_tasks(x, method="one-shot")
+    for row, inference in enumerate(by_row):
+        alone = model.infer_task(x[row : row + 1], method="one-shot")
+        np.testing.assert_array_equal(inference.scores, alone.scores)
 
 
 BAD_X = [
@@ -177,7 +204,7 @@ def test_other_arguments_are_checked(folder: Path, model: supsup.Model) -> None:
         model.infer_task(x, candidates=0)
     with pytest.raises(InputError, match="cache_bytes must be at least 0, got -1"):
         supsup.load(folder / "full.onnx", cache_bytes=-1)
-    with pytest.raises(InputError, match="threads must be in"):
+    with pytest.raises(InputError, match="threads must be an integer in"):
         supsup.load(folder / "full.onnx", threads=0)
 
 

@@ -36,9 +36,10 @@ def test_no_onnxruntime_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_arguments_and_models_are_checked() -> None:
     with pytest.raises(InputError, match="device must be one of"):
         open_session(b"", place="m", device="tpu")  # type: ignore[arg-type]  # on purpose
-    for threads in (0, -1, 1025):
-        with pytest.raises(InputError, match=rf"threads must be in \[1, 1024\], got {threads}"):
-            open_session(b"", place="m", threads=threads)
+    for threads in (0, -1, 1025, 1.5):
+        message = rf"threads must be an integer in \[1, 1024\], got {threads}"
+        with pytest.raises(InputError, match=message):
+            open_session(b"", place="m", threads=threads)  # type: ignore[arg-type]  # 1.5, on purpose
     with pytest.raises(ModelError, match="place: ONNX Runtime cannot load it"):
         open_session(b"garbage", place="place")
     with pytest.raises(InputError, match="providers must name at least one"):

@@ -81,7 +81,7 @@ def test_equal_arguments_give_equal_arrays_of_their_own(kind: str) -> None:
     data = tiny(4, 4)
     stream = make_stream(kind, data, num_tasks=2)
     first = stream.task(1)
-    untouched = pickle.loads(pickle.dumps(first))  # noqa: S301  our own bytes
+    untouched = pickle.loads(pickle.dumps(first))  # noqa: S301 - our own bytes
     first.train_x[:] = 7
     first.train_y[:] = 0
     assert_equal_tasks(stream.task(1), untouched)
@@ -102,7 +102,7 @@ def test_without_the_training_part(kind: str) -> None:
 @pytest.mark.parametrize("kind", STREAM_KINDS)
 def test_streams_travel_to_other_processes(kind: str) -> None:
     stream = make_stream(kind, tiny(4, 4), num_tasks=2)
-    copy = pickle.loads(pickle.dumps(stream))  # noqa: S301  our own bytes
+    copy = pickle.loads(pickle.dumps(stream))  # noqa: S301 - our own bytes
     assert_equal_tasks(copy.task(1), stream.task(1))
 
 

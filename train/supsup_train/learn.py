@@ -186,7 +186,7 @@ def _accuracy(learning: _Learning, real_outputs: int, data: TaskData) -> float:
     targets = torch.from_numpy(data.test_y)
     right = 0
     with torch.no_grad():
-        for rows in torch.arange(len(inputs)).split(1000):  # type: ignore[no-untyped-call]
+        for rows in torch.arange(len(inputs)).split(1000):  # type: ignore[no-untyped-call]  # torch
             logits = learning.logits(inputs[rows])[:, :real_outputs]
             right += int((logits.argmax(1) == targets[rows]).sum())
     return right / len(inputs)

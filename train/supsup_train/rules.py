@@ -30,7 +30,7 @@ class _Threshold(torch.autograd.Function):
         return torch.ge(scores, 0, out=torch.empty_like(scores))
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:  # noqa: ARG004
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # noqa: ARG004 - as above
         return gradient
 
 
@@ -52,13 +52,13 @@ class _TopK(torch.autograd.Function):
     """One for the `count` largest of a flat tensor; the gradient passes through."""
 
     @staticmethod
-    def forward(ctx: object, values: Tensor, count: int) -> Tensor:  # noqa: ARG004
+    def forward(ctx: object, values: Tensor, count: int) -> Tensor:  # noqa: ARG004 - as above
         mask = torch.zeros_like(values).view(-1)
         mask[values.reshape(-1).topk(count, sorted=False).indices] = 1
         return mask.view_as(values)
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004 - as above
         return gradient, None
 
 
@@ -117,6 +117,7 @@ class Rule:
     def masked(self, weight: Tensor, scores: Tensor, density: float) -> Tensor:
         """``weight * mask(scores, density)``, with the same gradient to `scores`."""
         if self.kind == "threshold":
+            # torch leaves `apply` untyped
             return _ThresholdedWeight.apply(weight, scores)  # type: ignore[no-any-return, no-untyped-call]
         return weight * self.mask(scores, density)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from supsup_runtime.bank import MaskBank
-from supsup_runtime.cli.common import parser, print_result, print_table, run_command
+from supsup_runtime.cli.common import parser, print_result, run_command, to_table
 from supsup_runtime.files import read_file
 from supsup_runtime.taskfile import decode_task, max_task_bytes
 
@@ -77,7 +77,7 @@ def _list(arguments: argparse.Namespace) -> None:
         )
         for t in tasks
     ]
-    table = print_table(("index", "name", "bytes", "density", "accuracy"), rows)
+    table = to_table(("index", "name", "bytes", "density", "accuracy"), rows)
     print_result(tasks, as_json=arguments.json, text=table)
 
 

@@ -12,9 +12,10 @@ from typing import NoReturn
 
 from supsup_runtime.errors import SupSupError
 
-__all__ = ["parser", "print_result", "print_table", "run_command"]
+__all__ = ["parser", "print_result", "run_command", "to_table"]
 
 INTERRUPTED = 130
+_INTERRUPTED = "interrupted; what was finished is kept"
 
 
 def run_command(name: str, command: Callable[[], object]) -> NoReturn:
@@ -22,8 +23,8 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
 
     Any other exception is a defect and keeps its traceback.
     """
-    if sys.argv[1:] == ["--version"]:
-        print_result(_version(), as_json=False, text=f"{name} {_version()}")
+    if "--version" in sys.argv[1:]:
+        sys.stdout.write(f"{name} {_version()}\n")
         sys.exit(0)
     try:
         command()
@@ -36,7 +37,11 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
     except OSError as error:
         _fail(name, f"{error.filename or 'file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
-        _fail(name, "interrupted; what was finished is kept", INTERRUPTED)
+        _fail(name, _INTERRUPTED, INTERRUPTED)
+    except SystemExit as done:
+        if done.code == INTERRUPTED:  # Typer has caught the interrupt, and says nothing
+            _fail(name, _INTERRUPTED, INTERRUPTED)
+        raise
     sys.exit(0)
 
 
@@ -59,7 +64,7 @@ def print_result(value: object, *, as_json: bool, text: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def to_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns aligned with spaces; numbers to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from supsup_runtime.cli.common import parser, print_result, print_table, run_command
+from supsup_runtime.cli.common import parser, print_result, run_command, to_table
 from supsup_runtime.cli.run import add_model_options, load_model
 from supsup_runtime.errors import InputError
 from supsup_runtime.inference import METHODS, Method
@@ -158,4 +158,4 @@ def _to_text(rows: list[dict[str, Any]], total: dict[str, Any]) -> str:
         return (name, *shown)
 
     body = [line(row["task"], row) for row in rows] + [line("mean", total)]
-    return print_table(("task", *keys), body) + f"\nmethod: {total['method']}"
+    return to_table(("task", *keys), body) + f"\nmethod: {total['method']}"

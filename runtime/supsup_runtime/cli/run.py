@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.cli.common import parser, print_result, print_table, run_command
+from supsup_runtime.cli.common import parser, print_result, run_command, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.inference import METHODS
 from supsup_runtime.model import Model, Prediction, load
@@ -76,7 +76,7 @@ def _run() -> None:
         )
     ]
     print_result(
-        value, as_json=arguments.json, text=print_table(("row", "task", "label", "logit"), rows)
+        value, as_json=arguments.json, text=to_table(("row", "task", "label", "logit"), rows)
     )
 
 
