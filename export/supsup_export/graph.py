@@ -59,16 +59,26 @@ class _Shared:
 
 
 class Graph:
-    """A graph in the making. Values are strings, as in the file."""
+    """A graph in the making. Values are strings, as in the file.
 
-    def __init__(self, scope: str = "", shared: _Shared | None = None) -> None:
-        self.scope = scope
+    Attributes:
+        scope: Name of the body of an If or Loop; empty for the outermost graph.
+        nodes: The nodes so far, in order.
+        outermost: The graph that all others are within; itself for that one.
+    """
+
+    def __init__(self) -> None:
+        self.scope = ""
         self.nodes: list[NodeProto] = []
-        self._shared = shared or _Shared()
+        self.outermost = self
+        self._shared = _Shared()
 
     def subgraph(self, scope: str) -> Graph:
         """A graph for the body of an If or Loop; it sees this graph's values and constants."""
-        return Graph(self.fresh(scope), self._shared)
+        body = Graph()
+        body.scope = self.fresh(scope)
+        body.outermost, body._shared = self.outermost, self._shared
+        return body
 
     def fresh(self, hint: str) -> str:
         """A name that no other value of the model has."""

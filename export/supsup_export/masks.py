@@ -13,7 +13,15 @@ from supsup_export.graph import Graph
 from supsup_export.layout import ROW_BITS, Layout
 from supsup_runtime.network import Network
 
-__all__ = ["Weights", "fixed_weights", "state_of", "superposed_mask", "uniform_mask", "unpack"]
+__all__ = [
+    "Weights",
+    "fixed_weights",
+    "packed_masks",
+    "state_of",
+    "superposed_mask",
+    "uniform_mask",
+    "unpack",
+]
 
 _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (byte, bit), least significant first
 
@@ -43,8 +51,13 @@ class Weights:
         }
 
 
+def packed_masks(graph: Graph, layout: Layout) -> str:
+    """The bank, once in a model: ``uint8 (tasks, row_bytes / 32, 32)``, blocks of 256 weights."""
+    return graph.constant(layout.masks.reshape(len(layout.masks), -1, ROW_BITS // 8), "masks")
+
+
 def unpack(graph: Graph, packed: str, rows: int | None, width: int) -> str:
-    """``uint8 (rows, bytes)`` to ``float32 (rows, 8 * bytes)``; `rows` None keeps the axis."""
+    """``uint8 (rows, blocks, 32)`` to ``float32 (rows, 8 * width)``; `rows` None keeps the axis."""
     table = graph.constant(_BITS.astype(np.float32), "bits")
     index = graph.op("Cast", packed, to=TensorProto.INT32)
     return graph.reshape(graph.op("Gather", table, index), [rows or 0, 8 * width])
@@ -71,8 +84,8 @@ def fixed_weights(graph: Graph, layout: Layout, network: Network) -> Weights:
 def superposed_mask(graph: Graph, layout: Layout, network: Network, tasks: str, alphas: str) -> str:
     """``sum_j alphas[j] M[tasks[j]]`` (paper, equation 2): ``float32 (num_masked,)``."""
     num_masked, width = network.num_masked, layout.signs.size
-    bank = graph.constant(layout.masks, "masks")
-    rows = unpack(graph, graph.op("Gather", bank, tasks, axis=0), None, width)
+    row = graph.op("Gather", packed_masks(graph, layout), tasks, axis=0)
+    rows = unpack(graph, row, None, width)
     mask = graph.op("MatMul", alphas, rows)
     if num_masked % ROW_BITS == 0:
         return mask

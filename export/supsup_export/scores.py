@@ -15,14 +15,12 @@ from onnx import TensorProto
 
 from supsup_export.graph import Graph, tensor_info
 from supsup_export.layout import Layout
-from supsup_export.masks import unpack
+from supsup_export.masks import packed_masks, unpack
 
 __all__ = ["Target", "mask_scores", "state_scores"]
 
 Target = Literal["cpu", "portable"]
 _BLOCK = 128
-_CPU_CHUNK_BYTES = 32 << 20
-"""Packed masks of one MatMulNBits: bounds what folding needs at a time, at load."""
 _SMALL_BANK_BYTES = 1 << 20
 """Packed masks up to which a third row is free: it costs some 0.1 ms a MB."""
 _PORTABLE_CHUNK_WEIGHTS = 4 << 20
@@ -55,75 +53,74 @@ def state_scores(graph: Graph, layout: Layout, gradient: str) -> str:
 
 
 def _by_two_bits(graph: Graph, layout: Layout, vector: str) -> str:
-    """MatMulNBits, two bits a weight: code 2 is 0 and code 3 is 1, as its zero point is 2.
+    """MatMulNBits, two bits a weight, once for the even bits of the masks and once for the odd.
 
     The operator rounds a row of activations to int8 by blocks. The vector is therefore given as
     two rows, what int8 holds exactly and the rest: 1e-5 of the largest score in place of 1e-2.
     Small banks get a third row, the rest of the rest: their scores may be sums of few terms that
     cancel, and the row costs them nothing.
+
+    A byte becomes four codes by one BitwiseOr, which ONNX Runtime folds at load: with 0xAA the
+    even bits are left as codes 2 and 3, with 0x55 the odd bits as codes 1 and 3. The operator's
+    zero point is 2, so that they count 0 and 1, and -1 and 1; half of the latter, and half of the
+    vector's sum, make 0 and 1 of them.
     """
-    num_tasks, width = layout.masks.shape
     count = 3 if layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
-    rows = _int8_rows(graph, vector, 8 * width, count)
-    step = max(1, _CPU_CHUNK_BYTES // width)
-    parts = [
-        _product(graph, layout, rows, start, min(start + step, num_tasks))
-        for start in range(0, num_tasks, step)
-    ]
-    both = parts[0] if len(parts) == 1 else graph.op("Concat", *parts, axis=1)
-    return graph.op("ReduceSum", both, graph.constant(np.array([0])), keepdims=0)
+    halves = graph.reshape(vector, [-1, 4, 2])  # bit 2 i + h of each byte
+    halves = graph.op("Transpose", halves, perm=[2, 0, 1])
+    rows = _int8_rows(graph, halves, layout.signs.size, count)
+    names = [graph.fresh("even"), graph.fresh("odd")]
+    parts = graph.ops("Split", [rows], names, axis=0, num_outputs=2)
+    axes = graph.constant(np.array([0, 1]))
+    even = graph.op("ReduceSum", _product(graph, layout, parts[0], 0xAA, -1.0), axes, keepdims=0)
+    odd = graph.op("ReduceSum", _product(graph, layout, parts[1], 0x55, -0.5), axes, keepdims=0)
+    half = graph.op("Mul", graph.op("ReduceSum", parts[1], keepdims=0), _scalar(graph, 0.5))
+    return graph.op("Sub", graph.op("Add", even, odd), half)
 
 
-def _int8_rows(graph: Graph, vector: str, size: int, count: int) -> str:
-    """``float32 (count, size)`` that sum to the vector; int8 holds all but the last exactly."""
-    rest = graph.reshape(vector, [-1, _BLOCK])
+def _int8_rows(graph: Graph, halves: str, width: int, count: int) -> str:
+    """``float32 (2, count, 4 * width)``: rows that sum to a half; int8 holds all but the last."""
+    rest = graph.reshape(halves, [-1, _BLOCK])
     axis = graph.constant(np.array([1], np.int64))
-    floor = graph.constant(np.float32(1e-30))  # a block of zeros has no scale
-    steps = graph.constant(np.float32(127))
     parts = []
     for _ in range(count - 1):
         peak = graph.op("ReduceMax", graph.op("Abs", rest), axis, keepdims=1)
-        scale = graph.op("Div", graph.op("Max", peak, floor), steps)
+        floored = graph.op("Max", peak, _scalar(graph, 1e-30))  # a block of zeros has no scale
+        scale = graph.op("Div", floored, _scalar(graph, 127))
         parts.append(graph.op("Mul", graph.op("Round", graph.op("Div", rest, scale)), scale))
         rest = graph.op("Sub", rest, parts[-1])
-    rows = [graph.reshape(part, [1, size]) for part in (*parts, rest)]
-    return graph.op("Concat", *rows, axis=0)
+    rows = [graph.reshape(part, [2, 1, 4 * width]) for part in (*parts, rest)]
+    return graph.op("Concat", *rows, axis=1)
 
 
-def _product(graph: Graph, layout: Layout, rows: str, start: int, stop: int) -> str:
-    """``float32 (rows, stop - start)``: minus `rows` times the masks of some tasks."""
+def _product(graph: Graph, layout: Layout, rows: str, fill: int, scale: float) -> str:
+    """`scale` times `rows` ``(1, count, columns)`` times the codes of every task."""
     num_tasks, width = layout.masks.shape
-    bank = graph.constant(layout.masks, "masks")
-    if stop - start < num_tasks:
-        bounds = [graph.constant(np.array([v], np.int64)) for v in (start, stop, 0)]
-        bank = graph.op("Slice", bank, *bounds)
-    index = graph.op("Cast", bank, to=TensorProto.INT32)
-    codes = graph.op("Gather", graph.constant(_spread(), "two_bit_codes"), index)
-    blocks = 8 * width // _BLOCK
-    codes = graph.reshape(codes, [stop - start, blocks, _BLOCK // 4])
-    minus_one = graph.constant(np.array([-1], np.float32))
-    count = graph.constant(np.array([(stop - start) * blocks], np.int64))
+    # Folded in the outermost graph: ONNX Runtime frees what it repacks there, not in a branch.
+    outer = graph.outermost
+    codes = outer.op("BitwiseOr", packed_masks(graph, layout), graph.constant(np.uint8(fill)))
+    blocks = width // (_BLOCK // 4)
+    scales = outer.op(
+        "Expand",
+        graph.constant(np.array([scale], np.float32)),
+        graph.constant(np.array([num_tasks * blocks], np.int64)),
+    )
     return graph.op(
         "MatMulNBits",
         rows,
         codes,
-        graph.op("Expand", minus_one, count),
+        scales,
         domain="com.microsoft",
-        K=8 * width,
-        N=stop - start,
+        K=4 * width,
+        N=num_tasks,
         bits=2,
         block_size=_BLOCK,
         accuracy_level=4,  # int8; without it the operator takes seconds
     )
 
 
-def _spread() -> np.typing.NDArray[np.uint8]:
-    """``uint8 (256, 2)``: the two bytes of 2-bit codes that eight mask bits become."""
-    table = np.zeros((256, 2), np.uint8)
-    for bit in range(8):
-        code = ((np.arange(256) >> bit) & 1) | 2
-        table[:, bit // 4] |= (code << (2 * (bit % 4))).astype(np.uint8)
-    return table
+def _scalar(graph: Graph, value: float) -> str:
+    return graph.constant(np.float32(value))
 
 
 def _by_unpacking(graph: Graph, layout: Layout, vector: str) -> str:
@@ -136,7 +133,7 @@ def _by_unpacking(graph: Graph, layout: Layout, vector: str) -> str:
     start = body.op("Mul", index, size)
     stop = body.op("Add", start, size)  # Slice clips the last one
     axis = body.constant(np.array([0], np.int64))
-    rows = body.op("Slice", body.constant(layout.masks, "masks"), start, stop, axis)
+    rows = body.op("Slice", packed_masks(body, layout), start, stop, axis)
     product = body.op("MatMul", unpack(body, rows, None, width), vector)
     longer = body.op("Concat", scores, body.op("Neg", product), axis=0)
     onward = body.op("Identity", go)

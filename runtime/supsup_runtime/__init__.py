@@ -23,8 +23,9 @@ from supsup_runtime.errors import (
     SupSupError,
 )
 from supsup_runtime.inference import TaskInference
-from supsup_runtime.model import Model, Prediction, load
+from supsup_runtime.model import Model, load
 from supsup_runtime.network import MaskedParameter, Network, StateTensor
+from supsup_runtime.prediction import Prediction
 from supsup_runtime.taskfile import TaskMasks, make_task
 
 __all__ = [

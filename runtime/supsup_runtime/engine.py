@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,10 @@ import numpy.typing as npt
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import InputError
 from supsup_runtime.network import MaskedParameter, StateTensor
-from supsup_runtime.session import Session
+from supsup_runtime.session import BoundPart, BoundProgram, Session
 
 __all__ = ["Engine"]
 
-_T = TypeVar("_T", MaskedParameter, StateTensor)
 Images = npt.NDArray[np.float32]
 
 
@@ -32,6 +31,8 @@ class Engine:
         outputs: Names of the outputs that the graph has.
         num_tasks: Number of tasks.
         real_outputs: Leading outputs that are labels.
+        task_bytes: Bytes that the weights of one task take in the cache.
+        max_cached: Tasks that the cache holds.
     """
 
     def __init__(
@@ -39,10 +40,11 @@ class Engine:
     ) -> None:
         self._session = session
         self._forward = forward
-        self._cache: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self._cache: OrderedDict[int, BoundProgram] = OrderedDict()
         network = info.network
-        self._task_bytes = 4 * (network.num_masked + network.num_state)
-        self._max_cached = cache_bytes // self._task_bytes
+        self.task_bytes = 4 * (network.num_masked + network.num_state)
+        self.max_cached = cache_bytes // self.task_bytes
+        self._blank = np.zeros((1, *network.input_shape), np.float32)
         self.place = session.place
         self.outputs = session.output_names
         self.info = info
@@ -52,7 +54,7 @@ class Engine:
     @property
     def cached_bytes(self) -> int:
         """Bytes that cached weights take now."""
-        return len(self._cache) * self._task_bytes
+        return len(self._cache) * self.task_bytes
 
     def task_scores(self, x: Images) -> npt.NDArray[np.float32]:
         """One-shot scores of a batch: ``float32 (tasks,)``, ``-d objective / d alphas``.
@@ -74,7 +76,7 @@ class Engine:
     def task_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
         """Logits ``float32 (batch, outputs)`` through one task's mask; its weights are not kept."""
         if task_index in self._cache:
-            return self._run_forward(x, self._held(task_index))
+            return self._bound(task_index).run(x)
         return self.select(x, [task_index], np.ones(1, np.float32), ["logits"])[0]
 
     def inferred(self, x: Images) -> tuple[npt.NDArray[np.float32], int]:
@@ -84,31 +86,30 @@ class Engine:
 
     def known_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
         """As `task_logits`, and keep the task's weights for the next call."""
-        if self._max_cached and "parameters" in self.outputs:
-            return self._run_forward(x, self._held(task_index))
+        if self.max_cached and "parameters" in self.outputs:
+            return self._bound(task_index).run(x)
         return self.task_logits(x, task_index)
 
-    def _run_forward(self, x: Images, weights: dict[str, Any]) -> npt.NDArray[np.float32]:
-        feeds = {"x": self._forward.hold(x), **weights}
-        logits: npt.NDArray[np.float32] = self._forward.run_held(["logits"], feeds)[0]
-        return logits
-
-    def _held(self, task_index: int) -> dict[str, Any]:
-        """A task's weights on the device, fetched from the model when they are not cached."""
-        if task_index in self._cache:
+    def _bound(self, task_index: int) -> BoundProgram:
+        """The forward program with a task's weights, fetched from the model if not cached."""
+        bound = self._cache.get(task_index)
+        if bound is not None:
             self._cache.move_to_end(task_index)
-            return self._cache[task_index]
+            return bound
+        while len(self._cache) >= self.max_cached:  # first, so that its memory is used again
+            self._cache.popitem(last=False)
+        bound = self._cache[task_index] = self._bind(task_index)
+        return bound
+
+    def _bind(self, task_index: int) -> BoundProgram:
         network = self.info.network
         outputs = ["parameters", "state"] if network.state else ["parameters"]
-        blank = np.zeros((1, *network.input_shape), np.float32)
-        flats = self.select(blank, [task_index], np.ones(1, np.float32), outputs)
-        held = {p.name: self._forward.hold(a) for p, a in _cut(flats[0], network.parameters)}
+        feeds = self._feeds([task_index], np.ones(1, np.float32), outputs)
+        values = self._session.fetch(outputs, {"x": self._blank, **feeds})
+        parts = _cut(network.parameters, values[0])
         if network.state:
-            held |= {t.name: self._forward.hold(a) for t, a in _cut(flats[1], network.state)}
-        self._cache[task_index] = held
-        while len(self._cache) > self._max_cached:
-            self._cache.popitem(last=False)
-        return held
+            parts += _cut(network.state, values[1])
+        return self._forward.bind(parts, "logits", network.outputs)
 
     def select(
         self,
@@ -122,6 +123,13 @@ class Engine:
         Raises:
             InputError: If the model was exported without what that takes.
         """
+        feeds = self._feeds(indices, alphas, outputs)
+        return self._session.run(outputs, {"x": x, **feeds})
+
+    def _feeds(
+        self, indices: Sequence[int], alphas: npt.NDArray[np.float32], outputs: Sequence[str]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """What selects a superposition, if the model can and has the outputs."""
         if self.info.mode == "infer":
             raise InputError(
                 f"{self.place}: exported to infer only, so it cannot run a given task; "
@@ -135,13 +143,16 @@ class Engine:
         feeds = _superposition(indices, alphas, infer=False)
         if self.info.mode == "known":
             del feeds["infer"]
-        return self._session.run(outputs, {"x": x, **feeds})
+        return feeds
 
 
-def _cut(flat: npt.NDArray[Any], tensors: Sequence[_T]) -> list[tuple[_T, npt.NDArray[Any]]]:
-    """Cut a flat array into tensors, each in its shape."""
-    parts = np.split(flat, np.cumsum([tensor.size for tensor in tensors])[:-1])
-    return [(t, part.reshape(t.shape)) for t, part in zip(tensors, parts, strict=True)]
+def _cut(tensors: Sequence[MaskedParameter | StateTensor], flat: Any) -> list[BoundPart]:  # noqa: ANN401 - an OrtValue
+    """Where each of the tensors lies in a flat value."""
+    parts, start = [], 0
+    for tensor in tensors:
+        parts.append(BoundPart(name=tensor.name, shape=tensor.shape, value=flat, start=start))
+        start += tensor.size
+    return parts
 
 
 def _superposition(

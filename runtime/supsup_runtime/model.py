@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,43 +14,13 @@ from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.engine import Engine
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.inference import DEFAULT_CANDIDATES, Method, TaskInference, score_tasks
+from supsup_runtime.prediction import Prediction
 from supsup_runtime.session import Device, Session, open_session
 
 __all__ = ["Model", "Prediction", "load"]
 
 Images = npt.NDArray[np.float32]
 DEFAULT_CACHE_BYTES = 64 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Prediction:
-    """What a model says of a batch.
-
-    Attributes:
-        logits: ``float32 (batch, outputs)``, superfluous outputs included.
-        label_indices: ``int64 (batch,)``, the largest real output.
-        labels: Its name in each row's task; the index as text where the task has no names.
-        tasks: The task of each row.
-        inferences: One for the batch, or one a row; empty where the task was given, or the model
-            was exported to infer only.
-    """
-
-    logits: npt.NDArray[np.float32]
-    label_indices: npt.NDArray[np.int64]
-    labels: tuple[str, ...]
-    tasks: tuple[TaskInfo, ...]
-    inferences: tuple[TaskInference, ...] = ()
-
-    @property
-    def task(self) -> TaskInfo:
-        """The task of all rows.
-
-        Raises:
-            InputError: If rows have different tasks.
-        """
-        if len({task.index for task in self.tasks}) != 1:
-            raise InputError("task: the rows have different tasks; read `tasks`, one a row")
-        return self.tasks[0]
 
 
 def load(
@@ -109,6 +79,7 @@ class Model:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._by_name = {task.name: task for task in engine.info.tasks}
         self.info = engine.info
         self.num_tasks = engine.num_tasks
 
@@ -130,9 +101,8 @@ class Model:
                 included.
         """
         if isinstance(key, str):
-            for task in self.tasks:
-                if task.name == key:
-                    return task
+            if key in self._by_name:
+                return self._by_name[key]
             names = ", ".join(task.name for task in self.tasks[:3])
             raise InputError(
                 f"task {key!r}: not among the {self.num_tasks} of the model ({names}, ...)"
@@ -144,7 +114,7 @@ class Model:
     def predict(
         self,
         x: Images,
-        task: int | str | None = None,
+        task: int | str | Sequence[int | str] | None = None,
         *,
         per_image: bool = False,
         method: Method | None = None,
@@ -153,8 +123,9 @@ class Model:
 
         Args:
             x: ``float32 (batch, *input_shape)``, finite, at least one row.
-            task: Name or index; None infers it.
-            per_image: Infer the task of each row on its own; rows are then grouped by task.
+            task: Name or index, for all rows or one for each; None infers it.
+            per_image: Infer the task of each row on its own. Rows are grouped by task, so that a
+                mixed batch runs each task once.
             method: How to infer; see `infer_task`.
 
         Raises:
@@ -162,13 +133,59 @@ class Model:
                 model was exported without what the call needs.
         """
         x = self._checked(x)
-        if task is not None:
-            return self._prediction(x, [self.task(task)] * len(x), ())
-        if self.info.mode == "infer":
+        if task is None and self.info.mode == "infer":
             return self._predict_inferring(x, per_image=per_image, method=method)
-        inferences = self._infer(x, per_image=per_image, method=method)
-        tasks = [inference.task for inference in inferences]
-        return self._prediction(x, tasks if per_image else tasks * len(x), tuple(inferences))
+        if task is None:
+            inferences = tuple(self._infer(x, per_image=per_image, method=method))
+            tasks = [inference.task for inference in inferences]
+        else:
+            inferences, tasks = (), self._given(task, len(x))
+        if len(tasks) == 1:
+            logits = self._engine.known_logits(x, tasks[0].index)
+            return self._answer(logits, tasks * len(x), inferences)
+        return self._answer(self._mixed_logits(x, tasks), tasks, inferences)
+
+    def logits(self, x: Images, task: int | str) -> npt.NDArray[np.float32]:
+        """Logits through one task's mask: what `predict` does, and nothing around it.
+
+        Args:
+            x: ``float32 (batch, *input_shape)``, finite, at least one row.
+            task: Name or index.
+
+        Returns:
+            ``float32 (batch, outputs)``, superfluous outputs included.
+
+        Raises:
+            InputError: As `predict`.
+        """
+        return self._engine.known_logits(self._checked(x), self.task(task).index)
+
+    def warmup(self, tasks: Sequence[int | str] = (), *, batch_size: int = 1) -> None:
+        """Do now what the first calls would wait for: memory, threads, the tasks' weights.
+
+        Args:
+            tasks: Names or indices of tasks whose weights to keep; more than the cache holds is
+                an error.
+            batch_size: Rows of the batches to come, at least 1.
+
+        Raises:
+            InputError: If a task is not there, the tasks do not fit the cache, or `batch_size` is
+                out of range.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        indices = list(dict.fromkeys(self.task(task).index for task in tasks))
+        if len(indices) > self._engine.max_cached:
+            raise InputError(
+                f"warmup: {len(indices)} tasks need {len(indices) * self._engine.task_bytes} bytes "
+                f"of cache, there are {self._engine.max_cached * self._engine.task_bytes}; load "
+                "with a larger cache_bytes"
+            )
+        blank = np.zeros((batch_size, *self.info.network.input_shape), np.float32)
+        for index in indices:
+            self._engine.known_logits(blank, index)
+        if self.info.mode != "known":
+            self._engine.task_scores(blank)
 
     def infer_task(
         self,
@@ -273,18 +290,25 @@ class Model:
         logits = np.concatenate([logits for logits, _ in answers])
         return self._answer(logits, tasks if per_image else tasks * len(x), ())
 
-    def _prediction(
-        self, x: Images, tasks: list[TaskInfo], inferences: tuple[TaskInference, ...]
-    ) -> Prediction:
+    def _given(self, task: int | str | Sequence[int | str], rows: int) -> list[TaskInfo]:
+        """The task of all rows, or the tasks of each."""
+        if isinstance(task, (int, str, np.integer)):
+            return [self.task(task)]
+        if len(task) != rows:
+            raise InputError(
+                f"task: expected one name or index, or one for each of the {rows} rows, "
+                f"got {len(task)}"
+            )
+        return [self.task(key) for key in task]
+
+    def _mixed_logits(self, x: Images, tasks: list[TaskInfo]) -> npt.NDArray[np.float32]:
         """Run each row through its task's mask, rows of a task together."""
         indices = np.array([task.index for task in tasks])
         logits = np.empty((len(x), self.info.network.outputs), np.float32)
         for index in np.unique(indices):
             rows = np.flatnonzero(indices == index)
-            logits[rows] = self._engine.known_logits(
-                x if len(rows) == len(x) else x[rows], int(index)
-            )
-        return self._answer(logits, tasks, inferences)
+            logits[rows] = self._engine.known_logits(x[rows], int(index))
+        return logits
 
     def _answer(
         self,
@@ -292,32 +316,25 @@ class Model:
         tasks: list[TaskInfo],
         inferences: tuple[TaskInference, ...],
     ) -> Prediction:
-        label_indices = logits[:, : self.info.network.real_outputs].argmax(axis=1)
-        labels = [_label(task, int(i)) for task, i in zip(tasks, label_indices, strict=True)]
         return Prediction(
             logits=logits,
-            label_indices=label_indices,
-            labels=tuple(labels),
+            real_outputs=self.info.network.real_outputs,
             tasks=tuple(tasks),
             inferences=inferences,
         )
 
     def _checked(self, x: Images) -> Images:
         expected = self.info.network.input_shape
-        got = getattr(x, "shape", None)
         if not isinstance(x, np.ndarray) or x.dtype != np.float32:
             kind = getattr(x, "dtype", type(x).__name__)
             raise InputError(f"x must be a float32 array, got {kind}; use x.astype(numpy.float32)")
-        if x.ndim != len(expected) + 1 or x.shape[1:] != expected or len(x) == 0:
+        if x.shape[1:] != expected or x.ndim == 0 or len(x) == 0:
             raise InputError(
                 f"x must have shape (batch, {', '.join(map(str, expected))}) with batch >= 1, "
-                f"got {got}"
+                f"got {x.shape}"
             )
-        if not np.isfinite(x).all():
+        # a sum is finite where all are, and cheap; where it is not, look closely
+        if not math.isfinite(x.sum()) and not np.isfinite(x).all():
             row = int(np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))[0])
             raise InputError(f"x must be finite, got NaN or infinity in row {row}")
         return np.ascontiguousarray(x)
-
-
-def _label(task: TaskInfo, index: int) -> str:
-    return task.labels[index] if index < len(task.labels) else str(index)

@@ -7,6 +7,7 @@ on the CPU, which on a board whose budget assumed the GPU is a wrong answer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,12 +17,14 @@ import numpy.typing as npt
 
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
 
-__all__ = ["Device", "Session", "open_session"]
+__all__ = ["BoundPart", "BoundProgram", "Device", "Session", "open_session"]
 
 Device = Literal["cpu", "cuda"]
 Array = npt.NDArray[Any]
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 MAX_THREADS = 1024
+_COPIED_BYTES = 64 << 10
+"""Batches up to which a copy into a bound buffer is cheaper than binding the caller's."""
 
 
 class Session:
@@ -44,17 +47,89 @@ class Session:
         result: list[Array] = self._session.run(list(outputs), dict(feeds))
         return result
 
-    def hold(self, array: Array) -> Any:  # noqa: ANN401 - an OrtValue
-        """Keep an array on the session's device, for `run_held`."""
-        import onnxruntime
+    @property
+    def device(self) -> Device:
+        """Where the session's own tensors lie."""
+        return "cuda" if self.providers[0] == _PROVIDERS["cuda"] else "cpu"
 
-        device = "cuda" if self.providers[0] == _PROVIDERS["cuda"] else "cpu"
-        return onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
+    def fetch(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Any]:
+        """Run once and leave the outputs, as OrtValues, on the session's device."""
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        for name in outputs:
+            binding.bind_output(name, self.device)
+        self._session.run_with_iobinding(binding)
+        return list(binding.get_outputs())
 
-    def run_held(self, outputs: Sequence[str], feeds: Mapping[str, Any]) -> list[Array]:
-        """Run once with values from `hold`; arrays out."""
-        values = self._session.run_with_ort_values(list(outputs), dict(feeds))
-        return [np.asarray(value.numpy()) for value in values]
+    def bind(self, parts: Sequence[BoundPart], output: str, columns: int) -> BoundProgram:
+        """Bind all inputs but `x`: see `BoundProgram`."""
+        binding = self._session.io_binding()
+        for part in parts:
+            address = part.value.data_ptr() + 4 * part.start
+            binding.bind_input(part.name, self.device, 0, np.float32, part.shape, address)
+        return BoundProgram(self._session, binding, parts, output, columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundPart:
+    """An input that lies within a flat float32 OrtValue.
+
+    Attributes:
+        name: The input.
+        shape: Its shape.
+        value: The OrtValue, on the session's device.
+        start: Index of its first element there.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    value: Any
+    start: int
+
+
+class BoundProgram:
+    """A program ``(x, weights...) -> (batch, columns)`` whose weights are bound once.
+
+    A call then costs what a plain model's does: nothing is copied but small batches, for which
+    that is cheaper than binding. One thread at a time.
+    """
+
+    def __init__(
+        self,
+        session: Any,  # noqa: ANN401 - onnxruntime has no types
+        binding: Any,  # noqa: ANN401 - as above
+        parts: Sequence[BoundPart],
+        output: str,
+        columns: int,
+    ) -> None:
+        self._session = session
+        self._binding = binding
+        self._values = [part.value for part in parts]  # their memory is bound, so keep them
+        self._output = output
+        self._columns = columns
+        self._x = np.empty(0, np.float32)
+        self._y = np.empty((0, columns), np.float32)
+
+    def run(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Run on a batch ``float32 (batch, ...)``, C-contiguous; the result is the caller's."""
+        if x.nbytes > _COPIED_BYTES:
+            y = self._bind(x)
+            self._x = np.empty(0, np.float32)  # the caller's arrays are bound, not ours
+            self._session.run_with_iobinding(self._binding)
+            return y
+        if x.shape != self._x.shape:
+            self._x = np.empty_like(x)
+            self._y = self._bind(self._x)
+        np.copyto(self._x, x)
+        self._session.run_with_iobinding(self._binding)
+        return self._y.copy()
+
+    def _bind(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        y = np.empty((len(x), self._columns), np.float32)
+        self._binding.bind_cpu_input("x", x)
+        self._binding.bind_output(self._output, "cpu", 0, np.float32, y.shape, y.ctypes.data)
+        return y
 
 
 def open_session(

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from supsup_runtime.cli.common import parser, print_result, run_command, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.inference import METHODS
-from supsup_runtime.model import Model, Prediction, load
+from supsup_runtime.model import Model, load
+from supsup_runtime.prediction import Prediction
 from supsup_runtime.session import Device
 
 __all__ = ["add_model_options", "load_model", "main"]
