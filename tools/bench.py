@@ -1,6 +1,7 @@
-"""Time supsup against the plain thing, side by side in one run: `python tools/bench.py training`.
+"""Time supsup against its peers, side by side in one run: `python tools/bench.py one-shot`.
 
-Rounds alternate, medians are compared, and the result is one JSON line. Run it on an idle machine.
+Candidates alternate in rounds; medians of single calls are compared, with their quartiles. Run it
+on an idle machine. A table goes to stdout, or JSON with `--json`.
 """
 
 from __future__ import annotations
@@ -8,96 +9,260 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import sys
 import tempfile
-import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
+from typing import Any
 
-import numpy as np
-import torch
-from torch.nn.functional import cross_entropy
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:  # the script's own folder is there already, `tools.benchmarks` is not
+    sys.path.insert(0, str(ROOT))
 
-import supsup_train as st
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.streams import TaskData
-
-STEPS, BATCH, ROUNDS = 1000, 128, 5  # the paper's protocol
+Result = dict[str, Any]
 
 
 def main() -> None:
     """Run the benchmark named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("training",))
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
+    from tools.benchmarks.timing import machine
+
+    about = {"machine": machine()}
+    results = []
+    for result in arguments.run(arguments):
+        results.append(result)
+        if not arguments.json:
+            print(_text(result), end="\n\n", flush=True)
+    whole = about | ({"benchmarks": results} if arguments.case == "all" else results[0])
+    if arguments.json:
+        print(json.dumps(whole, sort_keys=True))
+    else:
+        print("machine:", _pairs(about["machine"]))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cases = parser.add_subparsers(dest="case", required=True, metavar="CASE")
+    one_shot = _case(cases, "one-shot", _one_shot, "one image, its task unknown: all peers")
+    _network(one_shot, tasks=250)
+    _peers(one_shot, "abcdef")
+    one_shot.add_argument(
+        "--peer-tasks",
+        type=_positive,
+        default=250,
+        help="float models that peer c opens at most, its time scaled up (%(default)s)",
+    )
+    sweep = _case(cases, "sweep", _sweep, "one-shot over the number of tasks")
+    _network(sweep, tasks=[10, 25, 100, 250, 1000, 2500], outputs=500)
+    _peers(sweep, "abf")
+    sweep.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG (needs matplotlib)")
+    known = _case(cases, "known", _known, "the task known: staying on it, and switching")
+    known.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
+    known.add_argument("--outputs", type=_positive, help=OUTPUTS_HELP)
+    known.add_argument("--tasks", type=_positive, default=250, help="(%(default)s)")
+    known.add_argument("--batch", type=_positive, nargs="+", default=[1, 128], help="(1 and 128)")
+    load = _case(cases, "load", _load, "seconds and memory to load, in fresh processes (Linux)")
+    _network(load, tasks=[250, 2500])
+    per_image = _case(cases, "per-image", _per_image, "the task of each row of a batch")
+    _network(per_image, tasks=250)
+    per_image.add_argument("--images", type=_positive, default=128, help="(%(default)s)")
+    training = _case(cases, "training", _training, "one task trained, against a plain loop")
+    training.add_argument("--steps", type=_positive, default=1000, help="(%(default)s)")
+    training.set_defaults(threads=os.cpu_count())  # as training itself takes
+    _case(cases, "all", _all, "every case with its defaults").set_defaults(threads=None)
+    return parser
+
+
+MODELS = ("lenet-300-100", "fc-1024-1024")
+OUTPUTS_HELP = "length of the logits (default: the paper's)"
+
+
+def _case(
+    cases: Any,  # noqa: ANN401 - argparse keeps the type to itself
+    name: str,
+    run: Callable[[argparse.Namespace], Iterator[Result]],
+    text: str,
+) -> argparse.ArgumentParser:
+    """A subcommand with the options that all have."""
+    parser: argparse.ArgumentParser = cases.add_parser(name, help=text, description=text)
+    cache = Path(tempfile.gettempdir()) / "supsup-bench"
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=cache,
+        help="folder of banks and models (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads", type=_positive, default=1, help="of one call, for all candidates (1)"
+    )
+    parser.add_argument("--rounds", type=_positive, help="visits to each candidate")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file too")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _network(
+    parser: argparse.ArgumentParser, *, tasks: int | list[int], outputs: int | None = None
+) -> None:
+    """Which network and how many tasks; several where the default is a list."""
+    parser.add_argument("--model", choices=MODELS, default="lenet-300-100")
+    parser.add_argument("--outputs", type=_positive, default=outputs, help=OUTPUTS_HELP)
+    nargs = "+" if isinstance(tasks, list) else None
+    parser.add_argument("--tasks", type=_positive, nargs=nargs, default=tasks, help="(%(default)s)")
+
+
+def _peers(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--peers",
+        type=_letters,
+        default=default,
+        help="letters of the peers to run: a, b in torch, c, d, e with ONNX Runtime, f the limit "
+        "(%(default)s)",
+    )
+
+
+def _letters(text: str) -> str:
+    if not set(text) <= set("abcdef"):
+        raise argparse.ArgumentTypeError(f"must be some of the letters abcdef, got {text!r}")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return int(text)
+
+
+def _setup(arguments: argparse.Namespace) -> Any:  # noqa: ANN401 - a Setup, whose module is heavy
+    import torch
+    from tools.benchmarks.timing import Setup
+
     torch.set_num_threads(arguments.threads)
-    print(json.dumps(training(), sort_keys=True))
+    rounds = {} if arguments.rounds is None else {"rounds": arguments.rounds}
+    return Setup(cache=arguments.cache, threads=arguments.threads, **rounds)
 
 
-def training() -> dict[str, object]:
-    """Seconds of a task of PermutedMNIST's size: `train_task` against a plain loop of its steps."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((60_000, 784)).astype(np.float32)
-    y = rng.integers(0, 10, len(x))
-    data = TaskData(name="t", labels=(), train_x=x, train_y=y, test_x=x[:0], test_y=y[:0])
-    module = st.make_model("lenet-300-100", input_shape=(784,), outputs=100)
-    with tempfile.TemporaryDirectory() as folder:
-        bank = st.create_bank(Path(folder) / "masks", module, input_shape=(784,), real_outputs=10)
-        ours: list[float] = []
-        plain: list[float] = []
-        for _ in range(ROUNDS):
-            start = time.perf_counter()
-            st.train_task(bank, module, data, recipe=st.Recipe(steps=STEPS, batch_size=BATCH))
-            ours.append(time.perf_counter() - start)
-            start = time.perf_counter()
-            _plain_loop(bank, torch.from_numpy(x), torch.from_numpy(y))
-            plain.append(time.perf_counter() - start)
-    return {
-        "benchmark": "training",
-        "steps": STEPS,
-        "rounds": ROUNDS,
-        "threads": torch.get_num_threads(),
-        "supsup_s": round(median(ours), 3),
-        "plain_s": round(median(plain), 3),
-        "ratio": round(median(ours) / median(plain), 3),
-        "ratios": [round(a / b, 3) for a, b in zip(ours, plain, strict=True)],
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-    }
+def _rounds(arguments: argparse.Namespace) -> dict[str, int]:
+    """For cases whose number of rounds is their own."""
+    return {} if arguments.rounds is None else {"rounds": arguments.rounds}
 
 
-class _Straight(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG004 - torch's signature
-        return (scores >= 0).float()
+def _one_shot(arguments: argparse.Namespace) -> Iterator[Result]:
+    from tools.benchmarks.inference import one_shot
 
-    @staticmethod
-    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # noqa: ARG004 - as above
-        return gradient
+    yield one_shot(
+        _setup(arguments),
+        model=arguments.model,
+        outputs=arguments.outputs,
+        tasks=arguments.tasks,
+        peers=arguments.peers,
+        peer_tasks=arguments.peer_tasks,
+    )
 
 
-def _plain_loop(bank: MaskBank, x: torch.Tensor, y: torch.Tensor) -> None:
-    """What one would write without supsup: three masked layers, RMSprop."""
-    weights = [torch.from_numpy(w) for w in bank.network.weights()]
-    scores = [torch.empty_like(w).uniform_(-0.05, 0.05).requires_grad_() for w in weights]
-    optimizer = torch.optim.RMSprop(scores, lr=1e-4)
-    epoch = len(x) // BATCH
-    for step in range(STEPS):
-        if step % epoch == 0:
-            order = torch.randperm(len(x))
-        start = step % epoch * BATCH
-        rows = order[start : start + BATCH]
-        hidden = x[rows]
-        for i, (weight, score) in enumerate(zip(weights, scores, strict=True)):
-            masked = weight * _Straight.apply(score)  # type: ignore[no-untyped-call]  # torch
-            hidden = torch.nn.functional.linear(hidden, masked)
-            if i < 2:
-                hidden = torch.relu(hidden)
-        loss = cross_entropy(hidden, y[rows])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch
-        optimizer.step()
+def _sweep(arguments: argparse.Namespace) -> Iterator[Result]:
+    from tools.benchmarks.inference import sweep
+    from tools.benchmarks.plot import plot_sweep
+
+    result = sweep(
+        _setup(arguments),
+        model=arguments.model,
+        outputs=arguments.outputs,
+        tasks=arguments.tasks,
+        peers=arguments.peers,
+    )
+    if arguments.plot:
+        title = f"{arguments.model}, {arguments.outputs} outputs, {arguments.threads} threads"
+        print(plot_sweep(result["rows"], arguments.plot, title), file=sys.stderr)
+    yield result
+
+
+def _known(arguments: argparse.Namespace) -> Iterator[Result]:
+    from tools.benchmarks.known import known
+
+    yield known(
+        _setup(arguments),
+        models=arguments.model,
+        outputs=arguments.outputs,
+        tasks=arguments.tasks,
+        batches=arguments.batch,
+    )
+
+
+def _load(arguments: argparse.Namespace) -> Iterator[Result]:
+    from tools.benchmarks.memory import load
+
+    yield load(
+        _setup(arguments),
+        model=arguments.model,
+        outputs=arguments.outputs,
+        tasks=arguments.tasks,
+        **_rounds(arguments),
+    )
+
+
+def _per_image(arguments: argparse.Namespace) -> Iterator[Result]:
+    from tools.benchmarks.inference import per_image
+
+    yield per_image(
+        _setup(arguments),
+        model=arguments.model,
+        outputs=arguments.outputs,
+        tasks=arguments.tasks,
+        count=arguments.images,
+    )
+
+
+def _training(arguments: argparse.Namespace) -> Iterator[Result]:
+    from tools.benchmarks.training import training
+
+    yield training(_setup(arguments), steps=arguments.steps, **_rounds(arguments))
+
+
+def _all(arguments: argparse.Namespace) -> Iterator[Result]:
+    """Each case as its own command line would run it, with this one's common options."""
+    common = ["--cache", str(arguments.cache)]
+    if arguments.threads is not None:
+        common += ["--threads", str(arguments.threads)]
+    if arguments.rounds is not None:
+        common += ["--rounds", str(arguments.rounds)]
+    for case in ALL:
+        print("bench:", *case, file=sys.stderr)
+        yield from _run_case([*case, *common])
+
+
+def _run_case(words: list[str]) -> Iterator[Result]:
+    arguments = _parser().parse_args(words)
+    found: Iterator[Result] = arguments.run(arguments)
+    return found
+
+
+ALL = (
+    ["one-shot"],
+    ["one-shot", "--model", "fc-1024-1024"],
+    ["sweep"],
+    ["known"],
+    ["load"],
+    ["per-image"],
+    ["training"],
+)
+
+
+def _text(result: Result) -> str:
+    from tools.benchmarks.timing import table
+
+    title = f"{result['benchmark']}: {_pairs(result['settings'])}"
+    ratio = f"\nratio: {result['ratio']}" if "ratio" in result else ""
+    return f"{title}\n{table(result['rows'])}{ratio}"
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 if __name__ == "__main__":

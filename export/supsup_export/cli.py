@@ -10,6 +10,8 @@ import typer
 
 from supsup_export.compose import Request
 from supsup_export.exporter import ExportReport, export
+from supsup_export.single import TaskExportReport, export_task
+from supsup_export.single_parity import NUM_INPUTS
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.cli.common import run_command
 from supsup_runtime.errors import InputError
@@ -25,8 +27,9 @@ def export_bank(
     output: Annotated[Path, typer.Argument(help="Where to write the model.")],
     bank: Annotated[Path, typer.Option(help="Folder of the mask bank.")],
     target: Annotated[
-        str, typer.Option(help="cpu (fast with ONNX Runtime) or portable (ai.onnx alone).")
-    ] = "cpu",
+        str | None,
+        typer.Option(help="cpu (fast with ONNX Runtime; the default) or portable (ai.onnx alone)."),
+    ] = None,
     objective: Annotated[
         str | None,
         typer.Option(help="entropy or superfluous; superfluous where the network can."),
@@ -34,6 +37,13 @@ def export_bank(
     outputs: Annotated[
         str | None,
         typer.Option(help="Some of logits,task,task_scores,parameters,state; all if missing."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Bake this one task alone, as a plain model of x.")
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(help="With --task, a weight's: 32 (float32; the default) or 2 (ternary)."),
     ] = None,
     check: Annotated[
         bool, typer.Option(help="Run the model against the bank before it is put in place.")
@@ -49,7 +59,26 @@ def export_bank(
     supsup-export --bank masks/ known.onnx --outputs logits
 
     supsup-export --bank masks/ anywhere.onnx --target portable --sidecar
+
+    supsup-export --bank masks/ one.onnx --task permuted-0001 --bits 2
     """
+    if task is not None:
+        _refuse_beside_task(target=target, objective=objective, outputs=outputs)
+        one = export_task(
+            MaskBank.open(bank, verify=False),  # the task's own file is checked when it is read
+            task,
+            output,
+            bits=32 if bits is None else bits,
+            check=check,
+            sidecar=sidecar,
+            force=force,
+        )
+        text = json.dumps(_task_to_dict(one), sort_keys=True) if as_json else _task_to_text(one)
+        typer.echo(text)
+        return
+    if bits is not None:
+        raise InputError("--bits: is for a model of one task; name it with --task, or leave it out")
+    target = "cpu" if target is None else target
     if target not in TARGETS:
         raise InputError(f"target: must be one of {list(TARGETS)}, got {target!r}")
     request = Request(
@@ -89,6 +118,43 @@ def _to_text(report: ExportReport) -> str:
         if value is not None
     ]
     return text + ", checked against the bank" + "".join(f", {part}" for part in parts)
+
+
+def _refuse_beside_task(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(
+                f"--{name}: does not apply to a model of one task; leave it, or --task, out"
+            )
+
+
+def _task_to_dict(report: TaskExportReport) -> dict[str, object]:
+    parity = report.parity
+    return {
+        "bits": report.bits,
+        "bytes": report.model_bytes,
+        "parity": None
+        if parity is None
+        else {
+            "inputs": NUM_INPUTS,
+            "logits": parity.logits,
+            "same_labels": parity.same_labels,
+        },
+        "path": str(report.path),
+        "task": report.task,
+    }
+
+
+def _task_to_text(report: TaskExportReport) -> str:
+    text = f"{report.path}: task {report.task}, {report.bits} bits a weight, "
+    text += f"{report.model_bytes:,} bytes"
+    parity = report.parity
+    if parity is None:
+        return text + ", not checked"
+    return (
+        f"{text}, checked against the bank, logits within {parity.logits:.0e}, "
+        f"same label for {parity.same_labels} of {NUM_INPUTS} random inputs"
+    )
 
 
 def main() -> None:

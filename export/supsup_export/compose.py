@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from supsup_export.graph import Graph, parse, prune, tensor_info
+from supsup_export.graph import Graph, parse, tensor_info
+from supsup_export.inferring import Inferring, state_tensors
 from supsup_export.layout import Layout
-from supsup_export.masks import Weights, fixed_weights, state_of, superposed_mask, uniform_mask
-from supsup_export.scores import Target, mask_scores, state_scores
+from supsup_export.masks import Weights, fixed_weights, state_of, superposed_mask
 from supsup_runtime.bank import MaskBank
-from supsup_runtime.contract import Mode, ModelInfo, TaskInfo
+from supsup_runtime.contract import Mode, ModelInfo, Target, TaskInfo
 from supsup_runtime.errors import BankError, InputError
 from supsup_runtime.network import Network
 
-__all__ = ["OUTPUTS", "Request", "compose"]
+__all__ = ["OUTPUTS", "Request", "choose_objective", "compose"]
 
 OUTPUTS = ("logits", "task", "task_scores", "parameters", "state")
 _INT64, _FLOAT, _BOOL = TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL
@@ -34,6 +34,8 @@ class Request:
         target: Operators to use.
         objective: ``entropy`` or ``superfluous``; None takes superfluous where the network has
             superfluous outputs, entropy elsewhere.
+        screen: Score all tasks over a part of the weights first, and exactly those that can still
+            win; see `screening`.
         outputs: Outputs to keep; None keeps all. Without `task` and `task_scores` the model only
             runs known tasks; with one of them, but not all of `logits`, `task`, `task_scores` and
             `parameters`, it always infers, and has no input but `x`.
@@ -42,12 +44,18 @@ class Request:
     target: Target = "cpu"
     objective: str | None = None
     outputs: tuple[str, ...] | None = None
+    screen: bool = False
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.outputs or ()) - set(OUTPUTS))
         if unknown or self.outputs == ():
             raise InputError(
                 f"outputs: must be some of {list(OUTPUTS)}, got {unknown[0] if unknown else 'none'}"
+            )
+        if self.screen and (self.target == "portable" or self.mode == "known"):
+            raise InputError(
+                "screen: needs a model that infers, for target cpu or cuda, got "
+                f"{'known tasks only' if self.mode == 'known' else 'target portable'}; leave it out"
             )
 
     @property
@@ -76,7 +84,7 @@ def compose(bank: MaskBank, layout: Layout, request: Request) -> ModelProto:
         InputError: If an output is asked for that the network does not have.
     """
     objective = "" if request.mode == "known" else choose_objective(bank, request.objective)
-    composer = _Composer(bank, layout, request, objective)
+    composer = _Composer(bank, layout, request)
     info = ModelInfo(
         network=bank.network,
         digest=bank.digest,
@@ -87,6 +95,7 @@ def compose(bank: MaskBank, layout: Layout, request: Request) -> ModelProto:
         objective=objective,
         mode=request.mode,
         target=request.target,
+        screened=request.screen,
         forward=bank.forward,
     )
     return composer.model(info)
@@ -116,117 +125,62 @@ def choose_objective(bank: MaskBank, wanted: str | None) -> str:
 class _Composer:
     """The parts of one model, in the order data flows."""
 
-    def __init__(self, bank: MaskBank, layout: Layout, request: Request, objective: str) -> None:
+    def __init__(self, bank: MaskBank, layout: Layout, request: Request) -> None:
         self.network: Network = bank.network
         self.layout = layout
         self.request = request
         self.graph = Graph()
         self.weights: Weights = fixed_weights(self.graph, layout, bank.network)
         self.forward = parse(bank.forward)
-        if objective and bank.gradient is not None:
-            names = [p.name for p in self.network.parameters]
-            names += [s.name for s in self.network.state]
-            self.gradient = prune(parse(bank.gradient), [f"{objective}.{n}" for n in names])
-            self.prefix = objective + "."
+        self.gradient = bank.gradient or b""
 
     def model(self, info: ModelInfo) -> ModelProto:
         graph, mode = self.graph, self.request.mode
         if mode == "known":
-            tasks, alphas, scores = "tasks", "alphas", None
+            tasks, alphas, task, scores = "tasks", "alphas", "tasks", None
         elif mode == "infer":
-            task, scores = self._infer(graph, self._gradient_vector(graph, None))
-            tasks, alphas = task, graph.constant(np.ones(1, np.float32))
+            scores = self._inferring(info.objective).scores(graph)
+            task = tasks = graph.op("ArgMax", scores, axis=0, keepdims=1)
+            alphas = graph.constant(np.ones(1, np.float32))
         else:
-            tasks, alphas, scores = self._infer_or_not(graph)
+            inferring = self._inferring(info.objective)
+            scores = inferring.scores_if_asked(graph)
+            tasks, alphas, task = inferring.choice(graph, scores)
+            graph.default("per_image", np.array(False))
         mask = superposed_mask(graph, self.layout, self.network, tasks, alphas)
         parameters = self.weights.masked(graph, mask, name="parameters")
-        values = {"parameters": parameters, "task": graph.op("Identity", tasks, name="task")}
+        values = {"parameters": parameters, "task": graph.op("Identity", task, name="task")}
         if scores is not None:
             values["task_scores"] = graph.op("Identity", scores, name="task_scores")
         feeds = {"x": "x", **self.weights.tensors(graph, parameters)}
         if self.network.state:
             state = state_of(graph, self.layout, tasks, alphas)
             values["state"] = graph.op("Identity", state, name="state")
-            feeds |= self._state_tensors(graph, values["state"])
+            feeds |= state_tensors(graph, self.network, values["state"])
         logits = graph.inline(self.forward, feeds)["logits"]
         values["logits"] = graph.op("Identity", logits, name="logits")
         return graph.model(
             "supsup", self._inputs(), self._outputs(list(values)), info.to_metadata()
         )
 
-    def _infer_or_not(self, graph: Graph) -> list[str]:
-        """``If(infer)``: the best task, alphas of one and all scores; else what was given."""
-
-        def then_branch(body: Graph) -> list[str]:
-            task, scores = self._infer(body, self._superposition(body))
-            return [task, body.constant(np.ones(1, np.float32)), scores]
-
-        def else_branch(body: Graph) -> list[str]:
-            return ["tasks", "alphas", body.constant(np.zeros(0, np.float32))]
-
-        return graph.branch("infer", then_branch, else_branch, [_INT64, _FLOAT, _FLOAT])
-
-    def _superposition(self, graph: Graph) -> list[str]:
-        """``If(no tasks given)``: gradients at the uniform superposition, else at the given one."""
-        size = graph.op("Size", "tasks")
-        empty = graph.op("Equal", size, graph.constant(np.array(0, np.int64)))
-        return graph.branch(
-            empty,
-            lambda body: self._gradient_vector(body, None),
-            lambda body: self._gradient_vector(body, ("tasks", "alphas")),
-            [_FLOAT, _FLOAT] if self.network.state else [_FLOAT],
+    def _inferring(self, objective: str) -> Inferring:
+        return Inferring.of(
+            self.network,
+            self.layout,
+            self.request.target,
+            self.weights,
+            self.gradient,
+            objective,
         )
-
-    def _gradient_vector(self, graph: Graph, given: tuple[str, str] | None) -> list[str]:
-        """W * dO/dW, padded to a row, and dO/dstate where there is state, at a superposition.
-
-        Args:
-            graph: Receives the nodes.
-            given: Tasks and alphas; None superposes all tasks with equal alphas.
-        """
-        if given is None:
-            mask = uniform_mask(graph, self.layout)
-        else:
-            mask = superposed_mask(graph, self.layout, self.network, *given)
-        superposed = self.weights.masked(graph, mask)
-        feeds = {"x": "x", **self.weights.tensors(graph, superposed)}
-        if self.network.state:
-            state = state_of(graph, self.layout, *(given or ()))
-            feeds |= self._state_tensors(graph, state)
-        gradients = graph.inline(self.gradient, feeds)
-        flat = [
-            graph.reshape(gradients[self.prefix + p.name], [-1]) for p in self.network.parameters
-        ]
-        joined = flat[0] if len(flat) == 1 else graph.op("Concat", *flat, axis=0)
-        vector = graph.op("Mul", joined, self.weights.flat)
-        padding = 8 * self.layout.signs.size - self.network.num_masked
-        if padding:
-            zeros = graph.constant(np.zeros(padding, np.float32))
-            vector = graph.op("Concat", vector, zeros, axis=0)
-        if not self.network.state:
-            return [vector]
-        states = [graph.reshape(gradients[self.prefix + s.name], [-1]) for s in self.network.state]
-        return [vector, states[0] if len(states) == 1 else graph.op("Concat", *states, axis=0)]
-
-    def _infer(self, graph: Graph, gradients: list[str]) -> tuple[str, str]:
-        """Scores of all tasks, and the best one: ``int64 (1,)``, ties to the lowest index."""
-        scores = mask_scores(graph, self.layout, gradients[0], self.request.target)
-        if self.network.state:
-            scores = graph.op("Add", scores, state_scores(graph, self.layout, gradients[1]))
-        return graph.op("ArgMax", scores, axis=0, keepdims=1), scores
-
-    def _state_tensors(self, graph: Graph, flat: str) -> dict[str, str]:
-        state = self.network.state
-        parts = graph.split(flat, [s.size for s in state])
-        return {s.name: graph.reshape(part, s.shape) for s, part in zip(state, parts, strict=True)}
 
     def _inputs(self) -> list[ValueInfoProto]:
         x = tensor_info("x", _FLOAT, ["batch", *self.network.input_shape])
         tasks = tensor_info("tasks", _INT64, ["n"])
         alphas = tensor_info("alphas", _FLOAT, ["n"])
         infer = tensor_info("infer", _BOOL, [])
+        per_image = tensor_info("per_image", _BOOL, [])
         by_mode: dict[Mode, list[ValueInfoProto]] = {
-            "full": [x, tasks, alphas, infer],
+            "full": [x, tasks, alphas, infer, per_image],
             "known": [x, tasks, alphas],
             "infer": [x],
         }

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from supsup_export.compose import Request, compose
+import numpy as np
+import numpy.typing as npt
+
+from supsup_export.compose import Request, choose_objective, compose
 from supsup_export.layout import lay_out
 from supsup_export.parity import ParityReport, check_parity
+from supsup_export.screening import choose_screen
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.contract import ModelInfo
-from supsup_runtime.errors import OutputExistsError
+from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import refuse_overwrite, whole_file
 
-__all__ = ["ExportReport", "export"]
+__all__ = ["ExportReport", "claim_output", "export", "placed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,7 @@ def export(
     path: str | Path,
     *,
     request: Request | None = None,
+    sample: npt.NDArray[np.float32] | None = None,
     check: bool = True,
     sidecar: bool = False,
     force: bool = False,
@@ -49,7 +55,9 @@ def export(
     Args:
         bank: Open and not empty.
         path: The ``.onnx`` file.
-        request: Target, objective and outputs.
+        request: Target, objective, outputs, screening.
+        sample: ``float32 (images, *input_shape)``, real inputs by which screening chooses what to
+            score first; None takes random ones.
         check: Run the model against the bank before it is put in place.
         sidecar: Write the metadata beside it as ``path + '.json'``, for hosts that show none.
         force: Replace a file that is there, and its sidecar.
@@ -59,32 +67,62 @@ def export(
         BankError: If the bank is empty, damaged, or cannot do what is asked for.
         ParityError: If the model does not compute what the bank says.
     """
-    output = Path(path)
-    beside = output.with_name(output.name + ".json")
-    _refuse_inside(bank, output)
-    for file in (output, beside):  # an old sidecar would describe another model
-        refuse_overwrite(file, force=force)
+    output = claim_output(bank, path, force=force)
     request = request or Request()
-    model = compose(bank, lay_out(bank), request)
+    layout = lay_out(bank)
+    if request.screen:
+        objective = choose_objective(bank, request.objective)
+        layout = choose_screen(bank, layout, objective, sample)
+    elif sample is not None:
+        raise InputError("sample: is for screening; ask for it, or leave the sample out")
+    model = compose(bank, layout, request)
+    del layout
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     info = ModelInfo.from_metadata(metadata, place=str(output))
-    with ExitStack() as stack:  # the sidecar is whole on disk before either is put in place
-        part = stack.enter_context(whole_file(output))
+    with placed(output, metadata, sidecar=sidecar) as part:
         part.write_bytes(model.SerializeToString(deterministic=True))
         del model  # the check loads the file; two copies of a large bank are enough
         parity = check_parity(part, bank, info, place=str(output)) if check else None
         model_bytes = part.stat().st_size
-        if sidecar:
-            text = json.dumps(metadata, indent=1, sort_keys=True) + "\n"
-            stack.enter_context(whole_file(beside)).write_text(text)
-        else:
-            beside.unlink(missing_ok=True)
     return ExportReport(path=output, model_bytes=model_bytes, info=info, parity=parity)
 
 
-def _refuse_inside(bank: MaskBank, output: Path) -> None:
+def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
+    """The path of a model to write, once nothing stands in its way.
+
+    Raises:
+        OutputExistsError: If it, or a sidecar, is there and `force` is false, or it lies inside
+            the bank.
+    """
+    output = Path(path)
     if output.resolve().is_relative_to(bank.path.resolve()):
         raise OutputExistsError(
             f"{output}: lies inside the bank {bank.path}, whose files must stay its own; "
             "choose a path outside it"
         )
+    for file in (output, _sidecar_of(output)):  # an old sidecar would describe another model
+        refuse_overwrite(file, force=force)
+    return output
+
+
+@contextmanager
+def placed(output: Path, metadata: Mapping[str, str], *, sidecar: bool) -> Iterator[Path]:
+    """Give a path to write a model to; when the block ends well, put it in place.
+
+    Args:
+        output: Where the model goes, from `claim_output`.
+        metadata: The model's.
+        sidecar: Put them beside the model; without it, an old sidecar is removed.
+    """
+    beside = _sidecar_of(output)
+    with ExitStack() as stack:  # the sidecar is whole on disk before either is put in place
+        yield stack.enter_context(whole_file(output))
+        if sidecar:
+            text = json.dumps(dict(metadata), indent=1, sort_keys=True) + "\n"
+            stack.enter_context(whole_file(beside)).write_text(text)
+        else:
+            beside.unlink(missing_ok=True)
+
+
+def _sidecar_of(output: Path) -> Path:
+    return output.with_name(output.name + ".json")

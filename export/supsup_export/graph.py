@@ -88,6 +88,10 @@ class Graph:
         """An initializer of the outermost graph; equal arrays are stored once."""
         return self._shared.constant(np.asarray(value), name)
 
+    def default(self, name: str, value: npt.ArrayLike) -> None:
+        """Give an input of the model a value for hosts that do not feed it."""
+        self._shared.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+
     def op(self, op_type: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Append a node with one output, named `name` or afresh; return the output's name."""
         return self.ops(op_type, inputs, [name or self.fresh(op_type.lower())], **attributes)[0]

@@ -7,7 +7,7 @@ padded with zero bits to a multiple of 256 weights.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,11 @@ from supsup_runtime.network import MaskedParameter, Network
 from supsup_runtime.taskfile import TaskMasks
 from supsup_runtime.weights import sign_plane
 
-__all__ = ["ROW_BITS", "Layout", "lay_out", "row_bytes"]
+__all__ = ["BLOCK_BYTES", "ROW_BITS", "Layout", "lay_out", "row_bytes"]
 
 ROW_BITS = 256
-"""Rows are padded to a multiple of this many weights."""
+"""Rows are padded to a multiple of this many weights, a block."""
+BLOCK_BYTES = ROW_BITS // 8
 MAX_MODEL_BYTES = 2**31 - 2**20
 """Largest sum of constants: an ONNX file without external data ends at 2 GB."""
 
@@ -37,6 +38,8 @@ class Layout:
         counts: Ones per weight over all tasks, the narrowest unsigned ``(num_masked,)``.
         state: ``float32 (tasks, num_state)``.
         labels: Label names of each task.
+        screen: Blocks of 256 weights that screening scores first, sorted ``int64 (blocks,)``;
+            empty without screening.
     """
 
     masks: npt.NDArray[np.uint8]
@@ -44,6 +47,15 @@ class Layout:
     counts: npt.NDArray[np.unsignedinteger]
     state: npt.NDArray[np.float32]
     labels: tuple[tuple[str, ...], ...]
+    screen: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def parts(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """The blocks of each part that a model stores on its own: the screen, and the rest."""
+        blocks = np.arange(self.signs.size // BLOCK_BYTES)
+        if not self.screen.size:
+            return (blocks,)
+        return self.screen, np.setdiff1d(blocks, self.screen)
 
 
 def row_bytes(network: Network) -> int:

@@ -10,13 +10,14 @@ import numpy as np
 from onnx import TensorProto
 
 from supsup_export.graph import Graph
-from supsup_export.layout import ROW_BITS, Layout
+from supsup_export.layout import BLOCK_BYTES, ROW_BITS, Layout
 from supsup_runtime.network import Network
 
 __all__ = [
     "Weights",
     "fixed_weights",
-    "packed_masks",
+    "packed_part",
+    "packed_rows",
     "state_of",
     "superposed_mask",
     "uniform_mask",
@@ -51,16 +52,32 @@ class Weights:
         }
 
 
-def packed_masks(graph: Graph, layout: Layout) -> str:
-    """The bank, once in a model: ``uint8 (tasks, row_bytes / 32, 32)``, blocks of 256 weights."""
-    return graph.constant(layout.masks.reshape(len(layout.masks), -1, ROW_BITS // 8), "masks")
+def packed_part(graph: Graph, layout: Layout, part: int) -> str:
+    """One of `Layout.parts`, once in a model: ``uint8 (tasks, blocks, 32)``."""
+    masks = layout.masks.reshape(len(layout.masks), -1, BLOCK_BYTES)
+    if len(layout.parts) > 1:
+        masks = masks[:, layout.parts[part]]
+    return graph.constant(masks, "masks")
 
 
-def unpack(graph: Graph, packed: str, rows: int | None, width: int) -> str:
-    """``uint8 (rows, blocks, 32)`` to ``float32 (rows, 8 * width)``; `rows` None keeps the axis."""
+def packed_rows(graph: Graph, layout: Layout, tasks: str) -> str:
+    """The packed masks of some tasks: ``uint8 (n, blocks, 32)``, blocks in the weights' order."""
+    parts = [
+        graph.op("Gather", packed_part(graph, layout, i), tasks, axis=0)
+        for i in range(len(layout.parts))
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate(layout.parts))
+    joined = graph.op("Concat", *parts, axis=1)
+    return graph.op("Gather", joined, graph.constant(order), axis=1)
+
+
+def unpack(graph: Graph, packed: str) -> str:
+    """``uint8 (rows, blocks, 32)`` to ``float32 (rows, 256 * blocks)``; any number of rows."""
     table = graph.constant(_BITS.astype(np.float32), "bits")
     index = graph.op("Cast", packed, to=TensorProto.INT32)
-    return graph.reshape(graph.op("Gather", table, index), [rows or 0, 8 * width])
+    return graph.op("Flatten", graph.op("Gather", table, index), axis=1)
 
 
 def fixed_weights(graph: Graph, layout: Layout, network: Network) -> Weights:
@@ -83,10 +100,8 @@ def fixed_weights(graph: Graph, layout: Layout, network: Network) -> Weights:
 
 def superposed_mask(graph: Graph, layout: Layout, network: Network, tasks: str, alphas: str) -> str:
     """``sum_j alphas[j] M[tasks[j]]`` (paper, equation 2): ``float32 (num_masked,)``."""
-    num_masked, width = network.num_masked, layout.signs.size
-    row = graph.op("Gather", packed_masks(graph, layout), tasks, axis=0)
-    rows = unpack(graph, row, None, width)
-    mask = graph.op("MatMul", alphas, rows)
+    mask = graph.op("MatMul", alphas, unpack(graph, packed_rows(graph, layout, tasks)))
+    num_masked = network.num_masked
     if num_masked % ROW_BITS == 0:
         return mask
     bounds = [graph.constant(np.array([v], np.int64)) for v in (0, num_masked, 0)]

@@ -7,24 +7,28 @@ one vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 import numpy as np
 from onnx import TensorProto
 
 from supsup_export.graph import Graph, tensor_info
-from supsup_export.layout import Layout
-from supsup_export.masks import packed_masks, unpack
+from supsup_export.layout import ROW_BITS, Layout
+from supsup_export.masks import packed_part, unpack
+from supsup_runtime.contract import Target
 
-__all__ = ["Target", "mask_scores", "state_scores"]
+__all__ = [
+    "mask_scores",
+    "part_scores",
+    "part_vector",
+    "row_scores",
+    "state_scores",
+]
 
-Target = Literal["cpu", "portable"]
-_BLOCK = 128
+_CODE_BITS = {"cpu": 2, "cuda": 4}
+"""Bits that MatMulNBits has on both: the CPU has 2, 4 and 8, CUDA 4 and 8."""
 _SMALL_BANK_BYTES = 1 << 20
 """Packed masks up to which a third row is free: it costs some 0.1 ms a MB."""
-_PORTABLE_CHUNK_WEIGHTS = 4 << 20
-"""Weights that the portable loop unpacks at a time: 16 MB of float32."""
+_CHUNK_WEIGHTS = {"cpu": 4 << 20, "cuda": 256 << 20, "portable": 4 << 20}
+"""Weights that are unpacked at a time: 16 MB of float32 stay in a cache, 1 GB fills a card."""
 
 
 def mask_scores(graph: Graph, layout: Layout, vector: str, target: Target) -> str:
@@ -34,54 +38,121 @@ def mask_scores(graph: Graph, layout: Layout, vector: str, target: Target) -> st
         graph: Receives the nodes.
         layout: The packed masks.
         vector: ``float32 (8 * row_bytes,)``, W * dO/dW, flat, zero in the padding.
-        target: ``cpu`` uses MatMulNBits of ONNX Runtime, ``portable`` ai.onnx alone.
+        target: ``cpu`` and ``cuda`` use MatMulNBits of ONNX Runtime, ``portable`` ai.onnx alone.
 
     Returns:
         ``float32 (tasks,)``.
     """
-    make: dict[Target, Callable[[Graph, Layout, str], str]] = {
-        "cpu": _by_two_bits,
-        "portable": _by_unpacking,
-    }
-    return make[target](graph, layout, vector)
+    scores = ""
+    for part in range(len(layout.parts)):
+        scored = part_scores(graph, layout, part, part_vector(graph, layout, part, vector), target)
+        scores = graph.op("Add", scores, scored) if scores else scored
+    return scores
+
+
+def part_vector(graph: Graph, layout: Layout, part: int, vector: str) -> str:
+    """What `vector` has for one of `Layout.parts`, flat."""
+    if len(layout.parts) == 1:
+        return vector
+    blocks = graph.reshape(vector, [-1, ROW_BITS])
+    chosen = graph.op("Gather", blocks, graph.constant(layout.parts[part]), axis=0)
+    return graph.reshape(chosen, [-1])
+
+
+def part_scores(graph: Graph, layout: Layout, part: int, vector: str, target: Target) -> str:
+    """Scores from one of `Layout.parts` and its part of the vector: ``float32 (tasks,)``."""
+    if target == "portable":
+        blocks = graph.reshape(vector, [1, -1, ROW_BITS])
+        return graph.reshape(_by_unpacking(graph, layout, part, blocks, target), [-1])
+    return _by_codes(graph, layout, part, vector, _CODE_BITS[target])
+
+
+def row_scores(graph: Graph, layout: Layout, vectors: str, target: Target) -> str:
+    """Scores of many vectors at once: masks are unpacked once for all of them.
+
+    Args:
+        graph: Receives the nodes.
+        layout: The packed masks.
+        vectors: ``float32 (rows, 8 * row_bytes)``.
+        target: Decides how much is unpacked at a time.
+
+    Returns:
+        ``float32 (rows, tasks)``.
+    """
+    blocks = graph.reshape(vectors, [0, -1, ROW_BITS])
+    scores = ""
+    for part, chosen in enumerate(layout.parts):
+        mine = blocks
+        if len(layout.parts) > 1:
+            mine = graph.op("Gather", blocks, graph.constant(chosen), axis=1)
+        scored = _by_unpacking(graph, layout, part, mine, target)
+        scores = graph.op("Add", scores, scored) if scores else scored
+    return graph.op("Transpose", scores, perm=[1, 0])
 
 
 def state_scores(graph: Graph, layout: Layout, gradient: str) -> str:
-    """``-state @ gradient``: ``float32 (tasks,)``."""
+    """``-state @ gradient``: ``float32 (tasks,)``, or ``(rows, tasks)`` of ``(rows, state)``."""
     bank = graph.constant(layout.state, "state_bank")
-    return graph.op("Neg", graph.op("MatMul", bank, gradient))
+    columns = graph.outermost.op("Transpose", bank, perm=[1, 0])  # folded at load
+    return graph.op("Neg", graph.op("MatMul", gradient, columns))
 
 
-def _by_two_bits(graph: Graph, layout: Layout, vector: str) -> str:
-    """MatMulNBits, two bits a weight, once for the even bits of the masks and once for the odd.
+def _by_codes(graph: Graph, layout: Layout, part: int, vector: str, bits: int) -> str:
+    """MatMulNBits with codes of `bits` bits, once for each of the bits of a code.
 
-    The operator rounds a row of activations to int8 by blocks. The vector is therefore given as
-    two rows, what int8 holds exactly and the rest: 1e-5 of the largest score in place of 1e-2.
-    Small banks get a third row, the rest of the rest: their scores may be sums of few terms that
-    cancel, and the row costs them nothing.
+    On the CPU the operator rounds a row of activations to int8 by blocks. The vector is therefore
+    given as two rows, what int8 holds exactly and the rest: 1e-5 of the largest score in place of
+    1e-2. Small banks get a third row, the rest of the rest: their scores may be sums of few terms
+    that cancel, and the row costs them nothing.
 
-    A byte becomes four codes by one BitwiseOr, which ONNX Runtime folds at load: with 0xAA the
-    even bits are left as codes 2 and 3, with 0x55 the odd bits as codes 1 and 3. The operator's
-    zero point is 2, so that they count 0 and 1, and -1 and 1; half of the latter, and half of the
-    vector's sum, make 0 and 1 of them.
+    A byte of eight masks becomes ``8 / bits`` codes by one BitwiseOr that leaves one bit of each
+    code, number `h`, as it is and sets the others; ONNX Runtime folds it at load. The operator
+    takes ``2 ** (bits - 1)`` off a code, so what it multiplies with is
+    ``2 ** h * bit + 2 ** (bits - 1) - 1 - 2 ** h``: the constant, times the vector's sum, is taken
+    off, and the factor undone.
     """
     count = 3 if layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
-    halves = graph.reshape(vector, [-1, 4, 2])  # bit 2 i + h of each byte
-    halves = graph.op("Transpose", halves, perm=[2, 0, 1])
-    rows = _int8_rows(graph, halves, layout.signs.size, count)
-    names = [graph.fresh("even"), graph.fresh("odd")]
-    parts = graph.ops("Split", [rows], names, axis=0, num_outputs=2)
+    blocks = len(layout.parts[part])
+    by_bit = graph.reshape(vector, [-1, 8 // bits, bits])  # bit `bits * i + h` of each byte
+    by_bit = graph.op("Transpose", by_bit, perm=[2, 0, 1])
+    rows = _int8_rows(graph, by_bit, [bits, 1, blocks, ROW_BITS // bits], count)
+    names = [graph.fresh("bit") for _ in range(bits)]
+    graph.ops("Split", [rows], names, axis=0, num_outputs=bits)
+    scales = _minus_ones(graph, len(layout.masks) * blocks)
     axes = graph.constant(np.array([0, 1]))
-    even = graph.op("ReduceSum", _product(graph, layout, parts[0], 0xAA, -1.0), axes, keepdims=0)
-    odd = graph.op("ReduceSum", _product(graph, layout, parts[1], 0x55, -0.5), axes, keepdims=0)
-    half = graph.op("Mul", graph.op("ReduceSum", parts[1], keepdims=0), _scalar(graph, 0.5))
-    return graph.op("Sub", graph.op("Add", even, odd), half)
+    terms = []
+    for h, row in enumerate(names):
+        product = _product(graph, layout, part, row, scales, bits, h)
+        total = graph.op("ReduceSum", product, axes, keepdims=0)
+        constant = 2 ** (bits - 1) - 1 - 2**h
+        if constant:
+            whole = graph.op("ReduceSum", row, keepdims=0)
+            total = graph.op("Add", total, graph.op("Mul", whole, _scalar(graph, constant)))
+        terms.append(graph.op("Mul", total, _scalar(graph, 2.0**-h)) if h else total)
+    return graph.op("Sum", *terms)
 
 
-def _int8_rows(graph: Graph, halves: str, width: int, count: int) -> str:
-    """``float32 (2, count, 4 * width)``: rows that sum to a half; int8 holds all but the last."""
-    rest = graph.reshape(halves, [-1, _BLOCK])
-    axis = graph.constant(np.array([1], np.int64))
+def _minus_ones(graph: Graph, count: int) -> str:
+    """A scale for each block of codes, folded at load: scores are minus the products."""
+    outer = graph.outermost
+    minus_one = outer.constant(np.array([-1], np.float32))
+    return outer.op("Expand", minus_one, outer.constant(np.array([count], np.int64)))
+
+
+def _int8_rows(graph: Graph, vector: str, shape: list[int], count: int) -> str:
+    """Rows that sum to a vector; int8 holds all but the last.
+
+    Args:
+        graph: Receives the nodes.
+        vector: Has the values of `shape`.
+        shape: ``(bits, 1, blocks, block)``; a block has one scale.
+        count: Number of rows.
+
+    Returns:
+        ``float32 (bits, count, blocks * block)``.
+    """
+    rest = graph.reshape(vector, shape)
+    axis = graph.constant(np.array([3], np.int64))
     parts = []
     for _ in range(count - 1):
         peak = graph.op("ReduceMax", graph.op("Abs", rest), axis, keepdims=1)
@@ -89,33 +160,31 @@ def _int8_rows(graph: Graph, halves: str, width: int, count: int) -> str:
         scale = graph.op("Div", floored, _scalar(graph, 127))
         parts.append(graph.op("Mul", graph.op("Round", graph.op("Div", rest, scale)), scale))
         rest = graph.op("Sub", rest, parts[-1])
-    rows = [graph.reshape(part, [2, 1, 4 * width]) for part in (*parts, rest)]
-    return graph.op("Concat", *rows, axis=1)
+    return graph.reshape(graph.op("Concat", *parts, rest, axis=1), [shape[0], count, -1])
 
 
-def _product(graph: Graph, layout: Layout, rows: str, fill: int, scale: float) -> str:
-    """`scale` times `rows` ``(1, count, columns)`` times the codes of every task."""
-    num_tasks, width = layout.masks.shape
-    # Folded in the outermost graph: ONNX Runtime frees what it repacks there, not in a branch.
+def _product(
+    graph: Graph, layout: Layout, part: int, rows: str, scales: str, bits: int, h: int
+) -> str:
+    """Minus `rows` times every task's codes, of which bit `h` is the masks'."""
+    num_tasks, blocks = len(layout.masks), len(layout.parts[part])
+    others = 0xFF & ~sum(1 << (bits * i + h) for i in range(8 // bits))
+    # Folded in the outermost graph: there ONNX Runtime frees what it repacks, in a branch it
+    # does not.
     outer = graph.outermost
-    codes = outer.op("BitwiseOr", packed_masks(graph, layout), graph.constant(np.uint8(fill)))
-    blocks = width // (_BLOCK // 4)
-    scales = outer.op(
-        "Expand",
-        graph.constant(np.array([scale], np.float32)),
-        graph.constant(np.array([num_tasks * blocks], np.int64)),
-    )
+    fill = outer.constant(np.uint8(others))
+    codes = outer.op("BitwiseOr", packed_part(graph, layout, part), fill)
     return graph.op(
         "MatMulNBits",
         rows,
         codes,
         scales,
         domain="com.microsoft",
-        K=4 * width,
+        K=blocks * ROW_BITS // bits,
         N=num_tasks,
-        bits=2,
-        block_size=_BLOCK,
-        accuracy_level=4,  # int8; without it the operator takes seconds
+        bits=bits,
+        block_size=ROW_BITS // bits,  # 32 bytes of codes, as the masks are stored
+        accuracy_level=4,  # int8 on the CPU; without it the operator takes seconds
     )
 
 
@@ -123,32 +192,45 @@ def _scalar(graph: Graph, value: float) -> str:
     return graph.constant(np.float32(value))
 
 
-def _by_unpacking(graph: Graph, layout: Layout, vector: str) -> str:
-    """A Loop over chunks of tasks, each unpacked on the fly and never all at once."""
-    num_tasks, width = layout.masks.shape
-    step = min(num_tasks, max(1, _PORTABLE_CHUNK_WEIGHTS // (8 * width)))
+def _by_unpacking(graph: Graph, layout: Layout, part: int, vectors: str, target: Target) -> str:
+    """A Loop over chunks of blocks, those of all tasks unpacked on the fly and multiplied.
+
+    Args:
+        graph: Receives the nodes.
+        layout: The packed masks.
+        part: Which of `Layout.parts`.
+        vectors: ``float32 (rows, blocks, 256)``.
+        target: Decides how much is unpacked at a time.
+
+    Returns:
+        ``float32 (tasks, rows)``.
+    """
+    num_tasks, num_blocks = len(layout.masks), len(layout.parts[part])
+    step = min(num_blocks, max(1, _CHUNK_WEIGHTS[target] // (ROW_BITS * num_tasks)))
     body = graph.subgraph("chunk")
     index, go, scores = body.fresh("index"), body.fresh("go"), body.fresh("scores")
     size = body.constant(np.array([step], np.int64))
     start = body.op("Mul", index, size)
-    stop = body.op("Add", start, size)  # Slice clips the last one
-    axis = body.constant(np.array([0], np.int64))
-    rows = body.op("Slice", packed_masks(body, layout), start, stop, axis)
-    product = body.op("MatMul", unpack(body, rows, None, width), vector)
-    longer = body.op("Concat", scores, body.op("Neg", product), axis=0)
+    bounds = [start, body.op("Add", start, size), body.constant(np.array([1], np.int64))]
+    masks = body.op("Slice", packed_part(body, layout, part), *bounds)  # clips the last chunk
+    vector = body.op("Slice", vectors, *bounds)
+    vector = body.op("Transpose", body.reshape(vector, [0, -1]), perm=[1, 0])
+    product = body.op("MatMul", unpack(body, masks), vector)
+    total = body.op("Sub", scores, product)
     onward = body.op("Identity", go)
     loop = body.close(
         inputs=[
             tensor_info(index, TensorProto.INT64, []),
             tensor_info(go, TensorProto.BOOL, []),
-            tensor_info(scores, TensorProto.FLOAT, [None]),
+            tensor_info(scores, TensorProto.FLOAT, [num_tasks, None]),
         ],
         outputs=[
             tensor_info(onward, TensorProto.BOOL, []),
-            tensor_info(longer, TensorProto.FLOAT, [None]),
+            tensor_info(total, TensorProto.FLOAT, [num_tasks, None]),
         ],
     )
-    chunks = graph.constant(np.array(-(-num_tasks // step), np.int64))
+    chunks = graph.constant(np.array(-(-num_blocks // step), np.int64))
     forever = graph.constant(np.array(True))
-    none_yet = graph.constant(np.zeros(0, np.float32))
-    return graph.op("Loop", chunks, forever, none_yet, body=loop)
+    tasks = graph.constant(np.array([num_tasks], np.int64))
+    zeros = graph.op("Concat", tasks, graph.op("Shape", vectors, start=0, end=1), axis=0)
+    return graph.op("Loop", chunks, forever, graph.op("ConstantOfShape", zeros), body=loop)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from supsup_runtime.bank_index import OBJECTIVES
 from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.network import Network, canonical_json
 
-__all__ = ["CONTRACT", "PREFIX", "Mode", "ModelInfo", "TaskInfo"]
+__all__ = ["CONTRACT", "PREFIX", "Mode", "ModelInfo", "Target", "TaskInfo"]
 
 CONTRACT = 1
 PREFIX = "org.supsup."
+Target = Literal["cpu", "cuda", "portable"]
+"""Operators that a model is made of."""
 Mode = Literal["full", "known", "infer"]
 """What a model was exported for: both, known tasks only, or always inferring."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
@@ -51,7 +54,8 @@ class ModelInfo:
         objective: What `task_scores` differentiates: ``entropy`` or ``superfluous``; empty in a
             model that cannot infer.
         mode: Which inputs and outputs the graph has.
-        target: Operators it was made of: ``cpu`` or ``portable``.
+        target: Operators it was made of: ``cpu``, ``cuda`` or ``portable``.
+        screened: Scores of tasks that cannot win are the expected ones, not exact.
         forward: The forward program, an ONNX model with the weights as inputs.
     """
 
@@ -62,6 +66,7 @@ class ModelInfo:
     mode: Mode
     target: str
     forward: bytes = field(repr=False)
+    screened: bool = False
 
     def to_metadata(self) -> dict[str, str]:
         """The model's ``metadata_props``, sorted by key."""
@@ -74,6 +79,7 @@ class ModelInfo:
             "mode": self.mode,
             "network": canonical_json(self.network.to_dict()),
             "objective": self.objective,
+            "screened": canonical_json(self.screened),
             "target": self.target,
             "tasks": canonical_json(tasks),
         }
@@ -91,6 +97,11 @@ class ModelInfo:
             ModelError: If the model is not supsup's, of another contract, or malformed.
         """
         version = metadata.get(PREFIX + "contract")
+        if version is None and metadata.get(PREFIX + "kind") == "task":
+            raise ModelError(
+                f"{place}: a model of one task ({metadata.get(PREFIX + 'task')}): run it with "
+                "ONNX Runtime directly; the runtime loads models of whole banks"
+            )
         if version is None:
             raise ModelError(
                 f"{place}: not a model of supsup: metadata {PREFIX}contract is missing; "
@@ -106,27 +117,48 @@ class ModelInfo:
             raise ModelError(f"{place}: metadata must have {missing[0]}, got none")
         values = {key: metadata[PREFIX + key] for key in _KEYS}
         try:
-            return _parse(values)
+            return _parse(values, screened=metadata.get(PREFIX + "screened", "false"))
         except (OverflowError, RecursionError, ValueError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
 
 
-def _parse(values: Mapping[str, str]) -> ModelInfo:
-    mode = values["mode"]
-    if mode not in get_args(Mode):
-        raise BankError(f"mode must be one of {list(get_args(Mode))}, got {mode!r}")
-    tasks: object = json.loads(values["tasks"])
-    if not isinstance(tasks, list):
-        raise BankError(f"tasks must be a list, got {tasks!r:.60}")
+def _parse(values: Mapping[str, str], *, screened: str) -> ModelInfo:
+    mode, objective = values["mode"], values["objective"]
+    _require("mode", mode, get_args(Mode))
+    _require("objective", objective, ("",) if mode == "known" else OBJECTIVES)
+    _require("target", values["target"], get_args(Target))
+    _require("screened", screened, ("true", "false"))
+    forward = base64.b64decode(values["forward"], validate=True)
+    network = Network.from_dict(json.loads(values["network"]))
+    _require("digest", values["digest"], (network.digest(forward),))
     return ModelInfo(
-        network=Network.from_dict(json.loads(values["network"])),
+        network=network,
         digest=values["digest"],
-        tasks=tuple(_task(index, item) for index, item in enumerate(tasks)),
-        objective=values["objective"],
+        tasks=_tasks(json.loads(values["tasks"])),
+        objective=objective,
         mode=mode,  # type: ignore[arg-type]  # one of Mode's, checked above
         target=values["target"],
-        forward=base64.b64decode(values["forward"], validate=True),
+        screened=screened == "true",
+        forward=forward,
     )
+
+
+def _require(key: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        expected = repr(allowed[0]) if len(allowed) == 1 else f"one of {list(allowed)}"
+        raise BankError(f"{key} must be {expected}, got {value!r:.80}")
+
+
+def _tasks(items: object) -> tuple[TaskInfo, ...]:
+    if not isinstance(items, list) or not items:
+        raise BankError(f"tasks must be a list of at least one, got {items!r:.60}")
+    tasks = tuple(_task(index, item) for index, item in enumerate(items))
+    seen: set[str] = set()
+    for task in tasks:
+        if task.name in seen:
+            raise BankError(f"tasks must have names of their own, got {task.name!r} twice")
+        seen.add(task.name)
+    return tasks
 
 
 def _task(index: int, item: object) -> TaskInfo:

@@ -23,6 +23,12 @@ __all__ = ["Engine"]
 Images = npt.NDArray[np.float32]
 
 
+_FEW_ROWS = 24
+"""Rows below which a call for each is faster than one pass for all (docs/PERFORMANCE.md)."""
+_PASS_BYTES = 192 << 20
+"""Gradients of one pass, 4 bytes a masked weight and row; twice that is needed for a moment."""
+
+
 class Engine:
     """An exported graph and its forward program; arguments are checked by `Model`.
 
@@ -72,6 +78,24 @@ class Engine:
             feeds |= _superposition([], np.zeros(0, np.float32), infer=True)
         scores: npt.NDArray[np.float32] = self._session.run(["task_scores"], feeds)[0]
         return scores
+
+    def row_scores(self, x: Images) -> npt.NDArray[np.float32]:
+        """As `task_scores`, for each row on its own: ``float32 (batch, tasks)``.
+
+        Many rows are scored in one pass, which unpacks the masks once for all of them; a few, or
+        with a model that cannot, one by one.
+        """
+        if len(x) < _FEW_ROWS or "per_image" not in self._session.input_names:
+            return np.stack([self.task_scores(x[i : i + 1]) for i in range(len(x))])
+        step = max(_FEW_ROWS, _PASS_BYTES // (4 * self.info.network.num_masked))
+        passes = [self._row_pass(x[i : i + step]) for i in range(0, len(x), step)]
+        return np.concatenate(passes)
+
+    def _row_pass(self, x: Images) -> npt.NDArray[np.float32]:
+        feeds = _superposition([], np.zeros(0, np.float32), infer=True)
+        feeds |= {"x": x, "per_image": np.array(True)}
+        scores: npt.NDArray[np.float32] = self._session.run(["task_scores"], feeds)[0]
+        return scores.reshape(len(x), self.num_tasks)
 
     def task_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
         """Logits ``float32 (batch, outputs)`` through one task's mask; its weights are not kept."""

@@ -34,6 +34,9 @@ class Scorer(Protocol):
     def task_scores(self, x: Images) -> npt.NDArray[np.float32]:
         """One-shot scores ``(tasks,)`` of a batch at the uniform superposition."""
 
+    def row_scores(self, x: Images) -> npt.NDArray[np.float32]:
+        """As `task_scores`, for each row on its own: ``(batch, tasks)``."""
+
     def task_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
         """Logits ``(batch, outputs)`` through one task's mask."""
 
@@ -100,8 +103,8 @@ def score_tasks(
 
 
 def _one_shot(scorer: Scorer, x: Images, *, per_image: bool) -> Scores:
-    groups = [x[row : row + 1] for row in range(len(x))] if per_image else [x]
-    return np.stack([scorer.task_scores(group) for group in groups]).astype(np.float64)
+    scores = scorer.row_scores(x) if per_image else scorer.task_scores(x)[None]
+    return scores.astype(np.float64)
 
 
 def _exhaustive(scorer: Scorer, x: Images, *, per_image: bool) -> Scores:

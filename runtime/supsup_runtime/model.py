@@ -14,6 +14,8 @@ from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.engine import Engine
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.inference import DEFAULT_CANDIDATES, Method, TaskInference, score_tasks
+from supsup_runtime.memory import available_bytes, bytes_to_load
+from supsup_runtime.peek import read_metadata
 from supsup_runtime.prediction import Prediction
 from supsup_runtime.session import Device, Session, open_session
 
@@ -21,6 +23,7 @@ __all__ = ["Model", "Prediction", "load"]
 
 Images = npt.NDArray[np.float32]
 DEFAULT_CACHE_BYTES = 64 << 20
+MAX_CACHE_BYTES = 1 << 40
 
 
 def load(
@@ -31,6 +34,7 @@ def load(
     sess_options: Any = None,  # noqa: ANN401 - onnxruntime.SessionOptions
     providers: Sequence[Any] | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    check_memory: bool = True,
 ) -> Model:
     """Load a model that `supsup-export` made.
 
@@ -40,18 +44,26 @@ def load(
         threads: Threads of one call.
         sess_options: An ``onnxruntime.SessionOptions`` in place of `threads`.
         providers: ONNX Runtime providers in place of `device`.
-        cache_bytes: Weights of recent tasks to keep, in bytes; 0 keeps none.
+        cache_bytes: Weights of recent tasks to keep, in bytes; 0 keeps none. A task takes 4 bytes
+            a masked weight; `Model.cached_bytes` says what is taken.
+        check_memory: Refuse a model that the memory at hand cannot hold while it loads.
 
     Raises:
-        ModelError: If the file is missing, not a model of supsup, or of another contract.
+        ModelError: If the file is missing, not a model of supsup, of another contract, or too
+            large for the memory at hand; all before it is loaded.
         ProviderUnavailableError: If onnxruntime or the provider is not there.
         InputError: If an argument is out of range.
     """
     file = Path(path)
     if not file.is_file():
         raise ModelError(f"{file}: no such file; make it with supsup-export")
-    if cache_bytes < 0:
-        raise InputError(f"cache_bytes must be at least 0, got {cache_bytes}")
+    if not isinstance(cache_bytes, int) or not 0 <= cache_bytes <= MAX_CACHE_BYTES:
+        raise InputError(
+            f"cache_bytes must be an integer in [0, {MAX_CACHE_BYTES}], got {cache_bytes!r}"
+        )
+    info = ModelInfo.from_metadata(read_metadata(file), place=str(file))
+    if check_memory:
+        _refuse_too_large(file, info)
 
     def opened(model: Path | bytes, place: str) -> Session:
         return open_session(
@@ -64,9 +76,18 @@ def load(
         )
 
     session = opened(file, str(file))
-    info = ModelInfo.from_metadata(session.metadata, place=str(file))
     forward = opened(info.forward, f"{file}: its forward program")
     return Model(Engine(session, forward, info, cache_bytes=cache_bytes))
+
+
+def _refuse_too_large(file: Path, info: ModelInfo) -> None:
+    needed, available = bytes_to_load(info, file.stat().st_size), available_bytes()
+    if available is not None and needed > available:
+        raise ModelError(
+            f"{file}: loading it takes about {needed >> 20} MiB of memory, {available >> 20} MiB "
+            "are at hand; export fewer tasks, or with --target portable, which takes half (or "
+            "load with check_memory=False)"
+        )
 
 
 class Model:

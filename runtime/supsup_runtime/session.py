@@ -33,7 +33,9 @@ class Session:
     def __init__(self, session: Any, place: str) -> None:  # noqa: ANN401 - onnxruntime has no types
         self._session = session
         self.place = place
-        self.input_names = tuple(str(value.name) for value in session.get_inputs())
+        optional = session.get_overridable_initializers()  # inputs that have a default
+        inputs = [*session.get_inputs(), *optional]
+        self.input_names = tuple(str(value.name) for value in inputs)
         self.output_names = tuple(str(value.name) for value in session.get_outputs())
         self.providers = tuple(map(str, session.get_providers()))
 

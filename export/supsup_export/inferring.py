@@ -1,0 +1,200 @@
+"""Graph parts that infer the task: gradients, scores, and the choice among tasks.
+
+The scores of a batch are made in a branch of the outermost graph: in a branch within a branch ONNX
+Runtime 1.32 does not repack the codes of the masks, and is a hundred times slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from supsup_export.graph import Graph, parse, prune
+from supsup_export.layout import Layout
+from supsup_export.masks import Weights, state_of, superposed_mask, uniform_mask
+from supsup_export.rows import row_vectors
+from supsup_export.scores import mask_scores, row_scores, state_scores
+from supsup_export.screening import FIRST_PASS, first_pass, second_pass
+from supsup_runtime.contract import Target
+from supsup_runtime.network import Network
+
+__all__ = ["Inferring", "state_tensors"]
+
+_INT64, _FLOAT = TensorProto.INT64, TensorProto.FLOAT
+Given = tuple[str, str]
+"""Names of tasks and alphas."""
+
+
+def state_tensors(graph: Graph, network: Network, flat: str) -> dict[str, str]:
+    """Cut a flat state into its tensors by name, each in its shape."""
+    parts = graph.split(flat, [s.size for s in network.state])
+    return {
+        s.name: graph.reshape(part, s.shape) for s, part in zip(network.state, parts, strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inferring:
+    """What inference in a graph needs.
+
+    Attributes:
+        network: Shapes and order of parameters and state.
+        layout: The packed masks; with a screen, scoring is screened.
+        target: Operators to use.
+        weights: The fixed weights in the graph.
+        gradient: The program that differentiates the objective, and nothing else.
+        objective: Its name; outputs of the program are ``objective.name``.
+    """
+
+    network: Network
+    layout: Layout
+    target: Target
+    weights: Weights
+    gradient: ModelProto
+    objective: str
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        layout: Layout,
+        target: Target,
+        weights: Weights,
+        program: bytes,
+        objective: str,
+    ) -> Inferring:
+        """Take what one objective needs out of a bank's gradient program."""
+        names = [p.name for p in network.parameters] + [s.name for s in network.state]
+        return cls(
+            network=network,
+            layout=layout,
+            target=target,
+            weights=weights,
+            gradient=prune(parse(program), [f"{objective}.{name}" for name in names]),
+            objective=objective,
+        )
+
+    def scores(self, graph: Graph) -> str:
+        """Scores of `x` as one task at the uniform superposition: ``float32 (tasks,)``."""
+        gradients = self._gradients(graph, self._feeds(graph, None), "x")
+        if not self.layout.screen.size:
+            return self._all_scores(graph, gradients)
+        return second_pass(graph, self.layout, self._first_pass(graph, gradients), self.target)
+
+    def scores_if_asked(self, graph: Graph) -> str:
+        """Scores of `x` as one task, of each of its rows, or none, by `infer` and `per_image`."""
+        one = graph.op("And", "infer", graph.op("Not", "per_image"))
+        if not self.layout.screen.size:
+            return graph.branch(
+                one,
+                lambda body: [self._all_scores(body, self._at_superposition(body))],
+                lambda body: [self._rows_or_none(body)],
+                [_FLOAT],
+            )[0]
+
+        def no_pass(body: Graph) -> list[str]:
+            none = body.constant(np.zeros(0, np.float32))
+            return [self._rows_or_none(body), body.constant(np.array(True)), none, none]
+
+        first = graph.branch(
+            one,
+            lambda body: self._first_pass(body, self._at_superposition(body)),
+            no_pass,
+            FIRST_PASS,
+        )
+        return second_pass(graph, self.layout, first, self.target)
+
+    def choice(self, graph: Graph, scores: str) -> list[str]:
+        """``If(infer)``: the best task of the batch, or of each row; else what was given.
+
+        Returns:
+            Tasks and alphas to run, which are none with a task a row, and the tasks to report.
+        """
+
+        def then_branch(body: Graph) -> list[str]:
+            by_row = body.reshape(scores, [-1, len(self.layout.masks)])
+            task = body.op("ArgMax", by_row, axis=1, keepdims=0)
+            zero, one = (body.constant(np.array([v], np.int64)) for v in (0, 1))
+            count = body.op("Where", "per_image", zero, one)
+            alphas = body.constant(np.ones(1, np.float32))
+            run = [body.op("Slice", value, zero, count) for value in (task, alphas)]
+            return [*run, task]
+
+        def else_branch(_: Graph) -> list[str]:
+            return ["tasks", "alphas", "tasks"]
+
+        return graph.branch("infer", then_branch, else_branch, [_INT64, _FLOAT, _INT64])
+
+    def _all_scores(self, graph: Graph, gradients: list[str]) -> str:
+        scores = mask_scores(graph, self.layout, gradients[0], self.target)
+        added = self._state_scores(graph, gradients)
+        return graph.op("Add", scores, added) if added else scores
+
+    def _first_pass(self, graph: Graph, gradients: list[str]) -> list[str]:
+        added = self._state_scores(graph, gradients)
+        return first_pass(graph, self.layout, gradients[0], added, self.target)
+
+    def _state_scores(self, graph: Graph, gradients: list[str]) -> str | None:
+        return state_scores(graph, self.layout, gradients[1]) if self.network.state else None
+
+    def _rows_or_none(self, graph: Graph) -> str:
+        none = graph.constant(np.zeros(0, np.float32))
+        asked = graph.op("And", "infer", "per_image")
+        branches: list[Callable[[Graph], list[str]]] = [
+            lambda body: [self._row_scores(body)],
+            lambda _: [none],
+        ]
+        return graph.branch(asked, branches[0], branches[1], [_FLOAT])[0]
+
+    def _row_scores(self, graph: Graph) -> str:
+        """Scores of each row of `x` at the uniform superposition, row after row, flat."""
+        feeds = self._feeds(graph, None)
+        vectors = row_vectors(graph, lambda body, row: self._gradients(body, feeds, row))
+        scores = row_scores(graph, self.layout, vectors[0], self.target)
+        if self.network.state:
+            scores = graph.op("Add", scores, state_scores(graph, self.layout, vectors[1]))
+        return graph.reshape(scores, [-1])
+
+    def _at_superposition(self, graph: Graph) -> list[str]:
+        """``If(no tasks given)``: gradients at the uniform superposition, else at the given one."""
+        size = graph.op("Size", "tasks")
+        empty = graph.op("Equal", size, graph.constant(np.array(0, np.int64)))
+
+        def at(given: Given | None) -> Callable[[Graph], list[str]]:
+            return lambda body: self._gradients(body, self._feeds(body, given), "x")
+
+        types = [_FLOAT, _FLOAT] if self.network.state else [_FLOAT]
+        return graph.branch(empty, at(None), at(("tasks", "alphas")), types)
+
+    def _feeds(self, graph: Graph, given: Given | None) -> dict[str, str]:
+        """Weights and state by name, at a superposition; None is all tasks with equal alphas."""
+        if given is None:
+            mask = uniform_mask(graph, self.layout)
+        else:
+            mask = superposed_mask(graph, self.layout, self.network, *given)
+        feeds = self.weights.tensors(graph, self.weights.masked(graph, mask))
+        if self.network.state:
+            state = state_of(graph, self.layout, *(given or ()))
+            feeds |= state_tensors(graph, self.network, state)
+        return feeds
+
+    def _gradients(self, graph: Graph, feeds: dict[str, str], x: str) -> list[str]:
+        """W * dO/dW, padded to a row, and dO/dstate where there is state, flat."""
+        gradients = graph.inline(self.gradient, {"x": x, **feeds})
+
+        def flat(names: list[str]) -> str:
+            parts = [graph.reshape(gradients[f"{self.objective}.{name}"], [-1]) for name in names]
+            return parts[0] if len(parts) == 1 else graph.op("Concat", *parts, axis=0)
+
+        vector = flat([p.name for p in self.network.parameters])
+        vector = graph.op("Mul", vector, self.weights.flat)
+        padding = 8 * self.layout.signs.size - self.network.num_masked
+        if padding:
+            zeros = graph.constant(np.zeros(padding, np.float32))
+            vector = graph.op("Concat", vector, zeros, axis=0)
+        if not self.network.state:
+            return [vector]
+        return [vector, flat([s.name for s in self.network.state])]

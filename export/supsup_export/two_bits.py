@@ -1,0 +1,161 @@
+"""Ternary weights, ``-c``, ``0`` or ``+c``, stored in two bits each, and their use in a graph.
+
+A code is the sign plus 2, the zero point that MatMulNBits assumes for two bits; four codes are a
+byte, the least significant first. There are two ways to use them:
+
+- `product`: MatMulNBits, which multiplies by the codes as they are. With float32 activations
+  (`accuracy_level` 0 and 1) FC 1024-1024 takes 30 times as long as with float32 weights, with int8
+  ones (4) 0.4 times (batch 1, one thread of an AMD EPYC with AVX-512, onnxruntime 1.32), so they
+  are rounded to int8.
+- `floats`: a lookup of bytes that ONNX Runtime folds to float32 at load. The file stays small and
+  the operator is the plain one. This is for convolutions: MatMulNBits over patches gathered
+  before it took 4 to 8 times as long as a float32 Conv (3 x 3, 32 to 64 channels of 32 x 32, and
+  128 to 128 of 16 x 16), and for whatever else is done with a weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+
+from supsup_export.graph import Graph
+from supsup_runtime.errors import BankError
+
+__all__ = ["Ternary", "block_size", "floats", "pack_codes", "product", "ternary", "unpack_codes"]
+
+BLOCKS = (128, 64, 32)
+"""Widths of MatMulNBits that have an int8 kernel in ONNX Runtime 1.32, the fastest first. 16 and
+256 fall back to float32."""
+_ZERO = 2
+_SHIFTS = np.array([0, 2, 4, 6], np.uint8)
+_CODES = ((np.arange(256)[:, None] >> _SHIFTS) & 3).astype(np.float32) - _ZERO  # (byte, code)
+
+Signs = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ternary:
+    """One masked weight.
+
+    Attributes:
+        name: Of the parameter.
+        signs: ``int8 shape``, each -1, 0 or 1.
+        constant: What the signs are multiplied with, ``float32 ()``.
+    """
+
+    name: str
+    signs: Signs
+    constant: np.float32
+
+
+def ternary(
+    name: str, weight: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], constant: float
+) -> Ternary:
+    """A fixed weight behind a mask.
+
+    Args:
+        name: Of the parameter.
+        weight: ``float32 shape``.
+        mask: ``bool shape``.
+        constant: The magnitude of every weight.
+
+    Raises:
+        BankError: If the weights are not all plus or minus the constant.
+    """
+    magnitude = np.float32(constant)
+    if not (np.abs(weight) == magnitude).all():
+        raise BankError(
+            f"network: weights of {name!r} must all be +-{magnitude} to fit two bits; "
+            "export with --bits 32"
+        )
+    signs = np.where(mask, np.sign(weight), 0).astype(np.int8)
+    return Ternary(name=name, signs=signs, constant=magnitude)
+
+
+def block_size(columns: int) -> int:
+    """Width of MatMulNBits' blocks: the widest that pads a row by at most a fifth needlessly."""
+    least = min(_padded(columns, block) for block in BLOCKS)
+    return next(block for block in BLOCKS if 5 * _padded(columns, block) <= 6 * least)
+
+
+def _padded(columns: int, block: int) -> int:
+    return -(-columns // block) * block
+
+
+def pack_codes(signs: Signs, block: int) -> npt.NDArray[np.uint8]:
+    """Signs as MatMulNBits takes them.
+
+    Args:
+        signs: ``int8 (rows, columns)``, each -1, 0 or 1.
+        block: Codes a block, a multiple of 4.
+
+    Returns:
+        ``uint8 (rows, ceil(columns / block), block / 4)``; the padding counts zero.
+    """
+    rows, columns = signs.shape
+    blocks = -(-columns // block)
+    codes = np.full((rows, blocks * block), _ZERO, np.uint8)
+    codes[:, :columns] += signs.view(np.uint8)  # -1 is 255, and 2 + 255 is 1 in eight bits
+    shifted = codes.reshape(rows, blocks, block // 4, 4) << _SHIFTS
+    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(shifted, axis=-1)
+    return packed
+
+
+def unpack_codes(packed: npt.NDArray[np.uint8], columns: int) -> Signs:
+    """Invert `pack_codes`: ``uint8 (rows, blocks, bytes)`` to ``int8 (rows, columns)``."""
+    codes = (packed[..., None] >> _SHIFTS) & 3  # (rows, blocks, bytes, 4)
+    return codes.reshape(len(packed), -1)[:, :columns].astype(np.int8) - np.int8(_ZERO)
+
+
+def product(graph: Graph, left: str, weight: Ternary, *, transposed: bool) -> tuple[str, str]:
+    """``left @ weight.T``, by MatMulNBits; its scales are made at load, and take no bytes.
+
+    Args:
+        graph: Receives the nodes.
+        left: ``float32 (..., columns)``.
+        weight: ``(rows, columns)``.
+        transposed: The weight is ``(columns, rows)``; multiply with it as it is.
+
+    Returns:
+        ``float32 (..., rows)``, and the initializer of the codes.
+    """
+    signs = weight.signs.T if transposed else weight.signs
+    rows, columns = signs.shape
+    block = block_size(columns)
+    codes = graph.constant(pack_codes(signs, block), f"codes.{weight.name}")
+    scales = graph.op(
+        "Expand",
+        graph.constant(weight.constant.reshape(1)),
+        graph.constant(np.array([rows * -(-columns // block)], np.int64)),
+    )
+    result = graph.op(
+        "MatMulNBits",
+        left,
+        codes,
+        scales,
+        domain="com.microsoft",
+        K=columns,
+        N=rows,
+        bits=2,
+        block_size=block,
+        accuracy_level=4,
+    )
+    return result, codes
+
+
+def floats(graph: Graph, weight: Ternary) -> str:
+    """The weight as ``float32 shape``, of packed codes; ONNX Runtime folds this at load."""
+    flat = weight.signs.reshape(1, -1)
+    packed = pack_codes(flat, 4).reshape(-1)
+    codes = graph.constant(packed, f"codes.{weight.name}")
+    index = graph.op("Cast", codes, to=TensorProto.INT32)
+    signs = graph.op("Gather", graph.constant(_CODES, "signs_of_codes"), index)
+    if flat.size % 4:
+        signs = graph.reshape(signs, [-1])
+        bounds = [graph.constant(np.array([v], np.int64)) for v in (0, flat.size, 0)]
+        signs = graph.op("Slice", signs, *bounds)
+    scaled = graph.op("Mul", signs, graph.constant(weight.constant))
+    return graph.reshape(scaled, weight.signs.shape)

@@ -1,0 +1,186 @@
+"""Banks of random masks, made once and kept in the cache folder.
+
+Times do not depend on what masks were trained for, only on how many there are and how large.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+import supsup_export
+import supsup_runtime
+import supsup_train
+from supsup_export.exporter import export
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.taskfile import TaskMasks, make_task
+
+__all__ = [
+    "MODELS",
+    "REAL_OUTPUTS",
+    "BenchBank",
+    "bench_bank",
+    "float_masks",
+    "float_model",
+    "images",
+    "packed_rows",
+    "task_weights",
+]
+
+INPUT_SHAPE = (784,)
+REAL_OUTPUTS = 10
+MODELS = {"lenet-300-100": 100, "fc-1024-1024": 500}
+"""Networks, and the outputs that the paper gives them for 250 tasks."""
+DENSITY = 0.5
+"""Of ones, as training with a threshold of 0 leaves it."""
+ROW_BITS = 256
+"""A row of the packed bank is padded to a multiple of this (docs/CONTRACT.md)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchBank:
+    """A bank and the model made of it.
+
+    Attributes:
+        bank: Open.
+        model: The exported file.
+    """
+
+    bank: MaskBank
+    model: Path
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one task in the model."""
+        return -(-self.bank.network.num_masked // ROW_BITS) * ROW_BITS // 8
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of all tasks in the model."""
+        return len(self.bank) * self.row_bytes
+
+    @property
+    def float_bytes(self) -> int:
+        """Bytes of all masks, or of one weight tensor a task, in float32."""
+        return len(self.bank) * self.bank.network.num_masked * 4
+
+
+def bench_bank(cache: Path, *, model: str, outputs: int, tasks: int) -> BenchBank:
+    """A bank of random masks and its model, from the cache or made now.
+
+    The sources of what makes them are part of their names, so a change of the code is measured.
+
+    Args:
+        cache: Folder; made if it is not there.
+        model: A key of `MODELS`.
+        outputs: Length of the logits, `REAL_OUTPUTS` of them labels.
+        tasks: Number of tasks, `K`.
+    """
+    training = _source_hash(supsup_train)
+    folder = cache / f"{model}-{outputs}x{tasks}-{training}"
+    if not folder.exists():
+        _make_bank(folder, model=model, outputs=outputs, tasks=tasks)
+    bank = MaskBank.open(folder / "masks", verify=False)
+    file = folder / f"model-{_source_hash(supsup_export, supsup_runtime)}.onnx"
+    if not file.exists():
+        for old in folder.glob("model-*.onnx"):  # of sources that changed since
+            old.unlink()
+        export(bank, file, check=False)
+    return BenchBank(bank=bank, model=file)
+
+
+def _make_bank(folder: Path, *, model: str, outputs: int, tasks: int) -> None:
+    """Beside its place first: a bank that was cut short must not be taken for a whole one."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    torch.manual_seed(0)
+    module = supsup_train.make_model(model, input_shape=INPUT_SHAPE, outputs=outputs)
+    bank = supsup_train.create_bank(
+        part / "masks", module, input_shape=INPUT_SHAPE, real_outputs=REAL_OUTPUTS
+    )
+    bank.extend(_random_tasks(bank, tasks))
+    part.rename(folder)
+
+
+def _random_tasks(bank: MaskBank, tasks: int) -> Iterator[TaskMasks]:
+    for index in range(tasks):
+        rng = np.random.default_rng(index)
+        masks = {p.name: rng.random(p.shape, np.float32) < DENSITY for p in bank.network.parameters}
+        yield make_task(f"task-{index:04d}", masks)
+
+
+def _source_hash(*packages: object) -> str:
+    """Twelve hexadecimal digits over the Python sources of packages."""
+    total = hashlib.sha256()
+    for package in packages:
+        (folder,) = package.__path__  # type: ignore[attr-defined]  # modules that are packages
+        for file in sorted(Path(folder).rglob("*.py")):
+            total.update(file.read_bytes())
+    return total.hexdigest()[:12]
+
+
+def images(count: int) -> npt.NDArray[np.float32]:
+    """Standard normal inputs, ``float32 (count, 784)``; the same ones every time."""
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((count, *INPUT_SHAPE)).astype(np.float32)
+
+
+def packed_rows(bench: BenchBank) -> npt.NDArray[np.uint8]:
+    """All masks as a model stores them: ``uint8 (tasks, row_bytes)``, padding bits zero."""
+    rows = np.zeros((len(bench.bank), bench.row_bytes), np.uint8)
+    for row, task in zip(rows, bench.bank, strict=True):
+        bits = np.concatenate(
+            [
+                np.unpackbits(task.masks[p.name], count=p.size, bitorder="little")
+                for p in bench.bank.network.parameters
+            ]
+        )
+        packed = np.packbits(bits, bitorder="little")
+        row[: len(packed)] = packed
+    return rows
+
+
+def float_masks(rows: npt.NDArray[np.uint8], num_masked: int) -> torch.Tensor:
+    """Packed rows as ``float32 (tasks, num_masked)`` of ones and zeros."""
+    masks = torch.empty((len(rows), num_masked), dtype=torch.float32)
+    for mask, row in zip(masks.numpy(), rows, strict=True):
+        mask[:] = np.unpackbits(row, count=num_masked, bitorder="little")
+    return masks
+
+
+def task_weights(bank: MaskBank, index: int) -> dict[str, npt.NDArray[np.float32]]:
+    """The masked weights of one task, by name."""
+    task = bank.task(index)
+    weights = {}
+    for p, weight in zip(bank.network.parameters, bank.network.weights(), strict=True):
+        bits = np.unpackbits(task.masks[p.name], count=p.size, bitorder="little")
+        weights[p.name] = weight * bits.reshape(p.shape).astype(np.float32)
+    return weights
+
+
+def float_model(bank: MaskBank, index: int, *, overridable: bool = False) -> bytes:
+    """A plain float32 ONNX model of one task: `x` in, `logits` out.
+
+    Args:
+        bank: Where the network and the task are.
+        index: The task.
+        overridable: Keep the weights among the inputs too, so that a caller can replace them.
+    """
+    model = onnx.load_from_string(bank.forward)
+    for name, weight in task_weights(bank, index).items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    if not overridable:
+        inputs = [value for value in model.graph.input if value.name == "x"]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+    data: bytes = model.SerializeToString()
+    return data
