@@ -15,7 +15,12 @@ from supsup_train.models import make_model
 from supsup_train.network import create_bank
 
 Shape = tuple[int, ...]
-INPUTS: dict[str, Shape] = {"mlp-7-9": (5,), "lenet-300-100": (784,), "cnn": (1, 8, 8)}
+INPUTS: dict[str, Shape] = {
+    "mlp-7-9": (5,),
+    "mlp-64-48": (30,),
+    "lenet-300-100": (784,),
+    "cnn": (1, 8, 8),
+}
 _FOLDER = TemporaryDirectory()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -13,13 +13,14 @@ from supsup_export.exporter import ExportReport, export
 from supsup_export.single import TaskExportReport, export_task
 from supsup_export.single_parity import NUM_INPUTS
 from supsup_runtime.bank import MaskBank
-from supsup_runtime.cli.common import run_command
+from supsup_runtime.cli.common import read_array, run_command
+from supsup_runtime.contract import Target
 from supsup_runtime.errors import InputError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-TARGETS = ("cpu", "portable")
+TARGETS = get_args(Target)
 
 
 @app.command()
@@ -28,7 +29,10 @@ def export_bank(
     bank: Annotated[Path, typer.Option(help="Folder of the mask bank.")],
     target: Annotated[
         str | None,
-        typer.Option(help="cpu (fast with ONNX Runtime; the default) or portable (ai.onnx alone)."),
+        typer.Option(
+            help="cpu or cuda (fast with ONNX Runtime; cpu by default), or portable "
+            "(ai.onnx alone)."
+        ),
     ] = None,
     objective: Annotated[
         str | None,
@@ -45,6 +49,14 @@ def export_bank(
         int | None,
         typer.Option(help="With --task, a weight's: 32 (float32; the default) or 2 (ternary)."),
     ] = None,
+    screen: Annotated[
+        bool,
+        typer.Option("--screen", help="Score exactly only the tasks that can still win."),
+    ] = False,
+    sample: Annotated[
+        Path | None,
+        typer.Option(help="With --screen, real inputs (.npy) that say which weights matter most."),
+    ] = None,
     check: Annotated[
         bool, typer.Option(help="Run the model against the bank before it is put in place.")
     ] = True,
@@ -60,10 +72,18 @@ def export_bank(
 
     supsup-export --bank masks/ anywhere.onnx --target portable --sidecar
 
+    supsup-export --bank masks/ thousands.onnx --screen --sample images.npy
+
     supsup-export --bank masks/ one.onnx --task permuted-0001 --bits 2
     """
     if task is not None:
-        _refuse_beside_task(target=target, objective=objective, outputs=outputs)
+        _refuse_beside_task(
+            target=target,
+            objective=objective,
+            outputs=outputs,
+            screen=screen or None,
+            sample=sample,
+        )
         one = export_task(
             MaskBank.open(bank, verify=False),  # the task's own file is checked when it is read
             task,
@@ -85,9 +105,16 @@ def export_bank(
         target=target,  # type: ignore[arg-type]  # checked above
         objective=objective,
         outputs=tuple(outputs.replace(" ", "").split(",")) if outputs is not None else None,
+        screen=screen,
     )
     report = export(
-        MaskBank.open(bank), output, request=request, check=check, sidecar=sidecar, force=force
+        MaskBank.open(bank),
+        output,
+        request=request,
+        sample=None if sample is None else read_array(sample),
+        check=check,
+        sidecar=sidecar,
+        force=force,
     )
     typer.echo(json.dumps(_to_dict(report), sort_keys=True) if as_json else _to_text(report))
 

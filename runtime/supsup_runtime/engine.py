@@ -108,6 +108,13 @@ class Engine:
         logits, task = self._session.run(["logits", "task"], {"x": x})
         return logits, int(task[0])
 
+    def warm(self, x: Images) -> None:
+        """Infer once, if the model can; the outcome does not matter."""
+        if "task_scores" in self.outputs:
+            self.task_scores(x)
+        elif self.info.mode == "infer":
+            self._session.run(self.outputs, {"x": x})
+
     def known_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
         """As `task_logits`, and keep the task's weights for the next call."""
         if self.max_cached and "parameters" in self.outputs:

@@ -205,8 +205,7 @@ class Model:
         blank = np.zeros((batch_size, *self.info.network.input_shape), np.float32)
         for index in indices:
             self._engine.known_logits(blank, index)
-        if self.info.mode != "known":
-            self._engine.task_scores(blank)
+        self._engine.warm(blank)
 
     def infer_task(
         self,

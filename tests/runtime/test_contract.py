@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,19 +9,28 @@ from conftest import small_network
 from supsup_runtime.contract import PREFIX, ModelInfo, TaskInfo
 from supsup_runtime.errors import ModelError
 
+FORWARD = b"\x00program"
 INFO = ModelInfo(
     network=small_network(state=True),
-    digest="d" * 64,
+    digest=small_network(state=True).digest(FORWARD),
     tasks=(TaskInfo(index=0, name="a", labels=("no", "yes")), TaskInfo(index=1, name="b")),
     objective="entropy",
     mode="full",
     target="cpu",
-    forward=b"\x00program",
+    forward=FORWARD,
 )
 
 
 def test_metadata_and_back() -> None:
-    assert ModelInfo.from_metadata(INFO.to_metadata(), place="m") == INFO
+    known = replace(INFO, mode="known", objective="", target="portable")
+    for info in (INFO, replace(INFO, screened=True, target="cuda"), known):
+        assert ModelInfo.from_metadata(info.to_metadata(), place="m") == info
+
+
+def test_models_of_before_screening_are_not_screened() -> None:
+    metadata = INFO.to_metadata()
+    del metadata[PREFIX + "screened"]
+    assert not ModelInfo.from_metadata(metadata, place="m").screened
 
 
 def _large_constant() -> str:
@@ -60,6 +70,17 @@ def test_every_key_is_needed(key: str) -> None:
         ("tasks", '[{"name": "a", "labels": "ab"}]', "a task must have a name and a list"),
         ("tasks", '[{"name": "a", "labels": [1]}]', "a task must have a name and a list"),
         ("tasks", '[{"name": 1, "labels": []}]', "a task must have a name and a list"),
+        ("tasks", "[]", r"tasks must be a list of at least one, got \[\]"),
+        (
+            "tasks",
+            '[{"labels": [], "name": "a"}, {"labels": [], "name": "a"}]',
+            "tasks must have names of their own, got 'a' twice",
+        ),
+        ("objective", "", r"objective must be one of \['entropy', 'superfluous'\], got ''"),
+        ("target", "tpu", r"target must be one of \['cpu', 'cuda', 'portable'\], got 'tpu'"),
+        ("screened", "1", r"screened must be one of \['true', 'false'\], got '1'"),
+        ("digest", "d" * 64, "digest must be '[0-9a-f]{64}', got 'd+'"),
+        ("forward", "AAAA", "digest must be"),
         ("forward", "é", "malformed"),
         ("network", "1" * 5000, "malformed"),
         ("network", LARGE_CONSTANT, "malformed: int too large"),

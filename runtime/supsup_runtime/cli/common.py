@@ -8,13 +8,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
-from supsup_runtime.errors import SupSupError
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["parser", "print_result", "run_command", "to_table"]
+from supsup_runtime.errors import InputError, SupSupError
+
+__all__ = ["parser", "print_result", "read_array", "run_command", "to_table"]
 
 INTERRUPTED = 130
+MAX_INPUT_BYTES = 4 << 30
 _INTERRUPTED = "interrupted; what was finished is kept"
 
 
@@ -90,3 +95,22 @@ def _version() -> str:
         return metadata.version("supsup")
     except metadata.PackageNotFoundError:
         return "(not installed)"
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """Read a ``.npy`` file; what it must hold is for the caller to check.
+
+    Raises:
+        InputError: If it is missing, too large, or no array of numbers.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; save an array with numpy.save")
+    if path.stat().st_size > MAX_INPUT_BYTES:
+        raise InputError(f"{path}: must have at most {MAX_INPUT_BYTES} bytes")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: must be a .npy array of numbers: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: must be a .npy array, got an archive of several")
+    return array

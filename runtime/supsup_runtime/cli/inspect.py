@@ -7,9 +7,10 @@ from typing import Any
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.cli.common import parser, print_result, run_command
+from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import ModelError
-from supsup_runtime.model import load
 from supsup_runtime.network import Network
+from supsup_runtime.peek import read_metadata
 
 __all__ = ["main"]
 
@@ -48,7 +49,7 @@ def _bank(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    info = load(path).info
+    info = ModelInfo.from_metadata(read_metadata(path), place=str(path))
     return {
         "kind": "model",
         "path": str(path),
@@ -56,6 +57,7 @@ def _model(path: Path) -> dict[str, Any]:
         "digest": info.digest,
         "mode": info.mode,
         "objective": info.objective,
+        "screened": info.screened,
         "target": info.target,
         "tasks": [task.name for task in info.tasks],
         **_network(info.network, len(info.tasks)),

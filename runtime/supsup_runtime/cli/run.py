@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.cli.common import parser, print_result, run_command, to_table
-from supsup_runtime.errors import InputError
+from supsup_runtime.cli.common import parser, print_result, read_array, run_command, to_table
 from supsup_runtime.inference import METHODS
 from supsup_runtime.model import Model, load
 from supsup_runtime.prediction import Prediction
@@ -26,7 +25,6 @@ _EXAMPLES = (
     "out.onnx input.npy --task rotated-090",
     "out.onnx input.npy --per-image --json",
 )
-MAX_INPUT_BYTES = 4 << 30
 
 
 def main() -> None:
@@ -82,17 +80,8 @@ def _run() -> None:
 
 
 def _read(path: Path, model: Model) -> npt.NDArray[np.float32]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; save an array with numpy.save")
-    if path.stat().st_size > MAX_INPUT_BYTES:
-        raise InputError(f"{path}: must have at most {MAX_INPUT_BYTES} bytes")
-    try:
-        x = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: must be a .npy array of numbers: {error}") from error
-    if isinstance(x, np.ndarray) and x.shape == model.info.network.input_shape:
-        x = x[None]  # one input
-    return x  # type: ignore[no-any-return]  # predict checks type and shape
+    x = read_array(path)
+    return x[None] if x.shape == model.info.network.input_shape else x  # one input
 
 
 def _task(given: str | None, model: Model) -> int | str | None:

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runtime.test_contract import INFO
+from supsup_runtime.memory import available_bytes, bytes_to_load
+
+
+@pytest.fixture
+def meminfo(tmp_path: Path) -> Path:
+    path = tmp_path / "meminfo"
+    path.write_text("MemTotal:  9000 kB\nMemAvailable:   5000 kB\nCached: 7 kB\n")
+    return path
+
+
+def test_the_machine_s_memory(meminfo: Path, tmp_path: Path) -> None:
+    assert available_bytes(meminfo, tmp_path) == 5000 * 1024
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [
+        ("4000000", "1000000", 3000000),
+        ("max", "1000000", 5000 * 1024),
+        ("9000000000", "0", 5000 * 1024),
+        ("1000", "2000", 0),
+        ("max", "what", 5000 * 1024),
+    ],
+)
+def test_the_container_s_limit(
+    meminfo: Path, tmp_path: Path, limit: str, used: str, expected: int
+) -> None:
+    (tmp_path / "memory.max").write_text(limit + "\n")
+    (tmp_path / "memory.current").write_text(used + "\n")
+    assert available_bytes(meminfo, tmp_path) == expected
+
+
+def test_where_nothing_is_known(tmp_path: Path) -> None:
+    assert available_bytes(tmp_path / "none", tmp_path) is None
+    (tmp_path / "meminfo").write_text("MemTotal: 1 kB\n")
+    assert available_bytes(tmp_path / "meminfo", tmp_path) is None
+
+
+def test_what_loading_takes_depends_on_the_codes() -> None:
+    known = replace(INFO, mode="known", objective="")
+    sizes = [
+        bytes_to_load(info, 1_000_000)
+        for info in (known, INFO, replace(INFO, target="cuda"), replace(INFO, target="portable"))
+    ]
+    assert sizes[0] == sizes[3] < sizes[1] < sizes[2]
+    assert sizes[1] >= 6_000_000
