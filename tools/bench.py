@@ -70,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     per_image = _case(cases, "per-image", _per_image, "the task of each row of a batch")
     _network(per_image, tasks=250)
     per_image.add_argument("--images", type=_positive, default=128, help="(%(default)s)")
+    screened = _case(cases, "screened", _screened, "one-shot with screening, on trained masks")
+    screened.add_argument("--data", type=Path, required=True, help="folder of the shared data")
+    screened.add_argument("--tasks", type=_positive, default=2500, help="(%(default)s)")
+    screened.add_argument("--images", type=_positive, default=2000, help="(%(default)s)")
     training = _case(cases, "training", _training, "one task trained, against a plain loop")
     training.add_argument("--steps", type=_positive, default=1000, help="(%(default)s)")
     training.set_defaults(threads=os.cpu_count())  # as training itself takes
@@ -215,6 +219,14 @@ def _per_image(arguments: argparse.Namespace) -> Iterator[Result]:
         outputs=arguments.outputs,
         tasks=arguments.tasks,
         count=arguments.images,
+    )
+
+
+def _screened(arguments: argparse.Namespace) -> Iterator[Result]:
+    from tools.benchmarks.screened import screened
+
+    yield screened(
+        _setup(arguments), data=arguments.data, tasks=arguments.tasks, images=arguments.images
     )
 
 

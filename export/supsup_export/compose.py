@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from supsup_export.graph import Graph, parse, tensor_info
 from supsup_export.inferring import Inferring, state_tensors
 from supsup_export.layout import Layout
-from supsup_export.masks import Weights, fixed_weights, state_of, superposed_mask
+from supsup_export.masks import Weights, fixed_weights, state_of, superposed_weights
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.contract import Mode, ModelInfo, Target, TaskInfo
 from supsup_runtime.errors import BankError, InputError
@@ -147,21 +147,36 @@ class _Composer:
             scores = inferring.scores_if_asked(graph)
             tasks, alphas, task = inferring.choice(graph, scores)
             graph.default("per_image", np.array(False))
-        mask = superposed_mask(graph, self.layout, self.network, tasks, alphas)
-        parameters = self.weights.masked(graph, mask, name="parameters")
+        flat = superposed_weights(graph, self.layout, self.weights, tasks, alphas)
+        parameters = graph.op("Identity", flat, name="parameters")
         values = {"parameters": parameters, "task": graph.op("Identity", task, name="task")}
         if scores is not None:
             values["task_scores"] = graph.op("Identity", scores, name="task_scores")
-        feeds = {"x": "x", **self.weights.tensors(graph, parameters)}
+        state = ""
         if self.network.state:
             state = state_of(graph, self.layout, tasks, alphas)
             values["state"] = graph.op("Identity", state, name="state")
-            feeds |= state_tensors(graph, self.network, values["state"])
-        logits = graph.inline(self.forward, feeds)["logits"]
+        logits = self._logits(graph, flat, state)
         values["logits"] = graph.op("Identity", logits, name="logits")
         return graph.model(
             "supsup", self._inputs(), self._outputs(list(values)), info.to_metadata()
         )
+
+    def _logits(self, graph: Graph, flat: str, state: str) -> str:
+        """The forward program; a batch of no rows, which asks for the weights, does not run it."""
+
+        def forward(body: Graph) -> list[str]:
+            feeds = {"x": "x", **self.weights.tensors(body, flat)}
+            if self.network.state:
+                feeds |= state_tensors(body, self.network, state)
+            return [body.inline(self.forward, feeds)["logits"]]
+
+        def none(body: Graph) -> list[str]:
+            return [body.constant(np.zeros((0, self.network.outputs), np.float32))]
+
+        rows = graph.op("Shape", "x", start=0, end=1)
+        some = graph.op("Cast", graph.reshape(rows, []), to=_BOOL)
+        return graph.branch(some, forward, none, [_FLOAT])[0]
 
     def _inferring(self, objective: str) -> Inferring:
         return Inferring.of(

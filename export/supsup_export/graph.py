@@ -132,11 +132,20 @@ class Graph:
         bodies = []
         for scope, fill in (("then", then_branch), ("else", else_branch)):
             body = self.subgraph(scope)
-            outputs = [body.op("Identity", value) for value in fill(body)]
+            outputs = body.own(fill(body))
             infos = [tensor_info(n, t) for n, t in zip(outputs, types, strict=True)]
             bodies.append(body.close([], infos))
         names = [self.fresh("if") for _ in types]
         return self.ops("If", [condition], names, then_branch=bodies[0], else_branch=bodies[1])
+
+    def own(self, values: Sequence[str]) -> list[str]:
+        """Values as a body's outputs must be: made by its own nodes, each once."""
+        made = {value for node in self.nodes for value in node.output}
+        outputs: list[str] = []
+        for value in values:
+            plain = value in made and value not in outputs
+            outputs.append(value if plain else self.op("Identity", value))
+        return outputs
 
     def close(
         self, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]

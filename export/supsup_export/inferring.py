@@ -185,16 +185,19 @@ class Inferring:
         """W * dO/dW, padded to a row, and dO/dstate where there is state, flat."""
         gradients = graph.inline(self.gradient, {"x": x, **feeds})
 
-        def flat(names: list[str]) -> str:
+        def flat(names: list[str], *more: str) -> str:
             parts = [graph.reshape(gradients[f"{self.objective}.{name}"], [-1]) for name in names]
+            parts += more
             return parts[0] if len(parts) == 1 else graph.op("Concat", *parts, axis=0)
 
-        vector = flat([p.name for p in self.network.parameters])
-        vector = graph.op("Mul", vector, self.weights.flat)
-        padding = 8 * self.layout.signs.size - self.network.num_masked
-        if padding:
-            zeros = graph.constant(np.zeros(padding, np.float32))
-            vector = graph.op("Concat", vector, zeros, axis=0)
+        padding = np.zeros(8 * self.layout.signs.size - self.network.num_masked, np.float32)
+        zeros = [graph.constant(padding)] if padding.size else []
+        outer = graph.outermost  # where the padded weights are folded
+        weights = self.weights.flat
+        if zeros:
+            weights = outer.op("Concat", weights, *zeros, axis=0)
+        vector = flat([p.name for p in self.network.parameters], *zeros)
+        vector = graph.op("Mul", vector, weights)
         if not self.network.state:
             return [vector]
         return [vector, flat([s.name for s in self.network.state])]

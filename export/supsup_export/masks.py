@@ -20,6 +20,7 @@ __all__ = [
     "packed_rows",
     "state_of",
     "superposed_mask",
+    "superposed_weights",
     "uniform_mask",
     "unpack",
 ]
@@ -101,11 +102,34 @@ def fixed_weights(graph: Graph, layout: Layout, network: Network) -> Weights:
 def superposed_mask(graph: Graph, layout: Layout, network: Network, tasks: str, alphas: str) -> str:
     """``sum_j alphas[j] M[tasks[j]]`` (paper, equation 2): ``float32 (num_masked,)``."""
     mask = graph.op("MatMul", alphas, unpack(graph, packed_rows(graph, layout, tasks)))
-    num_masked = network.num_masked
-    if num_masked % ROW_BITS == 0:
-        return mask
-    bounds = [graph.constant(np.array([v], np.int64)) for v in (0, num_masked, 0)]
-    return graph.op("Slice", mask, *bounds)
+    return _unpadded(graph, network, mask)
+
+
+def superposed_weights(
+    graph: Graph, layout: Layout, weights: Weights, tasks: str, alphas: str
+) -> str:
+    """The weights times `superposed_mask`: ``float32 (num_masked,)``; one task by a short way."""
+    network = weights.network
+
+    def one_task(body: Graph) -> list[str]:
+        rows = body.reshape(unpack(body, packed_rows(body, layout, tasks)), [-1])
+        return [weights.masked(body, _unpadded(body, network, rows))]
+
+    def several(body: Graph) -> list[str]:
+        mask = superposed_mask(body, layout, network, tasks, alphas)
+        return [weights.masked(body, mask)]
+
+    alone = graph.op("Equal", graph.op("Size", alphas), graph.constant(np.array(1, np.int64)))
+    total = graph.op("ReduceSum", alphas, keepdims=0)
+    whole = graph.op("Equal", total, graph.constant(np.float32(1)))
+    return graph.branch(graph.op("And", alone, whole), one_task, several, [TensorProto.FLOAT])[0]
+
+
+def _unpadded(graph: Graph, network: Network, flat: str) -> str:
+    if network.num_masked % ROW_BITS == 0:
+        return flat
+    bounds = [graph.constant(np.array([v], np.int64)) for v in (0, network.num_masked, 0)]
+    return graph.op("Slice", flat, *bounds)
 
 
 def uniform_mask(graph: Graph, layout: Layout) -> str:

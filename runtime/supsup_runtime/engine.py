@@ -50,7 +50,7 @@ class Engine:
         network = info.network
         self.task_bytes = 4 * (network.num_masked + network.num_state)
         self.max_cached = cache_bytes // self.task_bytes
-        self._blank = np.zeros((1, *network.input_shape), np.float32)
+        self._no_rows = np.zeros((0, *network.input_shape), np.float32)
         self.place = session.place
         self.outputs = session.output_names
         self.info = info
@@ -136,7 +136,7 @@ class Engine:
         network = self.info.network
         outputs = ["parameters", "state"] if network.state else ["parameters"]
         feeds = self._feeds([task_index], np.ones(1, np.float32), outputs)
-        values = self._session.fetch(outputs, {"x": self._blank, **feeds})
+        values = self._session.fetch(outputs, {"x": self._no_rows, **feeds})
         parts = _cut(network.parameters, values[0])
         if network.state:
             parts += _cut(network.state, values[1])

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import supsup_runtime as supsup
 from banks import make_bank
 from conftest import random_task
 from networks import NETWORKS, make_network
@@ -26,11 +21,7 @@ from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import unpack_mask
 from supsup_runtime.errors import (
     BankError,
-    InputError,
-    ModelError,
-    OutputExistsError,
     ParityError,
-    SupSupError,
 )
 from supsup_runtime.network import MaskedParameter, Network
 from supsup_runtime.session import open_session
@@ -295,96 +286,6 @@ def test_every_form_of_product(tmp_path: Path, form: str, bits: int) -> None:
     assert not any("spare" in tensor.name for tensor in graph.initializer)
 
 
-def test_metadata_say_what_the_model_is(tmp_path: Path, real_bank: MaskBank) -> None:
-    path = export_task(real_bank, "task-3", tmp_path / "one.onnx", bits=2, sidecar=True).path
-    metadata = open_session(path, place="one.onnx").metadata
-    assert metadata == {
-        "org.supsup.bits": "2",
-        "org.supsup.digest": real_bank.digest,
-        "org.supsup.kind": "task",
-        "org.supsup.labels": '["no","yes"]',
-        "org.supsup.network": metadata["org.supsup.network"],
-        "org.supsup.task": "task-3",
-    }
-    assert Network.from_dict(json.loads(metadata["org.supsup.network"])) == real_bank.network
-    assert json.loads((tmp_path / "one.onnx.json").read_text()) == metadata
-
-
-def test_the_runtime_says_why_it_does_not_load_it(tmp_path: Path, real_bank: MaskBank) -> None:
-    path = export_task(real_bank, "task-3", tmp_path / "one.onnx").path
-    with pytest.raises(ModelError, match=r"a model of one task \(task-3\): run it with ONNX Runt"):
-        supsup.load(path)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda b, p: export_task(b, "task-0", p, bits=3), InputError, "must be 32 .* got 3"),
-        (
-            lambda b, p: export_task(b, "q", p),
-            InputError,
-            r"'q': not among the 5 tasks of .*masks: task-0, task-1, task-2, \.\.\.$",
-        ),
-        (
-            lambda b, _: export_task(b, "task-0", b.path / "x.onnx", force=True),
-            OutputExistsError,
-            "lies inside the bank",
-        ),
-        (
-            lambda b, p: export_task(b, "task-0", p.parent),
-            OutputExistsError,
-            "is a folder, expected the path of a file",
-        ),
-    ],
-)
-def test_what_is_refused(
-    tmp_path: Path,
-    real_bank: MaskBank,
-    call: Callable[[MaskBank, Path], object],
-    error: type[SupSupError],
-    message: str,
-) -> None:
-    with pytest.raises(error, match=message):
-        call(real_bank, tmp_path / "one.onnx")
-    assert [p.name for p in tmp_path.iterdir()] == ["masks"]
-    MaskBank.open(real_bank.path)
-
-
-def test_an_empty_bank_has_no_task(tmp_path: Path, real_bank: MaskBank) -> None:
-    bank = MaskBank.create(tmp_path / "b", real_bank.network, forward=real_bank.forward)
-    with pytest.raises(InputError, match=r"'a': not among the 0 tasks of .*/b$"):
-        export_task(bank, "a", tmp_path / "one.onnx")
-
-
-def test_a_damaged_task_is_refused(tmp_path: Path, real_bank: MaskBank) -> None:
-    file = real_bank.path / real_bank.entries[2].file
-    file.write_bytes(file.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(BankError, match="the file is damaged or was changed"):
-        export_task(real_bank, "task-2", tmp_path / "one.onnx")
-    export_task(real_bank, "task-1", tmp_path / "one.onnx")
-
-
-@pytest.mark.parametrize(("bits", "remedy"), [(32, "; export with --bits 2"), (2, "")])
-def test_a_model_over_2_gb_is_refused(
-    tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch, bits: int, remedy: str
-) -> None:
-    monkeypatch.setattr("supsup_export.single.MAX_MODEL_BYTES", 30)
-    with pytest.raises(BankError, match=rf"at most 30 bytes, this task's .* need \d+{remedy}$"):
-        export_task(real_bank, "task-0", tmp_path / "one.onnx", bits=bits)
-
-
-def test_nothing_is_replaced_without_force(tmp_path: Path, real_bank: MaskBank) -> None:
-    path, beside = tmp_path / "one.onnx", tmp_path / "one.onnx.json"
-    path.write_text("precious")
-    with pytest.raises(OutputExistsError, match="exists already; pass --force"):
-        export_task(real_bank, "task-0", path)
-    assert path.read_text() == "precious"
-    export_task(real_bank, "task-0", path, force=True, sidecar=True)
-    assert beside.exists()
-    export_task(real_bank, "task-1", path, force=True)
-    assert not beside.exists()
-
-
 def refused(bank: MaskBank, path: Path, message: str, *, bits: int) -> None:
     path.write_text("precious")
     name = bank.task_names[0]
@@ -443,57 +344,3 @@ def test_the_check_sees_more_than_rounding() -> None:
 def test_nan_does_not_pass_the_check() -> None:
     assert single_parity._compare("logits", np.array([np.nan]), np.array([1.0]))
     assert single_parity._compare("logits", np.zeros(2), np.zeros(3))
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("supsup-export")
-    return subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-
-
-def test_the_command_makes_a_model_of_one_task(tmp_path: Path, real_bank: MaskBank) -> None:
-    out = tmp_path / "one.onnx"
-    done = run("--bank", real_bank.path, out, "--task", "task-2", "--bits", "2", "--json")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    logits = report["parity"].pop("logits")
-    labels = report["parity"].pop("same_labels")
-    assert 0 < logits <= 3e-2
-    assert 0 <= labels <= NUM_INPUTS
-    assert report == {
-        "bits": 2,
-        "bytes": out.stat().st_size,
-        "parity": {"inputs": NUM_INPUTS},
-        "path": str(out),
-        "task": "task-2",
-    }
-    again = run("--bank", real_bank.path, out, "--task", "task-2")
-    assert again.stderr == f"supsup-export: {out}: exists already; pass --force to replace it\n"
-    forced = run("--bank", real_bank.path, out, "--task", "task-2", "--force", "--no-check")
-    assert forced.stdout == (
-        f"{out}: task task-2, 32 bits a weight, {out.stat().st_size:,} bytes, not checked\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        (["--bits", "2"], 1, "--bits: is for a model of one task; name it with --task"),
-        (["--task", "task-0", "--bits", "8"], 1, "must be 32 (float32) or 2 (ternary), got 8"),
-        (["--task", "task-0", "--bits", "two"], 2, "Invalid value for '--bits'"),
-        (["--task", "q"], 1, "'q': not among the 5 tasks of"),
-        (["--task", "task-0", "--target", "cpu"], 1, "--target: does not apply to a model of one"),
-        (["--task", "task-0", "--objective", "entropy"], 1, "--objective: does not apply"),
-        (["--task", "task-0", "--outputs", "logits"], 1, "--outputs: does not apply"),
-    ],
-)
-def test_options_that_do_not_apply(
-    tmp_path: Path, real_bank: MaskBank, arguments: list[str], status: int, message: str
-) -> None:
-    done = run("--bank", real_bank.path, tmp_path / "one.onnx", *arguments)
-    assert (done.returncode, done.stdout) == (status, "")
-    assert message in done.stderr
-    if status == 1:
-        assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "one.onnx").exists()

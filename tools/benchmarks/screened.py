@@ -1,0 +1,151 @@
+"""Screened scoring on trained masks: its time, and whether it ever chooses another task.
+
+The tasks are the trained masks of a folder (``masks.npz``: ``m0``, ``m1``, ... of LeNet 300-100,
+packed rows, as in the project's shared data), and beyond their number the same masks with the
+inputs of the first layer in other orders: no image belongs to those, and they are as dense and as
+uneven as trained ones. Images are the permuted test images of the trained tasks.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tools.benchmarks.timing import Row, Setup, spread
+
+import supsup_runtime
+import supsup_train
+from supsup_export.compose import Request
+from supsup_export.exporter import export
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.model import Model
+from supsup_runtime.sources import load_dataset
+from supsup_runtime.streams import Stream, make_stream
+from supsup_runtime.taskfile import TaskMasks
+
+__all__ = ["screened"]
+
+TRAINED, OUTPUTS = 250, 100
+SHAPES = ((300, 784), (100, 300), (OUTPUTS, 100))
+
+
+def screened(setup: Setup, *, data: Path, tasks: int = 2500, images: int = 2000) -> Row:
+    """One-shot with and without screening, one real image at a time.
+
+    Args:
+        setup: Cache, threads and rounds; every image is one round.
+        data: Folder that holds ``mnist`` and ``permuted-mnist-lenet-250``.
+        tasks: Number of tasks, at least 250.
+        images: Number of images.
+
+    Returns:
+        Settings and rows: milliseconds of the limit (the packed bank read once), of exact scoring
+        and of screened scoring, the agreement of the latter two, and how often the first pass
+        settled it.
+    """
+    stream = make_stream("permuted", load_dataset(data / "mnist"), num_tasks=TRAINED)
+    bank = _bank(setup.cache / f"screened-{tasks}", data, tasks)
+    paths = [setup.cache / f"screened-{tasks}-{name}.onnx" for name in ("exact", "screened")]
+    export(bank, paths[0], check=False, force=True)
+    sample = np.concatenate([stream.task(k).train_x[:2] for k in range(0, TRAINED, 8)])
+    request = Request(screen=True)
+    export(bank, paths[1], request=request, sample=sample, check=False, force=True)
+    models = [supsup_runtime.load(path, threads=setup.threads) for path in paths]
+    torch.set_num_threads(setup.threads)
+    words = torch.zeros(tasks * (-(-bank.network.num_masked // 256) * 32) // 8, dtype=torch.int64)
+    words += torch.arange(len(words))  # pages of its own
+    rows, settled = _rounds(models, words, list(_images(stream, images)))
+    return {
+        "benchmark": "screened",
+        "settings": {
+            "tasks": tasks,
+            "images": images,
+            "threads": setup.threads,
+            "objective": models[0].info.objective,
+            "settled_by_the_first_pass": settled,
+        },
+        "ratio_to": "the limit, in the same rounds",
+        "rows": rows,
+    }
+
+
+def _rounds(
+    models: list[Model], words: torch.Tensor, images: list[tuple[int, npt.NDArray[np.float32]]]
+) -> tuple[list[Row], float]:
+    def timed(call: Any) -> tuple[float, Any]:  # noqa: ANN401 - any call, any answer
+        start = time.perf_counter()
+        answer = call()
+        return (time.perf_counter() - start) * 1e3, answer
+
+    for model in models:
+        model.warmup()
+    times: dict[str, list[float]] = {"limit": [], "exact": [], "screened": []}
+    agreed = right = settled = 0
+    for task, x in images:
+        taken, _ = timed(words.sum)
+        times["limit"].append(taken)
+        answers = []
+        for name, model in zip(("exact", "screened"), models, strict=True):
+            taken, answer = timed(partial(model.predict, x, method="one-shot"))
+            times[name].append(taken)
+            answers.append(answer.inferences[0])
+        exact, first = answers
+        agreed += exact.task == first.task
+        right += exact.task.index == task
+        far = np.abs(exact.scores - first.scores) > 1e-3 * np.abs(exact.scores).max()
+        settled += bool(far.any())
+    limit = float(np.median(times["limit"]))
+    rows: list[Row] = [
+        {"case": name, **spread(values, "ms"), "ratio": float(np.median(values)) / limit}
+        for name, values in times.items()
+    ]
+    rows[1]["note"] = f"the image's own task for {right} of {len(images)} images"
+    rows[2]["note"] = f"the same task as exact for {agreed} of {len(images)} images"
+    return rows, settled / len(images)
+
+
+def _images(stream: Stream, count: int) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    rng = np.random.default_rng(0)
+    each = -(-count // TRAINED)
+    left = count
+    for task in rng.permutation(TRAINED):
+        x = stream.task(int(task), train=False).test_x
+        for index in rng.choice(len(x), min(each, left), replace=False):
+            yield int(task), x[index : index + 1]
+        left -= min(each, left)
+
+
+def _bank(folder: Path, data: Path, tasks: int) -> MaskBank:
+    if not folder.exists():
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        module = supsup_train.make_model("lenet-300-100", input_shape=(784,), outputs=OUTPUTS)
+        bank = supsup_train.create_bank(part, module, input_shape=(784,), real_outputs=10)
+        bank.extend(_tasks(data, tasks))
+        part.rename(folder)
+    return MaskBank.open(folder, verify=False)
+
+
+def _tasks(data: Path, tasks: int) -> Iterator[TaskMasks]:
+    with np.load(data / "permuted-mnist-lenet-250" / "masks.npz", allow_pickle=False) as file:
+        trained = [file[f"m{i}"] for i in range(len(SHAPES))]
+    rng = np.random.default_rng(0)
+    order = np.arange(SHAPES[0][1])
+    for index in range(tasks):
+        layers = [layer[index % TRAINED] for layer in trained]
+        if index >= TRAINED:
+            if index % TRAINED == 0:
+                order = rng.permutation(SHAPES[0][1])
+            rows, columns = SHAPES[0]
+            bits = np.unpackbits(layers[0], count=rows * columns, bitorder="little")
+            layers[0] = np.packbits(bits.reshape(rows, columns)[:, order], bitorder="little")
+        masks = {f"layers.{i}.weight": layer for i, layer in enumerate(layers)}
+        yield TaskMasks(name=f"permuted-{index:04d}", masks=masks)
