@@ -82,7 +82,7 @@ def export(
     with placed(output, metadata, sidecar=sidecar) as part:
         part.write_bytes(model.SerializeToString(deterministic=True))
         del model  # the check loads the file; two copies of a large bank are enough
-        parity = check_parity(part, bank, info, place=str(output)) if check else None
+        parity = check_parity(part, bank, info, place=str(output), sample=sample) if check else None
         model_bytes = part.stat().st_size
     return ExportReport(path=output, model_bytes=model_bytes, info=info, parity=parity)
 

@@ -18,7 +18,7 @@ from supsup_export.compose import OUTPUTS, Request
 from supsup_export.exporter import export
 from supsup_export.graph import Graph
 from supsup_export.layout import row_bytes
-from supsup_export.masks import superposed_mask
+from supsup_export.masks import superposed_weights
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
@@ -232,12 +232,39 @@ def test_the_check_sees_the_wrong_mask_after_inferring(
     def all_ones(*arguments: object) -> str:
         graph = arguments[0]
         assert isinstance(graph, Graph)
-        mask = superposed_mask(*arguments)  # type: ignore[arg-type]  # passed through
-        return graph.op("Add", mask, graph.constant(np.float32(1)))
+        weights = superposed_weights(*arguments)  # type: ignore[arg-type]  # passed through
+        return graph.op("Add", weights, graph.constant(np.float32(1)))
 
-    monkeypatch.setattr("supsup_export.compose.superposed_mask", all_ones)
+    monkeypatch.setattr("supsup_export.compose.superposed_weights", all_ones)
     with pytest.raises(ParityError, match=f"{outputs[1]} inferred differs by"):
         export(real_bank, tmp_path / "out.onnx", request=Request(outputs=outputs))
+
+
+@pytest.mark.parametrize(
+    ("part", "request_", "message"),
+    [
+        ("inferring.row_scores", Request(), "task_scores of row 0 differs by"),
+        ("screening.part_scores", Request(screen=True), "task_scores at all differs by"),
+    ],
+)
+def test_the_check_sees_wrong_scores_of_every_way(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    request_: Request,
+    message: str,
+) -> None:
+    bank = make_bank(tmp_path / "masks", "mlp-64-48", outputs=20, real_outputs=6, tasks=70)
+    module, name = part.split(".")
+    right = getattr(sys.modules[f"supsup_export.{module}"], name)
+
+    def doubled(graph: Graph, *arguments: object) -> str:
+        return graph.op("Mul", right(graph, *arguments), graph.constant(np.float32(2)))
+
+    monkeypatch.setattr(f"supsup_export.{part}", doubled)
+    with pytest.raises(ParityError, match=message):
+        export(bank, tmp_path / "out.onnx", request=request_)
+    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_nan_does_not_pass_the_check() -> None:

@@ -11,12 +11,14 @@ import pytest
 
 from banks import make_bank
 from parity.plain import numpy_scores
+from supsup_export import screening
 from supsup_export.compose import Request
 from supsup_export.exporter import export
+from supsup_export.graph import Graph
 from supsup_export.screening import MIN_TASKS
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import unpack_mask
-from supsup_runtime.errors import InputError
+from supsup_runtime.errors import InputError, ParityError
 from supsup_runtime.session import Session, open_session
 from supsup_runtime.taskfile import make_task
 
@@ -154,6 +156,20 @@ def test_what_screening_cannot_do_is_refused(bank: MaskBank, tmp_path: Path) -> 
         with pytest.raises(InputError, match=message):
             export(bank, path, request=Request(screen=True), sample=sample)
     assert not path.exists()
+
+
+def test_the_check_sees_wrong_scores_of_contenders(
+    bank: MaskBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On real inputs, which have a task; random ones are scored in full."""
+
+    def halved(graph: Graph, *arguments: Any) -> str:
+        return graph.op("Mul", right(graph, *arguments), graph.constant(np.float32(0.9)))
+
+    right = screening._exact
+    monkeypatch.setattr(screening, "_exact", halved)
+    with pytest.raises(ParityError, match="task_scores at all differs by"):
+        export(bank, tmp_path / "out.onnx", request=Request(screen=True), sample=planted())
 
 
 def test_equal_samples_give_equal_bytes(bank: MaskBank, tmp_path: Path) -> None:
