@@ -286,7 +286,8 @@ def _check_inference(
             where = f"task_scores at {indices or 'all'}"
             scores = got["task_scores"]
             if info.screened:
-                scores = _screened(scores, want)
+                scale = max(float(np.abs(want).max()), spread)
+                scores = _screened(scores, want, tolerance * scale)
             findings.compare(where, scores, want, tolerance, spread)
         if "task" in got:
             best = int(got["task"][0])
@@ -296,19 +297,19 @@ def _check_inference(
             _check_tensors(reference, findings, got, chosen, "inferred", 0.0)
 
 
-def _screened(got: Array, want: Array) -> Array:
-    """What a screened model must answer for: the exact scores of all, or of the contenders.
+def _screened(got: Array, want: Array, allowed: float) -> Array:
+    """What a screened model must answer for: the scores that are meant to be exact.
 
-    Only the best few of expected scores may stand for exact ones, and only below the best.
+    As many as there are contenders must be, the best among them; any other may be off, as a task
+    that was given up, if it is below the best on both sides.
     """
     if got.shape != want.shape:
         return got
-    exact = np.sort(np.argsort(-got, kind="stable")[:CONTENDERS])
-    given_up = np.setdiff1d(np.arange(len(want)), exact)
-    fine = (got[given_up] < got.max()) & (want[given_up] < want.max())
-    judged = got.astype(np.float64)
-    judged[given_up[fine]] = want[given_up[fine]]
-    return judged
+    close = np.abs(got - want) <= allowed
+    if close.sum() < CONTENDERS or not close[got.argmax()]:
+        return got
+    given_up = ~close & (got < got.max()) & (want < want.max())
+    return np.where(given_up, want, got.astype(np.float64))
 
 
 def _check_rows(session: Session, reference: _Reference, findings: _Findings) -> None:
