@@ -147,8 +147,7 @@ class _Composer:
             scores = inferring.scores_if_asked(graph)
             tasks, alphas, task = inferring.choice(graph, scores)
             graph.default("per_image", np.array(False))
-        flat = superposed_weights(graph, self.layout, self.weights, tasks, alphas)
-        parameters = graph.op("Identity", flat, name="parameters")
+        parameters = superposed_weights(graph, self.layout, self.weights, tasks, alphas)
         values = {"parameters": parameters, "task": graph.op("Identity", task, name="task")}
         if scores is not None:
             values["task_scores"] = graph.op("Identity", scores, name="task_scores")
@@ -156,8 +155,7 @@ class _Composer:
         if self.network.state:
             state = state_of(graph, self.layout, tasks, alphas)
             values["state"] = graph.op("Identity", state, name="state")
-        logits = self._logits(graph, flat, state)
-        values["logits"] = graph.op("Identity", logits, name="logits")
+        values["logits"] = self._logits(graph, parameters, state)
         return graph.model(
             "supsup", self._inputs(), self._outputs(list(values)), info.to_metadata()
         )
@@ -176,7 +174,7 @@ class _Composer:
 
         rows = graph.op("Shape", "x", start=0, end=1)
         some = graph.op("Cast", graph.reshape(rows, []), to=_BOOL)
-        return graph.branch(some, forward, none, [_FLOAT])[0]
+        return graph.branch(some, forward, none, [_FLOAT], ["logits"])[0]
 
     def _inferring(self, objective: str) -> Inferring:
         return Inferring.of(

@@ -120,6 +120,7 @@ class Graph:
         then_branch: Callable[[Graph], list[str]],
         else_branch: Callable[[Graph], list[str]],
         types: Sequence[int],
+        names: Sequence[str] = (),
     ) -> list[str]:
         """Append an ``If``.
 
@@ -128,6 +129,7 @@ class Graph:
             then_branch: Fills the graph it is given and returns its outputs.
             else_branch: Likewise.
             types: ONNX element type of each output.
+            names: Of the outputs; fresh ones if empty.
         """
         bodies = []
         for scope, fill in (("then", then_branch), ("else", else_branch)):
@@ -135,7 +137,7 @@ class Graph:
             outputs = body.own(fill(body))
             infos = [tensor_info(n, t) for n, t in zip(outputs, types, strict=True)]
             bodies.append(body.close([], infos))
-        names = [self.fresh("if") for _ in types]
+        names = names or [self.fresh("if") for _ in types]
         return self.ops("If", [condition], names, then_branch=bodies[0], else_branch=bodies[1])
 
     def own(self, values: Sequence[str]) -> list[str]:

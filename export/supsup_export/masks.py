@@ -110,7 +110,10 @@ def superposed_mask(graph: Graph, layout: Layout, network: Network, tasks: str, 
 def superposed_weights(
     graph: Graph, layout: Layout, weights: Weights, tasks: str, alphas: str
 ) -> str:
-    """The weights times `superposed_mask`: ``float32 (num_masked,)``; one task by a short way."""
+    """The weights times `superposed_mask`, named ``parameters``: ``float32 (num_masked,)``.
+
+    One task goes a short way: its mask is not multiplied with an alpha of 1.
+    """
     network = weights.network
 
     def one_task(body: Graph) -> list[str]:
@@ -124,7 +127,8 @@ def superposed_weights(
     alone = graph.op("Equal", graph.op("Size", alphas), graph.constant(np.array(1, np.int64)))
     total = graph.op("ReduceSum", alphas, keepdims=0)
     whole = graph.op("Equal", total, graph.constant(np.float32(1)))
-    return graph.branch(graph.op("And", alone, whole), one_task, several, [TensorProto.FLOAT])[0]
+    short = graph.op("And", alone, whole)
+    return graph.branch(short, one_task, several, [TensorProto.FLOAT], ["parameters"])[0]
 
 
 def _unpadded(graph: Graph, network: Network, flat: str) -> str:
