@@ -121,8 +121,9 @@ class BoundProgram:
             self._session.run_with_iobinding(self._binding)
             return y
         if x.shape != self._x.shape:
-            self._x = np.empty_like(x)
-            self._y = self._bind(self._x)
+            buffer = np.empty_like(x)
+            self._y = self._bind(buffer)
+            self._x = buffer
         np.copyto(self._x, x)
         self._session.run_with_iobinding(self._binding)
         return self._y.copy()
