@@ -18,7 +18,7 @@ from supsup_export.compose import OUTPUTS, Request
 from supsup_export.exporter import export
 from supsup_export.graph import Graph
 from supsup_export.layout import row_bytes
-from supsup_export.masks import superposed_weights
+from supsup_export.masks import unpack
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
@@ -229,13 +229,10 @@ def test_the_check_sees_the_wrong_mask_after_inferring(
 ) -> None:
     """A graph that infers one task and answers through others must not pass."""
 
-    def all_ones(*arguments: object) -> str:
-        graph = arguments[0]
-        assert isinstance(graph, Graph)
-        weights = superposed_weights(*arguments)  # type: ignore[arg-type]  # passed through
-        return graph.op("Add", weights, graph.constant(np.float32(1)))
+    def more(graph: Graph, packed: str) -> str:
+        return graph.op("Add", unpack(graph, packed), graph.constant(np.float32(1)))
 
-    monkeypatch.setattr("supsup_export.compose.superposed_weights", all_ones)
+    monkeypatch.setattr("supsup_export.masks.unpack", more)
     with pytest.raises(ParityError, match=f"{outputs[1]} inferred differs by"):
         export(real_bank, tmp_path / "out.onnx", request=Request(outputs=outputs))
 
