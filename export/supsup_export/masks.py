@@ -1,4 +1,4 @@
-"""Graph parts that turn packed masks into weights (DESIGN: select, then unpack).
+"""Graph parts that turn packed masks into weights (select, then unpack).
 
 A row is gathered before it is unpacked: ONNX Runtime would fold an unpacked bank into 32 bits a
 weight at load. Unpacking is a lookup table of 256 x 8, which every provider has.
@@ -124,10 +124,11 @@ def superposed_weights(
         mask = superposed_mask(body, layout, network, tasks, alphas)
         return [weights.masked(body, mask)]
 
-    alone = graph.op("Equal", graph.op("Size", alphas), graph.constant(np.array(1, np.int64)))
+    one = graph.constant(np.array(1, np.int64))
+    sizes = [graph.op("Equal", graph.op("Size", value), one) for value in (tasks, alphas)]
     total = graph.op("ReduceSum", alphas, keepdims=0)
     whole = graph.op("Equal", total, graph.constant(np.float32(1)))
-    short = graph.op("And", alone, whole)
+    short = graph.op("And", graph.op("And", *sizes), whole)
     return graph.branch(short, one_task, several, [TensorProto.FLOAT], ["parameters"])[0]
 
 

@@ -103,7 +103,8 @@ def _by_codes(graph: Graph, layout: Layout, part: int, vector: str, bits: int) -
     On the CPU the operator rounds a row of activations to int8 by blocks. The vector is therefore
     given as two rows, what int8 holds exactly and the rest: 1e-5 of the largest score in place of
     1e-2. Small banks get a third row, the rest of the rest: their scores may be sums of few terms
-    that cancel, and the row costs them nothing.
+    that cancel, and the row costs them nothing. So do codes of four bits, whose constant (below)
+    would make the last row's rounding six times as large.
 
     A byte of eight masks becomes ``8 / bits`` codes by one BitwiseOr that leaves one bit of each
     code, number `h`, as it is and sets the others; ONNX Runtime folds it at load. The operator
@@ -111,7 +112,7 @@ def _by_codes(graph: Graph, layout: Layout, part: int, vector: str, bits: int) -
     ``2 ** h * bit + 2 ** (bits - 1) - 1 - 2 ** h``: the constant, times the vector's sum, is taken
     off, and the factor undone.
     """
-    count = 3 if layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
+    count = 3 if bits == 4 or layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
     blocks = len(layout.parts[part])
     by_bit = graph.reshape(vector, [-1, 8 // bits, bits])  # bit `bits * i + h` of each byte
     by_bit = graph.op("Transpose", by_bit, perm=[2, 0, 1])

@@ -45,7 +45,7 @@ SIGMAS = 8.0
 SHARE = 0.3
 """Share of the weights that the first pass scores."""
 MIN_TASKS = 64
-"""Below, there is nothing to save."""
+"""Fewer are not worth four contenders; from some 500 on time is saved (docs/PERFORMANCE.md)."""
 _SAMPLE = 64
 _FLOAT = TensorProto.FLOAT
 FIRST_PASS = (_FLOAT, TensorProto.BOOL, _FLOAT, _FLOAT)
@@ -68,19 +68,24 @@ def choose_screen(
         The layout with its `screen`.
 
     Raises:
-        InputError: If there are too few tasks, or the sample does not fit the network.
+        InputError: If there are too few tasks or weights, or the sample does not fit the network.
     """
     if len(bank) < MIN_TASKS:
         raise InputError(
             f"screen: needs at least {MIN_TASKS} tasks to save time, {bank.path} has {len(bank)}; "
             "leave it out"
         )
+    if len(layout.parts[0]) < 2:
+        raise InputError(
+            f"screen: needs a network of more than {ROW_BITS} masked weights, {bank.path} has "
+            f"{bank.network.num_masked}; leave it out"
+        )
     images = _checked(bank, sample)
     share = layout.counts.astype(np.float32) / np.float32(len(bank))
     energy = np.zeros(8 * layout.signs.size)  # of u, mean over the sample
     energy[: share.size] = _mean_square(bank, share, objective, images) * share * (1 - share)
     by_block = energy.reshape(-1, ROW_BITS).sum(axis=1)
-    count = max(1, min(len(by_block) - 1, round(SHARE * len(by_block))))
+    count = max(1, round(SHARE * len(by_block)))
     best = np.argsort(-by_block, kind="stable")[:count]
     return replace(layout, screen=np.sort(best).astype(np.int64))
 

@@ -25,7 +25,7 @@ Images = npt.NDArray[np.float32]
 
 _FEW_ROWS = 24
 """Rows below which a call for each is faster than one pass for all (docs/PERFORMANCE.md)."""
-_PASS_BYTES = 192 << 20
+_PASS_BYTES = 256 << 20
 """Gradients of one pass, 4 bytes a masked weight and row; twice that is needed for a moment."""
 
 
@@ -39,6 +39,7 @@ class Engine:
         real_outputs: Leading outputs that are labels.
         task_bytes: Bytes that the weights of one task take in the cache.
         max_cached: Tasks that the cache holds.
+        keeps_weights: The graph has the outputs that the cache needs.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Engine:
         self.info = info
         self.num_tasks = len(info.tasks)
         self.real_outputs = network.real_outputs
+        needed = {"parameters", "state"} if network.state else {"parameters"}
+        self.keeps_weights = self.info.mode != "infer" and needed <= set(self.outputs)
 
     @property
     def cached_bytes(self) -> int:
@@ -85,9 +88,10 @@ class Engine:
         Many rows are scored in one pass, which unpacks the masks once for all of them; a few, or
         with a model that cannot, one by one.
         """
-        if len(x) < _FEW_ROWS or "per_image" not in self._session.input_names:
+        step = _PASS_BYTES // (4 * self.info.network.num_masked)
+        able = "per_image" in self._session.input_names and step >= _FEW_ROWS
+        if len(x) < _FEW_ROWS or not able:
             return np.stack([self.task_scores(x[i : i + 1]) for i in range(len(x))])
-        step = max(_FEW_ROWS, _PASS_BYTES // (4 * self.info.network.num_masked))
         passes = [self._row_pass(x[i : i + step]) for i in range(0, len(x), step)]
         return np.concatenate(passes)
 
@@ -117,7 +121,7 @@ class Engine:
 
     def known_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
         """As `task_logits`, and keep the task's weights for the next call."""
-        if self.max_cached and "parameters" in self.outputs:
+        if self.max_cached and self.keeps_weights:
             return self._bound(task_index).run(x)
         return self.task_logits(x, task_index)
 

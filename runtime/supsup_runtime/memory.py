@@ -53,6 +53,13 @@ def _of_container(cgroup: Path) -> int | None:
     try:
         limit = (cgroup / "memory.max").read_text().strip()
         used = int((cgroup / "memory.current").read_text())
+        used -= _file_cache(cgroup / "memory.stat")
     except (OSError, ValueError):
         return None
     return max(0, int(limit) - used) if limit.isdigit() else None
+
+
+def _file_cache(stat: Path) -> int:
+    """Bytes of files that the system gives back when memory is asked for."""
+    pairs = (line.split() for line in stat.read_text().splitlines())
+    return sum(int(value) for key, value in pairs if key in {"active_file", "inactive_file"})

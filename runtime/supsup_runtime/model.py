@@ -84,8 +84,8 @@ def _refuse_too_large(file: Path, info: ModelInfo) -> None:
     if available is not None and needed > available:
         raise ModelError(
             f"{file}: loading it takes about {needed >> 20} MiB of memory, {available >> 20} MiB "
-            "are at hand; export fewer tasks, or with --target portable, which takes half (or "
-            "load with check_memory=False)"
+            "are at hand; export fewer tasks, or, if it is not yet, with --target portable, which "
+            "takes least (or load with check_memory=False)"
         )
 
 
@@ -189,12 +189,17 @@ class Model:
             batch_size: Rows of the batches to come, at least 1.
 
         Raises:
-            InputError: If a task is not there, the tasks do not fit the cache, or `batch_size` is
-                out of range.
+            InputError: If a task is not there, the tasks do not fit the cache, the model cannot
+                keep weights, or `batch_size` is out of range.
         """
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         indices = list(dict.fromkeys(self.task(task).index for task in tasks))
+        if indices and not self._engine.keeps_weights:
+            raise InputError(
+                f"warmup: a model with outputs {list(self._engine.outputs)} cannot keep a task's "
+                "weights; export with all outputs, or leave the tasks out"
+            )
         if len(indices) > self._engine.max_cached:
             raise InputError(
                 f"warmup: {len(indices)} tasks need {len(indices) * self._engine.task_bytes} bytes "

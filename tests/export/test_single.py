@@ -163,7 +163,7 @@ def test_the_model_is_plain(tmp_path: Path, model: str, bits: int) -> None:
     onnx.checker.check_model(loaded, full_check=True)
     assert loaded.ir_version == 8
     opsets = {o.domain: o.version for o in loaded.opset_import}
-    assert opsets == {"": 18} if bits == 32 else {"": 18, "com.microsoft": 1}
+    assert opsets == ({"": 18} if bits == 32 else {"": 18, "com.microsoft": 1})
     assert not loaded.functions
     assert not any(t.external_data for t in loaded.graph.initializer)
     session = open_session(report.path, place="one.onnx")

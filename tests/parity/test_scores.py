@@ -137,6 +137,27 @@ def test_logits_of_tasks_and_superpositions(
         assert got["task_scores"].shape == (0,)
 
 
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_scores_of_a_bank_over_a_megabyte(tmp_path: Path, target: Target) -> None:
+    """With two int8 rows on the CPU; the check of the export holds the bar."""
+    bank = make_bank(tmp_path / "b", "lenet-300-100", outputs=100, real_outputs=10, tasks=40)
+    for objective in bank.objectives:
+        path = tmp_path / f"{objective}.onnx"
+        export(bank, path, request=Request(target=target, objective=objective))
+        x = inputs(bank, 1)
+        got = run(path, **feeds(x, [], [], infer=True))["task_scores"]
+        want = numpy_scores(bank, x, spread([], [], 40), objective)
+        assert relative(got, want) <= TOLERANCE[target]
+
+
+def test_unequal_lengths_are_an_error(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=4, tasks=4)
+    export(bank, tmp_path / "out.onnx")
+    for tasks, alphas in (([0, 1], [1.0]), ([3, 1, 2], [1.0]), ([0], [0.5, 0.5]), ([], [1.0])):
+        with pytest.raises(Exception, match=r"MatMul|ShapeInferenceError|INVALID_ARGUMENT|FAIL"):
+            run(tmp_path / "out.onnx", **feeds(inputs(bank, 1), tasks, alphas, infer=False))
+
+
 def test_nothing_selected_is_the_mask_of_zeros(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=4, tasks=2)
     export(bank, tmp_path / "out.onnx")

@@ -140,6 +140,9 @@ def test_what_screening_cannot_do_is_refused(bank: MaskBank, tmp_path: Path) -> 
         InputError, match=rf"screen: needs at least {MIN_TASKS} tasks.*has 3; leave"
     ):
         export(few, path, request=Request(screen=True))
+    tiny = make_bank(tmp_path / "tiny", "mlp-7-9", outputs=6, real_outputs=4, tasks=MIN_TASKS)
+    with pytest.raises(InputError, match="needs a network of more than 256 masked weights"):
+        export(tiny, path, request=Request(screen=True))
     with pytest.raises(InputError, match=r"screen: needs a model that infers.*target portable"):
         Request(screen=True, target="portable")
     with pytest.raises(InputError, match=r"screen: needs a model that infers.*known tasks only"):

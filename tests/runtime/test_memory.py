@@ -23,9 +23,9 @@ def test_the_machine_s_memory(meminfo: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "used", "expected"),
     [
-        ("4000000", "1000000", 3000000),
+        ("4000000", "1000000", 3000400),
         ("max", "1000000", 5000 * 1024),
-        ("9000000000", "0", 5000 * 1024),
+        ("9000000000", "400", 5000 * 1024),
         ("1000", "2000", 0),
         ("max", "what", 5000 * 1024),
     ],
@@ -35,6 +35,7 @@ def test_the_container_s_limit(
 ) -> None:
     (tmp_path / "memory.max").write_text(limit + "\n")
     (tmp_path / "memory.current").write_text(used + "\n")
+    (tmp_path / "memory.stat").write_text("anon 5\nactive_file 300\ninactive_file 100\n")
     assert available_bytes(meminfo, tmp_path) == expected
 
 

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 import supsup_runtime as supsup
+import supsup_runtime.engine
 import supsup_runtime.model
 from banks import make_bank
 from supsup_export.compose import Request
@@ -102,6 +103,31 @@ def test_many_rows_are_scored_in_one_pass(model: supsup.Model) -> None:
         np.testing.assert_allclose(inference.scores, alone.scores, rtol=0, atol=4e-5 * scale)
 
 
+def test_without_the_outputs_a_cache_needs_the_graph_answers(folder: Path) -> None:
+    """A network with state cannot be kept by its parameters alone."""
+    bank = supsup.MaskBank.open(folder / "masks")
+    some = ("logits", "parameters")
+    path = folder / "some.onnx"
+    model = supsup.load(export(bank, path, request=Request(outputs=some), force=True).path)
+    x = images(model, 3)
+    want = supsup.load(folder / "full.onnx").predict(x, 2).logits
+    np.testing.assert_allclose(model.predict(x, 2).logits, want, rtol=0, atol=1e-5)
+    assert (model.cached_bytes == 0) == bool(model.info.network.state)
+
+
+def test_many_rows_take_several_passes(
+    model: supsup.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = images(model, 70)
+    whole = [inference.scores for inference in model.infer_tasks(x, method="one-shot")]
+    one = 4 * model.info.network.num_masked
+    for limit in (30 * one, one):  # three passes; and too few rows a pass, so one by one
+        monkeypatch.setattr(supsup_runtime.engine, "_PASS_BYTES", limit)
+        parts = [inference.scores for inference in model.infer_tasks(x, method="one-shot")]
+        scale = np.abs(whole).max(axis=1, keepdims=True)
+        assert (np.abs(np.array(parts) - np.array(whole)) <= 4e-5 * scale).all()
+
+
 def test_warming_up_keeps_the_tasks_asked_for(folder: Path) -> None:
     model = supsup.load(folder / "full.onnx")
     model.warmup()
@@ -110,7 +136,10 @@ def test_warming_up_keeps_the_tasks_asked_for(folder: Path) -> None:
     network = model.info.network
     one = 4 * (network.num_masked + network.num_state)
     assert model.cached_bytes == 2 * one
-    supsup.load(folder / "known.onnx").warmup()
+    known = supsup.load(folder / "known.onnx")
+    known.warmup()
+    with pytest.raises(InputError, match=r"outputs \['logits'\] cannot keep a task's weights"):
+        known.warmup([0])
     supsup.load(folder / "infer.onnx").warmup(batch_size=2)
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         model.warmup(batch_size=0)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
-from supsup_runtime.session import open_session
+from supsup_runtime.session import BoundProgram, open_session
 
 
 def test_cuda_asked_for_where_there_is_none_is_an_error() -> None:
@@ -46,3 +49,27 @@ def test_arguments_and_models_are_checked() -> None:
         open_session(b"", place="m", providers=[])
     with pytest.raises(ModelError, match=r"m: ONNX Runtime cannot load it.*none\.onnx"):
         open_session(Path("none.onnx"), place="m")
+
+
+class Device:
+    """A session and binding that copy `x` when it is bound, as ONNX Runtime does for CUDA."""
+
+    device = "cuda"
+
+    def bind_cpu_input(self, _name: str, x: np.ndarray[Any, Any]) -> None:
+        self.copied = x.copy()
+
+    def bind_output(self, *arguments: Any) -> None:
+        self.address = arguments[-1]
+
+    def run_with_iobinding(self, binding: Device) -> None:
+        result = np.ascontiguousarray(2 * binding.copied)
+        ctypes.memmove(binding.address, result.ctypes.data, result.nbytes)
+
+
+def test_a_device_gets_every_batch() -> None:
+    fake = Device()
+    program = BoundProgram(fake, fake, fake, [], "logits", 3)  # type: ignore[arg-type]  # a fake
+    for value in (1.0, 2.0):
+        x = np.full((2, 3), value, np.float32)
+        np.testing.assert_array_equal(program.run(x), 2 * x)

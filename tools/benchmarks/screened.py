@@ -71,7 +71,7 @@ def screened(setup: Setup, *, data: Path, tasks: int = 2500, images: int = 2000)
             "objective": models[0].info.objective,
             "settled_by_the_first_pass": settled,
         },
-        "ratio_to": "the limit, in the same rounds",
+        "ratio": "to the limit, in the same rounds",
         "rows": rows,
     }
 
