@@ -49,13 +49,16 @@ def export_bank(
         int | None,
         typer.Option(help="With --task, a weight's: 32 (float32; the default) or 2 (ternary)."),
     ] = None,
-    screen: Annotated[
-        bool,
-        typer.Option("--screen", help="Score exactly only the tasks that can still win."),
-    ] = False,
+    scoring: Annotated[
+        str | None,
+        typer.Option(
+            help="exact: every task. rounded, screened: exactly those that can still win; rounded "
+            "if missing, for large banks on the CPU."
+        ),
+    ] = None,
     sample: Annotated[
         Path | None,
-        typer.Option(help="With --screen, real inputs (.npy) that say which weights matter most."),
+        typer.Option(help="With --scoring screened, real inputs (.npy): which weights matter?"),
     ] = None,
     check: Annotated[
         bool, typer.Option(help="Run the model against the bank before it is put in place.")
@@ -72,7 +75,7 @@ def export_bank(
 
     supsup-export --bank masks/ anywhere.onnx --target portable --sidecar
 
-    supsup-export --bank masks/ thousands.onnx --screen --sample images.npy
+    supsup-export --bank masks/ thousands.onnx --scoring screened --sample images.npy
 
     supsup-export --bank masks/ one.onnx --task permuted-0001 --bits 2
     """
@@ -81,7 +84,7 @@ def export_bank(
             target=target,
             objective=objective,
             outputs=outputs,
-            screen=screen or None,
+            scoring=scoring,
             sample=sample,
         )
         one = export_task(
@@ -105,7 +108,7 @@ def export_bank(
         target=target,  # type: ignore[arg-type]  # checked above
         objective=objective,
         outputs=tuple(outputs.replace(" ", "").split(",")) if outputs is not None else None,
-        screen=screen,
+        scoring=scoring,  # type: ignore[arg-type]  # Request checks it
     )
     report = export(
         MaskBank.open(bank),

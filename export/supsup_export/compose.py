@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from supsup_export.graph import Graph, parse, tensor_info
+from supsup_export.contenders import choose_scoring
+from supsup_export.graph import Graph, parse, prune, tensor_info
 from supsup_export.inferring import Inferring, state_tensors
 from supsup_export.layout import Layout
 from supsup_export.masks import Weights, fixed_weights, state_of, superposed_weights
 from supsup_runtime.bank import MaskBank
-from supsup_runtime.contract import Mode, ModelInfo, Target, TaskInfo
+from supsup_runtime.contract import Mode, ModelInfo, Scoring, Target, TaskInfo
 from supsup_runtime.errors import BankError, InputError
 from supsup_runtime.network import Network
 
@@ -34,8 +36,9 @@ class Request:
         target: Operators to use.
         objective: ``entropy`` or ``superfluous``; None takes superfluous where the network has
             superfluous outputs, entropy elsewhere.
-        screen: Score all tasks over a part of the weights first, and exactly those that can still
-            win; see `screening`.
+        scoring: ``exact``: of every task. ``rounded``: of every task by rounded weights, exactly
+            of those that can still win. ``screened``: likewise, over a part of the weights first.
+            None takes rounded for large banks on the CPU, exact elsewhere (`choose_scoring`).
         outputs: Outputs to keep; None keeps all. Without `task` and `task_scores` the model only
             runs known tasks; with one of them, but not all of `logits`, `task`, `task_scores` and
             `parameters`, it always infers, and has no input but `x`.
@@ -44,7 +47,7 @@ class Request:
     target: Target = "cpu"
     objective: str | None = None
     outputs: tuple[str, ...] | None = None
-    screen: bool = False
+    scoring: Scoring | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.outputs or ()) - set(OUTPUTS))
@@ -52,10 +55,18 @@ class Request:
             raise InputError(
                 f"outputs: must be some of {list(OUTPUTS)}, got {unknown[0] if unknown else 'none'}"
             )
-        if self.screen and (self.target == "portable" or self.mode == "known"):
+        if self.scoring not in {None, *get_args(Scoring)}:
             raise InputError(
-                "screen: needs a model that infers, for target cpu or cuda, got "
-                f"{'known tasks only' if self.mode == 'known' else 'target portable'}; leave it out"
+                f"scoring: must be one of {list(get_args(Scoring))}, got {self.scoring!r}"
+            )
+        if self.scoring is not None and self.mode == "known":
+            raise InputError(
+                "scoring: needs a model that infers, got known tasks only; leave it out"
+            )
+        if self.scoring in {"rounded", "screened"} and self.target == "portable":
+            raise InputError(
+                f"scoring {self.scoring}: needs target cpu or cuda, got target portable; "
+                "leave it out"
             )
 
     @property
@@ -95,7 +106,7 @@ def compose(bank: MaskBank, layout: Layout, request: Request) -> ModelProto:
         objective=objective,
         mode=request.mode,
         target=request.target,
-        screened=request.screen,
+        scoring=composer.scoring,
         forward=bank.forward,
     )
     return composer.model(info)
@@ -133,6 +144,10 @@ class _Composer:
         self.weights: Weights = fixed_weights(self.graph, layout, bank.network)
         self.forward = parse(bank.forward)
         self.gradient = bank.gradient or b""
+        infers = request.mode != "known"
+        self.scoring = request.scoring or (
+            choose_scoring(layout, request.target) if infers else "exact"
+        )
 
     def model(self, info: ModelInfo) -> ModelProto:
         graph, mode = self.graph, self.request.mode
@@ -177,13 +192,15 @@ class _Composer:
         return graph.branch(some, forward, none, [_FLOAT], ["logits"])[0]
 
     def _inferring(self, objective: str) -> Inferring:
-        return Inferring.of(
-            self.network,
-            self.layout,
-            self.request.target,
-            self.weights,
-            self.gradient,
-            objective,
+        names = [p.name for p in self.network.parameters] + [s.name for s in self.network.state]
+        return Inferring(
+            network=self.network,
+            layout=self.layout,
+            target=self.request.target,
+            scoring=self.scoring,
+            weights=self.weights,
+            gradient=prune(parse(self.gradient), [f"{objective}.{name}" for name in names]),
+            objective=objective,
         )
 
     def _inputs(self) -> list[ValueInfoProto]:

@@ -55,9 +55,9 @@ def export(
     Args:
         bank: Open and not empty.
         path: The ``.onnx`` file.
-        request: Target, objective, outputs, screening.
-        sample: ``float32 (images, *input_shape)``, real inputs by which screening chooses what to
-            score first; None takes random ones.
+        request: Target, objective, outputs, scoring.
+        sample: ``float32 (images, *input_shape)``, real inputs by which screened scoring
+            chooses what to score first; None takes random ones.
         check: Run the model against the bank before it is put in place.
         sidecar: Write the metadata beside it as ``path + '.json'``, for hosts that show none.
         force: Replace a file that is there, and its sidecar.
@@ -70,11 +70,11 @@ def export(
     output = claim_output(bank, path, force=force)
     request = request or Request()
     layout = lay_out(bank)
-    if request.screen:
+    if request.scoring == "screened":
         objective = choose_objective(bank, request.objective)
         layout = choose_screen(bank, layout, objective, sample)
     elif sample is not None:
-        raise InputError("sample: is for screening; ask for it, or leave the sample out")
+        raise InputError("sample: is for screened scoring; ask for it, or leave the sample out")
     model = compose(bank, layout, request)
     del layout
     metadata = {entry.key: entry.value for entry in model.metadata_props}

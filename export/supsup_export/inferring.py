@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from supsup_export.graph import Graph, parse, prune
+from supsup_export.contenders import Question, scores_in_passes
+from supsup_export.graph import Graph
 from supsup_export.layout import Layout
 from supsup_export.masks import Weights, state_of, superposed_mask, uniform_mask
 from supsup_export.rows import row_vectors
 from supsup_export.scores import mask_scores, row_scores, state_scores
-from supsup_export.screening import FIRST_PASS, first_pass, second_pass
-from supsup_runtime.contract import Target
+from supsup_runtime.contract import Scoring, Target
 from supsup_runtime.network import Network
 
 __all__ = ["Inferring", "state_tensors"]
@@ -42,8 +42,9 @@ class Inferring:
 
     Attributes:
         network: Shapes and order of parameters and state.
-        layout: The packed masks; with a screen, scoring is screened.
+        layout: The packed masks, with a screen if scoring is screened.
         target: Operators to use.
+        scoring: Of every task, or of those that can still win.
         weights: The fixed weights in the graph.
         gradient: The program that differentiates the objective, and nothing else.
         objective: Its name; outputs of the program are ``objective.name``.
@@ -52,60 +53,51 @@ class Inferring:
     network: Network
     layout: Layout
     target: Target
+    scoring: Scoring
     weights: Weights
     gradient: ModelProto
     objective: str
 
-    @classmethod
-    def of(
-        cls,
-        network: Network,
-        layout: Layout,
-        target: Target,
-        weights: Weights,
-        program: bytes,
-        objective: str,
-    ) -> Inferring:
-        """Take what one objective needs out of a bank's gradient program."""
-        names = [p.name for p in network.parameters] + [s.name for s in network.state]
-        return cls(
-            network=network,
-            layout=layout,
-            target=target,
-            weights=weights,
-            gradient=prune(parse(program), [f"{objective}.{name}" for name in names]),
-            objective=objective,
-        )
-
     def scores(self, graph: Graph) -> str:
         """Scores of `x` as one task at the uniform superposition: ``float32 (tasks,)``."""
         gradients = self._gradients(graph, self._feeds(graph, None), "x")
-        if not self.layout.screen.size:
-            return self._all_scores(graph, gradients)
-        return second_pass(graph, self.layout, self._first_pass(graph, gradients), self.target)
+        if self.scoring == "exact":
+            return self._exact_scores(graph, gradients)
+        question = Question(
+            asked=graph.constant(np.array(True)),
+            every=None,
+            vector=gradients[0],
+            added=self._added(graph, gradients),
+            otherwise=graph.constant(np.zeros(0, np.float32)),
+        )
+        return scores_in_passes(graph, self.layout, question, self.target)
 
     def scores_if_asked(self, graph: Graph) -> str:
         """Scores of `x` as one task, of each of its rows, or none, by `infer` and `per_image`."""
         one = graph.op("And", "infer", graph.op("Not", "per_image"))
-        if not self.layout.screen.size:
+        if self.scoring == "exact":
             return graph.branch(
                 one,
-                lambda body: [self._all_scores(body, self._at_superposition(body))],
+                lambda body: [self._exact_scores(body, self._at_superposition(body))],
                 lambda body: [self._rows_or_none(body)],
                 [_FLOAT],
             )[0]
 
-        def no_pass(body: Graph) -> list[str]:
+        def vector(body: Graph) -> list[str]:
+            gradients = self._at_superposition(body)
             none = body.constant(np.zeros(0, np.float32))
-            return [self._rows_or_none(body), body.constant(np.array(True)), none, none]
+            return [gradients[0], self._added(body, gradients), none]
 
-        first = graph.branch(
-            one,
-            lambda body: self._first_pass(body, self._at_superposition(body)),
-            no_pass,
-            FIRST_PASS,
+        def no_vector(body: Graph) -> list[str]:
+            none = body.constant(np.zeros(0, np.float32))
+            return [none, none, self._rows_or_none(body)]
+
+        found = graph.branch(one, vector, no_vector, [_FLOAT] * 3)
+        given = graph.op("Cast", graph.op("Size", "tasks"), to=TensorProto.BOOL)
+        question = Question(
+            asked=one, every=given, vector=found[0], added=found[1], otherwise=found[2]
         )
-        return second_pass(graph, self.layout, first, self.target)
+        return scores_in_passes(graph, self.layout, question, self.target)
 
     def choice(self, graph: Graph, scores: str) -> list[str]:
         """``If(infer)``: the best task of the batch, or of each row; else what was given.
@@ -128,17 +120,17 @@ class Inferring:
 
         return graph.branch("infer", then_branch, else_branch, [_INT64, _FLOAT, _INT64])
 
-    def _all_scores(self, graph: Graph, gradients: list[str]) -> str:
+    def _exact_scores(self, graph: Graph, gradients: list[str]) -> str:
         scores = mask_scores(graph, self.layout, gradients[0], self.target)
-        added = self._state_scores(graph, gradients)
-        return graph.op("Add", scores, added) if added else scores
+        if not self.network.state:
+            return scores
+        return graph.op("Add", scores, self._added(graph, gradients))
 
-    def _first_pass(self, graph: Graph, gradients: list[str]) -> list[str]:
-        added = self._state_scores(graph, gradients)
-        return first_pass(graph, self.layout, gradients[0], added, self.target)
-
-    def _state_scores(self, graph: Graph, gradients: list[str]) -> str | None:
-        return state_scores(graph, self.layout, gradients[1]) if self.network.state else None
+    def _added(self, graph: Graph, gradients: list[str]) -> str:
+        """Scores from the state: ``float32 (tasks,)``, zeros without one."""
+        if self.network.state:
+            return state_scores(graph, self.layout, gradients[1])
+        return graph.constant(np.zeros(len(self.layout.masks), np.float32))
 
     def _rows_or_none(self, graph: Graph) -> str:
         none = graph.constant(np.zeros(0, np.float32))

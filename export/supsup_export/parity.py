@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from supsup_export.screening import CONTENDERS
+from supsup_export.contenders import CONTENDERS
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import unpack_mask
-from supsup_runtime.contract import ModelInfo
+from supsup_runtime.contract import ModelInfo, Scoring
 from supsup_runtime.errors import ParityError
 from supsup_runtime.session import Session, open_session
 from supsup_runtime.taskfile import TaskMasks
@@ -34,6 +34,9 @@ SCORE_TOLERANCES = {"cpu": 3e-5, "cuda": 3e-5, "portable": 1e-5}
 where that is more (few tasks whose scores happen to cancel). `cpu`, and `cuda` where it runs on
 the CPU: what two int8 rows leave out is within half a step of the second, 1 / 254 / 254 = 1.6e-5
 of a block's peak a term, of either sign. `portable`: float32 sums."""
+ROUNDED_TOLERANCE = 3e-2
+"""As above, for tasks that a rounded model gives up: half a step of the one int8 row is 1 / 254 of
+a block's peak a term, of either sign; several thousandths of the largest score in practice."""
 MAX_CHECKED_TASKS = 50
 """Tasks whose logits are compared, spread evenly; scores are compared for all."""
 _BATCH = 3
@@ -120,7 +123,7 @@ def check_parity(
         _check_inference(session, reference, findings, info)
     if info.mode == "full":
         _check_rows(session, reference, findings)
-    if info.screened and sample is not None:
+    if info.scoring == "screened" and sample is not None:
         for image in sample[:_BATCH]:
             reference.x = image[None]
             _check_inference(session, reference, findings, info)
@@ -285,9 +288,9 @@ def _check_inference(
         if "task_scores" in got:
             where = f"task_scores at {indices or 'all'}"
             scores = got["task_scores"]
-            if info.screened:
+            if info.scoring != "exact" and not indices:
                 scale = max(float(np.abs(want).max()), spread)
-                scores = _screened(scores, want, tolerance * scale)
+                scores = _contending(scores, want, tolerance * scale, info.scoring)
             findings.compare(where, scores, want, tolerance, spread)
         if "task" in got:
             best = int(got["task"][0])
@@ -297,11 +300,12 @@ def _check_inference(
             _check_tensors(reference, findings, got, chosen, "inferred", 0.0)
 
 
-def _screened(got: Array, want: Array, allowed: float) -> Array:
-    """What a screened model must answer for: the scores that are meant to be exact.
+def _contending(got: Array, want: Array, allowed: float, scoring: Scoring) -> Array:
+    """What a model that gives tasks up must answer for: the scores that are meant to be exact.
 
     As many as there are contenders must be, the best among them; any other may be off, as a task
-    that was given up, if it is below the best on both sides.
+    that was given up, if it is below the best on both sides. Rounded ones may be off by no more
+    than the rounding.
     """
     if got.shape != want.shape:
         return got
@@ -309,6 +313,8 @@ def _screened(got: Array, want: Array, allowed: float) -> Array:
     if close.sum() < CONTENDERS or not close[got.argmax()]:
         return got
     given_up = ~close & (got < got.max()) & (want < want.max())
+    if scoring == "rounded":
+        given_up &= np.abs(got - want) <= ROUNDED_TOLERANCE / SCORE_TOLERANCES["cpu"] * allowed
     return np.where(given_up, want, got.astype(np.float64))
 
 

@@ -16,9 +16,14 @@ from supsup_export.masks import packed_part, unpack
 from supsup_runtime.contract import Target
 
 __all__ = [
+    "by_bit",
+    "by_weight",
+    "int8_rows",
     "mask_scores",
+    "num_rows",
     "part_scores",
     "part_vector",
+    "row_products",
     "row_scores",
     "state_scores",
 ]
@@ -64,7 +69,7 @@ def part_scores(graph: Graph, layout: Layout, part: int, vector: str, target: Ta
     if target == "portable":
         blocks = graph.reshape(vector, [1, -1, ROW_BITS])
         return graph.reshape(_by_unpacking(graph, layout, part, blocks, target), [-1])
-    return _by_codes(graph, layout, part, vector, _CODE_BITS[target])
+    return _by_codes(graph, layout, part, vector, target)
 
 
 def row_scores(graph: Graph, layout: Layout, vectors: str, target: Target) -> str:
@@ -97,14 +102,64 @@ def state_scores(graph: Graph, layout: Layout, gradient: str) -> str:
     return graph.op("Neg", graph.op("MatMul", gradient, columns))
 
 
-def _by_codes(graph: Graph, layout: Layout, part: int, vector: str, bits: int) -> str:
-    """MatMulNBits with codes of `bits` bits, once for each of the bits of a code.
+def by_bit(graph: Graph, vector: str, target: Target) -> str:
+    """A vector in the order of codes: bit 0 of each, then bit 1, and so on; any size.
+
+    Args:
+        graph: Receives the nodes.
+        vector: ``float32 (256 * blocks,)``, in the order of weights.
+        target: Decides how many bits a code has.
+    """
+    codes = graph.reshape(vector, [-1, _CODE_BITS[target]])
+    return graph.reshape(graph.op("Transpose", codes, perm=[1, 0]), [-1])
+
+
+def by_weight(graph: Graph, vector: str, target: Target) -> str:
+    """Invert `by_bit`."""
+    bits = graph.reshape(vector, [_CODE_BITS[target], -1])
+    return graph.reshape(graph.op("Transpose", bits, perm=[1, 0]), [-1])
+
+
+def int8_rows(graph: Graph, vector: str, count: int, target: Target) -> list[str]:
+    """Rows that sum to a vector; int8, with a scale a block, holds all but the last exactly.
+
+    Args:
+        graph: Receives the nodes.
+        vector: ``float32 (256 * blocks,)``, in the order of `by_bit`.
+        count: Number of rows.
+        target: Decides what a block of MatMulNBits is.
+
+    Returns:
+        As many values of the shape and order of `vector`.
+    """
+    rest = graph.reshape(vector, [-1, ROW_BITS // _CODE_BITS[target]])  # a scale a row
+    axis = graph.constant(np.array([1], np.int64))
+    rows = []
+    for _ in range(count - 1):
+        peak = graph.op("ReduceMax", graph.op("Abs", rest), axis, keepdims=1)
+        floored = graph.op("Max", peak, _scalar(graph, 1e-30))  # a block of zeros has no scale
+        scale = graph.op("Div", floored, _scalar(graph, 127))
+        rows.append(graph.op("Mul", graph.op("Round", graph.op("Div", rest, scale)), scale))
+        rest = graph.op("Sub", rest, rows[-1])
+    return [graph.reshape(row, [-1]) for row in [*rows, rest]]
+
+
+def num_rows(layout: Layout, target: Target) -> int:
+    """Rows by which a vector is scored exactly.
 
     On the CPU the operator rounds a row of activations to int8 by blocks. The vector is therefore
     given as two rows, what int8 holds exactly and the rest: 1e-5 of the largest score in place of
     1e-2. Small banks get a third row, the rest of the rest: their scores may be sums of few terms
-    that cancel, and the row costs them nothing. So do codes of four bits, whose constant (below)
-    would make the last row's rounding six times as large.
+    that cancel, and the row costs them nothing. So do codes of four bits, whose constant
+    (`row_products`) would make the last row's rounding six times as large.
+    """
+    return 3 if target == "cuda" or layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
+
+
+def row_products(graph: Graph, layout: Layout, part: int, rows: list[str], target: Target) -> str:
+    """Minus the products of the masks with some rows of `int8_rows`: ``float32 (tasks,)``.
+
+    MatMulNBits on codes, once for each of the bits of a code.
 
     A byte of eight masks becomes ``8 / bits`` codes by one BitwiseOr that leaves one bit of each
     code, number `h`, as it is and sets the others; ONNX Runtime folds it at load. The operator
@@ -112,13 +167,12 @@ def _by_codes(graph: Graph, layout: Layout, part: int, vector: str, bits: int) -
     ``2 ** h * bit + 2 ** (bits - 1) - 1 - 2 ** h``: the constant, times the vector's sum, is taken
     off, and the factor undone.
     """
-    count = 3 if bits == 4 or layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
+    bits = _CODE_BITS[target]
     blocks = len(layout.parts[part])
-    by_bit = graph.reshape(vector, [-1, 8 // bits, bits])  # bit `bits * i + h` of each byte
-    by_bit = graph.op("Transpose", by_bit, perm=[2, 0, 1])
-    rows = _int8_rows(graph, by_bit, [bits, 1, blocks, ROW_BITS // bits], count)
+    each = [graph.reshape(row, [bits, 1, -1]) for row in rows]  # bits `bits * i + h` of each byte
+    joined = each[0] if len(rows) == 1 else graph.op("Concat", *each, axis=1)
     names = [graph.fresh("bit") for _ in range(bits)]
-    graph.ops("Split", [rows], names, axis=0, num_outputs=bits)
+    graph.ops("Split", [joined], names, axis=0, num_outputs=bits)
     scales = _minus_ones(graph, len(layout.masks) * blocks)
     axes = graph.constant(np.array([0, 1]))
     terms = []
@@ -133,35 +187,18 @@ def _by_codes(graph: Graph, layout: Layout, part: int, vector: str, bits: int) -
     return graph.op("Sum", *terms)
 
 
+def _by_codes(graph: Graph, layout: Layout, part: int, vector: str, target: Target) -> str:
+    """Scores from one of `Layout.parts`, to 1e-5 of the largest."""
+    codes = by_bit(graph, vector, target)
+    rows = int8_rows(graph, codes, num_rows(layout, target), target)
+    return row_products(graph, layout, part, rows, target)
+
+
 def _minus_ones(graph: Graph, count: int) -> str:
     """A scale for each block of codes, folded at load: scores are minus the products."""
     outer = graph.outermost
     minus_one = outer.constant(np.array([-1], np.float32))
     return outer.op("Expand", minus_one, outer.constant(np.array([count], np.int64)))
-
-
-def _int8_rows(graph: Graph, vector: str, shape: list[int], count: int) -> str:
-    """Rows that sum to a vector; int8 holds all but the last.
-
-    Args:
-        graph: Receives the nodes.
-        vector: Has the values of `shape`.
-        shape: ``(bits, 1, blocks, block)``; a block has one scale.
-        count: Number of rows.
-
-    Returns:
-        ``float32 (bits, count, blocks * block)``.
-    """
-    rest = graph.reshape(vector, shape)
-    axis = graph.constant(np.array([3], np.int64))
-    parts = []
-    for _ in range(count - 1):
-        peak = graph.op("ReduceMax", graph.op("Abs", rest), axis, keepdims=1)
-        floored = graph.op("Max", peak, _scalar(graph, 1e-30))  # a block of zeros has no scale
-        scale = graph.op("Div", floored, _scalar(graph, 127))
-        parts.append(graph.op("Mul", graph.op("Round", graph.op("Div", rest, scale)), scale))
-        rest = graph.op("Sub", rest, parts[-1])
-    return graph.reshape(graph.op("Concat", *parts, rest, axis=1), [shape[0], count, -1])
 
 
 def _product(

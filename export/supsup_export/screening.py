@@ -1,15 +1,4 @@
-"""Screened scoring: a first pass over a part of the weights, then exact scores for contenders.
-
-The first pass scores every task over the blocks of weights whose scores differ most between tasks.
-The best of it are scored exactly. If the best of those is so far ahead that no other task can
-catch up with the rest of its weights, scoring ends there; else the rest is scored for all tasks.
-
-What the rest can add is bounded by chance, not by force: over masks that have each weight as often
-as the bank's, its mean is ``sum p u`` and its variance ``sum p (1 - p) u ** 2``, where ``p`` is the
-share of tasks that have the weight, and ``u = -W * dO/dW``. Trained masks spread wider than that;
-how much wider is seen in the first pass. A task is given up if it would need `SIGMAS` of these
-spreads.
-"""
+"""Which weights a screened model scores first: those whose scores differ most between tasks."""
 
 from __future__ import annotations
 
@@ -17,39 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto
 
-from supsup_export.graph import Graph
 from supsup_export.layout import ROW_BITS, Layout
-from supsup_export.masks import packed_part, uniform_mask, unpack
-from supsup_export.scores import part_scores, part_vector
 from supsup_runtime.bank import MaskBank
-from supsup_runtime.contract import Target
 from supsup_runtime.errors import InputError
 from supsup_runtime.session import open_session
 
-__all__ = [
-    "CONTENDERS",
-    "FIRST_PASS",
-    "MIN_TASKS",
-    "SIGMAS",
-    "choose_screen",
-    "first_pass",
-    "second_pass",
-]
+__all__ = ["MIN_TASKS", "choose_screen"]
 
-CONTENDERS = 4
-"""Tasks that are scored exactly after the first pass."""
-SIGMAS = 8.0
-"""Spreads of what a task's unseen weights add, beyond which it is given up."""
 SHARE = 0.3
 """Share of the weights that the first pass scores."""
 MIN_TASKS = 64
 """Fewer are not worth four contenders; from some 500 on time is saved (docs/PERFORMANCE.md)."""
 _SAMPLE = 64
-_FLOAT = TensorProto.FLOAT
-FIRST_PASS = (_FLOAT, TensorProto.BOOL, _FLOAT, _FLOAT)
-"""ONNX types of what the first pass hands to the second."""
 
 
 def choose_screen(
@@ -72,13 +41,13 @@ def choose_screen(
     """
     if len(bank) < MIN_TASKS:
         raise InputError(
-            f"screen: needs at least {MIN_TASKS} tasks to save time, {bank.path} has {len(bank)}; "
-            "leave it out"
+            f"scoring screened: needs at least {MIN_TASKS} tasks to save time, {bank.path} has "
+            f"{len(bank)}; leave it out"
         )
     if len(layout.parts[0]) < 2:
         raise InputError(
-            f"screen: needs a network of more than {ROW_BITS} masked weights, {bank.path} has "
-            f"{bank.network.num_masked}; leave it out"
+            f"scoring screened: needs a network of more than {ROW_BITS} masked weights, "
+            f"{bank.path} has {bank.network.num_masked}; leave it out"
         )
     images = _checked(bank, sample)
     share = layout.counts.astype(np.float32) / np.float32(len(bank))
@@ -115,7 +84,7 @@ def _mean_square(
     """Mean of ``(W * dO/dW) ** 2`` at the uniform superposition: ``float64 (num_masked,)``."""
     network = bank.network
     if bank.gradient is None:
-        raise InputError(f"screen: {bank.path} has no gradient program")
+        raise InputError(f"scoring screened: {bank.path} has no gradient program")
     session = open_session(bank.gradient, place=f"{bank.path}/programs/gradient.onnx")
     bounds = np.cumsum([p.size for p in network.parameters])[:-1]
     weights = network.weights()
@@ -136,87 +105,3 @@ def _mean_square(
         terms = [(g * w).reshape(-1) for g, w in zip(gradients, weights, strict=True)]
         total += np.square(np.concatenate(terms, dtype=np.float64))
     return total / len(images)
-
-
-def first_pass(
-    graph: Graph, layout: Layout, vector: str, added: str | None, target: Target
-) -> list[str]:
-    """Score all tasks over the screen, and the contenders over all weights.
-
-    Args:
-        graph: Receives the nodes.
-        layout: With a screen.
-        vector: ``float32 (8 * row_bytes,)``, W * dO/dW, flat, zero in the padding.
-        added: ``float32 (tasks,)`` to add to every score, such as that of the state.
-        target: Operators to use.
-
-    Returns:
-        What `second_pass` takes, of types `FIRST_PASS`: the scores, ``float32 (tasks,)``, exact
-        for the contenders and the expected ones for others; whether no other task can win, a bool
-        scalar; the scores over the screen alone; and the rest of the vector.
-    """
-    mine, others = (part_vector(graph, layout, part, vector) for part in (0, 1))
-    first = part_scores(graph, layout, 0, mine, target)
-    spread = _ratio_of_spreads(graph, layout, first, mine)
-    if added is not None:
-        first = graph.op("Add", first, added)
-    mean, deviation = _moments(graph, layout, 1, others)
-    expected = graph.op("Add", first, mean)
-    count = graph.constant(np.array([CONTENDERS + 1], np.int64))
-    names = [graph.fresh("best"), graph.fresh("contenders")]
-    graph.ops("TopK", [expected, count], names)
-    bounds = [graph.constant(np.array([v], np.int64)) for v in (0, CONTENDERS, CONTENDERS + 1)]
-    contenders = graph.op("Slice", names[1], bounds[0], bounds[1])
-    next_best = graph.op("Slice", names[0], bounds[1], bounds[2])
-    exact = _exact(graph, layout, first, contenders, others)
-    best = graph.op("ReduceMax", exact, keepdims=1)
-    reach = graph.op("Mul", graph.op("Mul", deviation, spread), graph.constant(np.float32(SIGMAS)))
-    certain = graph.op("Greater", best, graph.op("Add", next_best, reach))
-    scores = graph.op("ScatterElements", expected, contenders, exact, axis=0)
-    return [scores, graph.op("Squeeze", certain), first, others]
-
-
-def second_pass(graph: Graph, layout: Layout, first: list[str], target: Target) -> str:
-    """Score the rest for all tasks, unless the first pass is certain: ``float32 (tasks,)``."""
-    scores, certain, over_screen, others = first
-
-    def the_rest(body: Graph) -> list[str]:
-        return [body.op("Add", over_screen, part_scores(body, layout, 1, others, target))]
-
-    return graph.branch(certain, lambda _: [scores], the_rest, [_FLOAT])[0]
-
-
-def _exact(graph: Graph, layout: Layout, first: str, contenders: str, others: str) -> str:
-    """Scores of some tasks, the rest of their weights included: ``float32 (contenders,)``."""
-    rows = graph.op("Gather", packed_part(graph, layout, 1), contenders, axis=0)
-    # a matrix of one column: with a 1-D operand ONNX Runtime's MatMul takes ten times as long
-    column = graph.reshape(others, [-1, 1])
-    rest = graph.reshape(graph.op("MatMul", unpack(graph, rows), column), [-1])
-    return graph.op("Sub", graph.op("Gather", first, contenders, axis=0), rest)
-
-
-def _ratio_of_spreads(graph: Graph, layout: Layout, scores: str, vector: str) -> str:
-    """How much wider the first pass's scores spread than random masks' would; at least 1."""
-    away = graph.op("Sub", scores, graph.op("ReduceMean", scores, keepdims=1))
-    square = graph.op("ReduceMean", graph.op("Mul", away, away), keepdims=0)
-    _, deviation = _moments(graph, layout, 0, vector)
-    ratio = graph.op("Div", graph.op("Sqrt", square), deviation)
-    return graph.op("Max", ratio, graph.constant(np.float32(1)))
-
-
-def _moments(graph: Graph, layout: Layout, part: int, vector: str) -> tuple[str, str]:
-    """Mean and standard deviation of a random mask's score over a part: scalars."""
-    outer = graph.outermost  # so that ONNX Runtime folds what depends on the counts alone
-    padding = outer.constant(np.zeros(8 * layout.signs.size - layout.counts.size, np.float32))
-    share = outer.op("Concat", uniform_mask(outer, layout), padding, axis=0)
-    share = part_vector(outer, layout, part, share)
-    one = outer.constant(np.float32(1))
-    variance = outer.op("Mul", share, outer.op("Sub", one, share))
-    mean = graph.op("Neg", _dot(graph, share, vector))
-    square = graph.op("Mul", vector, vector)
-    return mean, graph.op("Sqrt", _dot(graph, variance, square))
-
-
-def _dot(graph: Graph, left: str, right: str) -> str:
-    """Product of two vectors, a scalar; MatMul takes five times as long for it."""
-    return graph.op("ReduceSum", graph.op("Mul", left, right), keepdims=0)

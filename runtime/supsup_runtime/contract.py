@@ -16,12 +16,14 @@ from supsup_runtime.bank_index import OBJECTIVES
 from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.network import Network, canonical_json
 
-__all__ = ["CONTRACT", "PREFIX", "Mode", "ModelInfo", "Target", "TaskInfo"]
+__all__ = ["CONTRACT", "PREFIX", "Mode", "ModelInfo", "Scoring", "Target", "TaskInfo"]
 
 CONTRACT = 1
 PREFIX = "org.supsup."
 Target = Literal["cpu", "cuda", "portable"]
 """Operators that a model is made of."""
+Scoring = Literal["exact", "rounded", "screened"]
+"""Which scores are exact: all, or those of the tasks that can still win."""
 Mode = Literal["full", "known", "infer"]
 """What a model was exported for: both, known tasks only, or always inferring."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
@@ -55,7 +57,8 @@ class ModelInfo:
             model that cannot infer.
         mode: Which inputs and outputs the graph has.
         target: Operators it was made of: ``cpu``, ``cuda`` or ``portable``.
-        screened: Scores of tasks that cannot win are the expected ones, not exact.
+        scoring: ``exact``, or how scores of tasks that cannot win are only the expected ones:
+            ``rounded`` by a few thousandths of the largest, or ``screened``.
         forward: The forward program, an ONNX model with the weights as inputs.
     """
 
@@ -66,7 +69,7 @@ class ModelInfo:
     mode: Mode
     target: str
     forward: bytes = field(repr=False)
-    screened: bool = False
+    scoring: Scoring = "exact"
 
     def to_metadata(self) -> dict[str, str]:
         """The model's ``metadata_props``, sorted by key."""
@@ -79,7 +82,7 @@ class ModelInfo:
             "mode": self.mode,
             "network": canonical_json(self.network.to_dict()),
             "objective": self.objective,
-            "screened": canonical_json(self.screened),
+            "scoring": self.scoring,
             "target": self.target,
             "tasks": canonical_json(tasks),
         }
@@ -117,17 +120,17 @@ class ModelInfo:
             raise ModelError(f"{place}: metadata must have {missing[0]}, got none")
         values = {key: metadata[PREFIX + key] for key in _KEYS}
         try:
-            return _parse(values, screened=metadata.get(PREFIX + "screened", "false"))
+            return _parse(values, scoring=metadata.get(PREFIX + "scoring", "exact"))
         except (OverflowError, RecursionError, ValueError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
 
 
-def _parse(values: Mapping[str, str], *, screened: str) -> ModelInfo:
+def _parse(values: Mapping[str, str], *, scoring: str) -> ModelInfo:
     mode, objective = values["mode"], values["objective"]
     _require("mode", mode, get_args(Mode))
     _require("objective", objective, ("",) if mode == "known" else OBJECTIVES)
     _require("target", values["target"], get_args(Target))
-    _require("screened", screened, ("true", "false"))
+    _require("scoring", scoring, get_args(Scoring))
     forward = base64.b64decode(values["forward"], validate=True)
     network = Network.from_dict(json.loads(values["network"]))
     _require("digest", values["digest"], (network.digest(forward),))
@@ -138,7 +141,7 @@ def _parse(values: Mapping[str, str], *, screened: str) -> ModelInfo:
         objective=objective,
         mode=mode,  # type: ignore[arg-type]  # one of Mode's, checked above
         target=values["target"],
-        screened=screened == "true",
+        scoring=scoring,  # type: ignore[arg-type]  # as above
         forward=forward,
     )
 

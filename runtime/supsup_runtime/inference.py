@@ -50,7 +50,8 @@ class TaskInference:
         scores: ``float64 (tasks,)``, the higher the likelier; ``-inf`` where `verified` did not
             try the task. One-shot scores are ``-d objective / d alphas``, batch mean; the others
             are log-odds in nats (minus the entropy without superfluous outputs), batch mean.
-            One-shot scores of a screened model are the expected ones where a task cannot win.
+            One-shot scores of a model whose scoring is not exact are the expected ones where a task
+            cannot win.
         margin: Best score less the second best; infinite where only one task was scored.
         method: How it was inferred.
     """

@@ -241,7 +241,7 @@ def test_the_check_sees_the_wrong_mask_after_inferring(
     ("part", "request_", "message"),
     [
         ("inferring.row_scores", Request(), "task_scores of row 0 differs by"),
-        ("screening.part_scores", Request(screen=True), "task_scores at all differs by"),
+        ("contenders.row_products", Request(scoring="screened"), "task_scores at all differs by"),
     ],
 )
 def test_the_check_sees_wrong_scores_of_every_way(

@@ -23,14 +23,14 @@ INFO = ModelInfo(
 
 def test_metadata_and_back() -> None:
     known = replace(INFO, mode="known", objective="", target="portable")
-    for info in (INFO, replace(INFO, screened=True, target="cuda"), known):
+    for info in (INFO, replace(INFO, scoring="screened", target="cuda"), known):
         assert ModelInfo.from_metadata(info.to_metadata(), place="m") == info
 
 
-def test_models_of_before_screening_are_not_screened() -> None:
+def test_models_that_do_not_say_how_they_score_score_exactly() -> None:
     metadata = INFO.to_metadata()
-    del metadata[PREFIX + "screened"]
-    assert not ModelInfo.from_metadata(metadata, place="m").screened
+    del metadata[PREFIX + "scoring"]
+    assert ModelInfo.from_metadata(metadata, place="m").scoring == "exact"
 
 
 def _large_constant() -> str:
@@ -78,7 +78,7 @@ def test_every_key_is_needed(key: str) -> None:
         ),
         ("objective", "", r"objective must be one of \['entropy', 'superfluous'\], got ''"),
         ("target", "tpu", r"target must be one of \['cpu', 'cuda', 'portable'\], got 'tpu'"),
-        ("screened", "1", r"screened must be one of \['true', 'false'\], got '1'"),
+        ("scoring", "1", r"scoring must be one of \['exact', 'rounded', 'screened'\], got '1'"),
         ("digest", "d" * 64, "digest must be '[0-9a-f]{64}', got 'd+'"),
         ("forward", "AAAA", "digest must be"),
         ("forward", "é", "malformed"),

@@ -55,7 +55,7 @@ def screened(setup: Setup, *, data: Path, tasks: int = 2500, images: int = 2000)
     paths = [setup.cache / f"screened-{tasks}-{name}.onnx" for name in ("exact", "screened")]
     export(bank, paths[0], check=False, force=True)
     sample = np.concatenate([stream.task(k).train_x[:2] for k in range(0, TRAINED, 8)])
-    request = Request(screen=True)
+    request = Request(scoring="screened")
     export(bank, paths[1], request=request, sample=sample, check=False, force=True)
     models = [supsup_runtime.load(path, threads=setup.threads) for path in paths]
     torch.set_num_threads(setup.threads)

@@ -57,7 +57,7 @@ def _model(path: Path) -> dict[str, Any]:
         "digest": info.digest,
         "mode": info.mode,
         "objective": info.objective,
-        "screened": info.screened,
+        "scoring": info.scoring,
         "target": info.target,
         "tasks": [task.name for task in info.tasks],
         **_network(info.network, len(info.tasks)),
