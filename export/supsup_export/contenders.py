@@ -1,15 +1,20 @@
 """Scoring in passes: rough scores of all tasks, then exact ones of those that can still win.
 
-A first pass scores every task roughly: with the vector rounded to int8, over all weights or, in a
-screened model, over those that tell tasks apart best. The best of it are scored exactly. If the
-best of those is so far ahead that no other task can catch up with what is not yet scored, the
-rounding and the other weights, scoring ends there. Else that is scored for all tasks.
+A first pass scores every task roughly: with the vector as the operator rounds it to int8, over all
+weights or, in a screened model, over those that tell tasks apart best. The best of it are scored
+exactly. If the best of those is so far ahead that no other task can catch up, scoring ends there.
+Else all are scored exactly.
 
-What it can add is bounded by chance, not by force: over masks that have each weight as often as
-the bank's, its mean is ``sum p u`` and its variance ``sum p (1 - p) u ** 2``, where ``p`` is the
-share of tasks that have the weight, and ``u`` what of ``-W * dO/dW`` is not yet scored. Trained
-masks spread wider than that; how much wider is seen in the first pass. A task is given up if it
-would need `SIGMAS` of these spreads.
+How far a rough score may be off is bounded by chance, not by force.
+
+- Rounding: a value is off by at most half a step of its block, and as often up as down, whatever
+  the mask. So over any mask the deviation is at most ``sqrt(sum step ** 2 / 12)``. A task is given
+  up if it would need `ROUNDING_SIGMAS` of that.
+- Weights that are not looked at: over masks that have each weight as often as the bank's, the mean
+  of what they add is ``sum p u`` and its variance ``sum p (1 - p) u ** 2``, where ``p`` is the
+  share of tasks that have the weight and ``u`` is ``-W * dO/dW``. Trained masks spread wider than
+  that; how much wider is seen in the first pass. A task is given up if it would need `SIGMAS` of
+  these.
 
 Passes over the same codes are turns of one Loop: two nodes would repack them twice. The Loop
 stands in the outermost graph, as ONNX Runtime 1.32 does not repack codes any deeper.
@@ -26,13 +31,16 @@ from supsup_export.graph import Graph, tensor_info
 from supsup_export.layout import Layout
 from supsup_export.masks import packed_part, uniform_mask, unpack
 from supsup_export.scores import (
+    block_peaks,
+    block_size,
     by_bit,
-    by_weight,
     int8_rows,
     num_rows,
     part_scores,
     part_vector,
+    rounding_factor,
     row_products,
+    stack_rows,
 )
 from supsup_runtime.contract import Scoring, Target
 
@@ -48,7 +56,9 @@ __all__ = [
 CONTENDERS = 4
 """Tasks that are scored exactly after the first pass."""
 SIGMAS = 8.0
-"""Spreads of what a task's unscored part adds, beyond which it is given up."""
+"""Spreads of what weights that are not looked at add, beyond which a task is given up."""
+ROUNDING_SIGMAS = 6.0
+"""As above, of the rounding's; for a mask of half the weights this is 8.5 of its own."""
 ROUNDED_TASKS = 512
 """From here on four contenders cost less than a second int8 row for all (docs/PERFORMANCE.md)."""
 ROUNDED_BYTES = 16 << 20
@@ -68,14 +78,14 @@ class Question:
 
     Attributes:
         asked: Bool scalar; without it there is no pass, and the answer is `otherwise`.
-        every: Bool scalar, exact scores of every task are wanted; None where they never are.
+        every: Bool scalar, exact scores of every task are wanted.
         vector: ``float32 (8 * row_bytes,)``, W * dO/dW, flat, zero in the padding.
         added: ``float32 (tasks,)`` to add to every score, such as that of the state.
         otherwise: ``float32 (n,)``.
     """
 
     asked: str
-    every: str | None
+    every: str
     vector: str
     added: str
     otherwise: str
@@ -94,67 +104,22 @@ def scores_in_passes(graph: Graph, layout: Layout, question: Question, target: T
         ``float32 (tasks,)``: exact for the contenders and, where another pass was needed, for all;
         the expected score for the others, below the best.
     """
-    answer, certain, base, others = _loop(graph, layout, question, target)
+    vectors = _parts_if_asked(graph, layout, question)
+    answer, certain, base = _turns(graph, layout, question, vectors, target)
     if len(layout.parts) == 1:
         return answer
 
     def the_rest(body: Graph) -> list[str]:
-        return [body.op("Add", base, part_scores(body, layout, 1, others, target))]
+        return [body.op("Add", base, part_scores(body, layout, 1, vectors[1], target))]
 
     settled = graph.op("Or", certain, graph.op("Not", question.asked))
     return graph.branch(settled, lambda _: [answer], the_rest, [_FLOAT])[0]
 
 
-def _loop(graph: Graph, layout: Layout, question: Question, target: Target) -> list[str]:
-    """Turns over the first of `Layout.parts`: the int8 row of its vector, then what that left.
-
-    Returns:
-        The answer, whether it is certain, the scores over that part, and the rest of the vector.
-    """
-    mine, others = question.vector, ""
-    if len(layout.parts) > 1:
-        mine, others = _parts_if_asked(graph, layout, question)
-    turns = graph.op(
-        "Where",
-        question.asked,
-        graph.constant(np.array(num_rows(layout, target), np.int64)),
-        graph.constant(np.array(0, np.int64)),
-    )
-    body = graph.subgraph("turn")
-    names = [body.fresh(n) for n in ("index", "go", "vector", "base", "answer", "certain", "wider")]
-    vector, base, wider = names[2], names[3], names[6]
-    types = [_INT64, _BOOL, _FLOAT, _FLOAT, _FLOAT, _BOOL, _FLOAT]
-    row, rest = int8_rows(body, vector, 2, target)
-    products = row_products(body, layout, 0, [row], target)
-    scored = body.op("Add", base, products)
-    shares = [by_bit(graph, _share(graph, layout, 0), target)]  # folded at load
-    # of the first turn: what its rounding left spreads no wider than random masks
-    wider = body.op("Max", wider, _ratio_of_spreads(body, products, row, shares[0]))
-    unscored = [rest]
-    if others:
-        unscored.append(others)
-        shares.append(_share(graph, layout, 1))
-    mean, deviation = _moments(body, unscored, shares)
-    unscored[0] = by_weight(body, rest, target)
-    reach = body.op("Mul", body.op("Mul", deviation, wider), body.constant(np.float32(SIGMAS)))
-    answer, certain = _answer(body, layout, scored, unscored, mean, reach)
-    if question.every is not None:
-        certain = body.op("And", certain, body.op("Not", question.every))
-    outputs = body.own([body.op("Not", certain), rest, scored, answer, certain, wider])
-    shapes: list[list[int] | list[None]] = [[], [], [None], [None], [None], [], []]
-    loop = body.close(
-        [tensor_info(n, t, s) for n, t, s in zip(names, types, shapes, strict=True)],
-        [tensor_info(n, t, s) for n, t, s in zip(outputs, types[1:], shapes[1:], strict=True)],
-    )
-    false, one = graph.constant(np.array(False)), graph.constant(np.float32(1))
-    carried = [by_bit(graph, mine, target), question.added, question.otherwise, false, one]
-    results = [graph.fresh(n) for n in ("left", "base", "answer", "certain", "spread")]
-    graph.ops("Loop", [turns, graph.constant(np.array(True)), *carried], results, body=loop)
-    return [results[2], results[3], results[1], others]
-
-
 def _parts_if_asked(graph: Graph, layout: Layout, question: Question) -> list[str]:
-    """Both parts of the vector; of no vector, both empty."""
+    """The vector for each of `Layout.parts`; of no vector, empty ones."""
+    if len(layout.parts) == 1:
+        return [question.vector]
 
     def both(body: Graph) -> list[str]:
         return [part_vector(body, layout, part, question.vector) for part in (0, 1)]
@@ -165,28 +130,121 @@ def _parts_if_asked(graph: Graph, layout: Layout, question: Question) -> list[st
     return graph.branch(question.asked, both, neither, [_FLOAT, _FLOAT])
 
 
+def _turns(
+    graph: Graph, layout: Layout, question: Question, vectors: list[str], target: Target
+) -> list[str]:
+    """A Loop over the first of `Layout.parts`: its vector as it is, then, if need be, exactly.
+
+    Returns:
+        The answer, whether it is certain, and the scores over that part alone.
+    """
+    mine = by_bit(graph, vectors[0], target)
+    body = graph.subgraph("turn")
+    names = [body.fresh(n) for n in ("index", "go", "rows", "base", "answer", "certain")]
+    types = [_INT64, _BOOL, _FLOAT, _FLOAT, _FLOAT, _BOOL]
+    shapes: list[list[int] | list[None]] = [[], [], [None] * 3, [None], [None], []]
+    rough = row_products(body, layout, 0, names[2], target)
+    base = body.op("Add", rough, question.added)
+    likely = _likely(body, layout, rough, mine, vectors[1:], target)
+    answer, certain = _answer(body, layout, question, vectors, base, likely)
+    enough = body.op("Or", certain, question.every)
+    rows = _rows(body, enough, layout, mine, target)
+    certain = body.op("And", certain, body.op("Not", question.every))
+    outputs = body.own([body.op("Not", enough), rows, base, answer, certain])
+    loop = body.close(
+        [tensor_info(n, t, s) for n, t, s in zip(names, types, shapes, strict=True)],
+        [tensor_info(n, t, s) for n, t, s in zip(outputs, types[1:], shapes[1:], strict=True)],
+    )
+    true, false = (graph.constant(np.array(value)) for value in (True, False))
+    counts = [graph.constant(np.array(count, np.int64)) for count in (2, 0)]
+    turns = graph.op("Where", question.asked, *counts)
+    roughly = graph.op("Not", graph.op("And", question.asked, question.every))
+    carried = [_rows(graph, roughly, layout, mine, target), question.added, question.otherwise]
+    results = [graph.fresh(n) for n in ("rows", "base", "answer", "certain")]
+    graph.ops("Loop", [turns, true, *carried, false], results, body=loop)
+    return [results[2], results[3], results[1]]
+
+
+def _rows(graph: Graph, roughly: str, layout: Layout, vector: str, target: Target) -> str:
+    """``If(roughly)``: a vector as it is, which the operator rounds, else rows that are exact."""
+
+    def one(body: Graph) -> list[str]:
+        return [stack_rows(body, [vector], target)]
+
+    def several(body: Graph) -> list[str]:
+        rows = int8_rows(body, vector, num_rows(layout, target), target)
+        return [stack_rows(body, rows, target)]
+
+    return graph.branch(roughly, one, several, [_FLOAT])[0]
+
+
+def _likely(
+    graph: Graph, layout: Layout, rough: str, vector: str, others: list[str], target: Target
+) -> tuple[str, str]:
+    """What a rough score still lacks: the mean of it, and how much more by chance; scalars.
+
+    Args:
+        graph: Receives the nodes.
+        layout: The packed masks.
+        rough: ``float32 (tasks,)``, scores over the first of `Layout.parts`.
+        vector: Of that part, in the order of codes.
+        others: The vector of the second part, if there is one.
+        target: Decides what a block of MatMulNBits is.
+    """
+    reach = _rounding_reach(graph, vector, target)
+    if not others:
+        return graph.constant(np.float32(0)), reach
+    share = by_bit(graph.outermost, _share(graph.outermost, layout, 0), target)  # folded at load
+    away = graph.op("Sub", rough, graph.op("ReduceMean", rough, keepdims=1))
+    spread = graph.op("ReduceMean", graph.op("Mul", away, away), keepdims=0)
+    ratio = graph.op("Sqrt", graph.op("Div", spread, _variance(graph, vector, share)))
+    wider = graph.op("Max", ratio, graph.constant(np.float32(1)))
+    share = _share(graph.outermost, layout, 1)
+    # a product of two vectors: MatMul takes five times as long for it
+    total = graph.op("ReduceSum", graph.op("Mul", share, others[0]), keepdims=0)
+    deviation = graph.op("Sqrt", _variance(graph, others[0], share))
+    sigmas = graph.op("Mul", wider, graph.constant(np.float32(SIGMAS)))
+    unseen = graph.op("Mul", deviation, sigmas)
+    return graph.op("Neg", total), graph.op("Add", reach, unseen)
+
+
+def _rounding_reach(graph: Graph, vector: str, target: Target) -> str:
+    """How far the operator's rounding may put a score off, by chance: a scalar."""
+    peaks = block_peaks(graph, vector, target)
+    square = graph.op("ReduceSumSquare", peaks, keepdims=0)  # of 127 steps, a block each
+    size, factor = block_size(target), rounding_factor(target)
+    scale = np.float32(ROUNDING_SIGMAS * factor * np.sqrt(size / 12) / 127)
+    return graph.op("Mul", graph.op("Sqrt", square), graph.constant(scale))
+
+
 def _answer(
-    graph: Graph, layout: Layout, scored: str, unscored: list[str], mean: str, reach: str
+    graph: Graph,
+    layout: Layout,
+    question: Question,
+    vectors: list[str],
+    base: str,
+    likely: tuple[str, str],
 ) -> tuple[str, str]:
     """Exact scores of the contenders among the expected ones, and whether no other can win.
 
     Args:
         graph: Receives the nodes.
         layout: The packed masks.
-        scored: ``float32 (tasks,)``, what is scored of every task.
-        unscored: What is not, a vector for each of `Layout.parts`.
-        mean: What that adds to a task's score: a scalar.
-        reach: How much more it can add, by chance: a scalar.
+        question: What is asked.
+        vectors: One for each of `Layout.parts`.
+        base: ``float32 (tasks,)``, rough scores.
+        likely: What they lack, from `_likely`.
     """
-    expected = graph.op("Add", scored, mean)
+    mean, reach = likely
+    expected = graph.op("Add", base, mean)
     count = graph.constant(np.array([CONTENDERS + 1], np.int64))
     names = [graph.fresh("best"), graph.fresh("contenders")]
     graph.ops("TopK", [expected, count], names)
     bounds = [graph.constant(np.array([v], np.int64)) for v in (0, CONTENDERS, CONTENDERS + 1)]
     contenders = graph.op("Slice", names[1], bounds[0], bounds[1])
     next_best = graph.op("Slice", names[0], bounds[1], bounds[2])
-    exact = graph.op("Gather", scored, contenders, axis=0)
-    for part, vector in enumerate(unscored):
+    exact = graph.op("Gather", question.added, contenders, axis=0)
+    for part, vector in enumerate(vectors):
         rows = graph.op("Gather", packed_part(graph, layout, part), contenders, axis=0)
         # a matrix of one column: with a 1-D operand ONNX Runtime's MatMul takes ten times as long
         product = graph.op("MatMul", unpack(graph, rows), graph.reshape(vector, [-1, 1]))
@@ -198,28 +256,10 @@ def _answer(
 
 
 def _share(graph: Graph, layout: Layout, part: int) -> str:
-    """The share of tasks that have each weight of one of `Layout.parts`, flat; folded at load."""
+    """The share of tasks that have each weight of one of `Layout.parts`, flat."""
     padding = graph.constant(np.zeros(8 * layout.signs.size - layout.counts.size, np.float32))
     share = graph.op("Concat", uniform_mask(graph, layout), padding, axis=0)
     return part_vector(graph, layout, part, share)
-
-
-def _ratio_of_spreads(graph: Graph, scores: str, vector: str, share: str) -> str:
-    """How much wider the scores of a vector spread than random masks' would."""
-    away = graph.op("Sub", scores, graph.op("ReduceMean", scores, keepdims=1))
-    square = graph.op("ReduceMean", graph.op("Mul", away, away), keepdims=0)
-    return graph.op("Sqrt", graph.op("Div", square, _variance(graph, vector, share)))
-
-
-def _moments(graph: Graph, vectors: list[str], shares: list[str]) -> tuple[str, str]:
-    """Mean and standard deviation of what vectors add to a random mask's score: scalars."""
-    means, variances = [], []
-    for vector, share in zip(vectors, shares, strict=True):
-        # products of two vectors: MatMul takes five times as long for them
-        means.append(graph.op("ReduceSum", graph.op("Mul", share, vector), keepdims=0))
-        variances.append(_variance(graph, vector, share))
-    mean = graph.op("Neg", graph.op("Sum", *means))
-    return mean, graph.op("Sqrt", graph.op("Sum", *variances))
 
 
 def _variance(graph: Graph, vector: str, share: str) -> str:

@@ -65,7 +65,7 @@ class Inferring:
             return self._exact_scores(graph, gradients)
         question = Question(
             asked=graph.constant(np.array(True)),
-            every=None,
+            every=graph.constant(np.array(False)),
             vector=gradients[0],
             added=self._added(graph, gradients),
             otherwise=graph.constant(np.zeros(0, np.float32)),

@@ -16,15 +16,18 @@ from supsup_export.masks import packed_part, unpack
 from supsup_runtime.contract import Target
 
 __all__ = [
+    "block_peaks",
+    "block_size",
     "by_bit",
-    "by_weight",
     "int8_rows",
     "mask_scores",
     "num_rows",
     "part_scores",
     "part_vector",
+    "rounding_factor",
     "row_products",
     "row_scores",
+    "stack_rows",
     "state_scores",
 ]
 
@@ -114,10 +117,21 @@ def by_bit(graph: Graph, vector: str, target: Target) -> str:
     return graph.reshape(graph.op("Transpose", codes, perm=[1, 0]), [-1])
 
 
-def by_weight(graph: Graph, vector: str, target: Target) -> str:
-    """Invert `by_bit`."""
-    bits = graph.reshape(vector, [_CODE_BITS[target], -1])
-    return graph.reshape(graph.op("Transpose", bits, perm=[1, 0]), [-1])
+def block_size(target: Target) -> int:
+    """Weights that share a scale in MatMulNBits: 32 bytes of codes, as the masks are stored."""
+    return ROW_BITS // _CODE_BITS[target]
+
+
+def rounding_factor(target: Target) -> int:
+    """Largest value, after `row_products`, by which a code multiplies a rounded weight."""
+    return (1 << (_CODE_BITS[target] - 1)) - 1
+
+
+def block_peaks(graph: Graph, vector: str, target: Target) -> str:
+    """Largest magnitude in each block of a vector in the order of `by_bit`: ``(blocks, 1)``."""
+    blocks = graph.reshape(vector, [-1, block_size(target)])
+    axis = graph.constant(np.array([1], np.int64))
+    return graph.op("ReduceMax", graph.op("Abs", blocks), axis, keepdims=1)
 
 
 def int8_rows(graph: Graph, vector: str, count: int, target: Target) -> list[str]:
@@ -132,16 +146,21 @@ def int8_rows(graph: Graph, vector: str, count: int, target: Target) -> list[str
     Returns:
         As many values of the shape and order of `vector`.
     """
-    rest = graph.reshape(vector, [-1, ROW_BITS // _CODE_BITS[target]])  # a scale a row
-    axis = graph.constant(np.array([1], np.int64))
+    rest = graph.reshape(vector, [-1, block_size(target)])
     rows = []
     for _ in range(count - 1):
-        peak = graph.op("ReduceMax", graph.op("Abs", rest), axis, keepdims=1)
+        peak = block_peaks(graph, rest, target)
         floored = graph.op("Max", peak, _scalar(graph, 1e-30))  # a block of zeros has no scale
         scale = graph.op("Div", floored, _scalar(graph, 127))
         rows.append(graph.op("Mul", graph.op("Round", graph.op("Div", rest, scale)), scale))
         rest = graph.op("Sub", rest, rows[-1])
     return [graph.reshape(row, [-1]) for row in [*rows, rest]]
+
+
+def stack_rows(graph: Graph, rows: list[str], target: Target) -> str:
+    """Rows in the order of `by_bit` as `row_products` takes them: ``(bits, rows, n / bits)``."""
+    each = [graph.reshape(row, [_CODE_BITS[target], 1, -1]) for row in rows]
+    return each[0] if len(rows) == 1 else graph.op("Concat", *each, axis=1)
 
 
 def num_rows(layout: Layout, target: Target) -> int:
@@ -156,8 +175,8 @@ def num_rows(layout: Layout, target: Target) -> int:
     return 3 if target == "cuda" or layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
 
 
-def row_products(graph: Graph, layout: Layout, part: int, rows: list[str], target: Target) -> str:
-    """Minus the products of the masks with some rows of `int8_rows`: ``float32 (tasks,)``.
+def row_products(graph: Graph, layout: Layout, part: int, rows: str, target: Target) -> str:
+    """Minus the products of the masks with the rows of `stack_rows`, summed: ``float32 (tasks,)``.
 
     MatMulNBits on codes, once for each of the bits of a code.
 
@@ -169,10 +188,8 @@ def row_products(graph: Graph, layout: Layout, part: int, rows: list[str], targe
     """
     bits = _CODE_BITS[target]
     blocks = len(layout.parts[part])
-    each = [graph.reshape(row, [bits, 1, -1]) for row in rows]  # bits `bits * i + h` of each byte
-    joined = each[0] if len(rows) == 1 else graph.op("Concat", *each, axis=1)
-    names = [graph.fresh("bit") for _ in range(bits)]
-    graph.ops("Split", [joined], names, axis=0, num_outputs=bits)
+    names = [graph.fresh("bit") for _ in range(bits)]  # `bits * i + h` of each byte
+    graph.ops("Split", [rows], names, axis=0, num_outputs=bits)
     scales = _minus_ones(graph, len(layout.masks) * blocks)
     axes = graph.constant(np.array([0, 1]))
     terms = []
@@ -191,7 +208,7 @@ def _by_codes(graph: Graph, layout: Layout, part: int, vector: str, target: Targ
     """Scores from one of `Layout.parts`, to 1e-5 of the largest."""
     codes = by_bit(graph, vector, target)
     rows = int8_rows(graph, codes, num_rows(layout, target), target)
-    return row_products(graph, layout, part, rows, target)
+    return row_products(graph, layout, part, stack_rows(graph, rows, target), target)
 
 
 def _minus_ones(graph: Graph, count: int) -> str:
@@ -221,7 +238,7 @@ def _product(
         K=blocks * ROW_BITS // bits,
         N=num_tasks,
         bits=bits,
-        block_size=ROW_BITS // bits,  # 32 bytes of codes, as the masks are stored
+        block_size=ROW_BITS // bits,
         accuracy_level=4,  # int8 on the CPU; without it the operator takes seconds
     )
 

@@ -71,6 +71,17 @@ class Engine:
         Raises:
             InputError: If the model was exported without them.
         """
+        return self._scored(x, ["task_scores"])[0]
+
+    def scored(self, x: Images) -> list[npt.NDArray[np.float32]]:
+        """Logits ``float32 (batch, outputs)`` of the likeliest task, and `task_scores`.
+
+        Raises:
+            InputError: If the model was exported without them.
+        """
+        return self._scored(x, ["logits", "task_scores"])
+
+    def _scored(self, x: Images, outputs: list[str]) -> list[npt.NDArray[np.float32]]:
         if "task_scores" not in self.outputs:
             raise InputError(
                 f"{self.place}: exported without task_scores, so one-shot is not there; "
@@ -79,8 +90,7 @@ class Engine:
         feeds: dict[str, npt.NDArray[Any]] = {"x": x}
         if self.info.mode == "full":
             feeds |= _superposition([], np.zeros(0, np.float32), infer=True)
-        scores: npt.NDArray[np.float32] = self._session.run(["task_scores"], feeds)[0]
-        return scores
+        return self._session.run(outputs, feeds)
 
     def row_scores(self, x: Images) -> npt.NDArray[np.float32]:
         """As `task_scores`, for each row on its own: ``float32 (batch, tasks)``.
