@@ -14,17 +14,17 @@ from banks import make_bank
 from parity.plain import numpy_scores
 from supsup_export import masks
 from supsup_export.compose import Request
-from supsup_export.contenders import choose_scoring
+from supsup_export.contenders import ROUNDING_SIGMAS, choose_scoring
 from supsup_export.exporter import export
 from supsup_export.graph import Graph
-from supsup_export.layout import Layout
+from supsup_export.layout import ROW_BITS, Layout
 from supsup_export.screening import MIN_TASKS
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import unpack_mask
 from supsup_runtime.contract import Scoring
 from supsup_runtime.errors import InputError, ParityError
 from supsup_runtime.session import Session, open_session
-from supsup_runtime.taskfile import make_task
+from supsup_runtime.taskfile import TaskMasks, make_task
 
 Images = npt.NDArray[np.float32]
 NUM_TASKS, NUM_RANDOM, NUM_PLANTED = 130, 2000, 24
@@ -69,6 +69,12 @@ def masks_for(bank: MaskBank, x: Images) -> dict[str, npt.NDArray[np.bool_]]:
     }
 
 
+def joined(bank: MaskBank, task: TaskMasks) -> npt.NDArray[np.bool_]:
+    """All masks of a task, flat."""
+    parameters = bank.network.parameters
+    return np.concatenate([unpack_mask(task.masks[p.name], (p.size,)) for p in parameters])
+
+
 def answer(
     session: Session, x: Images, tasks: Sequence[int] = (), alphas: Sequence[float] = ()
 ) -> tuple[int, npt.NDArray[Any]]:
@@ -110,6 +116,32 @@ def test_random_images_and_images_with_a_task(bank: MaskBank, sessions: dict[str
     assert NUM_PLANTED // 2 <= given_up["screened"] < NUM_RANDOM // 2
     assert given_up["rounded"] >= 0.9 * NUM_RANDOM
     assert compared >= 100
+
+
+def test_rounding_stays_within_its_spread(bank: MaskBank, sessions: dict[str, Session]) -> None:
+    """A task is given up beyond `ROUNDING_SIGMAS`; 26,000 scores stay within four."""
+    session = open_session(bank.gradient or b"", place="gradient")
+    network = bank.network
+    share = np.mean([joined(bank, task) for task in bank], axis=0)
+    weights = np.concatenate([w.reshape(-1) for w in network.weights()])
+    bounds = np.cumsum([p.size for p in network.parameters])[:-1]
+    feeds = {
+        p.name: part.reshape(p.shape).astype(np.float32)
+        for p, part in zip(network.parameters, np.split(weights * share, bounds), strict=True)
+    }
+    worst = 0.0
+    for x in np.random.default_rng(5).standard_normal((200, 1, 30)).astype(np.float32):
+        gradients = session.run([f"superfluous.{name}" for name in feeds], {"x": x, **feeds})
+        vector = np.concatenate([g.reshape(-1) for g in gradients]) * weights
+        padded = np.zeros(-(-len(vector) // ROW_BITS) * ROW_BITS)
+        padded[: len(vector)] = vector
+        blocks = padded.reshape(-1, 2).T.reshape(-1, ROW_BITS // 2)  # even bits, then odd ones
+        steps = np.abs(blocks).max(axis=1) / 127
+        sigma = np.sqrt((ROW_BITS // 2) * (steps**2).sum() / 12)
+        _, exact = answer(sessions["exact"], x)
+        _, rounded = answer(sessions["rounded"], x)
+        worst = max(worst, np.abs(exact - rounded).max() / sigma)
+    assert 1 < worst < 4 < ROUNDING_SIGMAS
 
 
 @pytest.mark.parametrize("scoring", ["rounded", "screened"])
@@ -156,12 +188,7 @@ def test_the_exact_scores_choose_what_float64_does(
     rng = np.random.default_rng(1)
     session = open_session(bank.gradient or b"", place="gradient")
     network = bank.network
-    masks = np.stack(
-        [
-            np.concatenate([unpack_mask(task.masks[p.name], (p.size,)) for p in network.parameters])
-            for task in bank
-        ]
-    ).astype(np.float64)
+    masks = np.stack([joined(bank, task) for task in bank]).astype(np.float64)
     mean = np.split(masks.mean(axis=0), np.cumsum([p.size for p in network.parameters])[:-1])
     weights = network.weights()
     feeds = {
