@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.taskfile import TaskMasks, make_task
+
+# a deadline would make every property a timed test
+settings.register_profile("supsup", deadline=None)
+settings.load_profile("supsup")
 
 
 def small_network(*, state: bool = False) -> Network:

@@ -22,7 +22,7 @@ from supsup_runtime.errors import (
     ProviderUnavailableError,
     SupSupError,
 )
-from supsup_runtime.inference import TaskInference
+from supsup_runtime.inference import Inference, TaskInference
 from supsup_runtime.model import Model, load
 from supsup_runtime.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.prediction import Prediction
@@ -32,6 +32,7 @@ __all__ = [
     "BankError",
     "BankLockedError",
     "DataError",
+    "Inference",
     "InputError",
     "MaskBank",
     "MaskedParameter",

@@ -81,6 +81,23 @@ class Engine:
         """
         return self._scored(x, ["logits", "task_scores"])
 
+    def scores_at(
+        self, x: Images, tasks: npt.NDArray[np.int64], alphas: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """As `task_scores`, at a superposition: ``alphas (n,)`` of the masks of `tasks` ``(n,)``.
+
+        Raises:
+            InputError: If the model cannot score there.
+        """
+        if self.info.mode != "full":
+            raise InputError(
+                f"{self.place}: exported with outputs {list(self.outputs)}, so it cannot score at "
+                "a superposition, as binary and gradient do; export with all outputs"
+            )
+        feeds = _superposition(tasks.tolist(), alphas, infer=True)
+        scores: npt.NDArray[np.float32] = self._session.run(["task_scores"], {"x": x, **feeds})[0]
+        return scores
+
     def _scored(self, x: Images, outputs: list[str]) -> list[npt.NDArray[np.float32]]:
         if "task_scores" not in self.outputs:
             raise InputError(

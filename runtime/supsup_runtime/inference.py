@@ -6,39 +6,83 @@ task unless every row is asked for on its own (``per_image``).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime import methods
 from supsup_runtime.contract import TaskInfo
-from supsup_runtime.objectives import evidence
+from supsup_runtime.errors import InputError
+from supsup_runtime.methods import Scorer
+from supsup_runtime.objectives import Score
 
-__all__ = ["DEFAULT_CANDIDATES", "METHODS", "Method", "Scorer", "TaskInference", "score_tasks"]
+__all__ = ["METHODS", "SCORES", "Inference", "Method", "TaskInference", "score_tasks"]
 
-Method = Literal["one-shot", "verified", "exhaustive"]
-METHODS: tuple[Method, ...] = ("one-shot", "verified", "exhaustive")
+Method = Literal["one-shot", "binary", "gradient", "verified", "exhaustive"]
+METHODS: tuple[Method, ...] = get_args(Method)
+SCORES: tuple[Score, ...] = get_args(Score)
 DEFAULT_CANDIDATES = 4
-"""Tasks that `verified` tries for real."""
+DEFAULT_STEPS = 5
+DEFAULT_STEP_SIZE = 0.5
 Scores = npt.NDArray[np.float64]
 Images = npt.NDArray[np.float32]
+_APPLIES: dict[str, tuple[Method, ...]] = {
+    "score": ("verified", "exhaustive"),
+    "candidates": ("verified",),
+    "steps": ("gradient",),
+    "step_size": ("gradient",),
+}
+"""Methods that each setting is for."""
 
 
-class Scorer(Protocol):
-    """What inference needs of a model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """How to infer the task. A setting that the method does not have is refused.
 
-    num_tasks: int
-    real_outputs: int
+    Attributes:
+        method: ``one-shot`` (paper, equation 4): one forward and backward pass through the uniform
+            superposition. ``binary``: halve the tasks until one is left. ``gradient`` (equation
+            3): several steps on the alphas. ``exhaustive``: a forward pass through every mask.
+            ``verified``: forward passes through the best of one-shot alone.
+        score: By what ``verified`` and ``exhaustive`` judge a forward pass: ``log-odds`` of the
+            real outputs against the superfluous ones, minus the ``entropy`` (the paper's), or the
+            ``max-probability``. By default log-odds where there are superfluous outputs, entropy
+            elsewhere.
+        candidates: Tasks that ``verified`` tries, at least 1; 4 by default.
+        steps: Most passes of ``gradient``, at least 1; 5 by default.
+        step_size: What ``gradient`` changes an alpha by at most, positive; 0.5 by default.
 
-    def task_scores(self, x: Images) -> npt.NDArray[np.float32]:
-        """One-shot scores ``(tasks,)`` of a batch at the uniform superposition."""
+    Raises:
+        InputError: If a value is out of range, or its method does not have it.
+    """
 
-    def row_scores(self, x: Images) -> npt.NDArray[np.float32]:
-        """As `task_scores`, for each row on its own: ``(batch, tasks)``."""
+    method: Method
+    score: Score | None = None
+    candidates: int | None = None
+    steps: int | None = None
+    step_size: float | None = None
 
-    def task_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
-        """Logits ``(batch, outputs)`` through one task's mask."""
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"method must be one of {list(METHODS)}, got {self.method!r}")
+        for name, wanted in _APPLIES.items():
+            value = getattr(self, name)
+            if value is not None and self.method not in wanted:
+                raise InputError(
+                    f"{name} is for {' and '.join(wanted)}, got {value!r} with {self.method}; "
+                    "leave it out"
+                )
+        if self.score not in {None, *SCORES}:
+            raise InputError(f"score must be one of {list(SCORES)}, got {self.score!r}")
+        for name in ("candidates", "steps"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
+            raise InputError(f"step_size must be positive and finite, got {self.step_size}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,90 +92,64 @@ class TaskInference:
     Attributes:
         task: The likeliest task.
         scores: ``float64 (tasks,)``, the higher the likelier; ``-inf`` where `verified` did not
-            try the task. One-shot scores are ``-d objective / d alphas``, batch mean; the others
-            are log-odds in nats (minus the entropy without superfluous outputs), batch mean.
-            One-shot scores of a model whose scoring is not exact are the expected ones where a task
-            cannot win.
+            try the task, or `binary` had given it up before its last round. One-shot and binary
+            scores are ``-d objective / d alphas``, batch mean; those of gradient are the alphas;
+            the others are what `Inference.score` says, in nats or as a probability, batch mean.
+            One-shot scores of a model whose scoring is not exact are the expected ones where a
+            task cannot win.
         margin: Best score less the second best; infinite where only one task was scored.
         method: How it was inferred.
+        passes: Forward passes through the network that it took, of the whole batch or, with
+            ``per_image``, of this row; all but those of verified and exhaustive that judge a mask
+            are followed by a backward pass.
     """
 
     task: TaskInfo
     scores: Scores
     margin: float
     method: Method
+    passes: int
 
     @classmethod
     def from_scores(
-        cls, scores: Scores, tasks: tuple[TaskInfo, ...], method: Method
+        cls, scores: Scores, tasks: tuple[TaskInfo, ...], method: Method, passes: int
     ) -> TaskInference:
         """Pick the best of ``(tasks,)`` scores."""
         best = int(scores.argmax())
         # not np.delete: its Python code, cold after a pass over a large bank, took half a ms
-        second = float(
-            max(scores[:best].max(initial=-np.inf), scores[best + 1 :].max(initial=-np.inf))
-        )
-        return cls(
-            task=tasks[best], scores=scores, margin=float(scores[best]) - second, method=method
-        )
+        rivals = scores[:best], scores[best + 1 :]
+        second = max(float(some.max(initial=-np.inf)) for some in rivals)
+        margin = float(scores[best]) - second
+        return cls(task=tasks[best], scores=scores, margin=margin, method=method, passes=passes)
 
 
 def score_tasks(
-    scorer: Scorer,
-    x: Images,
-    *,
-    method: Method,
-    per_image: bool = False,
-    candidates: int = DEFAULT_CANDIDATES,
-) -> Scores:
+    scorer: Scorer, x: Images, how: Inference, *, per_image: bool = False
+) -> tuple[Scores, list[int]]:
     """Score every task.
 
     Args:
         scorer: The model.
         x: ``float32 (batch, ...)``.
-        method: ``one-shot`` (paper, equation 4): one forward and backward pass through the
-            uniform superposition. ``exhaustive``: a forward pass through every mask.
-            ``verified``: forward passes through the best of one-shot alone.
+        how: The method and its settings.
         per_image: Score each row on its own.
-        candidates: Tasks that ``verified`` tries.
 
     Returns:
-        ``float64 (batch, tasks)`` if `per_image`, else ``(1, tasks)``.
+        Scores, ``float64 (batch, tasks)`` if `per_image`, else ``(1, tasks)``, and the passes of
+        each of their rows.
     """
-    if method == "exhaustive":
-        return _exhaustive(scorer, x, per_image=per_image)
-    first = _one_shot(scorer, x, per_image=per_image)
-    if method == "one-shot":
-        return first
-    return _verified(scorer, x, first, candidates, per_image=per_image)
-
-
-def _one_shot(scorer: Scorer, x: Images, *, per_image: bool) -> Scores:
-    scores = scorer.row_scores(x) if per_image else scorer.task_scores(x)[None]
-    return scores.astype(np.float64)
-
-
-def _exhaustive(scorer: Scorer, x: Images, *, per_image: bool) -> Scores:
-    columns = [_evidence(scorer, x, task) for task in range(scorer.num_tasks)]
-    scores = np.stack(columns, axis=1)  # (batch, tasks)
-    return scores if per_image else scores.mean(axis=0, keepdims=True)
-
-
-def _verified(
-    scorer: Scorer, x: Images, first: Scores, candidates: int, *, per_image: bool
-) -> Scores:
-    """Real passes for the best `candidates` of each row of `first` ``(rows, tasks)``."""
-    best = np.argsort(-first, axis=1, kind="stable")[:, :candidates]  # (rows, candidates)
-    scores = np.full(first.shape, -np.inf)
-    for task in np.unique(best):
-        rows = np.flatnonzero((best == task).any(axis=1))
-        if per_image:
-            scores[rows, task] = _evidence(scorer, x[rows], int(task))
-        else:
-            scores[0, task] = _evidence(scorer, x, int(task)).mean()
-    return scores
-
-
-def _evidence(scorer: Scorer, x: Images, task: int) -> Scores:
-    logits = scorer.task_logits(x, task).astype(np.float64)
-    return evidence(logits, scorer.real_outputs).astype(np.float64)
+    rows = len(x) if per_image else 1
+    if how.method == "one-shot":
+        return methods.one_shot(scorer, x, per_image=per_image), [1] * rows
+    if how.method == "binary":
+        return methods.binary(scorer, x, per_image=per_image)
+    if how.method == "gradient":
+        steps = how.steps or DEFAULT_STEPS
+        size = how.step_size or DEFAULT_STEP_SIZE
+        return methods.gradient(scorer, x, per_image=per_image, steps=steps, step_size=size)
+    if how.method == "exhaustive":
+        scores = methods.exhaustive(scorer, x, per_image=per_image, score=how.score)
+        return scores, [scorer.num_tasks] * rows
+    count = min(how.candidates or DEFAULT_CANDIDATES, scorer.num_tasks)
+    scores = methods.verified(scorer, x, per_image=per_image, score=how.score, candidates=count)
+    return scores, [1 + count] * rows

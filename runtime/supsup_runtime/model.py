@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.engine import Engine
 from supsup_runtime.errors import InputError, ModelError
-from supsup_runtime.inference import DEFAULT_CANDIDATES, Method, TaskInference, score_tasks
+from supsup_runtime.inference import Inference, Method, TaskInference, score_tasks
 from supsup_runtime.memory import available_bytes, bytes_to_load
 from supsup_runtime.peek import read_metadata
 from supsup_runtime.prediction import Prediction
@@ -138,7 +138,7 @@ class Model:
         task: int | str | Sequence[int | str] | None = None,
         *,
         per_image: bool = False,
-        method: Method | None = None,
+        method: Method | Inference | None = None,
     ) -> Prediction:
         """Run the network on a batch.
 
@@ -147,7 +147,7 @@ class Model:
             task: Name or index, for all rows or one for each; None infers it.
             per_image: Infer the task of each row on its own. Rows are grouped by task, so that a
                 mixed batch runs each task once.
-            method: How to infer; see `infer_task`.
+            method: How to infer: a name, or an `Inference` with settings; see `infer_task`.
 
         Raises:
             InputError: If `x` breaks its shape, type or range, the task is not there, or the
@@ -159,7 +159,7 @@ class Model:
             return self._answer(self._engine.known_logits(x, chosen.index), (chosen,) * len(x))
         if task is None and self.info.mode == "infer":
             return self._predict_inferring(x, per_image=per_image, method=method)
-        if task is None and not per_image and self._method(method) == "one-shot":
+        if task is None and not per_image and self._how(method).method == "one-shot":
             return self._predict_one_shot(x)
         if task is None:
             inferences = tuple(self._infer(x, per_image=per_image, method=method))
@@ -221,34 +221,31 @@ class Model:
         self,
         x: Images,
         *,
-        method: Method | None = None,
-        candidates: int = DEFAULT_CANDIDATES,
+        method: Method | Inference | None = None,
     ) -> TaskInference:
         """Infer the task of a batch whose rows all have the same.
 
         Args:
             x: ``float32 (batch, *input_shape)``.
-            method: ``one-shot``, ``verified`` or ``exhaustive``; None takes ``verified``, or what
-                the model was exported for.
-            candidates: Tasks that ``verified`` tries, at least 1.
+            method: A method's name, or an `Inference` with settings of its own; None takes
+                ``verified``, or what the model was exported for.
 
         Raises:
             InputError: As `predict`.
         """
         x = self._checked(x)
-        (inference,) = self._infer(x, per_image=False, method=method, candidates=candidates)
+        (inference,) = self._infer(x, per_image=False, method=method)
         return inference
 
     def infer_tasks(
         self,
         x: Images,
         *,
-        method: Method | None = None,
-        candidates: int = DEFAULT_CANDIDATES,
+        method: Method | Inference | None = None,
     ) -> tuple[TaskInference, ...]:
         """Infer the task of each row on its own; arguments as `infer_task`."""
         x = self._checked(x)
-        return tuple(self._infer(x, per_image=True, method=method, candidates=candidates))
+        return tuple(self._infer(x, per_image=True, method=method))
 
     def superpose(
         self, x: Images, tasks: Sequence[int | str], alphas: npt.ArrayLike
@@ -282,16 +279,14 @@ class Model:
         x: Images,
         *,
         per_image: bool,
-        method: Method | None,
-        candidates: int = DEFAULT_CANDIDATES,
+        method: Method | Inference | None,
     ) -> list[TaskInference]:
-        if candidates < 1:
-            raise InputError(f"candidates must be at least 1, got {candidates}")
-        chosen = self._method(method)
-        rows = score_tasks(
-            self._engine, x, method=chosen, per_image=per_image, candidates=candidates
-        )
-        return [TaskInference.from_scores(row, self.tasks, chosen) for row in rows]
+        how = self._how(method)
+        scores, passes = score_tasks(self._engine, x, how, per_image=per_image)
+        return [
+            TaskInference.from_scores(row, self.tasks, how.method, count)
+            for row, count in zip(scores, passes, strict=True)
+        ]
 
     @property
     def default_method(self) -> Method:
@@ -299,22 +294,29 @@ class Model:
         by_mode: dict[str, Method] = {"full": "verified", "known": "exhaustive"}
         return by_mode.get(self.info.mode, "one-shot")
 
-    def _method(self, wanted: Method | None) -> Method:
-        if wanted is not None and wanted not in get_args(Method):
-            raise InputError(f"method must be one of {list(get_args(Method))}, got {wanted!r}")
-        return wanted or self.default_method
+    def _how(self, wanted: Method | Inference | None) -> Inference:
+        if not isinstance(wanted, Inference):
+            return Inference(method=wanted or self.default_method)
+        if wanted.score == "log-odds" and not self.info.network.superfluous_outputs:
+            raise InputError(
+                f"{self._engine.place}: score log-odds needs superfluous outputs, the network has "
+                "none; take entropy or max-probability"
+            )
+        return wanted
 
     def _predict_one_shot(self, x: Images) -> Prediction:
         """One run of the graph: its logits are those of the task that it infers."""
         logits, scores = self._engine.scored(x)
-        inference = TaskInference.from_scores(scores.astype(np.float64), self.tasks, "one-shot")
+        inference = TaskInference.from_scores(scores.astype(np.float64), self.tasks, "one-shot", 1)
         return self._answer(logits, (inference.task,) * len(x), (inference,))
 
     def _predict_inferring(
-        self, x: Images, *, per_image: bool, method: Method | None
+        self, x: Images, *, per_image: bool, method: Method | Inference | None
     ) -> Prediction:
         """Predict with a model that always infers: it answers through its own one-shot task."""
-        if method not in {None, "one-shot"} or not {"logits", "task"} <= set(self._engine.outputs):
+        if self._how(method).method != "one-shot" or not {"logits", "task"} <= set(
+            self._engine.outputs
+        ):
             raise InputError(
                 f"{self._engine.place}: exported to infer only, with outputs "
                 f"{list(self._engine.outputs)}: predicting takes logits and task, and one-shot is "

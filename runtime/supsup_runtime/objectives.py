@@ -6,11 +6,15 @@ The paper's objectives are H, the entropy, and G, the log-sum-exp of the superfl
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["entropy", "evidence", "log_odds", "superfluous"]
+__all__ = ["Score", "entropy", "evidence", "log_odds", "max_probability", "superfluous"]
 
+Score = Literal["log-odds", "entropy", "max-probability"]
+"""By what a real forward pass through a mask is judged."""
 Floats = npt.NDArray[np.floating]
 
 
@@ -56,15 +60,36 @@ def log_odds(logits: Floats, real_outputs: int) -> Floats:
     return _log_sum_exp(logits[:, :real_outputs]) - _log_sum_exp(logits[:, real_outputs:])
 
 
-def evidence(logits: Floats, real_outputs: int) -> Floats:
-    """How well a mask fits an input: log-odds, or minus the entropy without superfluous outputs.
+def max_probability(logits: Floats) -> Floats:
+    """The largest probability of the softmax, over all outputs (ABatchE's second rule).
+
+    Args:
+        logits: ``float (batch, outputs)``.
 
     Returns:
-        ``float (batch,)``; the higher the likelier.
+        ``float (batch,)`` within ``[1 / outputs, 1]``.
     """
-    if logits.shape[1] > real_outputs:
-        return log_odds(logits, real_outputs)
-    return -entropy(logits)
+    result: Floats = np.exp(logits.max(axis=1) - _log_sum_exp(logits))
+    return result
+
+
+def evidence(logits: Floats, real_outputs: int, score: Score | None = None) -> Floats:
+    """How well a mask fits an input.
+
+    Args:
+        logits: ``float (batch, outputs)``.
+        real_outputs: Leading outputs that are labels.
+        score: What judges it; None takes log-odds where there are superfluous outputs, entropy
+            elsewhere.
+
+    Returns:
+        ``float (batch,)``; the higher the likelier: of the entropy, minus that.
+    """
+    if score == "max-probability":
+        return max_probability(logits)
+    if score == "entropy" or logits.shape[1] == real_outputs:
+        return -entropy(logits)
+    return log_odds(logits, real_outputs)
 
 
 def _log_sum_exp(values: Floats) -> Floats:

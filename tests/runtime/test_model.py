@@ -197,9 +197,13 @@ def test_inferring_and_predicting(model: supsup.Model, method: Any) -> None:  # 
 
 
 def test_verified_tries_candidates_alone(model: supsup.Model) -> None:
-    scores = model.infer_task(images(model, 1), candidates=2).scores
+    scores = model.infer_task(
+        images(model, 1), method=supsup.Inference(method="verified", candidates=2)
+    ).scores
     assert np.isfinite(scores).sum() == 2
-    every = model.infer_task(images(model, 1), candidates=99)
+    every = model.infer_task(
+        images(model, 1), method=supsup.Inference(method="verified", candidates=99)
+    )
     exhaustive = model.infer_task(images(model, 1), method="exhaustive")
     np.testing.assert_array_equal(every.scores, exhaustive.scores)
 
@@ -298,8 +302,6 @@ def test_other_arguments_are_checked(folder: Path, model: supsup.Model) -> None:
         model.superpose(x, [0], [np.nan])
     with pytest.raises(InputError, match="method must be one of"):
         model.infer_task(x, method="magic")  # type: ignore[arg-type]  # on purpose
-    with pytest.raises(InputError, match="candidates must be at least 1, got 0"):
-        model.infer_task(x, candidates=0)
     with pytest.raises(InputError, match=r"cache_bytes must be an integer in \[0, \d+\], got -1"):
         supsup.load(folder / "full.onnx", cache_bytes=-1)
     with pytest.raises(InputError, match="threads must be an integer in"):

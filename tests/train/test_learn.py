@@ -108,13 +108,14 @@ def test_a_plain_loop_learns_the_same_mask(tmp_path: Path) -> None:
     recipe = st.Recipe(steps=20, learning_rate=1e-2, batch_size=32)  # the batch is all of it
     task = st.train_task(bank, mlp, data, recipe=recipe)
 
-    from supsup_train.learn import _batches, _initial_scores, _task_seed
+    from supsup_train.learn import batch_rows
+    from supsup_train.learning import _initial_scores, task_seed
 
-    generator = torch.Generator().manual_seed(_task_seed(0, data.name))
+    generator = torch.Generator().manual_seed(task_seed(0, data.name))
     scores = list(_initial_scores(bank.network, generator).values())
     weights = [torch.from_numpy(w) for w in bank.network.weights()]
     optimizer = torch.optim.RMSprop(scores, lr=1e-2)
-    for rows in _batches(32, recipe, generator):
+    for rows in batch_rows(32, recipe, generator):
         x, y = torch.from_numpy(data.train_x)[rows], torch.from_numpy(data.train_y)[rows]
         masks = [(s >= 0).float() + s - s.detach() for s in scores]
         hidden = torch.relu(x @ (weights[0] * masks[0]).T)
@@ -192,7 +193,7 @@ def test_a_diverging_loss_is_refused(
     def diverged(logits: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
         return logits.sum() * float("nan")
 
-    monkeypatch.setattr("supsup_train.learn.cross_entropy", diverged)
+    monkeypatch.setattr("supsup_train.learning.cross_entropy", diverged)
     with pytest.raises(InputError, match="last loss is nan, it must be finite; lower"):
         st.train_task(bank, module, blobs(), recipe=st.Recipe(steps=3))
 

@@ -9,10 +9,11 @@ bank.add(task)
 ```
 """
 
-from supsup_train.learn import Recipe, train_task
+from supsup_train.learn import train_task
 from supsup_train.models import Cnn, Mlp, make_model
 from supsup_train.network import create_bank
 from supsup_train.programs import ProgramError
+from supsup_train.recipe import Recipe
 from supsup_train.rules import Rule
 
 __all__ = [

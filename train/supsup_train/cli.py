@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -26,14 +26,18 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import Stream, make_stream
 from supsup_runtime.taskfile import TaskMasks
-from supsup_train.learn import Recipe, train_task
+from supsup_train.learn import train_task
 from supsup_train.models import load_module, make_model, wants_images
 from supsup_train.network import check_module, create_bank, fixed_copy
+from supsup_train.nns import NnsLearner, NnsSettings
+from supsup_train.nns_stream import learn_stream
+from supsup_train.recipe import Recipe
 from supsup_train.resume import Record, check_resumed, fingerprint
 from supsup_train.rules import Rule
 
 __all__ = ["app", "main"]
 
+SCENARIOS = ("GG", "GNs", "GNu", "NNs")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 _EPILOG = "A task that the bank has already is kept: run the same command again to resume."
 
@@ -73,6 +77,25 @@ def train(
     threads: Annotated[
         int | None, typer.Option(help="Threads of PyTorch; small networks want 1.", min=1)
     ] = None,
+    scenario: Annotated[
+        str,
+        typer.Option(
+            help="GG, GNs, GNu: tasks are told apart in training, and trained alike. NNs: they "
+            "are not; a mask is allocated where the learner is uncertain."
+        ),
+    ] = "GNu",
+    threshold: Annotated[
+        float | None, typer.Option(help="NNs: certainty below which a task is new; 1.125.")
+    ] = None,
+    period: Annotated[
+        int | None, typer.Option(help="NNs: batches between inferences; 100.", min=1)
+    ] = None,
+    max_tasks: Annotated[
+        int | None, typer.Option(help="NNs: masks to allocate at most; 2500.", min=1)
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="NNs: entropy (the default) or superfluous.")
+    ] = None,
     log: Annotated[
         Path | None, typer.Option(help="One JSON line a task; BANK/train.jsonl if missing.")
     ] = None,
@@ -109,8 +132,16 @@ def train(
     )
     make = load_module if module else make_model
     network = make(module or model, input_shape=source.input_shape, outputs=outputs)
+    settings = _nns_settings(
+        scenario,
+        {"threshold": threshold, "period": period, "max_tasks": max_tasks, "objective": objective},
+    )
     opened = _open_bank(bank, network, source, weight_seed)
     origin = {"data": fingerprint(dataset), "stream": source.kind}
+    if settings is not None:
+        learner = NnsLearner(opened, network, recipe=recipe, settings=settings, origin=origin)
+        learn_stream(learner, source, recipe, log or bank / "train.jsonl", quiet=quiet)
+        return
     check_resumed(opened, source.task_names, recipe, origin)
     record = Record(recipe=recipe, origin=origin, log=log or bank / "train.jsonl")
     _train_stream(opened, network, source, record, quiet=quiet)
@@ -124,6 +155,19 @@ def _rule(kind: str, density: float | None, er: float | None) -> Rule:
     if er is not None:
         return Rule(kind="top-k", density=er, budget="er")
     return Rule(kind=kind, density=0.5 if density is None else density)  # type: ignore[arg-type]  # Rule checks it
+
+
+def _nns_settings(scenario: str, given: dict[str, Any]) -> NnsSettings | None:
+    """Settings of scenario NNs; None for the others, which have none."""
+    if scenario not in SCENARIOS:
+        raise InputError(f"--scenario: must be one of {list(SCENARIOS)}, got {scenario!r}")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if scenario == "NNs":
+        return NnsSettings(**chosen)
+    if chosen:
+        name = next(iter(chosen)).replace("_", "-")
+        raise InputError(f"--{name}: goes with --scenario NNs, got --scenario {scenario}")
+    return None
 
 
 def _open_bank(path: Path, module: nn.Module, stream: Stream, weight_seed: int) -> MaskBank:

@@ -11,7 +11,7 @@ from pathlib import Path
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.sources import Dataset
-from supsup_train.learn import Recipe
+from supsup_train.recipe import Recipe
 
 __all__ = ["Record", "check_resumed", "fingerprint"]
 

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.cli.common import parser, print_result, read_array, run_command, to_table
-from supsup_runtime.inference import METHODS
+from supsup_runtime.inference import METHODS, SCORES, Inference
 from supsup_runtime.model import Model, load
 from supsup_runtime.prediction import Prediction
 from supsup_runtime.session import Device
 
-__all__ = ["add_model_options", "load_model", "main"]
+__all__ = ["add_inference_options", "add_model_options", "inference_of", "load_model", "main"]
 
 _EXAMPLES = (
     "out.onnx input.npy",
@@ -46,19 +46,40 @@ def load_model(arguments: argparse.Namespace) -> Model:
     return load(arguments.model, device=device, threads=arguments.threads)
 
 
+def add_inference_options(made: argparse.ArgumentParser) -> None:
+    """Options of every command that infers a task."""
+    made.add_argument("--method", choices=METHODS, help="how to infer; verified by default")
+    made.add_argument("--score", choices=SCORES, help="verified, exhaustive: what judges a pass")
+    made.add_argument("--candidates", type=int, help="verified: tasks to try; 4 by default")
+    made.add_argument("--steps", type=int, help="gradient: passes at most; 5 by default")
+    made.add_argument("--step-size", type=float, help="gradient: an alpha's step; 0.5 by default")
+
+
+def inference_of(arguments: argparse.Namespace, model: Model) -> Inference:
+    """The inference that `add_inference_options` describes."""
+    return Inference(
+        method=arguments.method or model.default_method,
+        score=arguments.score,
+        candidates=arguments.candidates,
+        steps=arguments.steps,
+        step_size=arguments.step_size,
+    )
+
+
 def _run() -> None:
     made = parser("supsup-run", "Run a model on inputs from a .npy file.", _EXAMPLES)
     add_model_options(made)
     made.add_argument("input", type=Path, help="float32 (batch, ...) or one input, as .npy")
     made.add_argument("--task", help="the task's name or index; inferred if missing")
     made.add_argument("--per-image", action="store_true", help="infer each row's task")
-    made.add_argument("--method", choices=METHODS, help="how to infer; verified by default")
+    add_inference_options(made)
     arguments = made.parse_args()
     model = load_model(arguments)
+    how = inference_of(arguments, model)
     x = _read(arguments.input, model)
     start = time.perf_counter()
     prediction = model.predict(
-        x, _task(arguments.task, model), per_image=arguments.per_image, method=arguments.method
+        x, _task(arguments.task, model), per_image=arguments.per_image, method=how
     )
     milliseconds = (time.perf_counter() - start) * 1e3
     value = _to_dict(prediction, milliseconds)
@@ -102,5 +123,6 @@ def _to_dict(prediction: Prediction, milliseconds: float) -> dict[str, Any]:
         ],
         "method": prediction.inferences[0].method if prediction.inferences else None,
         "milliseconds": round(milliseconds, 3),
+        "passes": [inference.passes for inference in prediction.inferences],
         "tasks": [task.name for task in prediction.tasks],
     }

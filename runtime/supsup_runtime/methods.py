@@ -1,0 +1,151 @@
+"""Algorithms that score every task of an input; `inference` says how they are asked.
+
+One row of scores is for a batch, which is one task, or for each row of it (``per_image``).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.objectives import Score, evidence
+
+__all__ = ["Scorer", "binary", "exhaustive", "gradient", "one_shot", "verified"]
+
+Scores = npt.NDArray[np.float64]
+Images = npt.NDArray[np.float32]
+
+
+class Scorer(Protocol):
+    """What inference needs of a model."""
+
+    num_tasks: int
+    real_outputs: int
+
+    def task_scores(self, x: Images) -> npt.NDArray[np.float32]:
+        """One-shot scores ``(tasks,)`` of a batch at the uniform superposition of all tasks."""
+
+    def scores_at(
+        self, x: Images, tasks: npt.NDArray[np.int64], alphas: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """As `task_scores`, at the superposition ``sum_j alphas[j] M[tasks[j]]``."""
+
+    def row_scores(self, x: Images) -> npt.NDArray[np.float32]:
+        """As `task_scores`, for each row on its own: ``(batch, tasks)``."""
+
+    def task_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
+        """Logits ``(batch, outputs)`` through one task's mask."""
+
+
+def one_shot(scorer: Scorer, x: Images, *, per_image: bool) -> Scores:
+    """One pass through the uniform superposition (paper, equation 4): ``(rows, tasks)``."""
+    scores = scorer.row_scores(x) if per_image else scorer.task_scores(x)[None]
+    return scores.astype(np.float64)
+
+
+def binary(scorer: Scorer, x: Images, *, per_image: bool) -> tuple[Scores, list[int]]:
+    """Halve the tasks until one is left (paper, Binary), each time at their superposition.
+
+    Of `n` tasks the ``ceil(n / 2)`` with the highest scores stay, of equal ones those of lower
+    index, so that one is left after ``ceil(log2(tasks))`` rounds, whatever the scores.
+
+    Returns:
+        Scores ``(rows, tasks)``: those of the last round, ``-inf`` for tasks that had gone by
+        then, zero for the only task of a model; and the passes of each row.
+    """
+    if scorer.num_tasks == 1:
+        return np.zeros((len(x) if per_image else 1, 1)), [0] * (len(x) if per_image else 1)
+    first = one_shot(scorer, x, per_image=per_image)
+    found = [
+        _halve(scorer, x[row : row + 1] if per_image else x, scores)
+        for row, scores in enumerate(first)
+    ]
+    return np.stack([scores for scores, _ in found]), [passes for _, passes in found]
+
+
+def _halve(scorer: Scorer, x: Images, scores: Scores) -> tuple[Scores, int]:
+    """Go on from the first round's `scores` ``(tasks,)``."""
+    left, passes = np.arange(len(scores)), 1
+    while len(left) > 2:
+        kept = _best(scores[left], -(-len(left) // 2))
+        left = left[kept]
+        alphas = np.full(len(left), 1 / len(left), np.float32)
+        scores = scorer.scores_at(x, left, alphas).astype(np.float64)
+        passes += 1
+    last = np.full(len(scores), -np.inf)
+    last[left] = scores[left]
+    return last, passes
+
+
+def _best(scores: Scores, count: int) -> npt.NDArray[np.int64]:
+    """Positions of the `count` highest scores, the lower of equal ones first; sorted."""
+    return np.sort(np.argsort(-scores, kind="stable")[:count])
+
+
+def gradient(
+    scorer: Scorer, x: Images, *, per_image: bool, steps: int, step_size: float
+) -> tuple[Scores, list[int]]:
+    """Ascend the scores by alphas (paper, equation 3), from the uniform superposition.
+
+    ``alphas += step_size * (scores - mean) / max |scores - mean|``, so that `step_size` is what an
+    alpha changes by at most, whatever the objective's scale; then negative ones become zero, and
+    all are divided by their sum. Ends early where one alpha has it all, or all scores are equal.
+
+    Returns:
+        The last alphas ``(rows, tasks)``, which sum to 1, and the passes of each row.
+    """
+    first = one_shot(scorer, x, per_image=per_image)
+    found = [
+        _ascend(scorer, x[row : row + 1] if per_image else x, scores, steps, step_size)
+        for row, scores in enumerate(first)
+    ]
+    return np.stack([alphas for alphas, _ in found]), [passes for _, passes in found]
+
+
+def _ascend(
+    scorer: Scorer, x: Images, scores: Scores, steps: int, step_size: float
+) -> tuple[Scores, int]:
+    """Go on from the first pass's `scores` ``(tasks,)``."""
+    alphas, passes = np.full(len(scores), 1 / len(scores)), 1
+    while True:
+        away = scores - scores.mean()
+        peak = np.abs(away).max()
+        if peak == 0:
+            return alphas, passes
+        alphas = np.maximum(alphas + step_size * away / peak, 0)
+        alphas /= alphas.sum()
+        used = np.flatnonzero(alphas)
+        if passes == steps or len(used) == 1:
+            return alphas, passes
+        scores = scorer.scores_at(x, used, alphas[used].astype(np.float32)).astype(np.float64)
+        passes += 1
+
+
+def exhaustive(scorer: Scorer, x: Images, *, per_image: bool, score: Score | None) -> Scores:
+    """A real pass through every mask, judged by `score`: ``(rows, tasks)``."""
+    columns = [_evidence(scorer, x, task, score) for task in range(scorer.num_tasks)]
+    scores = np.stack(columns, axis=1)  # (batch, tasks)
+    return scores if per_image else scores.mean(axis=0, keepdims=True)
+
+
+def verified(
+    scorer: Scorer, x: Images, *, per_image: bool, score: Score | None, candidates: int
+) -> Scores:
+    """Real passes for the best `candidates` of one-shot: ``(rows, tasks)``, ``-inf`` elsewhere."""
+    first = one_shot(scorer, x, per_image=per_image)
+    best = np.argsort(-first, axis=1, kind="stable")[:, :candidates]  # (rows, candidates)
+    scores = np.full(first.shape, -np.inf)
+    for task in np.unique(best):
+        rows = np.flatnonzero((best == task).any(axis=1))
+        if per_image:
+            scores[rows, task] = _evidence(scorer, x[rows], int(task), score)
+        else:
+            scores[0, task] = _evidence(scorer, x, int(task), score).mean()
+    return scores
+
+
+def _evidence(scorer: Scorer, x: Images, task: int, score: Score | None) -> Scores:
+    logits = scorer.task_logits(x, task).astype(np.float64)
+    return evidence(logits, scorer.real_outputs, score).astype(np.float64)

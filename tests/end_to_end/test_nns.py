@@ -1,0 +1,58 @@
+"""Scenario NNs from the shell: learned, killed, gone on with, exported, evaluated."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from end_to_end.test_pipeline import program, run
+from supsup_runtime.bank import MaskBank
+
+STREAM = ["permuted", "--model", "lenet-300-100", "--outputs", "500", "--lr", "1e-3"]
+STREAM += ["--scenario", "NNs", "--period", "50", "--steps", "100", "--threads", "1"]
+
+
+def test_learning_survives_a_kill_and_the_model_is_evaluated(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = run("supsup-train", *STREAM, "--tasks", 3, "--bank", whole)
+    assert "batch 0: first task, learned-0000" in done.stderr
+    assert "batch 100: new task, learned-0001 allocated: certainty 1.0" in done.stderr
+    assert done.stderr.endswith("3 masks allocated\n")
+    decisions = [json.loads(line) for line in (whole / "train.jsonl").read_text().splitlines()]
+    assert [d["kind"] for d in decisions] == ["first", "same", "new", "same", "new", "same"]
+
+    command = [program("supsup-train"), *STREAM, "--tasks", "3", "--bank", str(killed)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    log, deadline = killed / "train.jsonl", time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") >= 4):  # in the second task
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(MaskBank.open(killed)) >= 2
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "going on from batch " in done.stderr
+    one, two = MaskBank.open(whole), MaskBank.open(killed)
+    assert [entry.sha256 for entry in one.entries] == [entry.sha256 for entry in two.entries]
+
+    model = tmp_path / "out.onnx"
+    run("supsup-export", "--bank", whole, model, "--objective", "superfluous")
+    evaluate = [model, "permuted", "--tasks", 3, "--images", 40, "--scenario", "NNs", "--json"]
+    result = json.loads(run("supsup-eval", *evaluate).stdout)
+    assert [row["mask"] for row in result["tasks"]] == [f"learned-{i:04d}" for i in range(3)]
+    assert result["shared"] > 0.5  # of ten classes
+    assert result["inferred"] > 0.7
+
+
+def test_options_of_another_scenario_are_refused(tmp_path: Path) -> None:
+    bank = ["--bank", tmp_path / "masks"]
+    done = run("supsup-train", "permuted", "--threshold", 1.2, *bank, status=1)
+    assert "--threshold: goes with --scenario NNs, got --scenario GNu" in done.stderr
+    done = run("supsup-train", "permuted", "--scenario", "GGG", *bank, status=1)
+    assert "--scenario: must be one of ['GG', 'GNs', 'GNu', 'NNs'], got 'GGG'" in done.stderr
+    done = run("supsup-train", "permuted", "--scenario", "NNs", "--threshold", 1, *bank, status=1)
+    assert "threshold: must be above 1 and finite, got 1.0" in done.stderr
+    assert not (tmp_path / "masks").exists()

@@ -1,0 +1,120 @@
+"""The state of one task's learning, and the step that changes it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from supsup_runtime.network import Network
+from supsup_train.network import check_module, fixed_copy, state_tensors
+from supsup_train.recipe import Recipe
+from supsup_train.rules import Rule
+
+__all__ = ["Learning", "Tensors", "begin", "task_seed"]
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learning:
+    """One task in the making; `step` changes `scores`, trained state and running statistics.
+
+    Attributes:
+        module: The network, a copy.
+        rule: Scores to mask.
+        densities: Fraction that the rule keeps of each layer.
+        weights: The fixed random weights by name, ``float32``.
+        scores: Of each weight, the shapes of `weights`.
+        state: Per-task tensors by name.
+        optimizer: Of the scores and of trained state.
+    """
+
+    module: nn.Module
+    rule: Rule
+    densities: dict[str, float]
+    weights: Tensors
+    scores: Tensors
+    state: Tensors
+    optimizer: torch.optim.Optimizer
+
+    def masks(self) -> Tensors:
+        """The present masks by name, ``float32`` zeros and ones."""
+        return {
+            name: self.rule.mask(scores, self.densities[name])
+            for name, scores in self.scores.items()
+        }
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Through the present masks: ``float32 (batch, outputs)``."""
+        masked = {
+            name: self.rule.masked(weight, self.scores[name], self.densities[name])
+            for name, weight in self.weights.items()
+        }
+        logits: Tensor = functional_call(self.module, {**masked, **self.state}, (x,))
+        return logits
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """Learn from one batch; returns its loss, a scalar."""
+        loss = cross_entropy(self.logits(x), y)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.optimizer.step()
+        return loss
+
+
+def begin(
+    network: Network, module: nn.Module, recipe: Recipe, generator: torch.Generator
+) -> Learning:
+    """Start a task: scores drawn, the module copied, its state as it is.
+
+    Raises:
+        InputError: If the module is not the one that the network describes.
+    """
+    fixed = fixed_copy(module)
+    check_module(fixed, network)
+    names = [parameter.name for parameter in network.parameters]
+    densities = recipe.rule.densities([parameter.shape for parameter in network.parameters])
+    scores = _initial_scores(network, generator)
+    state = state_tensors(fixed, network)
+    parameters = dict(fixed.named_parameters())
+    trained = [v.requires_grad_() for name, v in state.items() if name in parameters]
+    return Learning(
+        module=fixed,
+        rule=recipe.rule,
+        densities=dict(zip(names, densities, strict=True)),
+        weights=dict(zip(names, map(torch.from_numpy, network.weights()), strict=True)),
+        scores=scores,
+        state=state,
+        optimizer=_optimizer(recipe, [*scores.values(), *trained]),
+    )
+
+
+def _initial_scores(network: Network, generator: torch.Generator) -> Tensors:
+    """``U(-1, 1) / sqrt(fan_in)``: Kaiming's uniform with ``a = sqrt(5)``."""
+    scores = {}
+    for parameter in network.parameters:
+        bound = 1 / np.sqrt(np.prod(parameter.shape[1:]))
+        values = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+        scores[parameter.name] = values.requires_grad_()
+    return scores
+
+
+def _optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:
+    rate = recipe.learning_rate
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(tensors, lr=rate)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(tensors, lr=rate, momentum=0.9)
+    return torch.optim.RMSprop(tensors, lr=rate)
+
+
+def task_seed(seed: int, name: str) -> int:
+    """A seed of the task's own, whatever the order in which tasks are learned."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1  # torch seeds are signed

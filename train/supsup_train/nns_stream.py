@@ -1,0 +1,92 @@
+"""A stream of tasks as scenario NNs sees it: batches in a row, no names."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from supsup_runtime.streams import Stream
+from supsup_train.learn import batch_rows
+from supsup_train.learning import task_seed
+from supsup_train.nns import Decision, NnsLearner
+from supsup_train.recipe import Recipe
+
+__all__ = ["learn_stream", "unlabelled_batches"]
+
+
+def unlabelled_batches(
+    stream: Stream, recipe: Recipe, *, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every task's batches, task after task.
+
+    Args:
+        stream: Its tasks, each for `Recipe.steps` batches, in their order.
+        recipe: Batches a task, their size, and the seed of their order.
+        start: Batches to leave out, for going on where a learner stopped.
+
+    Returns:
+        Inputs ``float32 (batch, *input_shape)`` and labels ``int64 (batch,)``; the same ones
+        whatever `start` is.
+    """
+    for index in range(start // recipe.steps, stream.num_tasks):
+        data = stream.task(index)
+        x, y = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+        generator = torch.Generator().manual_seed(task_seed(recipe.seed, data.name))
+        skipped = max(0, start - index * recipe.steps)
+        for step, rows in enumerate(batch_rows(len(x), recipe, generator)):
+            if step >= skipped:
+                yield x[rows], y[rows]
+
+
+def learn_stream(
+    learner: NnsLearner, stream: Stream, recipe: Recipe, log: Path, *, quiet: bool
+) -> None:
+    """Learn a whole stream, from where the learner is, and say what it took the batches for.
+
+    Args:
+        learner: New, or one that stopped in this stream.
+        stream: Where the batches come from.
+        recipe: Of the batches; see `unlabelled_batches`.
+        log: File that gets one JSON line a decision.
+        quiet: No progress bar.
+    """
+    console = Console(stderr=True)
+    total = stream.num_tasks * recipe.steps
+    kinds: Counter[str] = Counter()
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    hidden = quiet or not console.is_terminal
+    if learner.batches:
+        console.print(f"going on from batch {learner.batches}", highlight=False)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden) as bars:
+        bar = bars.add_task("batches", total=total, completed=learner.batches)
+        for x, y in unlabelled_batches(stream, recipe, start=learner.batches):
+            decision = learner.learn(x, y)
+            bars.advance(bar)
+            if decision is not None:
+                kinds[decision.kind] += 1
+                with log.open("a") as file:
+                    file.write(json.dumps(asdict(decision), sort_keys=True) + "\n")
+                if decision.kind != "same":
+                    console.print(_to_text(decision), highlight=False)
+    learner.checkpoint()
+    passed = f"; {kinds['full']} times there was no mask left" if kinds["full"] else ""
+    console.print(f"{learner.num_tasks} masks allocated{passed}", highlight=False)
+
+
+def _to_text(decision: Decision) -> str:
+    certainty = f"certainty {decision.certainty or 0:.3f}, threshold {decision.threshold:g}"
+    text = {
+        "first": f"first task, {decision.task}",
+        "new": f"new task, {decision.task} allocated: {certainty}",
+        "known": f"{decision.task} again: {certainty}",
+        "full": f"new task, but all masks are taken; its batches are passed over: {certainty}",
+    }[decision.kind]
+    return f"batch {decision.batch}: {text}"
