@@ -12,7 +12,7 @@ from typing import get_args
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from supsup_export.contenders import choose_scoring
+from supsup_export.contenders import CONTENDERS, choose_scoring
 from supsup_export.graph import Graph, parse, prune, tensor_info
 from supsup_export.inferring import Inferring, state_tensors
 from supsup_export.layout import Layout
@@ -144,6 +144,11 @@ class _Composer:
         self.weights: Weights = fixed_weights(self.graph, layout, bank.network)
         self.forward = parse(bank.forward)
         self.gradient = bank.gradient or b""
+        if request.scoring == "rounded" and len(layout.masks) <= CONTENDERS:
+            raise InputError(
+                f"scoring rounded: needs more than {CONTENDERS} tasks, {bank.path} has "
+                f"{len(layout.masks)}; leave it out"
+            )
         infers = request.mode != "known"
         self.scoring = request.scoring or (
             choose_scoring(layout, request.target) if infers else "exact"

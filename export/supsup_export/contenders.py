@@ -46,7 +46,9 @@ from supsup_runtime.contract import Scoring, Target
 
 __all__ = [
     "CONTENDERS",
+    "ROUNDED_BYTES",
     "ROUNDED_TASKS",
+    "ROUNDING_SIGMAS",
     "SIGMAS",
     "Question",
     "choose_scoring",

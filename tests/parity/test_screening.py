@@ -21,7 +21,7 @@ from supsup_export.layout import ROW_BITS, Layout
 from supsup_export.screening import MIN_TASKS
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import unpack_mask
-from supsup_runtime.contract import Scoring
+from supsup_runtime.contract import Scoring, Target
 from supsup_runtime.errors import InputError, ParityError
 from supsup_runtime.session import Session, open_session
 from supsup_runtime.taskfile import TaskMasks, make_task
@@ -144,6 +144,15 @@ def test_rounding_stays_within_its_spread(bank: MaskBank, sessions: dict[str, Se
     assert 1 < worst < 4 < ROUNDING_SIGMAS
 
 
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_the_fewest_tasks_and_state_are_rounded_too(tmp_path: Path, target: Target) -> None:
+    """Five tasks, of which four contend; scores of state are added to rough and exact alike."""
+    bank = make_bank(tmp_path / "masks", "cnn", outputs=6, real_outputs=4, tasks=5)
+    request = Request(scoring="rounded", target=target)
+    info = export(bank, tmp_path / "out.onnx", request=request).info  # and checked
+    assert info.scoring == "rounded"
+
+
 @pytest.mark.parametrize("scoring", ["rounded", "screened"])
 def test_scores_at_a_superposition_given_are_all_exact(
     bank: MaskBank, sessions: dict[str, Session], scoring: str
@@ -218,6 +227,8 @@ def test_what_screening_cannot_do_is_refused(bank: MaskBank, tmp_path: Path) -> 
         export(few, path, request=Request(scoring="screened"))
     with pytest.raises(InputError, match=r"scoring: must be one of.*got 'best'"):
         Request(scoring="best")  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(InputError, match=r"scoring rounded: needs more than 4 tasks.*has 3; leave"):
+        export(few, path, request=Request(scoring="rounded"))
     tiny = make_bank(tmp_path / "tiny", "mlp-7-9", outputs=6, real_outputs=4, tasks=MIN_TASKS)
     with pytest.raises(InputError, match="needs a network of more than 256 masked weights"):
         export(tiny, path, request=Request(scoring="screened"))

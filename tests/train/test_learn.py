@@ -109,10 +109,12 @@ def test_a_plain_loop_learns_the_same_mask(tmp_path: Path) -> None:
     task = st.train_task(bank, mlp, data, recipe=recipe)
 
     from supsup_train.learn import batch_rows
-    from supsup_train.learning import _initial_scores, task_seed
+    from supsup_train.learning import initial_scores, task_seed
 
     generator = torch.Generator().manual_seed(task_seed(0, data.name))
-    scores = list(_initial_scores(bank.network, generator).values())
+    scores = list(initial_scores(bank.network, generator).values())
+    for score in scores:
+        score.requires_grad_()
     weights = [torch.from_numpy(w) for w in bank.network.weights()]
     optimizer = torch.optim.RMSprop(scores, lr=1e-2)
     for rows in batch_rows(32, recipe, generator):

@@ -15,6 +15,7 @@ from supsup_train.network import create_bank
 from supsup_train.programs import ProgramError
 from supsup_train.recipe import Recipe
 from supsup_train.rules import Rule
+from supsup_train.transfer import Transfer
 
 __all__ = [
     "Cnn",
@@ -22,6 +23,7 @@ __all__ = [
     "ProgramError",
     "Recipe",
     "Rule",
+    "Transfer",
     "create_bank",
     "make_model",
     "train_task",

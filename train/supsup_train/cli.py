@@ -34,6 +34,7 @@ from supsup_train.nns_stream import learn_stream
 from supsup_train.recipe import Recipe
 from supsup_train.resume import Record, check_resumed, fingerprint
 from supsup_train.rules import Rule
+from supsup_train.transfer import Transfer
 
 __all__ = ["app", "main"]
 
@@ -72,6 +73,9 @@ def train(
         float | None,
         typer.Option(help="top-k: multiplier of the ER budget; no --density then."),
     ] = None,
+    transfer: Annotated[
+        str, typer.Option(help="Begin with the mean of earlier tasks' masks or scores; or none.")
+    ] = "none",
     seed: Annotated[int, typer.Option(help="Of the stream, the scores and the batches.")] = 0,
     weight_seed: Annotated[int, typer.Option(help="Of the fixed random weights.", min=0)] = 0,
     threads: Annotated[
@@ -118,6 +122,7 @@ def train(
         optimizer=optimizer,  # type: ignore[arg-type]  # Recipe checks it
         learning_rate=lr,
         seed=seed,
+        transfer=transfer,  # type: ignore[arg-type]  # as above
     )
     if images and not module:
         raise InputError("--images: goes with --module; the named models know what they take")
@@ -134,6 +139,7 @@ def train(
     network = make(module or model, input_shape=source.input_shape, outputs=outputs)
     settings = _nns_settings(
         scenario,
+        transfer,
         {"threshold": threshold, "period": period, "max_tasks": max_tasks, "objective": objective},
     )
     opened = _open_bank(bank, network, source, weight_seed)
@@ -157,12 +163,14 @@ def _rule(kind: str, density: float | None, er: float | None) -> Rule:
     return Rule(kind=kind, density=0.5 if density is None else density)  # type: ignore[arg-type]  # Rule checks it
 
 
-def _nns_settings(scenario: str, given: dict[str, Any]) -> NnsSettings | None:
+def _nns_settings(scenario: str, transfer: str, given: dict[str, Any]) -> NnsSettings | None:
     """Settings of scenario NNs; None for the others, which have none."""
     if scenario not in SCENARIOS:
         raise InputError(f"--scenario: must be one of {list(SCENARIOS)}, got {scenario!r}")
     chosen = {name: value for name, value in given.items() if value is not None}
     if scenario == "NNs":
+        if transfer != "none":
+            raise InputError(f"--transfer: goes with GG, GNs and GNu, got {transfer} with NNs")
         return NnsSettings(**chosen)
     if chosen:
         name = next(iter(chosen)).replace("_", "-")
@@ -201,6 +209,7 @@ def _train_stream(
     console = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     columns += [TextColumn("{task.fields[loss]}"), TimeRemainingColumn()]
+    transfer = Transfer(bank, record.recipe)
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
         for index, name in enumerate(stream.task_names):
             if name in bank:
@@ -208,9 +217,10 @@ def _train_stream(
                 continue
             bar = bars.add_task(name, total=record.recipe.steps, loss="")
             start = time.perf_counter()
-            task = _train_one(bank, module, stream, index, record, bars, bar)
+            task = _train_one(bank, module, stream, index, record, transfer, bars, bar)
             seconds = time.perf_counter() - start
             bank.add(task)
+            transfer.tidy()
             bars.remove_task(bar)
             _report(bank, task, seconds, record.log, console)
 
@@ -221,6 +231,7 @@ def _train_one(
     stream: Stream,
     index: int,
     record: Record,
+    transfer: Transfer,
     bars: Progress,
     bar: TaskID,
 ) -> TaskMasks:
@@ -237,6 +248,7 @@ def _train_one(
         recipe=record.recipe,
         record={**record.origin, "stream_index": index},
         progress=show,
+        transfer=transfer,
     )
 
 

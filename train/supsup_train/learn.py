@@ -19,8 +19,9 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.network import Network
 from supsup_runtime.streams import TaskData
 from supsup_runtime.taskfile import TaskMasks, make_task
-from supsup_train.learning import Learning, begin, task_seed
+from supsup_train.learning import Learning, begin, initial_scores, task_seed
 from supsup_train.recipe import Recipe
+from supsup_train.transfer import Transfer
 
 __all__ = ["batch_rows", "train_task"]
 
@@ -35,6 +36,7 @@ def train_task(
     recipe: Recipe | None = None,
     record: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    transfer: Transfer | None = None,
 ) -> TaskMasks:
     """Learn one task's masks and state; the bank is not changed, add the result with `bank.add`.
 
@@ -47,6 +49,8 @@ def train_task(
         recipe: How to learn.
         record: Further JSON values for the training record.
         progress: Called after every step with the step's number and the batch's loss.
+        transfer: Of the bank and recipe, where the recipe transfers; it is told the scores, so add
+            the task before the next one is learned.
 
     Raises:
         InputError: If the data or the module do not fit the bank's network, or the loss stops
@@ -57,10 +61,20 @@ def train_task(
     if len(data.test_x):
         _check_data(f"{data.name} (test)", data.test_x, data.test_y, bank.network)
     generator = torch.Generator().manual_seed(task_seed(recipe.seed, data.name))
-    learning = begin(bank.network, module, recipe, generator)
+    if recipe.transfer != "none" and transfer is None:
+        raise InputError(
+            f"task {data.name!r}: the recipe transfers {recipe.transfer}; give transfer=Transfer("
+            "bank, recipe), the same one for every task"
+        )
+    scores = initial_scores(bank.network, generator)
+    if transfer is not None:
+        scores = transfer.start(scores)
+    learning = begin(bank.network, module, recipe, scores)
     _fit(learning, data, recipe, generator, progress)
     with torch.no_grad():
         masks = learning.masks()
+    if transfer is not None:
+        transfer.remember(data.name, {n: s.detach() for n, s in learning.scores.items()})
     training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
     if len(data.test_x):
         training["accuracy"] = _accuracy(learning, bank.network.real_outputs, data)

@@ -16,7 +16,7 @@ from supsup_train.network import check_module, fixed_copy, state_tensors
 from supsup_train.recipe import Recipe
 from supsup_train.rules import Rule
 
-__all__ = ["Learning", "Tensors", "begin", "task_seed"]
+__all__ = ["Learning", "Tensors", "begin", "initial_scores", "task_seed"]
 
 Tensors = dict[str, Tensor]
 
@@ -68,10 +68,14 @@ class Learning:
         return loss
 
 
-def begin(
-    network: Network, module: nn.Module, recipe: Recipe, generator: torch.Generator
-) -> Learning:
-    """Start a task: scores drawn, the module copied, its state as it is.
+def begin(network: Network, module: nn.Module, recipe: Recipe, scores: Tensors) -> Learning:
+    """Start a task: the module copied, its state as it is.
+
+    Args:
+        network: The bank's.
+        module: Not changed.
+        recipe: Rule and optimiser.
+        scores: ``float32 shape`` by parameter, such as `initial_scores`; not changed.
 
     Raises:
         InputError: If the module is not the one that the network describes.
@@ -80,7 +84,7 @@ def begin(
     check_module(fixed, network)
     names = [parameter.name for parameter in network.parameters]
     densities = recipe.rule.densities([parameter.shape for parameter in network.parameters])
-    scores = _initial_scores(network, generator)
+    scores = {name: value.clone().requires_grad_() for name, value in scores.items()}
     state = state_tensors(fixed, network)
     parameters = dict(fixed.named_parameters())
     trained = [v.requires_grad_() for name, v in state.items() if name in parameters]
@@ -95,13 +99,13 @@ def begin(
     )
 
 
-def _initial_scores(network: Network, generator: torch.Generator) -> Tensors:
+def initial_scores(network: Network, generator: torch.Generator) -> Tensors:
     """``U(-1, 1) / sqrt(fan_in)``: Kaiming's uniform with ``a = sqrt(5)``."""
     scores = {}
     for parameter in network.parameters:
         bound = 1 / np.sqrt(np.prod(parameter.shape[1:]))
-        values = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
-        scores[parameter.name] = values.requires_grad_()
+        values = torch.empty(parameter.shape)
+        scores[parameter.name] = values.uniform_(-bound, bound, generator=generator)
     return scores
 
 

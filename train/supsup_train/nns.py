@@ -28,7 +28,7 @@ from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.network import Network
 from supsup_runtime.taskfile import make_task
-from supsup_train.learning import Learning, begin, task_seed
+from supsup_train.learning import Learning, begin, initial_scores, task_seed
 from supsup_train.nns_files import LearnerFiles, load_learning
 from supsup_train.recipe import Recipe
 
@@ -123,6 +123,11 @@ class NnsLearner:
         self._bank, self._module = bank, module
         self._recipe, self._settings = recipe or Recipe(), settings or NnsSettings()
         network = bank.network
+        if self._recipe.transfer != "none":
+            raise InputError(
+                f"transfer: scenario NNs begins with fresh scores, got {self._recipe.transfer!r}; "
+                "leave it out"
+            )
         if self._settings.objective == "superfluous" and not network.superfluous_outputs:
             raise InputError(
                 "objective: superfluous needs superfluous outputs, the network has none; take "
@@ -299,7 +304,8 @@ class NnsLearner:
         """A task's learning as it begins; negative indices are the references'."""
         name = _name(index) if index >= 0 else f"reference-{-index}"
         generator = torch.Generator().manual_seed(task_seed(self._recipe.seed, name))
-        return begin(self._bank.network, self._module, self._recipe, generator)
+        scores = initial_scores(self._bank.network, generator)
+        return begin(self._bank.network, self._module, self._recipe, scores)
 
     def _resumed(self, index: int) -> Learning:
         learning = self._fresh(index)

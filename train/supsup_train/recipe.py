@@ -8,9 +8,10 @@ from typing import Literal, get_args
 from supsup_runtime.errors import InputError
 from supsup_train.rules import Rule
 
-__all__ = ["OptimizerKind", "Recipe"]
+__all__ = ["OptimizerKind", "Recipe", "TransferKind"]
 
 OptimizerKind = Literal["rmsprop", "adam", "sgd"]
+TransferKind = Literal["none", "masks", "scores"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class Recipe:
         optimizer: ``rmsprop``, ``adam``, or ``sgd`` with momentum 0.9.
         learning_rate: Constant.
         seed: Of scores and order of batches, together with the task's name.
+        transfer: What scores begin with: fresh ones (``none``), or the running mean of the earlier
+            tasks' ``masks``, as in the paper, or ``scores``, as in its code; see `Transfer`.
     """
 
     rule: Rule = field(default_factory=Rule)
@@ -32,6 +35,7 @@ class Recipe:
     optimizer: OptimizerKind = "rmsprop"
     learning_rate: float = 1e-4
     seed: int = 0
+    transfer: TransferKind = "none"
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -42,4 +46,8 @@ class Recipe:
         if self.optimizer not in get_args(OptimizerKind):
             raise InputError(
                 f"optimizer: must be one of {list(get_args(OptimizerKind))}, got {self.optimizer!r}"
+            )
+        if self.transfer not in get_args(TransferKind):
+            raise InputError(
+                f"transfer: must be one of {list(get_args(TransferKind))}, got {self.transfer!r}"
             )

@@ -56,7 +56,9 @@ def check_resumed(
         training = bank.task(name).training
         if "recipe" not in training:
             continue
-        found = {**training["recipe"], **{key: training.get(key) for key in origin}}
+        # recipes of before an option was there had its default
+        found = {**asdict(Recipe()), **training["recipe"]}
+        found |= {key: training.get(key) for key in origin}
         for key, value in wanted.items():
             if found.get(key) != value:
                 raise InputError(
