@@ -16,7 +16,7 @@ from supsup_train.network import check_module, fixed_copy, state_tensors
 from supsup_train.recipe import Recipe
 from supsup_train.rules import Rule
 
-__all__ = ["Learning", "Tensors", "begin", "initial_scores", "task_seed"]
+__all__ = ["Learning", "Tensors", "begin", "initial_scores", "make_optimizer", "task_seed"]
 
 Tensors = dict[str, Tensor]
 
@@ -95,7 +95,7 @@ def begin(network: Network, module: nn.Module, recipe: Recipe, scores: Tensors) 
         weights=dict(zip(names, map(torch.from_numpy, network.weights()), strict=True)),
         scores=scores,
         state=state,
-        optimizer=_optimizer(recipe, [*scores.values(), *trained]),
+        optimizer=make_optimizer(recipe, [*scores.values(), *trained]),
     )
 
 
@@ -109,7 +109,8 @@ def initial_scores(network: Network, generator: torch.Generator) -> Tensors:
     return scores
 
 
-def _optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:
+    """The recipe's, of some tensors."""
     rate = recipe.learning_rate
     if recipe.optimizer == "adam":
         return torch.optim.Adam(tensors, lr=rate)
