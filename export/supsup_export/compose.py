@@ -92,8 +92,14 @@ def compose(bank: MaskBank, layout: Layout, request: Request) -> ModelProto:
     Raises:
         BankError: If the bank's gradient program is missing or lacks the objective, and the
             request needs it.
-        InputError: If an output is asked for that the network does not have.
+        InputError: If an output is asked for that the network does not have, or a scoring that it
+            has no masks for.
     """
+    if request.scoring in {"rounded", "screened"} and not bank.network.parameters:
+        raise InputError(
+            f"scoring {request.scoring}: needs masked weights, {bank.path} has none: its tasks "
+            "are state alone; leave it out"
+        )
     objective = "" if request.mode == "known" else choose_objective(bank, request.objective)
     composer = _Composer(bank, layout, request)
     info = ModelInfo(

@@ -121,6 +121,8 @@ class Inferring:
         return graph.branch("infer", then_branch, else_branch, [_INT64, _FLOAT, _INT64])
 
     def _exact_scores(self, graph: Graph, gradients: list[str]) -> str:
+        if not self.network.parameters:
+            return self._added(graph, gradients)
         scores = mask_scores(graph, self.layout, gradients[0], self.target)
         if not self.network.state:
             return scores
@@ -129,7 +131,7 @@ class Inferring:
     def _added(self, graph: Graph, gradients: list[str]) -> str:
         """Scores from the state: ``float32 (tasks,)``, zeros without one."""
         if self.network.state:
-            return state_scores(graph, self.layout, gradients[1])
+            return state_scores(graph, self.layout, gradients[-1])
         return graph.constant(np.zeros(len(self.layout.masks), np.float32))
 
     def _rows_or_none(self, graph: Graph) -> str:
@@ -145,9 +147,11 @@ class Inferring:
         """Scores of each row of `x` at the uniform superposition, row after row, flat."""
         feeds = self._feeds(graph, None)
         vectors = row_vectors(graph, lambda body, row: self._gradients(body, feeds, row))
+        if not self.network.parameters:
+            return graph.reshape(self._added(graph, vectors), [-1])
         scores = row_scores(graph, self.layout, vectors[0], self.target)
         if self.network.state:
-            scores = graph.op("Add", scores, state_scores(graph, self.layout, vectors[1]))
+            scores = graph.op("Add", scores, self._added(graph, vectors))
         return graph.reshape(scores, [-1])
 
     def _at_superposition(self, graph: Graph) -> list[str]:
@@ -158,23 +162,25 @@ class Inferring:
         def at(given: Given | None) -> Callable[[Graph], list[str]]:
             return lambda body: self._gradients(body, self._feeds(body, given), "x")
 
-        types = [_FLOAT, _FLOAT] if self.network.state else [_FLOAT]
+        types = [_FLOAT for own in (self.network.parameters, self.network.state) if own]
         return graph.branch(empty, at(None), at(("tasks", "alphas")), types)
 
     def _feeds(self, graph: Graph, given: Given | None) -> dict[str, str]:
         """Weights and state by name, at a superposition; None is all tasks with equal alphas."""
-        if given is None:
-            mask = uniform_mask(graph, self.layout)
-        else:
-            mask = superposed_mask(graph, self.layout, self.network, *given)
-        feeds = self.weights.tensors(graph, self.weights.masked(graph, mask))
+        feeds: dict[str, str] = {}
+        if self.network.parameters:
+            if given is None:
+                mask = uniform_mask(graph, self.layout)
+            else:
+                mask = superposed_mask(graph, self.layout, self.network, *given)
+            feeds = self.weights.tensors(graph, self.weights.masked(graph, mask))
         if self.network.state:
             state = state_of(graph, self.layout, *(given or ()))
             feeds |= state_tensors(graph, self.network, state)
         return feeds
 
     def _gradients(self, graph: Graph, feeds: dict[str, str], x: str) -> list[str]:
-        """W * dO/dW, padded to a row, and dO/dstate where there is state, flat."""
+        """W * dO/dW, padded to a row, and dO/dstate, flat; each where there is any."""
         gradients = graph.inline(self.gradient, {"x": x, **feeds})
 
         def flat(names: list[str], *more: str) -> str:
@@ -182,6 +188,9 @@ class Inferring:
             parts += more
             return parts[0] if len(parts) == 1 else graph.op("Concat", *parts, axis=0)
 
+        state = [flat([s.name for s in self.network.state])] if self.network.state else []
+        if not self.network.parameters:
+            return state
         padding = np.zeros(8 * self.layout.signs.size - self.network.num_masked, np.float32)
         zeros = [graph.constant(padding)] if padding.size else []
         outer = graph.outermost  # where the padded weights are folded
@@ -189,7 +198,4 @@ class Inferring:
         if zeros:
             weights = outer.op("Concat", weights, *zeros, axis=0)
         vector = flat([p.name for p in self.network.parameters], *zeros)
-        vector = graph.op("Mul", vector, weights)
-        if not self.network.state:
-            return [vector]
-        return [vector, flat([s.name for s in self.network.state])]
+        return [graph.op("Mul", vector, weights), *state]

@@ -101,7 +101,8 @@ def _join(
 ) -> npt.NDArray[np.bool_]:
     """Bits of all parameters one after the other: ``bool (num_masked,)``."""
     pairs = zip(packed, parameters, strict=True)
-    return np.concatenate([unpack_mask(mask, (p.size,)) for mask, p in pairs])
+    bits = [unpack_mask(mask, (p.size,)) for mask, p in pairs]
+    return np.concatenate([np.zeros(0, np.bool_), *bits])
 
 
 def _put(row: npt.NDArray[np.uint8], bits: npt.NDArray[np.bool_]) -> None:

@@ -47,6 +47,8 @@ class Weights:
     def tensors(self, graph: Graph, flat: str) -> dict[str, str]:
         """Cut a flat value into the parameters by name, each in its shape."""
         parameters = self.network.parameters
+        if not parameters:
+            return {}
         parts = graph.split(flat, [p.size for p in parameters])
         return {
             p.name: graph.reshape(part, p.shape) for p, part in zip(parameters, parts, strict=True)
@@ -83,6 +85,8 @@ def unpack(graph: Graph, packed: str) -> str:
 
 def fixed_weights(graph: Graph, layout: Layout, network: Network) -> Weights:
     """The weights regrown from their sign plane; ONNX Runtime folds this at load."""
+    if not network.parameters:
+        return Weights(graph.constant(np.zeros(0, np.float32)), network)
     width = layout.signs.size
     signs = graph.constant(layout.signs.reshape(1, width), "signs")
     table = graph.constant((2 * _BITS - 1).astype(np.float32), "plus_minus")
@@ -115,6 +119,8 @@ def superposed_weights(
     One task goes a short way: its mask is not multiplied with an alpha of 1.
     """
     network = weights.network
+    if not network.parameters:
+        return graph.op("Identity", weights.flat, name="parameters")
 
     def one_task(body: Graph) -> list[str]:
         rows = body.reshape(unpack(body, packed_rows(body, layout, tasks)), [-1])

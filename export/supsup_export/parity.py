@@ -31,7 +31,8 @@ LOGITS_TOLERANCE = 1e-4
 rounding (6e-8), which sums of some thousand terms and a few layers amplify."""
 SCORE_TOLERANCES = {"cpu": 3e-5, "cuda": 3e-5, "portable": 1e-5}
 """Of the largest score, or of the spread of random masks' scores, half the norm of W * dO/dW,
-where that is more (few tasks whose scores happen to cancel). `cpu`, and `cuda` where it runs on
+where that is more (few tasks whose scores happen to cancel). Without masks it is half the norm of
+a task's terms, state * dO/dstate. `cpu`, and `cuda` where it runs on
 the CPU: what two int8 rows leave out is within half a step of the second, 1 / 254 / 254 = 1.6e-5
 of a block's peak a term, of either sign. `portable`: float32 sums."""
 ROUNDED_TOLERANCE = 3e-2
@@ -190,7 +191,7 @@ class _Reference:
         return self.forward.run(["logits"], {"x": self.x, **tensors})[0]
 
     def scores(self, tensors: Tensors, x: Array) -> tuple[Array, float]:
-        """Scores of all tasks, ``float64 (tasks,)``, and the spread of random masks' scores."""
+        """Scores of all tasks, ``float64 (tasks,)``, and how far such sums of terms spread."""
         if self.gradient is None:
             raise ParityError(f"{self.bank.path}: no gradient program to compare scores with")
         names = [f"{self.objective}.{name}" for name in tensors]
@@ -198,8 +199,16 @@ class _Reference:
         gradients = {n: g.astype(np.float64) for n, g in zip(tensors, found, strict=True)}
         for name, weight in self.weights.items():
             gradients[name] *= weight
-        spread = 0.5 * np.sqrt(sum((gradients[name] ** 2).sum() for name in self.weights))
+        square = sum((gradients[name] ** 2).sum() for name in self.weights)
+        if not self.weights:
+            square = max(self._square(task, gradients) for task in self.bank)
+        spread = 0.5 * np.sqrt(square)
         return np.array([self._score(task, gradients) for task in self.bank]), float(spread)
+
+    def _square(self, task: TaskMasks, gradients: dict[str, Array]) -> float:
+        """Sum of the squares of the terms that state adds to a task's score."""
+        terms = (gradients[s.name] * task.state[s.name] for s in self.network.state)
+        return float(sum((term**2).sum() for term in terms))
 
     def _score(self, task: TaskMasks, gradients: dict[str, Array]) -> float:
         total = 0.0
@@ -256,7 +265,8 @@ def _check_tensors(
         ("state", [s.name for s in network.state]),
     ):
         if name in got:
-            want = np.concatenate([tensors[part].reshape(-1) for part in parts])
+            flat = [tensors[part].reshape(-1) for part in parts]
+            want = np.concatenate([np.zeros(0, np.float32), *flat])
             findings.compare(f"{name} {what}", got[name], want, tolerance)
     if "logits" in got:
         findings.compare(

@@ -75,7 +75,8 @@ def export_task(
         force: Replace a file that is there, and its sidecar.
 
     Raises:
-        InputError: If `bits` is not 2 or 32, or there is no such task.
+        InputError: If `bits` is not 2 or 32, or 2 where nothing is masked, or there is no such
+            task.
         OutputExistsError: If `path` is there and `force` is false, or lies inside the bank.
         BankError: If the task's file is damaged, the model would pass 2 GB, or its weights do
             not fit two bits.
@@ -83,6 +84,11 @@ def export_task(
     """
     if bits not in BITS:
         raise InputError(f"bits: must be 32 (float32) or 2 (ternary), got {bits}")
+    if bits == 2 and not bank.network.parameters:
+        raise InputError(
+            f"bits: 2 is for masked weights, {bank.path} has none: its tasks are state alone, "
+            "float32; export with --bits 32"
+        )
     if name not in bank:
         shown = ", ".join([*bank.task_names[:_SHOWN], *["..."] * (len(bank) > _SHOWN)])
         shown = f": {shown}" if shown else ""

@@ -26,7 +26,8 @@ Images = npt.NDArray[np.float32]
 _FEW_ROWS = 24
 """Rows below which a call for each is faster than one pass for all (docs/PERFORMANCE.md)."""
 _PASS_BYTES = 256 << 20
-"""Gradients of one pass, 4 bytes a masked weight and row; twice that is needed for a moment."""
+"""Gradients of one pass, 4 bytes a row and masked weight or element of state; twice that is needed
+for a moment."""
 
 
 class Engine:
@@ -57,8 +58,8 @@ class Engine:
         self.info = info
         self.num_tasks = len(info.tasks)
         self.real_outputs = network.real_outputs
-        needed = {"parameters", "state"} if network.state else {"parameters"}
-        self.keeps_weights = self.info.mode != "infer" and needed <= set(self.outputs)
+        self._own = [kind for kind in ("parameters", "state") if getattr(network, kind)]
+        self.keeps_weights = self.info.mode != "infer" and set(self._own) <= set(self.outputs)
 
     @property
     def cached_bytes(self) -> int:
@@ -115,7 +116,7 @@ class Engine:
         Many rows are scored in one pass, which unpacks the masks once for all of them; a few, or
         with a model that cannot, one by one.
         """
-        step = _PASS_BYTES // (4 * self.info.network.num_masked)
+        step = _PASS_BYTES // self.task_bytes
         able = "per_image" in self._session.input_names and step >= _FEW_ROWS
         if len(x) < _FEW_ROWS or not able:
             return np.stack([self.task_scores(x[i : i + 1]) for i in range(len(x))])
@@ -165,12 +166,11 @@ class Engine:
 
     def _bind(self, task_index: int) -> BoundProgram:
         network = self.info.network
-        outputs = ["parameters", "state"] if network.state else ["parameters"]
-        feeds = self._feeds([task_index], np.ones(1, np.float32), outputs)
-        values = self._session.fetch(outputs, {"x": self._no_rows, **feeds})
-        parts = _cut(network.parameters, values[0])
-        if network.state:
-            parts += _cut(network.state, values[1])
+        feeds = self._feeds([task_index], np.ones(1, np.float32), self._own)
+        values = self._session.fetch(self._own, {"x": self._no_rows, **feeds})
+        flat = dict(zip(self._own, values, strict=True))
+        parts = _cut(network.parameters, flat.get("parameters"))
+        parts += _cut(network.state, flat.get("state"))
         return self._forward.bind(parts, "logits", network.outputs)
 
     def select(

@@ -119,7 +119,8 @@ class Network:
         input_shape: Shape of one input, without the batch.
         outputs: Length of the logits (`s` in the paper).
         real_outputs: Leading outputs that are labels; the rest are superfluous neurons.
-        parameters: Masked parameters, in order; a task's flat mask concatenates them.
+        parameters: Masked parameters, in order; a task's flat mask concatenates them. Empty where
+            nothing is masked and all that a task has of its own is state.
         state: Per-task tensors, in order; empty for most networks.
         constants: SHA-256, in hexadecimal, of the tensors that are neither, so that training
             cannot go on with another module; empty where nobody computed it.
@@ -148,8 +149,11 @@ class Network:
         for kind, count in (("parameters", len(self.parameters)), ("state", len(self.state))):
             if count > MAX_TENSORS:
                 raise BankError(f"network: at most {MAX_TENSORS} {kind}, got {count}")
-        if not self.parameters:
-            raise BankError("network: at least one parameter must be masked, got none")
+        if not self.parameters and not self.state:
+            raise BankError(
+                "network: at least one parameter must be masked, or one tensor be state, got "
+                "neither: a task would have nothing of its own"
+            )
         names = [p.name for p in self.parameters] + [s.name for s in self.state]
         if len(set(names)) < len(names):
             twice = next(name for index, name in enumerate(names) if name in names[:index])

@@ -63,8 +63,9 @@ class TaskMasks:
         return replace(self, name=name)
 
     def density(self, network: Network) -> float:
-        """Fraction of ones, within ``[0, 1]``."""
-        return sum(count_ones(mask) for mask in self.masks.values()) / network.num_masked
+        """Fraction of ones, within ``[0, 1]``; 0 where the network masks nothing."""
+        ones = sum(count_ones(mask) for mask in self.masks.values())
+        return ones / network.num_masked if network.num_masked else 0.0
 
 
 def make_task(

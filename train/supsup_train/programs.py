@@ -103,7 +103,8 @@ def export_programs(
         module: Maps ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``. It is
             exported as it behaves in eval mode, and left as it was.
         input_shape: Shape of one input.
-        parameters: Names of the masked parameters, as in ``module.named_parameters()``.
+        parameters: Names of the masked parameters, as in ``module.named_parameters()``; may be
+            none where there is state.
         state: Names of the parameters or buffers that every task has its own of.
         real_outputs: Leading outputs that are labels. Where there are no others, the gradient
             program has only the ``entropy`` outputs.
@@ -159,8 +160,8 @@ def _tensors(
     masked = set(known)
     known |= {name: tensor.detach().cpu() for name, tensor in module.named_buffers()}
     free = [*parameters, *state]
-    if not parameters:
-        raise ProgramError("network: name at least one parameter to mask")
+    if not free:
+        raise ProgramError("network: name at least one parameter to mask, or a tensor as state")
     for name in free:
         if name not in known or (name in parameters and name not in masked):
             kind = "parameter" if name in parameters else "parameter or buffer"

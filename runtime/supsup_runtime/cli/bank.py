@@ -72,7 +72,7 @@ def _list(arguments: argparse.Namespace) -> None:
             t["index"],
             t["name"],
             t["bytes"],
-            f"{t['density']:.4f}",
+            "-" if t["density"] is None else f"{t['density']:.4f}",
             "-" if t["accuracy"] is None else t["accuracy"],
         )
         for t in tasks
@@ -86,7 +86,7 @@ def _describe(bank: MaskBank, index: int) -> dict[str, Any]:
     return {
         "accuracy": task.training.get("accuracy"),
         "bytes": (bank.path / entry.file).stat().st_size,
-        "density": task.density(bank.network),
+        "density": task.density(bank.network) if bank.network.parameters else None,
         "file": entry.file,
         "index": index,
         "labels": list(task.labels),

@@ -83,7 +83,7 @@ def _to_text(value: dict[str, Any]) -> str:
     skipped = {"kind", "path", "tasks", "float_bytes"}
     lines += [f"  {key}: {_show(item)}" for key, item in value.items() if key not in skipped]
     own = value.get("bytes", value.get("task_bytes", 0))
-    if own:
+    if own and value["masked_weights"]:  # without masks the tasks are floats already
         lines.append(
             f"  as {len(names)} float32 models: {value['float_bytes']:,} bytes, "
             f"{value['float_bytes'] / own:.1f} times as much"
