@@ -23,7 +23,7 @@ from supsup_train.learning import Learning, begin, initial_scores, task_seed
 from supsup_train.recipe import Recipe
 from supsup_train.transfer import Transfer
 
-__all__ = ["batch_rows", "train_task"]
+__all__ = ["batch_rows", "check_data", "train_task"]
 
 Progress = Callable[[int, float], None]
 
@@ -57,9 +57,9 @@ def train_task(
             being finite.
     """
     recipe = recipe or Recipe()
-    _check_data(data.name, data.train_x, data.train_y, bank.network)
+    check_data(data.name, data.train_x, data.train_y, bank.network)
     if len(data.test_x):
-        _check_data(f"{data.name} (test)", data.test_x, data.test_y, bank.network)
+        check_data(f"{data.name} (test)", data.test_x, data.test_y, bank.network)
     generator = torch.Generator().manual_seed(task_seed(recipe.seed, data.name))
     if recipe.transfer != "none" and transfer is None:
         raise InputError(
@@ -139,9 +139,14 @@ def batch_rows(count: int, recipe: Recipe, generator: torch.Generator) -> Iterat
             done += 1
 
 
-def _check_data(
+def check_data(
     place: str, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64], network: Network
 ) -> None:
+    """Refuse inputs and labels that do not fit a network.
+
+    Raises:
+        InputError: At the first rule of `train_task` that is broken.
+    """
     shape = ", ".join(map(str, network.input_shape))
     if x.dtype != np.float32 or x.shape[1:] != network.input_shape or len(x) == 0:
         raise InputError(

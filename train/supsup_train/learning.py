@@ -16,7 +16,15 @@ from supsup_train.network import check_module, fixed_copy, state_tensors
 from supsup_train.recipe import Recipe
 from supsup_train.rules import Rule
 
-__all__ = ["Learning", "Tensors", "begin", "initial_scores", "score_bound", "task_seed"]
+__all__ = [
+    "Learning",
+    "Tensors",
+    "begin",
+    "initial_scores",
+    "make_optimizer",
+    "score_bound",
+    "task_seed",
+]
 
 Tensors = dict[str, Tensor]
 
@@ -95,7 +103,7 @@ def begin(network: Network, module: nn.Module, recipe: Recipe, scores: Tensors) 
         weights=dict(zip(names, map(torch.from_numpy, network.weights()), strict=True)),
         scores=scores,
         state=state,
-        optimizer=_optimizer(recipe, [*scores.values(), *trained]),
+        optimizer=make_optimizer(recipe, [*scores.values(), *trained]),
     )
 
 
@@ -114,7 +122,8 @@ def score_bound(shape: tuple[int, ...]) -> float:
     return float(1 / np.sqrt(np.prod(shape[1:])))
 
 
-def _optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:
+    """The recipe's, of some tensors."""
     rate = recipe.learning_rate
     if recipe.optimizer == "adam":
         return torch.optim.Adam(tensors, lr=rate)

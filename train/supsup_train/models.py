@@ -16,9 +16,14 @@ from torch import Tensor, nn
 
 from supsup_runtime.errors import InputError
 
-__all__ = ["Cnn", "Mlp", "load_module", "make_model", "wants_images"]
+__all__ = ["Cnn", "Mlp", "layer_stack", "load_module", "make_model", "wants_images"]
 
 _MLP = re.compile(r"(?:mlp|lenet|fc)((?:-\d+)+)")
+
+
+def layer_stack(sizes: list[int]) -> nn.ModuleList:
+    """Fully connected layers from each of the sizes to the next, without biases."""
+    return nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
 
 
 class Mlp(nn.Module):
@@ -26,7 +31,7 @@ class Mlp(nn.Module):
 
     def __init__(self, sizes: list[int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
+        self.layers = layer_stack(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         """``float32 (batch, sizes[0])`` to ``float32 (batch, sizes[-1])``."""

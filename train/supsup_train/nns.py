@@ -16,27 +16,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError
-from supsup_runtime.network import Network
 from supsup_runtime.taskfile import make_task
 from supsup_train.learning import Learning, begin, initial_scores, task_seed
-from supsup_train.nns_files import LearnerFiles, load_learning
+from supsup_train.mask_scores import MaskScorer, Objective, Packed, joined_mask, pack_parts
+from supsup_train.nns_files import Known, LearnerFiles, load_learning
 from supsup_train.recipe import Recipe
 
 __all__ = ["Decision", "NnsLearner", "NnsSettings"]
 
 MIN_MASKS = 5
 """Masks that inference compares, references included; the authors' number."""
-Packed = npt.NDArray[np.uint8]
 Kind = Literal["first", "new", "same", "known", "full"]
 
 
@@ -55,7 +53,7 @@ class NnsSettings:
     threshold: float = 1.125
     period: int = 100
     max_tasks: int = 2500
-    objective: Literal["entropy", "superfluous"] = "entropy"
+    objective: Objective = "entropy"
 
     def __post_init__(self) -> None:
         if not 1 < self.threshold < float("inf"):
@@ -63,7 +61,7 @@ class NnsSettings:
         for name in ("period", "max_tasks"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.objective not in {"entropy", "superfluous"}:
+        if self.objective not in get_args(Objective):
             raise InputError(f"objective: must be entropy or superfluous, got {self.objective!r}")
 
 
@@ -133,85 +131,115 @@ class NnsLearner:
                 "objective: superfluous needs superfluous outputs, the network has none; take "
                 "entropy"
             )
-        told = {"recipe": asdict(self._recipe), "settings": asdict(self._settings)}
-        self._files = LearnerFiles(bank, {**told, **(origin or {})})
-        self._weights = [torch.from_numpy(w) for w in network.weights()]
-        self._evaluated = self._fresh(0).module.eval()
+        self._told = {
+            "recipe": asdict(self._recipe),
+            "settings": asdict(self._settings),
+            **(origin or {}),
+        }
+        self._files = LearnerFiles(bank, self._told)
         self._reference_masks: list[Packed] = []
-        self._current: Learning | None = None
-        self._index = -1
-        self.batches, visits = self._files.position()
-        self._visits: list[list[list[int]]] = visits
-        self._packed = [_packed_mask(bank, index) for index in range(len(visits))]
-        self._states = [bank.task(index).state for index in range(len(visits))]
-        if visits:
-            self._index = self._files.current
-            if self._index >= 0:
-                self._current = self._resumed(self._index)
+        self._scorer = MaskScorer(network, self._fresh(0).module.eval(), self._settings.objective)
+        self.batches, self._known, self._index = self._files.position()
+        for index in range(self.num_tasks):
+            task = bank.task(_name(index))
+            self._scorer.put(index, joined_mask(task, network), task.state)
+        self._current = self._resumed(self._index) if self._index >= 0 else None
 
     @property
     def num_tasks(self) -> int:
         """Masks allocated."""
-        return len(self._visits)
+        return len(self._known)
 
     def learn(self, x: Tensor, y: Tensor) -> Decision | None:
         """Learn from one batch.
 
         Args:
-            x: ``float32 (batch, *input_shape)``, all of one task.
+            x: ``float32 (batch, *input_shape)``, finite, at least one row. They are taken to be of
+                one task: where tasks are mixed, the likeliest of them gets all rows.
             y: ``int64 (batch,)`` in ``[0, real_outputs)``.
 
         Returns:
             What it was taken for, on batches whose task is inferred; else None.
 
         Raises:
-            InputError: If a value of the batch, or the loss, is not finite.
+            InputError: If the batch is not as stated, which changes nothing; or if its loss is not
+                finite: go on from the checkpoint before, with a new learner.
         """
-        if not torch.isfinite(x).all():
-            raise InputError(f"batch {self.batches}: x must be finite, got NaN or infinity")
+        self._check(x, y)
         decision = None
         if self.batches % self._settings.period == 0:
             self.checkpoint()
             decision = self._decide(x)
-        self.batches += 1
         if self._current is not None:
             self._current.module.train()
             loss = self._current.step(x, y)
             if not torch.isfinite(loss):
                 raise InputError(
-                    f"batch {self.batches - 1}: the loss is {loss.item()}, it must be finite; "
+                    f"batch {self.batches}: the loss is {loss.item()}, it must be finite; "
                     "lower the learning rate"
                 )
-            self._visits[self._index][-1][1] = self.batches
+            self._known[self._index].visits[-1][1] = self.batches + 1
+        self.batches += 1
         return decision
 
     def checkpoint(self) -> None:
         """Write down all that is known: the mask in the bank, scores and position beside it."""
         if self._current is None:
-            if self.num_tasks:
-                self._files.write(self.batches, self._visits, -1, None)
+            self._files.write(self.batches, self._known, -1, None)
             return
-        masks = {name: mask.bool().numpy() for name, mask in self._current.masks().items()}
+        known, current = self._known[self._index], self._current
         task = make_task(
             _name(self._index),
-            masks,
-            state={n: v.detach().numpy() for n, v in self._current.state.items()},
+            {name: mask.detach().bool().numpy() for name, mask in current.masks().items()},
+            state={name: value.detach().numpy() for name, value in current.state.items()},
             training={
-                "batches": self._visits[self._index],
-                "recipe": asdict(self._recipe),
+                "allocated": known.allocated,
+                "batches": known.visits,
                 "scenario": "NNs",
+                **self._told,
             },
         )
         if task.name in self._bank:
             self._bank.replace(task)
         else:
             self._bank.add(task)
-        self._packed[self._index] = _packed_mask(self._bank, self._index)
-        self._states[self._index] = dict(task.state)
-        self._files.write(self.batches, self._visits, self._index, self._current)
+        self._scorer.put(self._index, joined_mask(task, self._bank.network), _state(current))
+        self._files.write(self.batches, self._known, self._index, current)
+
+    def scores(self, x: Tensor) -> npt.NDArray[np.float64]:
+        """``-dO / d alphas`` of a batch at the uniform superposition of masks and references.
+
+        Args:
+            x: ``float32 (batch, *input_shape)``.
+
+        Returns:
+            ``float64 (max(masks, 5),)``: those of the masks, in the order of allocation, as they
+            were at the last checkpoint, then those of the references.
+        """
+        return self._scorer.scores(x, self._references())
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        network, place = self._bank.network, f"batch {self.batches}"
+        shape = ", ".join(map(str, network.input_shape))
+        if x.dtype != torch.float32 or tuple(x.shape[1:]) != network.input_shape or not len(x):
+            raise InputError(
+                f"{place}: x must be float32 (batch, {shape}) with at least one row, "
+                f"got {x.dtype} {tuple(x.shape)}"
+            )
+        if not torch.isfinite(x).all():
+            raise InputError(f"{place}: x must be finite, got NaN or infinity")
+        if y.dtype != torch.int64 or tuple(y.shape) != (len(x),):
+            raise InputError(
+                f"{place}: y must be int64 ({len(x)},), got {y.dtype} {tuple(y.shape)}"
+            )
+        if y.min() < 0 or y.max() >= network.real_outputs:
+            raise InputError(
+                f"{place}: labels must be in [0, {network.real_outputs}), "
+                f"got {int(y.min())} to {int(y.max())}"
+            )
 
     def _decide(self, x: Tensor) -> Decision:
-        if not self._visits:
+        if not self._known:
             return self._allocate("first", None)
         nu = torch.softmax(torch.from_numpy(self.scores(x)), 0).numpy()
         best = int(nu.argmax())
@@ -224,16 +252,19 @@ class NnsLearner:
         if best == self._index:
             return self._decision("same", certainty)
         self._current, self._index = self._resumed(best), best
-        self._visits[best].append([self.batches, self.batches])
+        self._known[best].visits.append([self.batches, self.batches])
         return self._decision("known", certainty)
 
     def _allocate(self, kind: Kind, certainty: float | None) -> Decision:
         self._index = self.num_tasks
         self._current = self._fresh(self._index)
-        self._visits.append([[self.batches, self.batches]])
-        self._packed.append(_pack(self._current))
-        self._states.append({n: v.detach().numpy() for n, v in self._current.state.items()})
-        return self._decision(kind, certainty)
+        self._scorer.put(
+            self._index, pack_parts(self._current.masks().values()), _state(self._current)
+        )
+        decision = self._decision(kind, certainty)
+        visits = [[self.batches, self.batches]]
+        self._known.append(Known(allocated=asdict(decision), visits=visits))
+        return decision
 
     def _decision(self, kind: Kind, certainty: float | None) -> Decision:
         return Decision(
@@ -244,60 +275,12 @@ class NnsLearner:
             threshold=self._settings.threshold,
         )
 
-    def scores(self, x: Tensor) -> npt.NDArray[np.float64]:
-        """``-dO / d alphas`` of a batch at the uniform superposition of masks and references.
-
-        Args:
-            x: ``float32 (batch, *input_shape)``.
-
-        Returns:
-            ``float64 (max(masks, 5),)``: those of the masks, in the order of allocation, as they
-            were at the last checkpoint, then those of the references.
-        """
-        network = self._bank.network
-        masks = [*self._packed, *self._references()]
-        states = [*self._states, *[self._states[0]] * (len(masks) - len(self._states))]
-        counts = np.zeros(network.num_masked, np.float32)
-        for mask in masks:
-            counts += _bits(mask, network)
-        share = torch.from_numpy(counts / np.float32(len(masks)))
-        parts = _cut(share, network)
-        feeds = {
-            p.name: (w * part).requires_grad_()
-            for p, w, part in zip(network.parameters, self._weights, parts, strict=True)
-        }
-        for tensor in network.state:
-            mean = sum(state[tensor.name].astype(np.float64) for state in states) / len(states)
-            feeds[tensor.name] = torch.from_numpy(np.float32(mean)).requires_grad_()
-        gradients = self._gradients(x, feeds)
-        flat = [
-            gradients[p.name] * w for p, w in zip(network.parameters, self._weights, strict=True)
-        ]
-        vector = torch.cat([value.reshape(-1) for value in flat]).double().numpy()
-        scores = np.array([-(vector @ _bits(mask, network).astype(np.float64)) for mask in masks])
-        for tensor in network.state:
-            added = gradients[tensor.name].double().numpy()
-            scores -= [(state[tensor.name] * added).sum() for state in states]
-        return scores
-
-    def _gradients(self, x: Tensor, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Derivatives of the objective, batch mean, by name; zero where it does not depend."""
-        logits: Tensor = functional_call(self._evaluated, feeds, (x,))
-        if self._settings.objective == "entropy":
-            value = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
-        else:
-            real = torch.arange(logits.shape[1]) < self._bank.network.real_outputs
-            value = torch.where(real, logits.detach(), logits).logsumexp(1).mean()
-        found = torch.autograd.grad(value, list(feeds.values()), allow_unused=True)
-        return {
-            name: torch.zeros_like(tensor) if gradient is None else gradient
-            for (name, tensor), gradient in zip(feeds.items(), found, strict=True)
-        }
-
     def _references(self) -> list[Packed]:
         """Packed random masks that fill up to `MIN_MASKS`, the same ones every time."""
         if not self._reference_masks:
-            self._reference_masks = [_pack(self._fresh(-number)) for number in range(1, MIN_MASKS)]
+            self._reference_masks = [
+                pack_parts(self._fresh(-number).masks().values()) for number in range(1, MIN_MASKS)
+            ]
         return self._reference_masks[: max(0, MIN_MASKS - self.num_tasks)]
 
     def _fresh(self, index: int) -> Learning:
@@ -317,25 +300,6 @@ def _name(index: int) -> str:
     return f"learned-{index:04d}"
 
 
-def _pack(learning: Learning) -> Packed:
-    bits = torch.cat([mask.reshape(-1) for mask in learning.masks().values()]).detach().bool()
-    return np.packbits(bits.numpy(), bitorder="little")
-
-
-def _packed_mask(bank: MaskBank, index: int) -> Packed:
-    """All masks of a task of the bank, joined and packed."""
-    masks = bank.task(index).masks
-    bits = [
-        np.unpackbits(masks[p.name], count=p.size, bitorder="little")
-        for p in bank.network.parameters
-    ]
-    return np.packbits(np.concatenate(bits), bitorder="little")
-
-
-def _bits(packed: Packed, network: Network) -> npt.NDArray[np.bool_]:
-    return np.unpackbits(packed, count=network.num_masked, bitorder="little").view(np.bool_)
-
-
-def _cut(flat: Tensor, network: Network) -> list[Tensor]:
-    parts = torch.split(flat, [p.size for p in network.parameters])
-    return [part.reshape(p.shape) for part, p in zip(parts, network.parameters, strict=True)]
+def _state(learning: Learning) -> dict[str, npt.NDArray[np.float32]]:
+    """A copy: training goes on changing the tensors."""
+    return {name: value.detach().numpy().copy() for name, value in learning.state.items()}

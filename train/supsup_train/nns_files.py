@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.files import inside, read_file, write_whole
 from supsup_train.learning import Learning
 
-__all__ = ["LearnerFiles", "load_learning"]
+__all__ = ["Known", "LearnerFiles", "load_learning"]
 
 FORMAT = 1
 MAX_JSON_BYTES = 64 << 20
@@ -32,12 +33,21 @@ MAX_TENSORS = 8
 """Tensors of the size of the weights that a task's file may hold: scores, and the optimiser's."""
 
 
-class LearnerFiles:
-    """The files of one learner.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a learner remembers of a task that it allocated a mask to.
 
     Attributes:
-        current: Index of the task that was learning; -1 for none.
+        allocated: The decision to do so, as JSON holds it.
+        visits: Batches that it learned from: ``[first, one past the last]``, each time it did.
     """
+
+    allocated: dict[str, Any]
+    visits: list[list[int]]
+
+
+class LearnerFiles:
+    """The files of one learner."""
 
     def __init__(self, bank: MaskBank, origin: Mapping[str, Any]) -> None:
         """Look at what is there.
@@ -53,45 +63,61 @@ class LearnerFiles:
         self._folder = bank.path / "nns"
         self._origin = {"digest": bank.digest, **json.loads(json.dumps(origin))}
         self._files: dict[str, str] = {}
-        self._state: dict[str, Any] = {"batches": 0, "current": -1, "visits": []}
+        self._batches, self._current = 0, -1
+        self._known: list[Known] = []
         path = inside(bank.path, "nns/learner.json")
         if path.exists():
-            self._open(json.loads(read_file(path, max_bytes=MAX_JSON_BYTES)))
-        elif any("learned-" not in name for name in bank.task_names) or len(bank) > 1:
+            self._open(read_file(path, max_bytes=MAX_JSON_BYTES))
+        elif len(bank):
             raise InputError(
                 f"{bank.path}: the bank has tasks, and no nns/learner.json to go on from; give "
                 "another bank"
             )
-        self.current: int = self._state["current"]
 
-    def _open(self, found: Any) -> None:  # noqa: ANN401 - any JSON
+    def _open(self, data: bytes) -> None:
         place = self._folder / "learner.json"
-        keys = {"files", "format", "origin", "state"}
-        if not isinstance(found, dict) or set(found) != keys or found["format"] != FORMAT:
+        try:
+            told = self._parse(json.loads(data))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{place}: must be of format {FORMAT} with the fields {sorted(keys)}; remove the "
-                "folder nns and the bank's tasks to start again"
-            )
+                f"{place}: must be what a learner of format {FORMAT} wrote, got {error!r}; restore "
+                "it, or start again in another bank"
+            ) from error
         for key, wanted in self._origin.items():
-            if found["origin"].get(key) != wanted:
+            if told.get(key) != wanted:
                 raise InputError(
-                    f"{place}: the learner had {key} {found['origin'].get(key)!r}, this one has "
+                    f"{place}: the learner had {key} {told.get(key)!r}, this one has "
                     f"{wanted!r}; give the same options, or another bank"
                 )
-        self._files, self._state = found["files"], found["state"]
-        learned = len(self._state["visits"])
-        if len(self._bank) < learned:
+        if len(self._bank) < len(self._known):
             raise InputError(
-                f"{place}: the learner had {learned} tasks, the bank has {len(self._bank)}; "
-                "restore them, or start in another bank"
+                f"{place}: the learner had {len(self._known)} tasks, the bank has "
+                f"{len(self._bank)}; restore them, or start in another bank"
             )
 
-    def position(self) -> tuple[int, list[list[list[int]]]]:
-        """Batches seen, and for each task the ranges of batches that it learned from."""
-        return int(self._state["batches"]), list(self._state["visits"])
+    def _parse(self, found: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
+        """Take in all but the origin, which is the result."""
+        if found["format"] != FORMAT:
+            raise ValueError(f"format {found['format']!r}")
+        self._batches, self._current = int(found["batches"]), int(found["current"])
+        self._files = {str(key): str(file) for key, file in found["files"].items()}
+        self._known = [
+            Known(
+                allocated=dict(task["allocated"]),
+                visits=[[int(first), int(end)] for first, end in task["visits"]],
+            )
+            for task in found["tasks"]
+        ]
+        if not (-1 <= self._current < len(self._known) and all(t.visits for t in self._known)):
+            raise ValueError(f"current {self._current} of {len(self._known)} tasks")
+        return dict(found["origin"])
+
+    def position(self) -> tuple[int, list[Known], int]:
+        """Batches seen, the tasks, and the index of the one that was learning; -1 for none."""
+        return self._batches, list(self._known), self._current
 
     def write(
-        self, batches: int, visits: list[list[list[int]]], index: int, learning: Learning | None
+        self, batches: int, known: list[Known], index: int, learning: Learning | None
     ) -> None:
         """Write a checkpoint; the bank has the task's mask already, or `learning` is None."""
         self._folder.mkdir(exist_ok=True)
@@ -100,24 +126,34 @@ class LearnerFiles:
             write_whole(inside(self._bank.path, f"nns/{file}"), save(_tensors(learning)))
             self._files[str(index)] = file
         value = {
+            "batches": batches,
+            "current": index,
             "files": self._files,
             "format": FORMAT,
             "origin": self._origin,
-            "state": {"batches": batches, "current": index, "visits": visits},
+            "tasks": [asdict(task) for task in known],
         }
         text = json.dumps(value, sort_keys=True, indent=1) + "\n"
         write_whole(inside(self._bank.path, "nns/learner.json"), text.encode())
-        for old in self._folder.glob("*.safetensors"):
-            if old.name not in self._files.values():
-                old.unlink()
+        kept = {"learner.json", *self._files.values()}
+        for old in self._folder.iterdir():
+            if old.name not in kept and old.name.endswith((".safetensors", ".part")):
+                old.unlink()  # of before, or of a learner that was killed
 
     def read(self, index: int) -> dict[str, Tensor]:
         """The tensors of one task.
 
         Raises:
-            InputError: If the file is not whole.
+            InputError: If there is no such file, or it is not whole.
         """
-        path = inside(self._bank.path, f"nns/{self._files[str(index)]}")
+        file = self._files.get(str(index))
+        if file is None or not (self._folder / file).is_file():
+            raise InputError(
+                f"{self._folder}: the scores of task {index} must be in "
+                f"{file or 'a file of learner.json'}, which is missing; restore it, or start again "
+                "in another bank"
+            )
+        path = inside(self._bank.path, f"nns/{file}")
         network = self._bank.network
         limit = MAX_TENSORS * 4 * (network.num_masked + network.num_state) + MAX_JSON_BYTES
         try:

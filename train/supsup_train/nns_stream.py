@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from supsup_runtime.files import write_whole
 from supsup_runtime.streams import Stream
 from supsup_train.learn import batch_rows
 from supsup_train.learning import task_seed
@@ -65,6 +66,7 @@ def learn_stream(
     hidden = quiet or not console.is_terminal
     if learner.batches:
         console.print(f"going on from batch {learner.batches}", highlight=False)
+    _forget(log, learner.batches)
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden) as bars:
         bar = bars.add_task("batches", total=total, completed=learner.batches)
         for x, y in unlabelled_batches(stream, recipe, start=learner.batches):
@@ -79,6 +81,21 @@ def learn_stream(
     learner.checkpoint()
     passed = f"; {kinds['full']} times there was no mask left" if kinds["full"] else ""
     console.print(f"{learner.num_tasks} masks allocated{passed}", highlight=False)
+
+
+def _forget(log: Path, batches: int) -> None:
+    """Take out of a log what was decided from this batch on: it will be decided again."""
+    if log.exists():
+        lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        write_whole(log, "".join(x for x in lines if not _is_later(x, batches)).encode())
+
+
+def _is_later(line: str, batches: int) -> bool:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return False  # not ours
+    return isinstance(found, dict) and "certainty" in found and found["batch"] >= batches
 
 
 def _to_text(decision: Decision) -> str:

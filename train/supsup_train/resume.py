@@ -7,11 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.sources import Dataset
 from supsup_train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["Record", "check_resumed", "fingerprint"]
 
@@ -41,9 +45,15 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def check_resumed(
-    bank: MaskBank, names: Sequence[str], recipe: Recipe, origin: Mapping[str, str]
+    bank: MaskBank, names: Sequence[str], recipe: DataclassInstance, origin: Mapping[str, str]
 ) -> None:
     """Refuse to go on in a bank whose tasks of these names were learned otherwise.
+
+    Args:
+        bank: Open.
+        names: Of the tasks to come.
+        recipe: A `Recipe`, or a baseline's.
+        origin: As of a `Record`.
 
     Raises:
         InputError: At the first task whose record differs; the message names what. Tasks without

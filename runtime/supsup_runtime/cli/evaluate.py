@@ -101,8 +101,9 @@ def evaluate_task(
         Fractions in ``[0, 1]``: ``known``, of all test images, right with the task given (GG);
         of the sample, ``unknown``, right with the task inferred, where a wrong task counts as wrong
         even if the label agrees (GNu), ``shared``, where the label alone counts (GNs), and
-        ``inferred``, of images whose task was inferred right. ``known_ms`` is the median of a
-        single image, ``unknown_ms`` of a batch. What was not measured is None.
+        ``inferred``, of images whose task was inferred right. ``inferred_as`` counts images by the
+        name of the task that they were inferred to. ``known_ms`` is the median of a single image,
+        ``unknown_ms`` of a batch. What was not measured is None.
 
     Raises:
         InputError: If `batch` is out of range.
@@ -123,15 +124,18 @@ def evaluate_task(
         [_timed(model, x[i : i + 1], task.index)[1] for i in range(min(20, len(x)))]
     )
     counts, times = {"inferred": 0, "shared": 0, "unknown": 0}, []
+    answers: Counter[str] = Counter()
     for chosen in chunks:
         prediction, milliseconds = _timed(model, x[chosen], None, method)
         times.append(milliseconds)
         right = int((prediction.label_indices == y[chosen]).sum())
         hit = prediction.task.index == task.index
+        answers[prediction.task.name] += len(chosen)
         counts["inferred"] += hit * len(chosen)
         counts["shared"] += right
         counts["unknown"] += hit * right
     row |= {name: count / row["images"] if times else None for name, count in counts.items()}
+    row["inferred_as"] = dict(answers)
     row["unknown_ms"] = _median_ms(times)
     return row
 

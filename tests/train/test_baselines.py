@@ -1,0 +1,277 @@
+"""Baselines: what they compute, in numpy; what they learn; how they go on; what they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.errors import InputError, OutputExistsError
+from supsup_runtime.sources import load_dataset
+from supsup_runtime.streams import Stream, make_stream
+from supsup_train.baselines import METHODS, BaselineMethod, BaselineRecipe, Run
+from supsup_train.baselines.cli import main
+from supsup_train.baselines.method import Baseline
+from supsup_train.baselines.psp import orthogonal
+from supsup_train.baselines.run import make_baseline, train_stream
+
+SIZES = [64, 24, 16, 10]
+# Two sums in float32 of at most 64 products, three layers deep: some 200 roundings of 6e-8.
+TOLERANCE = 2e-5
+RESUMING: tuple[BaselineMethod, ...] = ("batche", "batche-random", "heads", "heads-random", "dense")
+
+
+@cache
+def digits(tasks: int) -> Stream:
+    return make_stream("permuted", load_dataset(None), num_tasks=tasks)
+
+
+def recipe(method: BaselineMethod, steps: int = 3) -> BaselineRecipe:
+    return BaselineRecipe.of(method).with_options(steps=steps)
+
+
+def learn(
+    path: Path,
+    made: BaselineRecipe,
+    tasks: int,
+    *,
+    matrices: bool = False,
+    report: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> MaskBank:
+    run = Run(path=path, origin={"data": "digits"}, report=report, progress=lambda _: None)
+    return train_stream(make_baseline(made, SIZES, matrices=matrices), digits(tasks), run)
+
+
+def relu_layers(x: npt.NDArray[Any], weights: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """A perceptron in float64."""
+    x = x.astype(np.float64)
+    for weight in weights[:-1]:
+        x = np.maximum(x @ weight.T, 0)
+    return x @ weights[-1].T
+
+
+def drawn(method: BaselineMethod, *, matrices: bool = False) -> Baseline:
+    """A baseline with a task begun, whose own tensors are random."""
+    made = make_baseline(recipe(method), SIZES, matrices=matrices)
+    made.begin("a task")
+    if method == "batche":
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for key in made.state:
+                made.tensors()[key].normal_(generator=generator)
+    return made
+
+
+def weights_of(baseline: Baseline) -> list[npt.NDArray[Any]]:
+    tensors = [value for key, value in baseline.tensors().items() if key.startswith("layers.")]
+    return [value.detach().numpy().astype(np.float64) for value in tensors]
+
+
+X = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
+
+
+def test_batche_is_a_dense_network_of_rank_one_products() -> None:
+    baseline = drawn("batche", matrices=True)
+    own = baseline.own()
+    products = [
+        w * np.outer(own[f"s.{i}"], own[f"t.{i}"]).astype(np.float64)
+        for i, w in enumerate(weights_of(baseline))
+    ]
+    want = relu_layers(X, products)
+    scale = np.abs(want).max()
+    with torch.no_grad():
+        got = baseline.module(torch.from_numpy(X)).numpy()
+        module, names = baseline.in_bank()
+        state = {key: torch.from_numpy(v) for key, v in baseline.to_bank(own).items()}
+        assert sorted(state) == sorted(names)
+        as_matrices = torch.func.functional_call(module, state, (torch.from_numpy(X),)).numpy()
+    assert np.abs(got - want).max() <= TOLERANCE * scale
+    assert np.abs(as_matrices - want).max() <= TOLERANCE * scale
+
+
+def test_batche_vectors_begin_with_random_signs() -> None:
+    baseline = make_baseline(recipe("batche"), SIZES)
+    found = {}
+    for name in ("one", "two"):
+        baseline.begin(name)
+        found[name] = np.concatenate(list(baseline.own().values()))
+        assert set(np.unique(found[name])) == {-1.0, 1.0}
+    assert (found["one"] != found["two"]).mean() > 0.3
+    baseline.begin("one")
+    np.testing.assert_array_equal(np.concatenate([*baseline.own().values()]), found["one"])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+def test_contexts_are_orthogonal(size: int) -> None:
+    matrix = orthogonal(size, 3).astype(np.float64)
+    # each entry rounded to float32: 6e-8 of rows of norm 1
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(size), atol=5e-7)
+    np.testing.assert_array_equal(orthogonal(size, 3), orthogonal(size, 3))
+    if size > 2:
+        assert np.abs(matrix - orthogonal(size, 4)).max() > 0.1
+
+
+def test_psp_turns_every_layer() -> None:
+    baseline = drawn("psp")
+    own = baseline.own()
+    turned = [w @ own[f"context{i}"].astype(np.float64) for i, w in enumerate(weights_of(baseline))]
+    want = relu_layers(X, turned)
+    with torch.no_grad():
+        got = baseline.module(torch.from_numpy(X)).numpy()
+    assert np.abs(got - want).max() <= TOLERANCE * np.abs(want).max()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_learned_and_what_stays(method: BaselineMethod) -> None:
+    """Shared weights change with the first task, with every task, or never."""
+    baseline = make_baseline(recipe(method), SIZES)
+    stream, shared, owned = digits(2), [], []
+    shared.append({key: value.detach().clone() for key, value in baseline.shared().items()})
+    for index in range(2):
+        owned.append(baseline.learn(stream.task(index), first=index == 0))
+        shared.append({key: value.detach().clone() for key, value in baseline.shared().items()})
+
+    def same(a: int, b: int) -> bool:
+        return all(torch.equal(shared[a][key], shared[b][key]) for key in shared[0])
+
+    changes = {"batche": (False, True), "heads": (False, True), "psp": (False, False)}
+    changes["sequence"] = (False, False)
+    assert (same(0, 1), same(1, 2)) == changes.get(method, (True, True))
+    assert any((owned[0][key] != owned[1][key]).any() for key in baseline.state)
+    assert bool(shared[0]) == (method != "dense")
+
+
+@pytest.mark.parametrize("method", RESUMING)
+def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path: Path, method: BaselineMethod) -> None:
+    whole = learn(tmp_path / "whole", recipe(method), 3)
+    learn(tmp_path / "parts", recipe(method), 1)
+    lines: list[dict[str, Any]] = []
+    parts = learn(tmp_path / "parts", recipe(method), 3, report=lines.append)
+    assert [line.get("kept", False) for line in lines] == [True, False, False]
+    assert [e.sha256 for e in whole.entries] == [e.sha256 for e in parts.entries]
+    assert whole.digest == parts.digest
+
+
+def test_a_run_that_stopped_before_its_first_task_goes_on(tmp_path: Path) -> None:
+    whole = learn(tmp_path / "whole", recipe("batche"), 2)
+    cut = learn(tmp_path / "cut", recipe("batche"), 1)
+    cut.remove("permuted-0000")
+    (tmp_path / "cut" / "shared.safetensors").unlink()
+    again = learn(tmp_path / "cut", recipe("batche"), 2)
+    assert [e.sha256 for e in whole.entries] == [e.sha256 for e in again.entries]
+
+
+@pytest.mark.parametrize("method", ["psp", "sequence"])
+def test_in_sequence_tells_of_all_tasks_so_far(tmp_path: Path, method: BaselineMethod) -> None:
+    lines: list[dict[str, Any]] = []
+    bank = learn(tmp_path / "bank", recipe(method, 60), 3, report=lines.append)
+    final = [task.training["accuracy"] for task in bank]
+    assert lines[-1]["seen"] == pytest.approx(np.mean(final))
+    assert lines[0]["seen"] == pytest.approx(lines[0]["accuracy"])
+    assert lines[-1]["accuracy"] == pytest.approx(final[-1])
+    # a run of fewer tasks is the beginning of a longer one
+    short: list[dict[str, Any]] = []
+    learn(tmp_path / "short", recipe(method, 60), 2, report=short.append)
+    assert short[-1]["seen"] == lines[1]["seen"]
+    if method == "sequence":
+        last = [task.state["layers.2.weight"] for task in bank]
+        np.testing.assert_array_equal(last[0], last[2])
+    with pytest.raises(InputError, match=f"{method} changes the weights of all .* another --bank"):
+        learn(tmp_path / "bank", recipe(method, 60), 3)
+
+
+def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bank"
+    learn(path, recipe("batche"), 1)
+    with pytest.raises(InputError, match="learned with steps 3, this run wants 4"):
+        learn(path, recipe("batche", 4), 2)
+    with pytest.raises(InputError, match="learned with method 'batche', this run wants 'heads'"):
+        learn(path, recipe("heads"), 2)
+    with pytest.raises(InputError, match=r"module: 'matrices.0' must have shape|such tensor"):
+        learn(path, recipe("batche"), 2, matrices=True)
+    shared = path / "shared.safetensors"
+    whole = shared.read_bytes()
+    shared.write_bytes(whole[:-4])
+    with pytest.raises(InputError, match=r"shared.safetensors: not a whole safetensors file"):
+        learn(path, recipe("batche"), 2)
+    changed = bytearray(whole)
+    changed[-1] ^= 1
+    shared.write_bytes(bytes(changed))
+    with pytest.raises(InputError, match=r"module: its constants .* must have the values"):
+        learn(path, recipe("batche"), 2)
+    learn(tmp_path / "other", recipe("heads"), 1)
+    shared.write_bytes((tmp_path / "other" / "shared.safetensors").read_bytes())
+    with pytest.raises(InputError, match=r"shared.safetensors: must have the tensors"):
+        learn(path, recipe("batche"), 2)
+    shared.unlink()
+    with pytest.raises(InputError, match=r"shared.safetensors: is missing, .* restore it"):
+        learn(path, recipe("batche"), 2)
+    shared.write_bytes(whole)
+    bank = learn(path, recipe("batche"), 2)
+    bank.remove("permuted-0000")
+    with pytest.raises(InputError, match=r"task 'permuted-0000' is missing, .* restore it"):
+        learn(path, recipe("batche"), 2)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match="not empty and is no bank"):
+        learn(tmp_path / "notes", recipe("dense"), 1)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(InputError, match=r"method: must be one of .* got 'ewc'"):
+        BaselineRecipe.of("ewc")  # type: ignore[arg-type]  # that is what is refused
+    with pytest.raises(InputError, match="steps: must be at least 1, got 0"):
+        recipe("dense", 0)
+    with pytest.raises(InputError, match="learning_rate: must be positive, got -1"):
+        recipe("dense").with_options(first_learning_rate=-1.0)
+    with pytest.raises(InputError, match="matrices: is for batche and batche-random, got heads"):
+        make_baseline(recipe("heads"), SIZES, matrices=True)
+    wild = recipe("dense", 30).with_options(first_learning_rate=1e30)
+    with pytest.raises(InputError, match=r"the last loss is .* lower the learning rate"):
+        make_baseline(wild, SIZES).learn(digits(1).task(0), first=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["heads", "permuted", "--model", "cnn"], "baselines have fully connected layers, got cnn"),
+        (["heads", "permuted", "--outputs", "9"], "--outputs: must be at least 10"),
+        (["ewc", "permuted"], "method: must be one of"),
+        (["psp", "permuted", "--matrices"], "matrices: is for batche"),
+    ],
+)
+def test_the_command_refuses(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["supsup-baseline", *arguments, "--bank", str(tmp_path / "b")])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("method", ["heads", "sequence"])
+def test_the_command_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    bank = tmp_path / "bank"
+    options = ["--tasks", "2", "--steps", "4", "--model", "mlp-16", "--quiet", "--bank", str(bank)]
+    monkeypatch.setattr("sys.argv", ["supsup-baseline", method, "permuted", *options])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 0
+    lines = [json.loads(line) for line in (bank / "train.jsonl").read_text().splitlines()]
+    assert [line["task"] for line in lines] == list(MaskBank.open(bank).task_names)
+    keys = {"accuracy", "index", "seconds", "task"}
+    assert set(lines[1]) == (keys if method == "heads" else keys | {"seen"})

@@ -1,0 +1,42 @@
+"""Where the data lie that experiments need and the repository does not hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from supsup_runtime.errors import InputError
+
+__all__ = ["DataFolder"]
+
+
+class DataFolder:
+    """The folder that holds ``mnist/`` and, for the shared masks, theirs."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Take `path`, else what ``SUPSUP_DATA`` names."""
+        named = os.environ.get("SUPSUP_DATA")
+        self._path = path or (Path(named) if named else None)
+
+    def find(self, name: str) -> Path:
+        """The path of one thing in it.
+
+        Raises:
+            InputError: If no folder was named, or it does not hold it.
+        """
+        if self._path is None:
+            raise InputError(
+                f"data: this experiment needs {name}; give the folder that holds {name}/ with "
+                "--data or SUPSUP_DATA (or try it with --tiny, on the bundled digits)"
+            )
+        found = self._path / name
+        if not found.exists():
+            raise InputError(
+                f"data: no {name} in {self._path}; give the folder that holds it with --data or "
+                "SUPSUP_DATA"
+            )
+        return found
+
+    def dataset(self, source: str) -> str | None:
+        """What `load_dataset` takes for a bank's source."""
+        return None if source == "digits" else str(self.find(source))

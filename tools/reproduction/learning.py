@@ -1,0 +1,151 @@
+"""Banks: learned with `supsup-train`, made from the shared masks, or a person's own, checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from tools.reproduction.budget import Budget
+from tools.reproduction.data import DataFolder
+from tools.reproduction.experiment import Bank
+
+import supsup_train as st
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.errors import InputError
+from supsup_runtime.sources import load_dataset
+from supsup_runtime.streams import Stream, make_stream
+from supsup_runtime.taskfile import TaskMasks
+from supsup_train.cli import app
+from supsup_train.network import check_module, fixed_copy
+from supsup_train.resume import check_resumed, fingerprint
+
+__all__ = ["learned_bank", "stream_of"]
+
+
+def stream_of(wanted: Bank, data: DataFolder) -> Stream:
+    """The stream that a bank is learned from and measured on."""
+    dataset = load_dataset(data.dataset(wanted.source))
+    return make_stream(wanted.stream, dataset, num_tasks=wanted.tasks, seed=wanted.seed)
+
+
+def learned_bank(
+    wanted: Bank,
+    path: Path,
+    data: DataFolder,
+    budget: Budget,
+    *,
+    own: Path | None = None,
+    threads: int | None = None,
+) -> MaskBank:
+    """The whole bank, gone on with where learning stopped.
+
+    Args:
+        wanted: What it is to be.
+        path: Where it is made.
+        data: Where data and shared masks lie.
+        budget: Learning stops when it is spent; the bank keeps every task that was finished.
+        own: A bank that exists, to take in place of `path`; it is never changed.
+        threads: Threads of PyTorch; None takes its default.
+
+    Raises:
+        InputError: If a bank that is there is not the wanted one; the message says in what.
+        OutOfTimeError: If the budget is spent first.
+    """
+    stream = stream_of(wanted, data)
+    if own is not None:
+        return _checked(wanted, MaskBank.open(own), stream)
+    if wanted.shared is not None:
+        _from_shared(wanted, path, data.find(wanted.shared) / "masks.npz")
+    elif not (path / "bank.json").exists() or _missing(wanted, MaskBank.open(path), stream):
+        arguments = _options(wanted, path, data)
+        if threads is not None:
+            arguments += ["--threads", str(threads)]
+        with budget.interrupting():
+            app(arguments, standalone_mode=False)
+    return _checked(wanted, MaskBank.open(path), stream)
+
+
+def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
+    """The arguments of `supsup-train`."""
+    options: dict[str, object] = {
+        "bank": path,
+        "data": data.dataset(wanted.source),
+        "tasks": wanted.tasks,
+        "model": wanted.model,
+        "outputs": wanted.outputs,
+        "steps": wanted.steps,
+        "lr": wanted.lr,
+        "seed": wanted.seed,
+        "scenario": wanted.scenario,
+        "period": wanted.period,
+        "transfer": wanted.transfer,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    return [wanted.stream, *(text for k, v in given.items() for text in (f"--{k}", str(v)))]
+
+
+def _missing(wanted: Bank, bank: MaskBank, stream: Stream) -> str:
+    """What of the stream a bank has not learned, in words; empty where it has all of it."""
+    if wanted.scenario == "NNs":
+        file = bank.path / "nns" / "learner.json"
+        learned = json.loads(file.read_text())["state"]["batches"] if file.exists() else 0
+        total = wanted.tasks * wanted.steps
+        return "" if learned == total else f"it has learned from {learned} batches, not {total}"
+    missing = [name for name in stream.task_names if name not in bank]
+    return f"it has no task {missing[0]!r}" if missing else ""
+
+
+def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
+    """The bank, if it is the wanted one."""
+    lacking = _missing(wanted, bank, stream)
+    if lacking:
+        raise InputError(f"{bank.path}: {lacking}; finish it with supsup-train, or give another")
+    if wanted.scenario != "NNs" and len(bank) != wanted.tasks:
+        raise InputError(
+            f"{bank.path}: the bank must have the {wanted.tasks} tasks of the stream alone, got "
+            f"{len(bank)}; give --tasks {len(bank)}, or another bank"
+        )
+    module = st.make_model(wanted.model, input_shape=stream.input_shape, outputs=wanted.outputs)
+    check_module(fixed_copy(module), bank.network)
+    for name, value in (("real_outputs", stream.real_outputs), ("outputs", wanted.outputs)):
+        got = getattr(bank.network, name)
+        if got != value:
+            raise InputError(f"{bank.path}: {name} must be {value}, got {got}; give another bank")
+    recipe = st.Recipe(
+        steps=wanted.steps,
+        learning_rate=wanted.lr,
+        seed=wanted.seed,
+        transfer=wanted.transfer,
+    )
+    origin = {"data": fingerprint(stream.dataset), "stream": stream.kind}
+    # what NNs writes of a task does not say where its batches came from; its learner checks that
+    names = bank.task_names if wanted.scenario == "NNs" else stream.task_names
+    check_resumed(bank, names, recipe, {} if wanted.scenario == "NNs" else origin)
+    return bank
+
+
+def _from_shared(wanted: Bank, path: Path, file: Path) -> None:
+    """The bank of learned masks, packed a layer as ``uint8 (tasks, bytes)`` in ``m0``, ``m1``..."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; the shared masks are one .npz")
+    arrays = np.load(file, allow_pickle=False)
+    accuracy = arrays["accuracy"]
+    if len(accuracy) < wanted.tasks:
+        raise InputError(f"{file}: has {len(accuracy)} tasks, this run wants {wanted.tasks}")
+    if (path / "bank.json").exists():
+        bank = MaskBank.open(path)
+    else:
+        shape = (784,)
+        module = st.make_model(wanted.model, input_shape=shape, outputs=wanted.outputs)
+        bank = st.create_bank(path, module, input_shape=shape, real_outputs=10)
+    masks = {p.name: arrays[f"m{i}"] for i, p in enumerate(bank.network.parameters)}
+    bank.extend(
+        TaskMasks(
+            name=name,
+            masks={layer: rows[index] for layer, rows in masks.items()},
+            training={"accuracy": float(accuracy[index])},
+        )
+        for index, name in enumerate(f"permuted-{k:04}" for k in range(wanted.tasks))
+        if name not in bank
+    )

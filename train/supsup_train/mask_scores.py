@@ -1,0 +1,160 @@
+"""One-shot scores in PyTorch: how well each of some masks fits a batch, without a model.
+
+What an exported model computes (docs/CONTRACT.md, "Inferring"), for a learner whose masks still
+change (Wortsman et al. 2020, equation 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+
+from supsup_runtime.network import Network
+from supsup_runtime.taskfile import TaskMasks
+from supsup_train.differentiable import batch_norm
+
+__all__ = ["MaskScorer", "Objective", "Packed", "State", "joined_mask", "pack_parts"]
+
+Objective = Literal["entropy", "superfluous"]
+Packed = npt.NDArray[np.uint8]
+State = Mapping[str, npt.NDArray[np.float32]]
+
+
+class MaskScorer:
+    """Scores a batch against masks; they are kept packed, with a count of ones for each weight.
+
+    So one pass forward and back serves all of them, whatever their number.
+    """
+
+    def __init__(self, network: Network, module: nn.Module, objective: Objective) -> None:
+        """Start without masks.
+
+        Args:
+            network: Whose weights the masks select.
+            module: In eval mode; not changed.
+            objective: H or G.
+        """
+        self._network, self._module, self._objective = network, module, objective
+        self._weights = [torch.from_numpy(w) for w in network.weights()]
+        self._counts = np.zeros(network.num_masked, np.int32)
+        self._masks: list[Packed] = []
+        self._states: list[State] = []
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def put(self, index: int, mask: Packed, state: State) -> None:
+        """Put a mask in place of the one at `index`, or, at ``len(self)``, after all others.
+
+        Args:
+            index: In ``[0, len(self)]``.
+            mask: Masks of all parameters, joined: ``uint8 (ceil(num_masked / 8),)``.
+            state: ``float32 shape`` by tensor name.
+        """
+        if index == len(self):
+            self._masks.append(mask)
+            self._states.append(state)
+        else:
+            self._counts -= self._bits(self._masks[index])
+            self._masks[index], self._states[index] = mask, state
+        self._counts += self._bits(mask)
+
+    def scores(self, x: Tensor, references: Iterable[Packed] = ()) -> npt.NDArray[np.float64]:
+        """``-dO / d alphas`` of a batch at the uniform superposition of masks and references.
+
+        Args:
+            x: ``float32 (batch, *input_shape)``.
+            references: Further masks, packed as in `put`; their state is the first mask's.
+
+        Returns:
+            ``float64 (len(self) + references,)``, in this order.
+        """
+        extra = list(references)
+        masks = [*self._masks, *extra]
+        states = [*self._states, *self._states[:1] * len(extra)]
+        counts = self._counts.copy()
+        for mask in extra:
+            counts += self._bits(mask)
+        feeds = self._superposed(counts / np.float32(len(masks)), states)
+        gradients = self._gradients(x, feeds)
+        flat = [
+            (gradients[p.name] * w).reshape(-1)
+            for p, w in zip(self._network.parameters, self._weights, strict=True)
+        ]
+        vector = torch.cat(flat).double().numpy()
+        scores = np.array([-(vector @ self._bits(mask).astype(np.float64)) for mask in masks])
+        for tensor in self._network.state:
+            slope = gradients[tensor.name].double().numpy()
+            scores -= [(state[tensor.name] * slope).sum() for state in states]
+        return scores
+
+    def _superposed(
+        self, share: npt.NDArray[np.floating], states: list[State]
+    ) -> dict[str, Tensor]:
+        """Weights and state by name, to be differentiated; `share` of the masks have a one."""
+        network = self._network
+        flat = torch.from_numpy(share.astype(np.float32))
+        parts = torch.split(flat, [p.size for p in network.parameters])
+        feeds = {
+            p.name: (w * part.reshape(p.shape)).requires_grad_()
+            for p, w, part in zip(network.parameters, self._weights, parts, strict=True)
+        }
+        for tensor in network.state:
+            mean = np.mean([state[tensor.name] for state in states], axis=0, dtype=np.float64)
+            feeds[tensor.name] = torch.from_numpy(np.asarray(mean, np.float32)).requires_grad_()
+        return feeds
+
+    def _gradients(self, x: Tensor, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Derivatives of the objective, batch mean, by name; zero where it does not depend."""
+        with _StatisticsDifferentiable():
+            logits: Tensor = functional_call(self._module, feeds, (x,))
+        if self._objective == "entropy":
+            value = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+        else:
+            real = torch.arange(logits.shape[1]) < self._network.real_outputs
+            value = torch.where(real, logits.detach(), logits).logsumexp(1).mean()
+        found = torch.autograd.grad(value, list(feeds.values()), allow_unused=True)
+        return {
+            name: torch.zeros_like(tensor) if gradient is None else gradient
+            for (name, tensor), gradient in zip(feeds.items(), found, strict=True)
+        }
+
+    def _bits(self, packed: Packed) -> npt.NDArray[np.bool_]:
+        count = self._network.num_masked
+        return np.unpackbits(packed, count=count, bitorder="little").view(np.bool_)
+
+
+class _StatisticsDifferentiable(TorchFunctionMode):
+    """BatchNorm as arithmetic: torch has no derivative with respect to its running statistics."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401 - torch's signature
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - as above
+        chosen = batch_norm if func is torch.batch_norm else func
+        return chosen(*args, **(kwargs or {}))
+
+
+def pack_parts(masks: Iterable[Tensor]) -> Packed:
+    """Masks of all parameters, ``float32`` zeros and ones, joined and packed."""
+    bits = torch.cat([mask.reshape(-1) for mask in masks]).detach().bool()
+    return np.packbits(bits.numpy(), bitorder="little")
+
+
+def joined_mask(task: TaskMasks, network: Network) -> Packed:
+    """The masks of a bank's task, joined and packed."""
+    bits = [
+        np.unpackbits(task.masks[p.name], count=p.size, bitorder="little")
+        for p in network.parameters
+    ]
+    return np.packbits(np.concatenate(bits), bitorder="little")
