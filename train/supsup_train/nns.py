@@ -124,8 +124,8 @@ class NnsLearner:
         network = bank.network
         if not network.parameters:
             raise InputError(
-                "network: scenario NNs tells tasks apart by their masks, and this one has no masked "
-                "parameters; make the bank with some"
+                "network: scenario NNs tells tasks apart by their masks, and this one has no "
+                "masked parameters; make the bank with some"
             )
         if self._recipe.transfer != "none":
             raise InputError(

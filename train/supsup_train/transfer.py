@@ -49,8 +49,8 @@ class Transfer:
         self.kind: TransferKind = recipe.transfer
         if self.kind != "none" and not bank.network.parameters:
             raise InputError(
-                f"{bank.path}: transfer {self.kind!r} is of masked parameters, the network has none; "
-                "take 'none'"
+                f"{bank.path}: transfer {self.kind!r} is of masked parameters, the network has "
+                "none; take 'none'"
             )
         self._known: dict[str, Tensors] = {}  # sums of scores, by fingerprint of the tasks
         if self.kind == "scores":
