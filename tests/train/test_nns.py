@@ -270,3 +270,17 @@ def test_what_does_not_fit_is_refused(
     small = st.create_bank(tmp_path / "plain", plain, input_shape=(64,), real_outputs=10)
     with pytest.raises(InputError, match="objective: superfluous needs superfluous outputs"):
         NnsLearner(small, plain, settings=NnsSettings(objective="superfluous"))
+    state = st.create_bank(
+        tmp_path / "state",
+        plain,
+        input_shape=(64,),
+        real_outputs=10,
+        masked=[],
+        state=[name for name, _ in plain.named_parameters()],
+    )
+    with pytest.raises(InputError, match="this one has no masked parameters; make the bank with"):
+        NnsLearner(state, plain)
+    with pytest.raises(InputError, match="transfer: scenario NNs begins with fresh scores, got 'm"):
+        NnsLearner(named, module, recipe=st.Recipe(transfer="masks"))
+    with pytest.raises(InputError, match="transfer 'masks' is of masked parameters, the network"):
+        st.Transfer(state, st.Recipe(transfer="masks"))

@@ -116,11 +116,17 @@ class NnsLearner:
 
         Raises:
             InputError: If the bank has tasks of another origin, the learner that stopped in it had
-                other settings, or the objective needs superfluous outputs and there are none.
+                other settings, there are no masked parameters, the recipe transfers, or the
+                objective needs superfluous outputs and there are none.
         """
         self._bank, self._module = bank, module
         self._recipe, self._settings = recipe or Recipe(), settings or NnsSettings()
         network = bank.network
+        if not network.parameters:
+            raise InputError(
+                "network: scenario NNs tells tasks apart by their masks, and this one has no "
+                "masked parameters; make the bank with some"
+            )
         if self._recipe.transfer != "none":
             raise InputError(
                 f"transfer: scenario NNs begins with fresh scores, got {self._recipe.transfer!r}; "

@@ -42,11 +42,16 @@ class Transfer:
         """Look at what the bank's tasks left.
 
         Raises:
-            InputError: If the mean of scores is wanted, and that of the bank's tasks is missing,
-                damaged, or of other tasks.
+            InputError: If the network has no masked parameters; or the mean of scores is wanted,
+                and that of the bank's tasks is missing, damaged, or of other tasks.
         """
         self._bank, self._rule = bank, recipe.rule
         self.kind: TransferKind = recipe.transfer
+        if self.kind != "none" and not bank.network.parameters:
+            raise InputError(
+                f"{bank.path}: transfer {self.kind!r} is of masked parameters, the network has "
+                "none; take 'none'"
+            )
         self._known: dict[str, Tensors] = {}  # sums of scores, by fingerprint of the tasks
         if self.kind == "scores":
             self._sums()
