@@ -1,4 +1,4 @@
-"""Streams of tasks over one data set: permuted pixels, rotated images, split classes.
+"""Streams of tasks over one data set: permuted pixels, rotated images, split classes, all three.
 
 A task is made when it is asked for and nothing but the data set is kept, so 2500 tasks take no
 more memory than one; equal arguments give equal arrays. docs/DATA.md has the definitions.
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -30,7 +31,7 @@ __all__ = [
     "make_stream",
 ]
 
-StreamKind = Literal["permuted", "rotated", "split"]
+StreamKind = Literal["permuted", "rotated", "split", "mixed"]
 Layout = Literal["flat", "image"]
 View: TypeAlias = Callable[[int, Values, Labels], tuple[Values, Labels]]
 
@@ -69,9 +70,9 @@ class Stream:
     """A sequence of tasks over one data set; `make_stream` makes it.
 
     Attributes:
-        kind: ``permuted``, ``rotated`` or ``split``.
+        kind: ``permuted``, ``rotated``, ``split`` or ``mixed``.
         dataset: What the tasks are made from.
-        task_names: By task index; they differ, and sort in task order.
+        task_names: By task index; they differ, and sort in task order (``mixed``: by kind).
         task_labels: Names of the classes, by task index; equally many in every task.
         input_shape: Shape of one input, ``(values,)`` or ``(channels, height, width)``.
         view: How a task sees a part of the data: ``(index, raw values, labels)`` to the same,
@@ -149,14 +150,16 @@ def make_stream(
         kind: ``permuted``: task `k` is ``x[:, RandomState(seed + k).permutation(values)]`` of the
             flat values. ``rotated``: task `k` is the images turned counter-clockwise by
             ``k * degrees``. ``split``: task `k` is the `k`-th group of consecutive classes.
+            ``mixed``: permuted, rotated and split tasks in turn, labels as in the data set.
         dataset: Images; feature vectors will do for ``permuted`` and ``split``.
         num_tasks: In ``[1, MAX_TASKS]``.
-        seed: Of ``permuted``. Seed 1's task 0 is seed 0's task 1: to share no task with another
+        seed: Of permuted tasks. Seed 1's task 0 is seed 0's task 1: to share no task with another
             stream, differ from its seed by at least its number of tasks.
         layout: ``flat``: inputs ``(values,)``, in the order of ``image``;
             ``image``: inputs ``(channels, height, width)``, one channel for grey images.
-        degrees: Of ``rotated``, at least `MIN_DEGREES`; ``num_tasks * degrees <= 360``.
-        classes_per_task: Of ``split``; by default all classes, shared out evenly.
+        degrees: Of rotated tasks, at least `MIN_DEGREES`; ``num_tasks * degrees <= 360``, for
+            ``rotated``.
+        classes_per_task: Of split tasks; by default all classes, shared out evenly (``mixed``: 2).
 
     Returns:
         The stream; its tasks are made on demand.
@@ -174,6 +177,8 @@ def make_stream(
         names, view = _permuted(num_tasks, seed)
     elif kind == "rotated":
         names, view = _rotated(dataset, num_tasks, degrees)
+    elif kind == "mixed":
+        names, view = _mixed(dataset, num_tasks, seed, degrees, classes_per_task)
     else:
         names, labels, view = _split(dataset, num_tasks, classes_per_task)
     return Stream(
@@ -319,6 +324,49 @@ def _view_split(index: int, x: Values, y: Labels, *, size: int) -> tuple[Values,
     first = index * size
     chosen = (first <= y) & (y < first + size)
     return x[chosen], y[chosen] - first
+
+
+def _mixed(
+    dataset: Dataset, num_tasks: int, seed: int, degrees: float, classes_per_task: int | None
+) -> tuple[tuple[str, ...], View]:
+    """Tasks in turn of each kind that has some left; permuted ones never run out."""
+    size = min(2, dataset.num_classes) if classes_per_task is None else classes_per_task
+    groups = max(1, dataset.num_classes // size) if size > 0 else 1  # _split refuses the size
+    turns = max(1, int(360 / degrees * (1 + 1e-12))) if degrees > 0 else 1  # _rotated refuses them
+    split_names, _, _ = _split(dataset, groups, size)
+    names = {
+        "permuted": _permuted(num_tasks, seed)[0],
+        "rotated": _rotated(dataset, turns, degrees)[0],
+        "split": split_names,
+    }
+    # rotated ones begin with one turn: without any, its images would be those of the split tasks
+    left = {kind: iter(range(kind == "rotated", len(names[kind]))) for kind in names}
+    dealt: list[tuple[str, int]] = []
+    while len(dealt) < num_tasks:
+        for kind, indices in left.items():
+            dealt += ((kind, index) for index in islice(indices, 1))
+    dealt = dealt[:num_tasks]
+    view = partial(_view_mixed, dealt=dealt, seed=seed, degrees=degrees, size=size)
+    return tuple(names[kind][index] for kind, index in dealt), view
+
+
+def _view_mixed(
+    index: int,
+    x: Values,
+    y: Labels,
+    *,
+    dealt: list[tuple[str, int]],
+    seed: int,
+    degrees: float,
+    size: int,
+) -> tuple[Values, Labels]:
+    kind, of_kind = dealt[index]
+    if kind == "permuted":
+        return _view_permuted(of_kind, x, y, seed=seed)
+    if kind == "rotated":
+        return _view_rotated(of_kind, x, y, degrees=degrees)
+    chosen, labels = _view_split(of_kind, x, y, size=size)
+    return chosen, labels + of_kind * size  # outputs mean the same in every task
 
 
 def _channels_first(x: Values) -> Values:

@@ -286,3 +286,37 @@ def test_bad_input_of_train_and_eval(trained: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "masks").exists()
     done = run("supsup-eval", trained / "out.onnx", "rotated", status=1)
     assert "task 'rotated-000': not among the 3" in done.stderr
+
+
+def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path) -> None:
+    model = trained / "out.onnx"
+    np.save(tmp_path / "x.npy", np.zeros((2, 64), np.float32))
+    for method, settings, passes in (
+        ("binary", [], 2),
+        ("gradient", ["--steps", 1, "--step-size", 0.2], 1),
+        ("verified", ["--candidates", 2, "--score", "entropy"], 3),
+        ("exhaustive", ["--score", "max-probability"], 3),
+    ):
+        options = ["--method", method, *settings, "--json"]
+        result = json.loads(run("supsup-run", model, tmp_path / "x.npy", *options).stdout)
+        assert result["method"] == method
+        assert result["passes"] == [passes]
+    done = run("supsup-run", model, tmp_path / "x.npy", "--steps", 2, status=1)
+    assert "steps is for gradient, got 2 with verified; leave it out" in done.stderr
+    done = run("supsup-eval", model, "permuted", "--batch", 0, status=1)
+    assert "batch must be at least 1, got 0" in done.stderr
+
+
+def test_batches_of_one_task_are_evaluated_together(trained: Path) -> None:
+    """GNs counts labels alone, GNu only where the task is right: never more."""
+    common: list[object] = [trained / "out.onnx", "permuted", "--images", 30, "--json"]
+    one, many = (
+        json.loads(run("supsup-eval", *common, "--batch", size).stdout) for size in (1, 16)
+    )
+    assert (one["batch"], many["batch"]) == (1, 16)
+    for result in (one, many):
+        for row in result["tasks"]:
+            assert row["images"] == 30
+            assert row["unknown"] <= min(row["shared"], row["inferred"])
+    assert many["inferred"] >= one["inferred"] - 0.1  # a batch tells more than an image
+    assert many["known"] == one["known"]

@@ -287,7 +287,7 @@ def test_split_task_without_a_test_image() -> None:
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        ("shuffled", {}, r"kind must be one of permuted, rotated, split, got 'shuffled'"),
+        ("shuffled", {}, r"kind must be one of permuted, rotated, split, mixed, got 'shuffled'"),
         (
             "permuted",
             {"num_tasks": 0},

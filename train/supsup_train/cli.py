@@ -45,7 +45,7 @@ _EPILOG = "A task that the bank has already is kept: run the same command again 
 
 @app.command(epilog=_EPILOG)
 def train(
-    stream: Annotated[str, typer.Argument(help="permuted, rotated or split.")],
+    stream: Annotated[str, typer.Argument(help="permuted, rotated, split or mixed.")],
     bank: Annotated[Path, typer.Option(help="Folder of the mask bank; made if missing.")],
     data: Annotated[
         str | None, typer.Option(help="Folder of IDX files, or an .npz; the digits if missing.")

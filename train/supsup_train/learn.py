@@ -49,8 +49,8 @@ def train_task(
         recipe: How to learn.
         record: Further JSON values for the training record.
         progress: Called after every step with the step's number and the batch's loss.
-        transfer: Of the bank and recipe, where the recipe transfers; it is told the scores, so add
-            the task before the next one is learned.
+        transfer: Of the bank and recipe, where the recipe transfers. It counts a task from when the
+            bank has it, so add each before the next one is learned.
 
     Raises:
         InputError: If the data or the module do not fit the bank's network, or the loss stops
@@ -66,6 +66,11 @@ def train_task(
             f"task {data.name!r}: the recipe transfers {recipe.transfer}; give transfer=Transfer("
             "bank, recipe), the same one for every task"
         )
+    if transfer is not None and transfer.kind != recipe.transfer:
+        raise InputError(
+            f"task {data.name!r}: the Transfer was made for transfer {transfer.kind!r}, the recipe "
+            f"has {recipe.transfer!r}; make it with the same recipe"
+        )
     scores = initial_scores(bank.network, generator)
     if transfer is not None:
         scores = transfer.start(scores)
@@ -73,18 +78,19 @@ def train_task(
     _fit(learning, data, recipe, generator, progress)
     with torch.no_grad():
         masks = learning.masks()
-    if transfer is not None:
-        transfer.remember(data.name, {n: s.detach() for n, s in learning.scores.items()})
     training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
     if len(data.test_x):
         training["accuracy"] = _accuracy(learning, bank.network.real_outputs, data)
-    return make_task(
+    task = make_task(
         data.name,
         {name: mask.bool().numpy() for name, mask in masks.items()},
         state={name: value.detach().numpy() for name, value in learning.state.items()},
         labels=data.labels,
         training=training,
     )
+    if transfer is not None:
+        transfer.remember(task, {name: s.detach() for name, s in learning.scores.items()})
+    return task
 
 
 def _fit(

@@ -16,7 +16,15 @@ from supsup_train.network import check_module, fixed_copy, state_tensors
 from supsup_train.recipe import Recipe
 from supsup_train.rules import Rule
 
-__all__ = ["Learning", "Tensors", "begin", "initial_scores", "make_optimizer", "task_seed"]
+__all__ = [
+    "Learning",
+    "Tensors",
+    "begin",
+    "initial_scores",
+    "make_optimizer",
+    "score_bound",
+    "task_seed",
+]
 
 Tensors = dict[str, Tensor]
 
@@ -103,10 +111,15 @@ def initial_scores(network: Network, generator: torch.Generator) -> Tensors:
     """``U(-1, 1) / sqrt(fan_in)``: Kaiming's uniform with ``a = sqrt(5)``."""
     scores = {}
     for parameter in network.parameters:
-        bound = 1 / np.sqrt(np.prod(parameter.shape[1:]))
+        bound = score_bound(parameter.shape)
         values = torch.empty(parameter.shape)
         scores[parameter.name] = values.uniform_(-bound, bound, generator=generator)
     return scores
+
+
+def score_bound(shape: tuple[int, ...]) -> float:
+    """Largest magnitude of a fresh score of a weight ``(out, in, ...)``: ``1 / sqrt(fan_in)``."""
+    return float(1 / np.sqrt(np.prod(shape[1:])))
 
 
 def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:

@@ -17,19 +17,26 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import unpack_mask
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import inside, write_whole
-from supsup_train.learning import Tensors
-from supsup_train.recipe import Recipe
+from supsup_runtime.taskfile import TaskMasks, encode_task
+from supsup_train.learning import Tensors, score_bound
+from supsup_train.recipe import Recipe, TransferKind
+from supsup_train.rules import Rule
 
 __all__ = ["Transfer"]
 
 
 class Transfer:
-    """Initial scores for the next task of a bank; one writer at a time."""
+    """Initial scores for the next task of a bank; one writer at a time.
+
+    Attributes:
+        kind: What is transferred.
+    """
 
     def __init__(self, bank: MaskBank, recipe: Recipe) -> None:
         """Look at what the bank's tasks left.
@@ -38,27 +45,25 @@ class Transfer:
             InputError: If the mean of scores is wanted, and that of the bank's tasks is missing,
                 damaged, or of other tasks.
         """
-        self._bank, self._recipe = bank, recipe
-        self._sums: Tensors = {}
-        if recipe.transfer == "scores" and len(bank):
-            self._sums = self._read()
+        self._bank, self._rule = bank, recipe.rule
+        self.kind: TransferKind = recipe.transfer
+        self._known: dict[str, Tensors] = {}  # sums of scores, by fingerprint of the tasks
+        if self.kind == "scores":
+            self._sums()
 
     def start(self, fresh: Tensors) -> Tensors:
         """Scores to begin the next task with, by parameter; fresh ones where none came before.
 
-        Of the scores, their mean. Of the masks, with `m` their mean, ``(2 m - 1) * |fresh|`` where
-        the rule is a threshold, so that a weight begins as most tasks have it; ``m * |fresh|`` for
-        top-k, which ranks magnitudes. The paper leaves the scale open; at a magnitude equal for all
-        weights, none would be near enough to change in a few hundred steps.
+        Of the scores, their mean. Of the masks: `_from_masks`, with their mean.
 
         Args:
             fresh: ``float32 shape`` by parameter.
         """
         count = len(self._bank)
-        if self._recipe.transfer == "none" or not count:
+        if self.kind == "none" or not count:
             return fresh
-        if self._recipe.transfer == "scores":
-            return {name: (total / count).float() for name, total in self._sums.items()}
+        if self.kind == "scores":
+            return {name: (total / count).float() for name, total in self._sums().items()}
         means = {p.name: np.zeros(p.shape) for p in self._bank.network.parameters}
         for task in self._bank:
             for p in self._bank.network.parameters:
@@ -66,26 +71,26 @@ class Transfer:
         start: Tensors = {}
         for p in self._bank.network.parameters:
             mean = torch.from_numpy(means[p.name] / count).float()
-            ranked = mean if self._recipe.rule.kind == "top-k" else 2 * mean - 1
-            start[p.name] = ranked * fresh[p.name].abs()
+            start[p.name] = _from_masks(mean, fresh[p.name], self._rule, count)
         return start
 
-    def remember(self, name: str, scores: Tensors) -> None:
+    def remember(self, task: TaskMasks, scores: Tensors) -> None:
         """Take in the scores of a task that the bank is about to get.
 
         Args:
-            name: The task's.
+            task: What the bank is to get.
             scores: ``float32 shape`` by parameter, as they were learned.
         """
-        if self._recipe.transfer != "scores":
+        if self.kind != "scores":
             return
-        for key, value in scores.items():
-            total = self._sums.get(key, torch.zeros(value.shape, dtype=torch.float64))
-            self._sums[key] = total + value.double()
+        sums = self._sums()
+        more = {key: sums.get(key, 0.0) + value.double() for key, value in scores.items()}
+        data = encode_task(task, self._bank.network, self._bank.digest)
+        tasks = _fingerprint([*_files(self._bank), hashlib.sha256(data).hexdigest()])
         path = self._path(len(self._bank) + 1)
         path.parent.mkdir(exist_ok=True)
-        told = {"tasks": _fingerprint(self._bank.digest, [*self._bank.task_names, name])}
-        write_whole(path, save(self._sums, metadata=told))
+        write_whole(path, save(more, metadata={"tasks": tasks}))
+        self._known = {_fingerprint(_files(self._bank)): sums, tasks: more}
 
     def tidy(self) -> None:
         """Remove what the bank has gone past, once it has the task."""
@@ -97,22 +102,61 @@ class Transfer:
     def _path(self, count: int) -> Path:
         return inside(self._bank.path, f"transfer/{count:04d}.safetensors")
 
-    def _read(self) -> Tensors:
+    def _sums(self) -> Tensors:
+        """Sums of the scores of the tasks that the bank has now, ``float64 shape``."""
+        if not len(self._bank):
+            return {}
+        tasks = _fingerprint(_files(self._bank))
+        if tasks not in self._known:
+            self._known = {tasks: self._read(tasks)}
+        return self._known[tasks]
+
+    def _read(self, tasks: str) -> Tensors:
         path = self._path(len(self._bank))
         shapes = {p.name: p.shape for p in self._bank.network.parameters}
-        remedy = "restore it, give --transfer masks, which needs no file, or another bank"
+        remedy = "restore it, or start again in another bank (--transfer masks needs no file)"
         try:
             with safe_open(path, framework="pt") as file:
                 told = file.metadata() or {}
                 sums = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read: {error}; {remedy}") from error
-        if told.get("tasks") != _fingerprint(self._bank.digest, list(self._bank.task_names)):
+        if told.get("tasks") != tasks:
             raise InputError(f"{path}: is of other tasks than the bank has now; {remedy}")
         if {key: tuple(value.shape) for key, value in sums.items()} != shapes:
             raise InputError(f"{path}: its tensors must have the shapes {shapes}; {remedy}")
         return sums
 
 
-def _fingerprint(digest: str, names: list[str]) -> str:
-    return hashlib.sha256("\n".join([digest, *names]).encode()).hexdigest()
+def _from_masks(mean: Tensor, fresh: Tensor, rule: Rule, count: int) -> Tensor:
+    """Scores to begin with, from the mean of the masks so far; the paper leaves their scale open.
+
+    Magnitudes stay random, within the bound of fresh scores: were they equal for all weights, none
+    would be near enough to change in a few hundred steps.
+
+    ``threshold``: ``(2 mean - 1) |fresh| + fresh / (count + 1)``, over its largest factor. So a
+    weight begins as most tasks have it; where half of them have it, as fresh scores do.
+
+    ``top-k``: the magnitude ``(mean * bound + |fresh|) / 2``, with the sign of `fresh`. Every
+    weight keeps a magnitude: at a score of 0 top-k has no gradient, and no task could take up a
+    weight that no task before it had.
+
+    Args:
+        mean: ``float32 shape``, within ``[0, 1]``.
+        fresh: ``float32 shape``, `initial_scores`.
+        rule: Scores to mask.
+        count: Masks so far, at least 1.
+    """
+    if rule.kind == "threshold":
+        drawn = fresh / (count + 1)
+        return ((2 * mean - 1) * fresh.abs() + drawn) * ((count + 1) / (count + 2))
+    return fresh.sign() * (mean * score_bound(tuple(fresh.shape)) + fresh.abs()) / 2
+
+
+def _files(bank: MaskBank) -> list[str]:
+    """SHA-256 of the tasks' files: another task of the same name is another task."""
+    return [entry.sha256 for entry in bank.entries]
+
+
+def _fingerprint(files: list[str]) -> str:
+    return hashlib.sha256("\n".join(files).encode()).hexdigest()
