@@ -123,6 +123,7 @@ ROTATED_36 = Experiment(
         _g("one-shot, batch of 128", ONE_SHOT, "fc", images=640, batch=128),
         _g("verified, batch of 128", VERIFIED, "fc", images=640, batch=128),
         _g("exhaustive by log-odds, batch of 128", EXHAUSTIVE, "fc", images=640, batch=128),
+        _g("exhaustive by entropy, batch of 128", LOWEST_ENTROPY, "fc", images=640, batch=128),
         _g("verified, one image", VERIFIED, "fc", images=20),
     ),
     differs="one seed; images are turned by linear interpolation, the corners filled with 0.",

@@ -1,0 +1,159 @@
+"""tools/reproduce.py: every experiment on a tiny setting, kills, budgets, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCS = REPOSITORY / "docs" / "REPRODUCIBILITY.md"
+TOOL = [sys.executable, str(REPOSITORY / "tools" / "reproduce.py")]
+NAMES = (
+    "permuted-250",
+    "permuted-2500",
+    "permuted-fc",
+    "rotated-36",
+    "nns-100",
+    "split-5",
+    "digits",
+    "digits-mixed",
+    "outputs-ablation",
+    "transfer",
+)
+TIMES = ("known_ms", "unknown_ms")
+
+
+def without_data() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "SUPSUP_DATA"}
+
+
+def reproduce(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*TOOL, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=without_data(),
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def test_the_list_names_every_experiment() -> None:
+    lines = reproduce("--list").stdout.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_runs_on_a_tiny_setting(name: str, tmp_path: Path) -> None:
+    before = DOCS.read_bytes()
+    done = reproduce(name, "--tiny", "--work", tmp_path)
+    folder = tmp_path / "tiny" / name
+    result = json.loads((folder / f"{name}.json").read_text())
+    assert result["overrides"] == {"tiny": True}
+    assert result["command"] == f"python tools/reproduce.py {name} --tiny"
+    assert len(done.stdout.splitlines()) == 1 + len(result["rows"])
+    for row, line in zip(result["rows"], done.stdout.splitlines()[1:], strict=True):
+        assert line.startswith(row["label"])
+        assert row["images"] == 4 * row["num_tasks"]
+        measures = ["shared"] if name == "nns-100" else ["known", "unknown", "shared", "inferred"]
+        for measure in measures:
+            assert 0 <= row[measure] <= 1
+            assert len(row["tasks"][measure]) == row["num_tasks"]
+    assert ("near" in result["rows"][0]) == (name in {"rotated-36", "transfer"})
+    assert (folder / f"{name}.svg").exists() or "matplotlib is not installed" in done.stderr
+    assert DOCS.read_bytes() == before
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    command = ["permuted-250", "--tiny", "--json"]
+    whole = json.loads(reproduce(*command, "--work", tmp_path / "whole").stdout)
+    work = tmp_path / "killed"
+    lines = work / "tiny" / "permuted-250" / "rows.jsonl"
+    process = subprocess.Popen(
+        [*TOOL, *command, "--work", str(work)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=without_data(),
+    )
+    deadline = time.monotonic() + 120
+    while not (lines.exists() and lines.read_text().count("\n") >= 2):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = lines.read_text().splitlines()[:2]
+    with lines.open("a") as file:
+        file.write('{"key": "cut sho')  # what a kill in the middle of a write would leave
+    again = json.loads(reproduce(*command, "--work", work).stdout)
+    assert lines.read_text().splitlines()[:2] == kept  # not measured again
+    assert timeless(again["rows"]) == timeless(whole["rows"])
+
+
+def test_a_budget_ends_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    command = ["split-5", "--tiny", "--work", tmp_path]
+    done = reproduce(*command, "--seconds", "1e-9", status=75)
+    assert done.stderr.splitlines()[-1].endswith("s; the same command goes on")
+    assert done.stdout == ""
+    reproduce(*command)
+
+
+def test_a_bank_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    reproduce("split-5", "--tiny", "--work", tmp_path / "first")
+    bank = tmp_path / "first" / "tiny" / "split-5" / "banks" / "lenet"
+    before = {path: path.read_bytes() for path in bank.rglob("*") if path.is_file()}
+    reproduce("split-5", "--tiny", "--bank", f"lenet={bank}", "--work", tmp_path / "second")
+    assert not (tmp_path / "second" / "tiny" / "split-5" / "banks").exists()
+    assert {path: path.read_bytes() for path in bank.rglob("*") if path.is_file()} == before
+    for options, message in (
+        (["split-5", "--tasks", "5"], "it has no task 'split-0-1'"),
+        (["permuted-250"], "it has no task 'permuted-0000'"),
+    ):
+        key = "lenet" if options[0] == "split-5" else "shared"
+        done = reproduce(
+            *options, "--tiny", "--bank", f"{key}={bank}", "--work", tmp_path / "x", status=1
+        )
+        assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "experiment: must be one of permuted-250, permuted-2500,"),
+        ([], "got None; --list says what each is"),
+        (["permuted-fc"], "this experiment needs mnist; give the folder"),
+        (["permuted-fc", "--data", "{folder}"], "data: no mnist in"),
+        (["permuted-250", "--data", "{folder}"], "data: no mnist in"),
+        (["digits", "--tiny", "--tasks", "0"], "--tasks: must be at least 1, got 0"),
+        (["digits", "--tiny", "--images", "-1"], "--images: must be at least 1, got -1"),
+        (["digits", "--tiny", "--record"], "tiny numbers mean nothing"),
+        (["digits", "--tiny", "--bank", "lenet"], "--bank: must be KEY=PATH, got 'lenet'"),
+        (["split-5", "--tiny", "--bank", "fc=x"], "split-5 has the banks lenet, got 'fc'"),
+    ],
+)
+def test_refusals(arguments: list[str], message: str, tmp_path: Path) -> None:
+    given = [argument.replace("{folder}", str(tmp_path)) for argument in arguments]
+    done = reproduce(*given, "--work", tmp_path / "work", status=1)
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) <= 2  # one line, and what it was at
+
+
+def test_a_work_folder_of_another_setting_is_refused(tmp_path: Path) -> None:
+    command = ["split-5", "--tiny", "--work", tmp_path]
+    reproduce(*command, "--seconds", "1e-9", status=75)
+    done = reproduce(*command, "--images", "5", status=1)
+    assert "was begun with rows[0].images 4, this run wants 5" in done.stderr

@@ -1,0 +1,144 @@
+"""The parts of tools/reproduction: what is kept, what is counted, what is recorded."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tools.reproduction.budget import Budget, OutOfTimeError
+from tools.reproduction.catalogue import EXPERIMENTS
+from tools.reproduction.experiment import Experiment, tiny
+from tools.reproduction.record import record
+from tools.reproduction.store import Store, claim
+from tools.reproduction.summary import row_summary
+
+from supsup_runtime.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def line(task: str, **more: object) -> dict[str, object]:
+    common = {"images": 10, "inferred": 0.5, "unknown": 0.4, "shared": 0.6, "known": 0.9}
+    return {**common, "known_ms": 1.0, "unknown_ms": 2.0, "task": task, **more}
+
+
+def test_rows_name_banks_that_there_are_and_labels_differ() -> None:
+    for experiment in EXPERIMENTS.values():
+        for one in (experiment, tiny(experiment)):
+            assert {key for row in one.rows for key in row.banks} == set(one.banks)
+            assert len({row.label for row in one.rows}) == len(one.rows)
+
+
+def test_every_experiment_has_its_place_in_the_documentation() -> None:
+    text = (REPOSITORY / "docs" / "REPRODUCIBILITY.md").read_text()
+    for name in EXPERIMENTS:
+        assert text.count(f"<!-- reproduce:{name} -->") == 1, name
+        assert text.count(f"<!-- /reproduce:{name} -->") == 1, name
+
+
+def test_means_over_tasks_then_seeds_and_their_errors() -> None:
+    row = replace(EXPERIMENTS["digits"].rows[0], banks=("a", "b"), at_least=(("unknown", 40.1),))
+    by_bank = {
+        "a": [line("t-0"), line("t-1", unknown=0.2)],
+        "b": [line("t-0"), line("t-1", unknown=0.6)],
+    }
+    found = row_summary(row, by_bank, 2)
+    assert found["unknown"] == pytest.approx(0.4)
+    assert found["seeds"]["unknown"] == pytest.approx([0.3, 0.5])
+    assert found["tasks"]["unknown"] == pytest.approx([0.4, 0.4])
+    assert found["unknown_se"] == pytest.approx(math.sqrt(0.4 * 0.6 / 40))
+    assert "known_se" not in found  # over all test images
+    assert found["asked"] == {"unknown": {"at_least": 40.1, "met": False}}
+    batches = row_summary(replace(row, batch=10), by_bank, 2)
+    assert batches["unknown_se"] == pytest.approx(math.sqrt(0.4 * 0.6 / 4))
+
+
+def test_near_goes_the_shorter_way_round() -> None:
+    row = EXPERIMENTS["rotated-36"].rows[0]
+    answers = {"rotated-350": 3, "rotated-000": 4, "rotated-010": 1, "rotated-020": 2}
+    found = row_summary(row, {"fc": [line("rotated-000", inferred_as=answers)]}, 36)
+    assert found["near"] == pytest.approx(0.8)
+    found = row_summary(row, {"fc": [line("rotated-350", inferred_as=answers)]}, 36)
+    assert found["near"] == pytest.approx(0.7)
+    assert "near" not in row_summary(row, {"fc": [line("split-0-1", inferred_as={"x": 1})]}, 1)
+
+
+def test_a_store_drops_a_line_cut_short_and_refuses_a_damaged_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    store = Store(path)
+    store.add("k", line("a"))
+    store.add("k", line("b"))
+    whole = path.read_text()
+    path.write_text(whole + '{"key"')
+    found = Store(path)
+    assert path.read_text() == whole
+    assert found.get("k", "b") == {**line("b"), "key": "k"}
+    assert found.get("other", "b") is None
+    path.write_text('{"key": "k"}\n' + whole)
+    with pytest.raises(InputError, match=r"rows.jsonl:1: must be a JSON object with key and task"):
+        Store(path)
+
+
+def test_a_line_cut_short_alone_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"key"')
+    assert Store(path).get("k", "a") is None
+    assert path.read_bytes() == b""
+
+
+def test_a_folder_is_claimed_by_one_setting(tmp_path: Path) -> None:
+    claim(tmp_path / "w", {"a": {"b": (1, 2)}})
+    claim(tmp_path / "w", {"a": {"b": [1, 2]}})
+    with pytest.raises(InputError, match=r"begun with a.b\[1\] 2, this run wants 3"):
+        claim(tmp_path / "w", {"a": {"b": [1, 3]}})
+    (tmp_path / "w" / "setting.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        claim(tmp_path / "w", {})
+
+
+def test_a_budget_interrupts_and_puts_the_handler_back() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(OutOfTimeError), Budget(0.01).interrupting():
+        while True:
+            pass
+    assert signal.getsignal(signal.SIGALRM) is before
+    with pytest.raises(OutOfTimeError):
+        Budget(0).check()
+    endless = Budget(None)
+    endless.check()
+    with endless.interrupting():
+        pass
+
+
+def _recorded(experiment: Experiment) -> dict[str, object]:
+    rows = [row_summary(row, {"k": [line("t-0")]}, 1) for row in experiment.rows]
+    return {"rows": rows, "command": "python tools/reproduce.py x"}
+
+
+def test_rows_are_recorded_between_their_markers_alone(tmp_path: Path) -> None:
+    experiment = EXPERIMENTS["split-5"]
+    file = tmp_path / "docs.md"
+    first, last = "<!-- reproduce:split-5 -->", "<!-- /reproduce:split-5 -->"
+    file.write_text(f"before\n{first}\nold\n{last}\nafter\n")
+    for _ in range(2):
+        record(file, experiment, _recorded(experiment))
+        text = file.read_text()
+        assert text.startswith(f"before\n{first}\n| what | paper or reference |")
+        assert text.endswith(f"{last}\nafter\n")
+        assert "old" not in text
+        assert text.count("| verified, G |") == 1
+        assert "| 90.00 | 50.00 ± 15.81 |" in text
+        assert "verified, G: task known (GG) at least 99, **not met**." in text
+    file.write_text(f"{last}\n{first}\n")
+    with pytest.raises(InputError, match="must have the line <!-- reproduce:split-5 -->"):
+        record(file, experiment, _recorded(experiment))
+
+
+def test_settings_are_plain_json() -> None:
+    for experiment in EXPERIMENTS.values():
+        setting = experiment.setting()
+        assert json.loads(json.dumps(setting))["banks"].keys() == experiment.banks.keys()
