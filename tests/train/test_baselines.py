@@ -55,7 +55,8 @@ def relu_layers(x: npt.NDArray[Any], weights: list[npt.NDArray[Any]]) -> npt.NDA
     x = x.astype(np.float64)
     for weight in weights[:-1]:
         x = np.maximum(x @ weight.T, 0)
-    return x @ weights[-1].T
+    logits: npt.NDArray[Any] = x @ weights[-1].T
+    return logits
 
 
 def drawn(method: BaselineMethod, *, matrices: bool = False) -> Baseline:

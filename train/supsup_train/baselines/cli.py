@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
 from supsup_runtime.cli.common import run_command
 from supsup_runtime.errors import InputError
@@ -123,7 +124,7 @@ def _sizes(model: str, input_shape: tuple[int, ...], outputs: int, real_outputs:
         raise InputError(
             f"--outputs: must be at least {real_outputs}, the classes of a task, got {outputs}"
         )
-    weights = [layer.weight for layer in network.layers]
+    weights: list[Tensor] = [layer.get_parameter("weight") for layer in network.layers]
     return [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
 
 
