@@ -89,7 +89,7 @@ def _missing(wanted: Bank, bank: MaskBank, stream: Stream) -> str:
     """What of the stream a bank has not learned, in words; empty where it has all of it."""
     if wanted.scenario == "NNs":
         file = bank.path / "nns" / "learner.json"
-        learned = json.loads(file.read_text())["state"]["batches"] if file.exists() else 0
+        learned = json.loads(file.read_text())["batches"] if file.exists() else 0
         total = wanted.tasks * wanted.steps
         return "" if learned == total else f"it has learned from {learned} batches, not {total}"
     missing = [name for name in stream.task_names if name not in bank]

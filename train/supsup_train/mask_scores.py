@@ -141,8 +141,23 @@ class _StatisticsDifferentiable(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - as above
-        chosen = batch_norm if func is torch.batch_norm else func
-        return chosen(*args, **(kwargs or {}))
+        if func is nn.functional.batch_norm:
+            return _batch_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``nn.functional.batch_norm``, whose arguments are not in the operator's order."""
+    return batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps, False)
 
 
 def pack_parts(masks: Iterable[Tensor]) -> Packed:
