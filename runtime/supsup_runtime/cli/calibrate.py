@@ -203,7 +203,8 @@ def _score(model: Model, x: npt.NDArray[np.float32], how: Inference) -> tuple[Sc
 
 def _infer(model: Model, x: npt.NDArray[np.float32], how: Inference) -> Scores:
     chunks = [x[start : start + _CHUNK] for start in range(0, len(x), _CHUNK)]
-    rows = [row for chunk in chunks for row in model.infer_tasks(chunk, method=how)]
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN is refused below, in one line
+        rows = [row for chunk in chunks for row in model.infer_tasks(chunk, method=how)]
     scores = np.stack([row.scores for row in rows])
     if np.isnan(scores).any():
         raise InputError("scores must be numbers, got NaN: the model's logits are not finite")
