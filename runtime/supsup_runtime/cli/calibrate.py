@@ -267,7 +267,7 @@ def _to_text(value: dict[str, Any], bank: Path) -> str:
     else:
         lines.append(
             f"  AUROC with a task left out: mean {value['auroc']:.4f}, least "
-            f"{value['auroc_min']:.4f} ({value['auroc_min_task']}); of its images "
-            f"{value['rejected']:.2%} are rejected"
+            f"{value['auroc_min']:.4f} ({value['auroc_min_task']}); rejected of the left-out "
+            f"tasks' images: {value['rejected']:.2%}"
         )
     return "\n".join([*lines, "  export the bank again to have it in the model"])
