@@ -76,7 +76,8 @@ def best_by_hand(
 
 
 @pytest.mark.parametrize(
-    ("method", "candidates"), [("exhaustive", None), ("verified", 1), ("verified", 2)]
+    ("method", "candidates"),
+    [("exhaustive", None), ("verified", 1), ("verified", 2), ("verified", 4), ("verified", 9)],
 )
 @pytest.mark.parametrize("score", ["log-odds", "entropy", "max-probability"])
 @pytest.mark.parametrize("sizes", [[1, 2], [7, 8, 9, 1, 2]])

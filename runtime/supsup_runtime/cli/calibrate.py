@@ -172,11 +172,11 @@ def measure(
         )
     found = []
     for task, x in zip(model.tasks, samples, strict=True):
-        found.append(_score(model, x, how))
+        found.append(_bests(model, x, how))
         sys.stderr.write(f"{task.name}: {task.index + 1} of {model.num_tasks}\n")
-    best = [narrow.max(axis=1) for narrow, _ in found]
-    held_out = np.concatenate([row[: (len(row) + 1) // 2] for row in best])
-    others = np.concatenate([row[(len(row) + 1) // 2 :] for row in best])
+    halves = [np.split(bests.best, [(len(bests.best) + 1) // 2]) for bests in found]
+    held_out = np.concatenate([half for half, _ in halves])
+    others = np.concatenate([half for _, half in halves])
     threshold = calibrate(held_out, coverage)
     left_out = _leave_out(model, found, threshold)
     calibration = Calibration(
@@ -190,36 +190,68 @@ def measure(
     return Measured(calibration=calibration, left_out=left_out)
 
 
-def _score(model: Model, x: npt.NDArray[np.float32], how: Inference) -> tuple[Scores, Scores]:
-    """Scores ``(images, tasks)`` of single images; and with one candidate more, of verified."""
-    narrow = _infer(model, x, how)
-    if how.method != "verified":
-        return narrow, narrow
-    candidates = (how.candidates or DEFAULT_CANDIDATES) + 1
-    if candidates > model.num_tasks:
-        return narrow, narrow
-    return narrow, _infer(model, x, replace(how, candidates=candidates))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Bests:
+    """Best scores of single images, and what they would be without a task.
+
+    Attributes:
+        best: ``float64 (images,)``.
+        candidates: ``int64 (images, candidates)``, tasks that were tried, that of `best` first;
+            it alone where all were tried.
+        second: ``float64 (images,)``, best without that task, and with one candidate more.
+        wider: ``float64 (images,)``, best of all, with one candidate more.
+    """
+
+    best: Scores
+    candidates: npt.NDArray[np.int64]
+    second: Scores
+    wider: Scores
+
+    def without(self, struck: int) -> Scores:
+        """Best scores without a task: where it was a candidate, the next one is tried."""
+        tried = (self.candidates == struck).any(axis=1)
+        left = np.where(tried, self.wider, self.best)
+        return np.where(self.candidates[:, 0] == struck, self.second, left)
+
+
+def _bests(model: Model, x: npt.NDArray[np.float32], how: Inference) -> _Bests:
+    """What is kept of the scores; those of all tasks would be too many with thousands."""
+    chunks = [_chunk(model, x[at : at + _CHUNK], how) for at in range(0, len(x), _CHUNK)]
+    return _Bests(
+        **{name: np.concatenate([getattr(c, name) for c in chunks]) for name in _Bests.__slots__}
+    )
+
+
+def _chunk(model: Model, x: npt.NDArray[np.float32], how: Inference) -> _Bests:
+    narrow, count = _infer(model, x, how), 1
+    wide = narrow.copy()
+    tried = how.candidates or DEFAULT_CANDIDATES
+    if how.method == "verified" and tried < model.num_tasks:
+        wide, count = _infer(model, x, replace(how, candidates=tried + 1)), tried
+    candidates = np.argsort(-narrow, axis=1, kind="stable")[:, :count]
+    wider = wide.max(axis=1)
+    wide[np.arange(len(x)), candidates[:, 0]] = -np.inf
+    return _Bests(
+        best=narrow.max(axis=1), candidates=candidates, second=wide.max(axis=1), wider=wider
+    )
 
 
 def _infer(model: Model, x: npt.NDArray[np.float32], how: Inference) -> Scores:
-    chunks = [x[start : start + _CHUNK] for start in range(0, len(x), _CHUNK)]
+    """Scores of single images, ``(images, tasks)``."""
     with np.errstate(invalid="ignore", over="ignore"):  # NaN is refused below, in one line
-        rows = [row for chunk in chunks for row in model.infer_tasks(chunk, method=how)]
-    scores = np.stack([row.scores for row in rows])
+        scores = np.stack([found.scores for found in model.infer_tasks(x, method=how)])
     if np.isnan(scores).any():
         raise InputError("scores must be numbers, got NaN: the model's logits are not finite")
     return scores
 
 
-def _leave_out(
-    model: Model, found: Sequence[tuple[Scores, Scores]], threshold: float
-) -> tuple[LeftOut, ...]:
+def _leave_out(model: Model, found: Sequence[_Bests], threshold: float) -> tuple[LeftOut, ...]:
     """Each task in turn as the unknown one; nothing where there is but one task."""
     if model.num_tasks == 1:
         return ()
     rows = []
     for task in model.tasks:
-        best = [_best_without(task.index, narrow, wide) for narrow, wide in found]
+        best = [bests.without(task.index) for bests in found]
         unknown = best.pop(task.index)
         rows.append(
             LeftOut(
@@ -229,14 +261,6 @@ def _leave_out(
             )
         )
     return tuple(rows)
-
-
-def _best_without(struck: int, narrow: Scores, wide: Scores) -> Scores:
-    """Best scores ``(images,)`` without a task: where it was a candidate, the next one is tried."""
-    tried = np.isfinite(narrow[:, struck, None])
-    left = np.where(tried, wide, narrow)
-    best: Scores = np.delete(left, struck, axis=1).max(axis=1)
-    return best
 
 
 def _to_dict(measured: Measured, how: Inference) -> dict[str, Any]:
