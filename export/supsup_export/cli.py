@@ -119,6 +119,8 @@ def export_bank(
         sidecar=sidecar,
         force=force,
     )
+    if report.left_out:
+        typer.echo(f"supsup-export: {report.left_out}", err=True)
     typer.echo(json.dumps(_to_dict(report), sort_keys=True) if as_json else _to_text(report))
 
 
@@ -126,6 +128,7 @@ def _to_dict(report: ExportReport) -> dict[str, object]:
     parity = report.parity
     return {
         "bytes": report.model_bytes,
+        "calibrated": report.info.calibration is not None,
         "mode": report.info.mode,
         "num_tasks": len(report.info.tasks),
         "objective": report.info.objective,

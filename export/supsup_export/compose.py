@@ -18,6 +18,7 @@ from supsup_export.inferring import Inferring, state_tensors
 from supsup_export.layout import Layout
 from supsup_export.masks import Weights, fixed_weights, state_of, superposed_weights
 from supsup_runtime.bank import MaskBank
+from supsup_runtime.calibration import Calibration
 from supsup_runtime.contract import Mode, ModelInfo, Scoring, Target, TaskInfo
 from supsup_runtime.errors import BankError, InputError
 from supsup_runtime.network import Network
@@ -77,13 +78,20 @@ class Request:
         return "infer" if {"task", "task_scores"} & set(self.outputs) else "known"
 
 
-def compose(bank: MaskBank, layout: Layout, request: Request) -> ModelProto:
+def compose(
+    bank: MaskBank,
+    layout: Layout,
+    request: Request,
+    *,
+    calibration: Calibration | None = None,
+) -> ModelProto:
     """Make the model of a bank.
 
     Args:
         bank: Open and not empty.
         layout: The bank's arrays, from `lay_out`.
         request: Target, objective and outputs.
+        calibration: What the model says tells known tasks from unknown.
 
     Returns:
         An ONNX model, opset 18, IR 8, without local functions and external data. Equal banks and
@@ -114,6 +122,7 @@ def compose(bank: MaskBank, layout: Layout, request: Request) -> ModelProto:
         target=request.target,
         scoring=composer.scoring,
         forward=bank.forward,
+        calibration=calibration,
     )
     return composer.model(info)
 

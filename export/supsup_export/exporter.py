@@ -16,6 +16,7 @@ from supsup_export.layout import lay_out
 from supsup_export.parity import ParityReport, check_parity
 from supsup_export.screening import choose_screen
 from supsup_runtime.bank import MaskBank
+from supsup_runtime.calibration import Calibration
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import refuse_overwrite, whole_file
@@ -32,12 +33,15 @@ class ExportReport:
         model_bytes: Its size.
         info: What it says of itself.
         parity: The largest differences from the bank; None if they were not asked for.
+        left_out: Why the bank's calibration is not in the model, in one line; empty where it is,
+            where the bank has none, and where the model could not use it.
     """
 
     path: Path
     model_bytes: int
     info: ModelInfo
     parity: ParityReport | None
+    left_out: str
 
 
 def export(
@@ -75,7 +79,8 @@ def export(
         layout = choose_screen(bank, layout, objective, sample)
     elif sample is not None:
         raise InputError("sample: is for screened scoring; ask for it, or leave the sample out")
-    model = compose(bank, layout, request)
+    calibration, left_out = _calibration(bank, request)
+    model = compose(bank, layout, request, calibration=calibration)
     del layout
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     info = ModelInfo.from_metadata(metadata, place=str(output))
@@ -84,7 +89,22 @@ def export(
         del model  # the check loads the file; two copies of a large bank are enough
         parity = check_parity(part, bank, info, place=str(output), sample=sample) if check else None
         model_bytes = part.stat().st_size
-    return ExportReport(path=output, model_bytes=model_bytes, info=info, parity=parity)
+    return ExportReport(
+        path=output, model_bytes=model_bytes, info=info, parity=parity, left_out=left_out
+    )
+
+
+def _calibration(bank: MaskBank, request: Request) -> tuple[Calibration | None, str]:
+    """What the model says tells known tasks from unknown, or why it says nothing."""
+    stored = bank.calibration()
+    if stored is None or request.mode == "infer":  # such a model makes no passes to judge
+        return None, ""
+    if not stored.stale:
+        return stored.calibration, ""
+    return None, (
+        f"{bank.path}: its calibration is left out: {stored.stale}; run supsup-calibrate on this "
+        "model and export again"
+    )
 
 
 def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:

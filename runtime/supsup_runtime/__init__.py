@@ -10,6 +10,7 @@ model.predict(x)  # the task is inferred, then the network runs
 """
 
 from supsup_runtime.bank import MaskBank
+from supsup_runtime.calibration import Calibration
 from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.errors import (
     BankError,
@@ -31,6 +32,7 @@ from supsup_runtime.taskfile import TaskMasks, make_task
 __all__ = [
     "BankError",
     "BankLockedError",
+    "Calibration",
     "DataError",
     "Inference",
     "InputError",

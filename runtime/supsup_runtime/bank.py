@@ -19,6 +19,12 @@ from supsup_runtime.bank_index import (
     read_index,
     write_index,
 )
+from supsup_runtime.calibration import Calibration
+from supsup_runtime.calibration_file import (
+    StoredCalibration,
+    read_calibration,
+    write_calibration,
+)
 from supsup_runtime.errors import BankError, OutputExistsError
 from supsup_runtime.files import exclusive, inside, read_file, write_whole
 from supsup_runtime.network import Network
@@ -247,6 +253,30 @@ class MaskBank:
             position = self.index(name)
             self._write_entries(entries[:position] + entries[position + 1 :])
             inside(self.path, entries[position].file).unlink(missing_ok=True)
+
+    def calibration(self) -> StoredCalibration | None:
+        """Read what tells known tasks from unknown; None where it was never measured.
+
+        Raises:
+            BankError: If the file breaks a rule, or is of another bank.
+        """
+        return read_calibration(self.path, self.digest, self._entries)
+
+    def set_calibration(self, calibration: Calibration) -> None:
+        """Store a calibration that was measured on the tasks as this object knows them.
+
+        Raises:
+            BankError: If the tasks have changed since the bank was opened.
+            BankLockedError: If another process is writing.
+        """
+        with exclusive(self.path):
+            measured = self._entries
+            if self._refresh() != measured:
+                raise BankError(
+                    f"{self.path}: its tasks changed while they were measured; export the bank "
+                    "and calibrate again"
+                )
+            write_calibration(self.path, calibration, self.digest, measured)
 
     def _refresh(self) -> tuple[BankEntry, ...]:
         """Read the index again: another process may have written since. Lock held."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from supsup_runtime.bank_index import OBJECTIVES
+from supsup_runtime.calibration import Calibration
 from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.network import Network, canonical_json
 
@@ -60,6 +61,7 @@ class ModelInfo:
         scoring: ``exact``, or how scores of tasks that cannot win are only the expected ones:
             ``rounded`` by a few thousandths of the largest, or ``screened``.
         forward: The forward program, an ONNX model with the weights as inputs.
+        calibration: What tells known tasks from unknown; None where it was not measured.
     """
 
     network: Network
@@ -70,6 +72,7 @@ class ModelInfo:
     target: str
     forward: bytes = field(repr=False)
     scoring: Scoring = "exact"
+    calibration: Calibration | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """The model's ``metadata_props``, sorted by key."""
@@ -86,6 +89,8 @@ class ModelInfo:
             "target": self.target,
             "tasks": canonical_json(tasks),
         }
+        if self.calibration is not None:
+            values["calibration"] = canonical_json(self.calibration.to_dict())
         return {PREFIX + key: values[key] for key in sorted(values)}
 
     @classmethod
@@ -120,12 +125,16 @@ class ModelInfo:
             raise ModelError(f"{place}: metadata must have {missing[0]}, got none")
         values = {key: metadata[PREFIX + key] for key in _KEYS}
         try:
-            return _parse(values, scoring=metadata.get(PREFIX + "scoring", "exact"))
+            return _parse(
+                values,
+                scoring=metadata.get(PREFIX + "scoring", "exact"),
+                calibration=metadata.get(PREFIX + "calibration"),
+            )
         except (OverflowError, RecursionError, ValueError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
 
 
-def _parse(values: Mapping[str, str], *, scoring: str) -> ModelInfo:
+def _parse(values: Mapping[str, str], *, scoring: str, calibration: str | None) -> ModelInfo:
     mode, objective = values["mode"], values["objective"]
     _require("mode", mode, get_args(Mode))
     _require("objective", objective, ("",) if mode == "known" else OBJECTIVES)
@@ -143,7 +152,17 @@ def _parse(values: Mapping[str, str], *, scoring: str) -> ModelInfo:
         target=values["target"],
         scoring=scoring,  # type: ignore[arg-type]  # as above
         forward=forward,
+        calibration=None if calibration is None else _calibration(calibration, network),
     )
+
+
+def _calibration(text: str, network: Network) -> Calibration:
+    found = Calibration.from_dict(json.loads(text))
+    if found.score == "log-odds" and not network.superfluous_outputs:
+        raise BankError(
+            "calibration: score log-odds needs superfluous outputs, the network has none"
+        )
+    return found
 
 
 def _require(key: str, value: str, allowed: Sequence[str]) -> None:

@@ -14,12 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime import methods
-from supsup_runtime.contract import TaskInfo
+from supsup_runtime.calibration import JUDGING
+from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.errors import InputError
 from supsup_runtime.methods import Scorer
-from supsup_runtime.objectives import Score
+from supsup_runtime.objectives import Score, default_score
 
-__all__ = ["METHODS", "SCORES", "Inference", "Method", "TaskInference", "score_tasks"]
+__all__ = [
+    "METHODS",
+    "SCORES",
+    "Inference",
+    "Method",
+    "TaskInference",
+    "resolved_score",
+    "score_tasks",
+    "threshold_of",
+]
 
 Method = Literal["one-shot", "binary", "gradient", "verified", "exhaustive"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -29,8 +39,8 @@ DEFAULT_STEPS = 5
 DEFAULT_STEP_SIZE = 0.5
 Scores = npt.NDArray[np.float64]
 Images = npt.NDArray[np.float32]
-_APPLIES: dict[str, tuple[Method, ...]] = {
-    "score": ("verified", "exhaustive"),
+_APPLIES: dict[str, tuple[str, ...]] = {
+    "score": JUDGING,
     "candidates": ("verified",),
     "steps": ("gradient",),
     "step_size": ("gradient",),
@@ -102,6 +112,9 @@ class TaskInference:
         passes: Forward passes through the network that it took, of the whole batch or, with
             ``per_image``, of this row; all but those of verified and exhaustive that judge a mask
             are followed by a backward pass.
+        known: Whether the best score reaches the model's calibrated threshold: False says that the
+            input is of no known task, whatever `task` is. None where the model is not calibrated,
+            or `method` does not judge real forward passes by the calibrated score.
     """
 
     task: TaskInfo
@@ -109,18 +122,46 @@ class TaskInference:
     margin: float
     method: Method
     passes: int
+    known: bool | None = None
 
     @classmethod
     def from_scores(
-        cls, scores: Scores, tasks: tuple[TaskInfo, ...], method: Method, passes: int
+        cls,
+        scores: Scores,
+        tasks: tuple[TaskInfo, ...],
+        method: Method,
+        passes: int,
+        threshold: float | None = None,
     ) -> TaskInference:
-        """Pick the best of ``(tasks,)`` scores."""
+        """Pick the best of ``(tasks,)`` scores, and hold it against a threshold if there is one."""
         best = int(scores.argmax())
         # not np.delete: its Python code, cold after a pass over a large bank, took half a ms
         rivals = scores[:best], scores[best + 1 :]
         second = max(float(some.max(initial=-np.inf)) for some in rivals)
         margin = float(scores[best]) - second
-        return cls(task=tasks[best], scores=scores, margin=margin, method=method, passes=passes)
+        return cls(
+            task=tasks[best],
+            scores=scores,
+            margin=margin,
+            method=method,
+            passes=passes,
+            known=None if threshold is None else bool(scores[best] >= threshold),  # NaN: False
+        )
+
+
+def resolved_score(info: ModelInfo, how: Inference) -> Score | None:
+    """By what a model's real forward passes are judged; None where the method makes none."""
+    if how.method not in JUDGING:
+        return None
+    return how.score or default_score(info.network.outputs, info.network.real_outputs)
+
+
+def threshold_of(info: ModelInfo, how: Inference) -> float | None:
+    """The best score from which on a task is known; None where `how` is not what was calibrated."""
+    calibration = info.calibration
+    if calibration is None or calibration.score != resolved_score(info, how):
+        return None
+    return calibration.threshold
 
 
 def score_tasks(

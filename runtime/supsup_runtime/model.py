@@ -13,7 +13,13 @@ import numpy.typing as npt
 from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.engine import Engine
 from supsup_runtime.errors import InputError, ModelError
-from supsup_runtime.inference import Inference, Method, TaskInference, score_tasks
+from supsup_runtime.inference import (
+    Inference,
+    Method,
+    TaskInference,
+    score_tasks,
+    threshold_of,
+)
 from supsup_runtime.memory import available_bytes, bytes_to_load
 from supsup_runtime.peek import read_metadata
 from supsup_runtime.prediction import Prediction
@@ -282,9 +288,10 @@ class Model:
         method: Method | Inference | None,
     ) -> list[TaskInference]:
         how = self._how(method)
+        threshold = threshold_of(self.info, how)
         scores, passes = score_tasks(self._engine, x, how, per_image=per_image)
         return [
-            TaskInference.from_scores(row, self.tasks, how.method, count)
+            TaskInference.from_scores(row, self.tasks, how.method, count, threshold)
             for row, count in zip(scores, passes, strict=True)
         ]
 

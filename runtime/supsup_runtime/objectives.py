@@ -11,7 +11,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Score", "entropy", "evidence", "log_odds", "max_probability", "superfluous"]
+__all__ = [
+    "Score",
+    "default_score",
+    "entropy",
+    "evidence",
+    "log_odds",
+    "max_probability",
+    "superfluous",
+]
 
 Score = Literal["log-odds", "entropy", "max-probability"]
 """By what a real forward pass through a mask is judged."""
@@ -73,21 +81,34 @@ def max_probability(logits: Floats) -> Floats:
     return result
 
 
+def default_score(outputs: int, real_outputs: int) -> Score:
+    """What judges a forward pass unless a call says otherwise.
+
+    Args:
+        outputs: Length of the logits.
+        real_outputs: Leading outputs that are labels.
+
+    Returns:
+        Log-odds where there are superfluous outputs, entropy elsewhere.
+    """
+    return "log-odds" if outputs > real_outputs else "entropy"
+
+
 def evidence(logits: Floats, real_outputs: int, score: Score | None = None) -> Floats:
     """How well a mask fits an input.
 
     Args:
         logits: ``float (batch, outputs)``.
         real_outputs: Leading outputs that are labels.
-        score: What judges it; None takes log-odds where there are superfluous outputs, entropy
-            elsewhere.
+        score: What judges it; None takes `default_score`. Log-odds need superfluous outputs.
 
     Returns:
         ``float (batch,)``; the higher the likelier: of the entropy, minus that.
     """
+    score = score or default_score(logits.shape[1], real_outputs)
     if score == "max-probability":
         return max_probability(logits)
-    if score == "entropy" or logits.shape[1] == real_outputs:
+    if score == "entropy":
         return -entropy(logits)
     return log_odds(logits, real_outputs)
 

@@ -43,6 +43,13 @@ class Prediction:
         return tuple(_label(task, index) for task, index in pairs)
 
     @property
+    def known(self) -> tuple[bool | None, ...]:
+        """Whether each row is of a known task, as `TaskInference.known`; None where not asked."""
+        if len(self.inferences) == 1:
+            return (self.inferences[0].known,) * len(self.tasks)
+        return tuple(inference.known for inference in self.inferences) or (None,) * len(self.tasks)
+
+    @property
     def task(self) -> TaskInfo:
         """The task of all rows.
 

@@ -20,12 +20,12 @@ from supsup_runtime.cli.run import (
     load_model,
 )
 from supsup_runtime.errors import InputError
-from supsup_runtime.inference import Inference, Method
+from supsup_runtime.inference import Inference, Method, threshold_of
 from supsup_runtime.model import Model
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import STREAM_KINDS, Stream, TaskData, make_stream
 
-__all__ = ["evaluate_task", "evaluate_unnamed", "main"]
+__all__ = ["evaluate_task", "evaluate_unnamed", "main", "stream_of"]
 
 _EXAMPLES = (
     "out.onnx permuted",
@@ -66,7 +66,7 @@ def _run() -> None:
     how = inference_of(arguments, model)
     if arguments.images < 0:
         raise InputError(f"--images must be at least 0, got {arguments.images}")
-    stream = _stream(arguments, model)
+    stream = stream_of(arguments, model, num_tasks=arguments.tasks)
     rows = []
     options = {"images": arguments.images, "batch": arguments.batch, "method": how}
     unnamed = arguments.scenario == "NNs"
@@ -75,8 +75,10 @@ def _run() -> None:
         evaluate = evaluate_unnamed if unnamed else evaluate_task
         rows.append(evaluate(model, data, **options))
         sys.stderr.write(f"{data.name}: {index + 1} of {stream.num_tasks}\n")
-    value = {"batch": arguments.batch, "method": how.method, "tasks": rows, **_means(rows)}
-    print_result(value, as_json=arguments.json, text=_to_text(rows, value))
+    judged = not unnamed and threshold_of(model.info, how) is not None
+    keys = (*_KEYS, "rejected") if judged else _KEYS
+    value = {"batch": arguments.batch, "method": how.method, "tasks": rows, **_means(rows, keys)}
+    print_result(value, as_json=arguments.json, text=_to_text(rows, value, keys))
 
 
 def evaluate_task(
@@ -101,9 +103,10 @@ def evaluate_task(
         Fractions in ``[0, 1]``: ``known``, of all test images, right with the task given (GG);
         of the sample, ``unknown``, right with the task inferred, where a wrong task counts as wrong
         even if the label agrees (GNu), ``shared``, where the label alone counts (GNs), and
-        ``inferred``, of images whose task was inferred right. ``inferred_as`` counts images by the
-        name of the task that they were inferred to. ``known_ms`` is the median of a single image,
-        ``unknown_ms`` of a batch. What was not measured is None.
+        ``inferred``, of images whose task was inferred right; of these, ``rejected``, found to be
+        of no known task, if the model is calibrated for the method. ``inferred_as`` counts images
+        by the name of the task that they were inferred to. ``known_ms`` is the median of a single
+        image, ``unknown_ms`` of a batch. What was not measured is None.
 
     Raises:
         InputError: If `batch` is out of range.
@@ -124,6 +127,7 @@ def evaluate_task(
         [_timed(model, x[i : i + 1], task.index)[1] for i in range(min(20, len(x)))]
     )
     counts, times = {"inferred": 0, "shared": 0, "unknown": 0}, []
+    rejected = 0
     answers: Counter[str] = Counter()
     for chosen in chunks:
         prediction, milliseconds = _timed(model, x[chosen], None, method)
@@ -134,7 +138,10 @@ def evaluate_task(
         counts["inferred"] += hit * len(chosen)
         counts["shared"] += right
         counts["unknown"] += hit * right
+        rejected += hit * prediction.known.count(False)
     row |= {name: count / row["images"] if times else None for name, count in counts.items()}
+    if times and prediction.known[0] is not None:
+        row["rejected"] = rejected / counts["inferred"] if counts["inferred"] else None
     row["inferred_as"] = dict(answers)
     row["unknown_ms"] = _median_ms(times)
     return row
@@ -204,12 +211,23 @@ def _timed(
     return prediction, (time.perf_counter() - start) * 1e3
 
 
-def _stream(arguments: argparse.Namespace, model: Model) -> Stream:
-    num_tasks = model.num_tasks if arguments.tasks is None else arguments.tasks
+def stream_of(
+    arguments: argparse.Namespace, model: Model, *, num_tasks: int | None = None
+) -> Stream:
+    """The stream of `arguments.stream`, `data` and `seed`, with inputs as the model takes them.
+
+    Args:
+        arguments: Of a command with these options.
+        model: The model to feed.
+        num_tasks: Tasks of the stream; as many as the model has if missing.
+
+    Raises:
+        InputError: If the data do not fit the model.
+    """
     stream = make_stream(
         arguments.stream,
         load_dataset(arguments.data),
-        num_tasks=num_tasks,
+        num_tasks=model.num_tasks if num_tasks is None else num_tasks,
         seed=arguments.seed,
         layout="image" if len(model.info.network.input_shape) == 3 else "flat",
     )
@@ -225,21 +243,21 @@ def _median_ms(times: list[float]) -> float | None:
     return round(median(times), 3) if times else None
 
 
-def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _means(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, Any]:
     means: dict[str, Any] = {}
-    for key in _KEYS:
+    for key in keys:
         values = [row[key] for row in rows if row.get(key) is not None]
         means[key] = fmean(values) if values else None
     return means
 
 
-def _to_text(rows: list[dict[str, Any]], total: dict[str, Any]) -> str:
+def _to_text(rows: list[dict[str, Any]], total: dict[str, Any], keys: tuple[str, ...]) -> str:
     def line(name: str, row: dict[str, Any]) -> tuple[str, ...]:
         shown = [
             "-" if row.get(key) is None else f"{row[key]:.2f}" if "ms" in key else f"{row[key]:.4f}"
-            for key in _KEYS
+            for key in keys
         ]
         return (name, *shown)
 
     body = [line(row["task"], row) for row in rows] + [line("mean", total)]
-    return to_table(("task", *_KEYS), body) + f"\nmethod: {total['method']}"
+    return to_table(("task", *keys), body) + f"\nmethod: {total['method']}"

@@ -36,10 +36,13 @@ def _run() -> None:
 
 def _bank(path: Path) -> dict[str, Any]:
     bank = MaskBank.open(path)
+    stored = bank.calibration()
     task_bytes = [(bank.path / entry.file).stat().st_size for entry in bank.entries]
     return {
         "kind": "bank",
         "path": str(path),
+        "calibration": None if stored is None else stored.calibration.to_dict(),
+        "calibration_stale": "" if stored is None else stored.stale,
         "digest": bank.digest,
         "objectives": list(bank.objectives),
         "tasks": list(bank.task_names),
@@ -54,6 +57,7 @@ def _model(path: Path) -> dict[str, Any]:
         "kind": "model",
         "path": str(path),
         "bytes": path.stat().st_size,
+        "calibration": None if info.calibration is None else info.calibration.to_dict(),
         "digest": info.digest,
         "mode": info.mode,
         "objective": info.objective,
@@ -80,8 +84,10 @@ def _to_text(value: dict[str, Any]) -> str:
     names: list[str] = value["tasks"]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     lines = [f"{value['kind']} {value['path']}: {len(names)} tasks ({shown})"]
-    skipped = {"kind", "path", "tasks", "float_bytes"}
+    skipped = {"kind", "path", "tasks", "float_bytes", "calibration_stale"}
     lines += [f"  {key}: {_show(item)}" for key, item in value.items() if key not in skipped]
+    if value.get("calibration_stale"):
+        lines.append(f"  calibration_stale: {value['calibration_stale']}; run supsup-calibrate")
     own = value.get("bytes", value.get("task_bytes", 0))
     if own and value["masked_weights"]:  # without masks the tasks are floats already
         lines.append(
@@ -92,6 +98,12 @@ def _to_text(value: dict[str, Any]) -> str:
 
 
 def _show(item: object) -> str:
+    if item is None:
+        return "none"
+    if isinstance(item, dict):
+        return ", ".join(f"{key} {_show(part)}" for key, part in item.items())
+    if isinstance(item, float):
+        return f"{item:.4g}"
     if isinstance(item, int):
         return f"{item:,}"
     if isinstance(item, list):

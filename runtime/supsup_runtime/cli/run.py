@@ -83,21 +83,25 @@ def _run() -> None:
     )
     milliseconds = (time.perf_counter() - start) * 1e3
     value = _to_dict(prediction, milliseconds)
+    print_result(value, as_json=arguments.json, text=_to_text(prediction))
+
+
+def _to_text(prediction: Prediction) -> str:
+    """A row for each input; whether its task is known where the model can tell."""
+    judged = prediction.known if None not in prediction.known else ()
+    header = ("row", "task", "label", "logit", *(["known"] if judged else []))
+    answers = zip(prediction.tasks, prediction.labels, prediction.label_indices, strict=True)
     rows = [
-        (row, task.name, label, f"{logits[index]:.3f}")
-        for row, (task, label, index, logits) in enumerate(
-            zip(
-                prediction.tasks,
-                prediction.labels,
-                prediction.label_indices,
-                prediction.logits,
-                strict=True,
-            )
+        (
+            row,
+            task.name,
+            label,
+            f"{prediction.logits[row, index]:.3f}",
+            *("yes" if known else "no" for known in judged[row : row + 1]),
         )
+        for row, (task, label, index) in enumerate(answers)
     ]
-    print_result(
-        value, as_json=arguments.json, text=to_table(("row", "task", "label", "logit"), rows)
-    )
+    return to_table(header, rows)
 
 
 def _read(path: Path, model: Model) -> npt.NDArray[np.float32]:
@@ -115,6 +119,7 @@ def _task(given: str | None, model: Model) -> int | str | None:
 
 def _to_dict(prediction: Prediction, milliseconds: float) -> dict[str, Any]:
     return {
+        "known": list(prediction.known),
         "labels": list(prediction.labels),
         "logits": prediction.logits.tolist(),
         "margins": [

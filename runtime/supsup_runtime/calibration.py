@@ -1,0 +1,160 @@
+"""When is an input of no known task? A threshold on the best score, measured on held-out images.
+
+The paper always answers with one of its tasks. A calibration says how low the best score of an
+image of a known task may fall before it is believed to be of none of them.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.errors import BankError, InputError
+from supsup_runtime.objectives import Score
+
+__all__ = ["JUDGING", "Calibration", "auroc", "calibrate"]
+
+JUDGING = ("verified", "exhaustive")
+"""Methods whose scores are of real forward passes, and so of calibrated units."""
+_FIELDS = ("accepted", "auroc", "coverage", "images", "score", "threshold")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """A threshold on the best score of a single image, and how it was measured.
+
+    Attributes:
+        score: What judged the forward passes.
+        threshold: Finite, in the score's unit; an image is of a known task where its best score is
+            at least this.
+        coverage: Fraction in ``(0, 1]`` of the held-out images whose best score is at least
+            `threshold`.
+        images: Number of those held-out images, at least 1.
+        auroc: How well the best score tells images of known tasks from those of a task left out,
+            in ``[0, 1]``, mean over the tasks; None where there is but one.
+        accepted: Fraction in ``[0, 1]`` of other images of the known tasks, not used for the
+            threshold, that are accepted; None where none were left.
+
+    Raises:
+        BankError: If a value is out of its range.
+    """
+
+    score: Score
+    threshold: float
+    coverage: float
+    images: int
+    auroc: float | None
+    accepted: float | None
+
+    def __post_init__(self) -> None:
+        if self.score not in get_args(Score):
+            raise BankError(
+                f"calibration: score must be one of {list(get_args(Score))}, got {self.score!r:.80}"
+            )
+        _check_number("threshold", self.threshold, -sys.float_info.max, sys.float_info.max)
+        _check_number("coverage", self.coverage, 0, 1)
+        if self.coverage == 0:
+            raise BankError("calibration: coverage must be above 0, got 0")
+        if type(self.images) is not int or self.images < 1:
+            raise BankError(
+                f"calibration: images must be an integer of at least 1, got {self.images!r:.80}"
+            )
+        for name in ("auroc", "accepted"):
+            value = getattr(self, name)
+            if value is not None:
+                _check_number(name, value, 0, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it (docs/FORMAT.md, "Calibration")."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: object) -> Calibration:
+        """Invert `to_dict`.
+
+        Raises:
+            BankError: If it is no object of exactly these fields, or a value is out of range.
+        """
+        if not isinstance(value, Mapping) or set(value) != set(_FIELDS):
+            got = sorted(value) if isinstance(value, Mapping) else value
+            raise BankError(f"calibration: fields must be {list(_FIELDS)}, got {got!r:.120}")
+        return cls(**value)
+
+
+def _check_number(name: str, value: float, low: float, high: float) -> None:
+    """Refuse what is not a number within bounds: NaN, infinity, true, text from a file."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        raise BankError(
+            f"calibration: {name} must be a number in [{low:g}, {high:g}], got {value!r:.80}"
+        )
+
+
+def auroc(known: npt.ArrayLike, unknown: npt.ArrayLike) -> float:
+    """Area under the ROC curve: the chance that a known image scores above an unknown one.
+
+    Args:
+        known: ``float (images,)``, scores of images of known tasks; at least one.
+        unknown: ``float (images,)``, of images of no known task; at least one.
+
+    Returns:
+        In ``[0, 1]``; equal scores count half, so 0.5 where all are equal (Mann-Whitney's U by
+        ranks).
+
+    Raises:
+        InputError: If one is empty or has NaN.
+    """
+    above, below = _checked("known", known), _checked("unknown", unknown)
+    scores = np.concatenate([above, below])
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)  # rank, from 1, of the last of each equal value
+    ranks = (last - (counts - 1) / 2)[inverse.reshape(-1)]
+    wins = ranks[: len(above)].sum() - len(above) * (len(above) + 1) / 2
+    return float(wins / (len(above) * len(below)))
+
+
+def calibrate(known: npt.ArrayLike, coverage: float) -> float:
+    """The highest threshold that keeps at least `coverage` of the known images.
+
+    It is one of the scores: of `n`, the `m`-th highest with the smallest `m` of ``m / n >=
+    coverage``. So one image gives its own score, and all are kept where `coverage` is above
+    ``(n - 1) / n``.
+
+    Args:
+        known: ``float (images,)``, best scores of held-out images of the known tasks; at least
+            one.
+        coverage: In ``(0, 1]``.
+
+    Returns:
+        The threshold; an image is kept where its score is at least this.
+
+    Raises:
+        InputError: If `coverage` is out of range, or `known` is empty or has a value that is not
+            finite.
+    """
+    if not 0 < coverage <= 1:
+        raise InputError(f"coverage must be in (0, 1], got {coverage}")
+    scores = np.sort(_checked("known", known))
+    if not np.isfinite(scores).all():
+        raise InputError("known scores must be finite, got infinity; is the model's output sound?")
+    kept = math.ceil(coverage * len(scores))
+    if (kept - 1) / len(scores) >= coverage:  # the product was rounded up
+        kept -= 1
+    return float(scores[len(scores) - kept])
+
+
+def _checked(name: str, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    values = np.asarray(scores, np.float64)
+    if values.ndim != 1 or not len(values):
+        raise InputError(
+            f"{name} scores must have shape (images,) with at least one image, got {values.shape}"
+        )
+    if np.isnan(values).any():
+        raise InputError(f"{name} scores must be numbers, got NaN; is the model's output sound?")
+    return values
