@@ -22,6 +22,8 @@ NAMES = (
     "permuted-fc",
     "rotated-36",
     "nns-100",
+    "batche",
+    "psp",
     "split-5",
     "digits",
     "digits-mixed",

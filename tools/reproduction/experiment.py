@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from supsup_runtime.errors import InputError
 from supsup_runtime.inference import Inference
+from supsup_train.baselines import BaselineMethod
 
 __all__ = ["Bank", "Experiment", "Row", "altered", "tiny"]
 
@@ -25,12 +26,14 @@ class Bank:
         outputs: Length of the logits.
         source: ``mnist``, in the data folder, or the bundled ``digits``.
         steps: Batches a task.
-        lr: Learning rate.
+        lr: Learning rate; None takes the method's own.
         seed: Of the stream, the scores and the batches.
         scenario: ``NNs`` learns from one unlabelled stream.
         period: Batches between inferences, for ``NNs``; None takes the default.
         transfer: What scores begin with.
         shared: Folder of learned masks in the data folder, in place of learning.
+        method: A baseline of `supsup-baseline`, in place of masks.
+        matrices: Of BatchE: tasks are rank-one matrices in the bank.
     """
 
     stream: str
@@ -39,12 +42,14 @@ class Bank:
     outputs: int
     source: Literal["mnist", "digits"] = "mnist"
     steps: int = 1000
-    lr: float = 1e-4
+    lr: float | None = 1e-4
     seed: int = 0
     scenario: Literal["GNu", "NNs"] = "GNu"
     period: int | None = None
     transfer: Literal["none", "masks", "scores"] = "none"
     shared: str | None = None
+    method: BaselineMethod | None = None
+    matrices: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +61,7 @@ class Row:
         banks: Keys in `Experiment.banks`; several are seeds, and their mean is reported.
         objective: What the model differentiates.
         how: How the task is inferred.
-        images: Test images a task whose task is inferred.
+        images: Test images a task whose task is inferred; 0 where it is always given.
         batch: Images that are inferred together.
         reference: The paper's number, or another's, in words; empty for none.
         at_least: Percent that are asked for, by measure: ``known`` (GG), ``unknown`` (GNu),
@@ -139,9 +144,10 @@ def _tiny(bank: Bank) -> Bank:
         bank,
         tasks=2 if bank.stream == "split" else min(bank.tasks, TINY_TASKS),
         model="mlp-16",
+        outputs=min(bank.outputs, 30),
         source="digits",
         steps=10,
-        lr=1e-2,
+        lr=None if bank.method else 1e-2,
         period=5 if bank.scenario == "NNs" else None,
         shared=None,
     )

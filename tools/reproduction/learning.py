@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import Stream, make_stream
 from supsup_runtime.taskfile import TaskMasks
+from supsup_train.baselines import BaselineRecipe
+from supsup_train.baselines.cli import app as baseline_app
 from supsup_train.cli import app
 from supsup_train.network import check_module, fixed_copy
 from supsup_train.resume import check_resumed, fingerprint
@@ -62,12 +65,12 @@ def learned_bank(
         if threads is not None:
             arguments += ["--threads", str(threads)]
         with budget.interrupting():
-            app(arguments, standalone_mode=False)
+            (baseline_app if wanted.method else app)(arguments, standalone_mode=False)
     return _checked(wanted, MaskBank.open(path), stream)
 
 
 def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
-    """The arguments of `supsup-train`."""
+    """The arguments of `supsup-train`, or `supsup-baseline`."""
     options: dict[str, object] = {
         "bank": path,
         "data": data.dataset(wanted.source),
@@ -77,12 +80,18 @@ def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
         "steps": wanted.steps,
         "lr": wanted.lr,
         "seed": wanted.seed,
-        "scenario": wanted.scenario,
-        "period": wanted.period,
-        "transfer": wanted.transfer,
     }
+    if wanted.method is None:
+        options |= {
+            "scenario": wanted.scenario,
+            "period": wanted.period,
+            "transfer": wanted.transfer,
+        }
     given = {name: value for name, value in options.items() if value is not None}
-    return [wanted.stream, *(text for k, v in given.items() for text in (f"--{k}", str(v)))]
+    words = [text for k, v in given.items() for text in (f"--{k}", str(v))]
+    if wanted.method is None:
+        return [wanted.stream, *words]
+    return [wanted.method, wanted.stream, *words, *["--matrices"] * wanted.matrices]
 
 
 def _missing(wanted: Bank, bank: MaskBank, stream: Stream) -> str:
@@ -106,23 +115,27 @@ def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
             f"{bank.path}: the bank must have the {wanted.tasks} tasks of the stream alone, got "
             f"{len(bank)}; give --tasks {len(bank)}, or another bank"
         )
-    module = st.make_model(wanted.model, input_shape=stream.input_shape, outputs=wanted.outputs)
-    check_module(fixed_copy(module), bank.network)
+    if wanted.method is None:
+        module = st.make_model(wanted.model, input_shape=stream.input_shape, outputs=wanted.outputs)
+        check_module(fixed_copy(module), bank.network)
     for name, value in (("real_outputs", stream.real_outputs), ("outputs", wanted.outputs)):
         got = getattr(bank.network, name)
         if got != value:
             raise InputError(f"{bank.path}: {name} must be {value}, got {got}; give another bank")
-    recipe = st.Recipe(
-        steps=wanted.steps,
-        learning_rate=wanted.lr,
-        seed=wanted.seed,
-        transfer=wanted.transfer,
-    )
     origin = {"data": fingerprint(stream.dataset), "stream": stream.kind}
     # what NNs writes of a task does not say where its batches came from; its learner checks that
     names = bank.task_names if wanted.scenario == "NNs" else stream.task_names
-    check_resumed(bank, names, recipe, {} if wanted.scenario == "NNs" else origin)
+    check_resumed(bank, names, _recipe(wanted), {} if wanted.scenario == "NNs" else origin)
     return bank
+
+
+def _recipe(wanted: Bank) -> st.Recipe | BaselineRecipe:
+    if wanted.method is not None:
+        return BaselineRecipe.of(wanted.method).with_options(
+            steps=wanted.steps, learning_rate=wanted.lr, seed=wanted.seed
+        )
+    recipe = st.Recipe(steps=wanted.steps, seed=wanted.seed, transfer=wanted.transfer)
+    return recipe if wanted.lr is None else replace(recipe, learning_rate=wanted.lr)
 
 
 def _from_shared(wanted: Bank, path: Path, file: Path) -> None:
