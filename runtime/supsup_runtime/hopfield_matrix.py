@@ -150,8 +150,8 @@ class HopfieldMatrix:
 
         With ``h = Psi z``, ``d Psi`` grows by ``z z^T`` (``hebb``) or by
         ``z z^T - I - z h^T - h z^T`` (``storkey``). A pattern that ``storkey`` holds already is
-        left alone: its energy would go from ``-c d / 2`` to ``-(1 - c) d / 2``, so a second
-        writing would take it out.
+        left alone: the rule takes an energy of ``-c d / 2`` to ``-(1 - c) d / 2 + 1 / 2``, so that
+        a second writing would take it out.
 
         Args:
             pattern: ``float32 (d,)`` of -1 and 1.
@@ -185,10 +185,11 @@ class HopfieldMatrix:
         largest = max(float(self.scaled.max()), -float(self.scaled.min()))
         # |h| is at most the largest |d Psi|: the field is a row's mean
         reached = largest + 1 if self.rule == "hebb" else 3 * largest + 2
-        if not reached <= np.finfo(self.dtype).max:
+        limit = float(np.finfo(self.dtype).max)
+        if not reached <= limit:
             raise InputError(
                 f"Hopfield matrix: an element may reach {reached:.6g} with another pattern, and "
-                f"{self.dtype} ends at {np.finfo(self.dtype).max:.6g}; use float32, or fewer tasks"
+                f"{self.dtype} ends at {limit:.6g}; use float32, or fewer tasks"
             )
 
     def psi(self) -> Floats:

@@ -86,7 +86,7 @@ def storage_text(value: dict[str, Any]) -> str:
     ]
     room = ", ".join(f"{count:,} ({rule})" for rule, count in value["capacity"].items())
     for dtype, size in value["hopfield_bytes"].items():
-        holds = room if value["fits"] else f"none: more than {MAX_UNITS:,} units"
+        holds = room if value["fits"] else f"none: above {MAX_UNITS:,} units"
         need = value["break_even"][dtype]
         rows.append((f"Hopfield matrices, {dtype}", f"{size:,}", f"from {need:,}", holds))
     own = value["store"]
