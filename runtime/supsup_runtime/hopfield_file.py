@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ __all__ = [
 FORMAT = 1
 STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20
-_FIELDS = {"digest", "dtype", "format", "rule", "tasks"}
+_FIELDS = {"digest", "dtype", "format", "rule", "sha256", "tasks"}
 _TASK_FIELDS = {"fingerprints", "labels", "name"}
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
@@ -132,6 +133,7 @@ def encode_store(store: HopfieldStore) -> bytes:
         "dtype": store.dtype,
         "format": FORMAT,
         "rule": store.rule,
+        "sha256": _sha256({name: tensor.tobytes() for name, tensor in tensors.items()}),
         "tasks": [
             {
                 "fingerprints": list(task.fingerprints),
@@ -176,6 +178,12 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
         raise BankError(f"{place}: {error}") from error
     store.tasks = tasks
     _fill(store, views, place)
+    got = _sha256({name: view["data"] for name, view in views.items()})
+    if got != header["sha256"]:
+        raise BankError(
+            f"{place}: the file is damaged or was changed: SHA-256 of its tensors must be "
+            f"{header['sha256']!r:.80}, got {got}; restore it"
+        )
     return store
 
 
@@ -227,6 +235,14 @@ def _views(data: bytes, place: str) -> dict[str, dict[str, Any]]:
     except safetensors.SafetensorError as error:
         raise BankError(f"{place}: not a whole safetensors file: {error}") from error
     return dict(items)
+
+
+def _sha256(tensors: Mapping[str, bytes]) -> str:
+    """SHA-256 of the tensors' bytes, one after the other by name, hexadecimal."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(tensors[name])
+    return found.hexdigest()
 
 
 def _header(data: bytes, place: str) -> dict[str, Any]:

@@ -154,6 +154,8 @@ def put_tensor(name: str, value: object) -> Change:
         (put("rule", ["x"]), "rule: must be one of hebb, storkey, got"),
         (put("dtype", "int8"), "dtype: must be one of float32, float16, got 'int8'"),
         (put("dtype", "float16"), r"'matrix.first' must be F16 \(45,\), got F32 \(45,\)"),
+        (put("sha256", 1), "damaged or was changed: SHA-256 of its tensors must be 1, got"),
+        (put_tensor("matrix.first", np.ones(45, np.float32)), "damaged or was changed: SHA-256"),
         (put("more", 1), "header fields must be"),
         (put("tasks", {}), "tasks must be a list of at most 100000, got {}"),
         (put("tasks", [1]), "fields of a task must be .*, got int"),
@@ -289,13 +291,14 @@ def test_encoding_beyond_capacity_warns_through_the_bank(bank: MaskBank) -> None
 
 
 GOLDEN = (
-    b'\xc0\x01\x00\x00\x00\x00\x00\x00{"__metadata__":{"supsup":"{\\"digest\\":\\"d\\",\\"dtype'
-    b'\\":\\"float16\\",\\"format\\":1,\\"rule\\":\\"hebb\\",\\"tasks\\":[{\\"'
-    b'fingerprints\\":[\\"e77b9a9ae9e30b0d\\"],\\"labels\\":[\\"no\\"],\\"'
-    b'name\\":\\"a\\"},{\\"fingerprints\\":[\\"4bf5122f344554c5\\"],\\"lab'
-    b'els\\":[\\"no\\"],\\"name\\":\\"b\\"}]}"},"state.s":{"dtype":"F64",'
-    b'"shape":[2],"data_offsets":[0,16]},"sum.w":{"dtype":"I32","s'
-    b'hape":[3],"data_offsets":[16,28]},"matrix.w":{"dtype":"F16",'
-    b'"shape":[6],"data_offsets":[28,40]}}\x00\x00\x00\x00\x00\x00\xf0?\x00\x00\x00\x00\x00\x00\x10\xc0\x02\x00\x00\x00\xfe\xff\xff\xff'
-    b"\x00\x00\x00\x00\x00@\x00\xc0\x00\x00\x00@\x00\x00\x00@"
+    b'\x10\x02\x00\x00\x00\x00\x00\x00{"__metadata__":{"supsup":"{\\"digest\\":\\"d\\",\\"dtype'
+    b'\\":\\"float16\\",\\"format\\":1,\\"rule\\":\\"hebb\\",\\"sha256\\":\\"a'
+    b"da4abfcb731d8d4d48512a4b8cd26b58df2483addc47efdbd16574e4d360"
+    b'299\\",\\"tasks\\":[{\\"fingerprints\\":[\\"e77b9a9ae9e30b0d\\"],\\"'
+    b'labels\\":[\\"no\\"],\\"name\\":\\"a\\"},{\\"fingerprints\\":[\\"4bf51'
+    b'22f344554c5\\"],\\"labels\\":[\\"no\\"],\\"name\\":\\"b\\"}]}"},"stat'
+    b'e.s":{"dtype":"F64","shape":[2],"data_offsets":[0,16]},"sum.'
+    b'w":{"dtype":"I32","shape":[3],"data_offsets":[16,28]},"matri'
+    b'x.w":{"dtype":"F16","shape":[6],"data_offsets":[28,40]}}\x00\x00\x00\x00'
+    b"\x00\x00\xf0?\x00\x00\x00\x00\x00\x00\x10\xc0\x02\x00\x00\x00\xfe\xff\xff\xff\x00\x00\x00\x00\x00@\x00\xc0\x00\x00\x00@\x00\x00\x00@"
 )
