@@ -139,8 +139,8 @@ def _recovered(
 
 def table(rows: Sequence[Row]) -> str:
     """A line a load: shares given back in percent, from the pattern and from a flipped one."""
-    header = ("patterns", "of", "rule", "units", "load", "0 %: exact", "near")
-    header += ("10 %: exact", "near", "bits turned", "expected")
+    header = ["patterns", "of", "rule", "units", "load", "0 %: exact", "near"]
+    header += ["10 %: exact", "near", "bits turned", "expected"]
     lines: list[tuple[object, ...]] = []
     for own, other in zip(rows[::2], rows[1::2], strict=True):
         shares = [f"{100 * row[key]:.0f}" for row in (own, other) for key in ("exact", "near")]

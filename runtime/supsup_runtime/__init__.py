@@ -14,6 +14,7 @@ from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.errors import (
     BankError,
     BankLockedError,
+    CapacityWarning,
     DataError,
     InputError,
     ModelError,
@@ -22,6 +23,7 @@ from supsup_runtime.errors import (
     ProviderUnavailableError,
     SupSupError,
 )
+from supsup_runtime.hopfield import HopfieldStore
 from supsup_runtime.inference import Inference, TaskInference
 from supsup_runtime.model import Model, load
 from supsup_runtime.network import MaskedParameter, Network, StateTensor
@@ -31,7 +33,9 @@ from supsup_runtime.taskfile import TaskMasks, make_task
 __all__ = [
     "BankError",
     "BankLockedError",
+    "CapacityWarning",
     "DataError",
+    "HopfieldStore",
     "Inference",
     "InputError",
     "MaskBank",

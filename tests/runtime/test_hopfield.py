@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -234,12 +235,13 @@ def test_capacity_and_expected_error() -> None:
 
 def test_patterns_that_are_none_are_refused() -> None:
     matrix = HopfieldMatrix(4, rule="hebb")
-    for bad, message in (
+    cases: tuple[tuple[npt.NDArray[Any], str], ...] = (
         (np.ones(4), "must be float32 \\(4,\\), got float64 \\(4,\\)"),
         (np.ones(3, np.float32), "must be float32 \\(4,\\), got float32 \\(3,\\)"),
         (np.array([1, 1, 1, np.nan], np.float32), "must be finite"),
         (np.array([1, 1, 1, 0], np.float32), "must be -1 or 1; take 2 mask - 1"),
-    ):
+    )
+    for bad, message in cases:
         for call in (matrix.add, matrix.settle, matrix.bit_error):
             with pytest.raises(InputError, match=message):
                 call(bad)
