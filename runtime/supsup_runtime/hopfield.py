@@ -28,9 +28,11 @@ from supsup_runtime.taskfile import TaskMasks, check_task
 
 __all__ = [
     "FINGERPRINT",
+    "TOLERATED",
     "HopfieldStore",
     "StoredTask",
     "fingerprint",
+    "fingerprints",
     "store_bytes",
     "to_mask",
     "to_pattern",
@@ -40,7 +42,8 @@ Floats = npt.NDArray[np.float32]
 
 FINGERPRINT = 16
 """Hexadecimal digits of a mask's fingerprint."""
-_TOLERATED = math.erfc(math.sqrt(1 / (2 * 0.138))) / 2  # what Hebb's rule has at its capacity
+TOLERATED = math.erfc(math.sqrt(1 / (2 * 0.138))) / 2
+"""Fraction of bits turned by one step above which a warning comes: Hebb's rule at its capacity."""
 
 
 def to_pattern(mask: npt.NDArray[np.bool_]) -> Floats:
@@ -56,6 +59,11 @@ def to_mask(pattern: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 def fingerprint(packed: npt.NDArray[np.uint8]) -> str:
     """What tells stored masks from others: the head of the SHA-256 of the packed mask."""
     return hashlib.sha256(packed.tobytes()).hexdigest()[:FINGERPRINT]
+
+
+def fingerprints(task: TaskMasks, network: Network) -> tuple[str, ...]:
+    """Fingerprints of a task's masks, in the order of the network's parameters."""
+    return tuple(fingerprint(task.masks[p.name]) for p in network.parameters)
 
 
 def store_bytes(network: Network, dtype: str) -> int:
@@ -153,7 +161,7 @@ class HopfieldStore:
             self.sums[name] += pattern.astype(np.int64)
         for name, value in task.state.items():
             self.state_sums[name] += value
-        marks = tuple(fingerprint(task.masks[p.name]) for p in self.network.parameters)
+        marks = fingerprints(task, self.network)
         stored = StoredTask(name=task.name, labels=task.labels, fingerprints=marks)
         self.tasks = (*self.tasks, stored)
         errors = {name: self.matrices[name].bit_error(z) for name, z in patterns.items()}
@@ -242,7 +250,7 @@ class HopfieldStore:
     def _warn(self, parameter: str, measured: float) -> None:
         size, count = self.matrices[parameter].size, len(self)
         room = capacity(size, self.rule)
-        if count <= room and measured <= _TOLERATED:
+        if count <= room and measured <= TOLERATED:
             return
         expected = expected_bit_error(size, count, self.rule)
         warnings.warn(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,9 +16,16 @@ import safetensors.numpy
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bank_index import MAX_TASKS, read_index
-from supsup_runtime.errors import BankError, InputError
+from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.files import exclusive, inside, read_file, write_whole
-from supsup_runtime.hopfield import FINGERPRINT, HopfieldStore, StoredTask, store_bytes
+from supsup_runtime.hopfield import (
+    FINGERPRINT,
+    TOLERATED,
+    HopfieldStore,
+    StoredTask,
+    fingerprints,
+    store_bytes,
+)
 from supsup_runtime.hopfield_matrix import HopfieldMatrix
 from supsup_runtime.network import Network, canonical_json
 from supsup_runtime.taskfile import check_labels, check_name
@@ -95,7 +103,8 @@ def encode_into(
         InputError: If the store has another rule or dtype, or the network is too large for one.
 
     Warns:
-        CapacityWarning: As `HopfieldStore.encode` does.
+        CapacityWarning: As `HopfieldStore.encode` does; and where the new tasks made one forgotten
+            whose explicit mask is still in the bank: each of those is measured.
     """
     with exclusive(bank.path):
         if has_store(bank):
@@ -113,7 +122,37 @@ def encode_into(
         errors = {name: store.encode(bank.task(name)) for name in names}
         if errors:
             _write(bank, store)
+            _warn_forgotten(bank, store)
     return store, errors
+
+
+def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
+    """Measure all tasks whose encoded masks are at hand; one warning a parameter, of the worst.
+
+    Under ``storkey`` the newest task says nothing of the older ones, and masks that are alike fade
+    sooner than random ones.
+    """
+    worst = dict.fromkeys(store.matrices, (0.0, ""))
+    lost = dict.fromkeys(store.matrices, 0)
+    for stored in store.tasks:
+        if stored.name not in bank:
+            continue
+        task = bank.task(stored.name)
+        if fingerprints(task, bank.network) != stored.fingerprints:
+            continue  # replaced since
+        for name, pattern in store.patterns_of(task).items():
+            error = store.matrices[name].bit_error(pattern)
+            worst[name] = max(worst[name], (error, stored.name))
+            lost[name] += error > TOLERATED
+    for name, (error, task_name) in worst.items():
+        if lost[name]:
+            warnings.warn(
+                f"Hopfield store: {name!r} does not hold {lost[name]} of the tasks whose masks are "
+                f"at hand: one step turns up to {error:.2%} of the bits ({task_name!r}), expected "
+                f"at most {TOLERATED:.2%}; keep their explicit masks, or mask more units",
+                CapacityWarning,
+                stacklevel=3,
+            )
 
 
 def encode_store(store: HopfieldStore) -> bytes:

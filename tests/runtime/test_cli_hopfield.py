@@ -110,8 +110,19 @@ def test_a_warning_is_one_line_a_parameter(bank: MaskBank) -> None:
     assert lines
     for line in lines:
         assert line.startswith("supsup-hopfield: warning: Hopfield store: '")
-        assert "expected bit error " in line
+        assert "expected bit error " in line or "does not hold " in line
     assert any("'first' holds 2 patterns of 9 bits" in line for line in lines)
+
+
+def test_masks_alike_that_storkey_forgets_are_told(wide: MaskBank) -> None:
+    """Density 0.1, well below the capacity of random masks: the newest task shows no error."""
+    wide.extend(random_task(wide.network, f"a-{i}", seed=50 + i, density=0.1) for i in range(16))
+    done = encode(wide)
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("a-")]
+    assert all(float(cell) == 0 for row in rows for cell in row[1:])
+    lines = done.stderr.splitlines()
+    assert [line.split("'")[1] for line in lines] == ["first", "second"]
+    assert all("of the tasks whose masks are at hand: one step turns up to" in x for x in lines)
 
 
 def test_masks_that_would_be_lost_are_not_deleted(bank: MaskBank) -> None:

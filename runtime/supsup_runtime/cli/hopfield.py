@@ -13,7 +13,7 @@ import numpy as np
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.cli.common import parser, print_result, run_command, to_table
 from supsup_runtime.errors import BankError, CapacityWarning
-from supsup_runtime.hopfield import HopfieldStore, fingerprint
+from supsup_runtime.hopfield import HopfieldStore, fingerprints
 from supsup_runtime.hopfield_file import STORE_FILE, encode_into, has_store, read_store
 from supsup_runtime.hopfield_matrix import DTYPES, RULES
 
@@ -95,8 +95,7 @@ def _refuse_lost(bank: MaskBank, store: HopfieldStore, names: list[str]) -> None
     for name in names:
         task = bank.task(name)
         stored = next(item for item in store.tasks if item.name == name)
-        marks = tuple(fingerprint(task.masks[p.name]) for p in bank.network.parameters)
-        if marks != stored.fingerprints:
+        if fingerprints(task, bank.network) != stored.fingerprints:
             raise BankError(
                 f"{bank.path}: task {name!r} has other masks than those encoded: it was replaced "
                 "since; no mask was deleted. Rename it and encode it, or keep it"
