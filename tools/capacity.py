@@ -173,7 +173,8 @@ def plot(rows: Sequence[Row], file: Path) -> str:
             own = [row for row in rows if (row["source"], row["size"]) == (source, size)]
             _panel(axes, own, size)
             axes.set_title(f"{source}, {size} units", fontsize="medium")
-    grid[0][0].legend(fontsize="small")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
     pyplot.close(figure)
     return f"wrote {file}"
