@@ -158,7 +158,7 @@ def test_weights_depend_on_seed_and_layer_alone() -> None:
     for index, layer in enumerate(module.layers):
         shape = (SIZES[index + 1], SIZES[index])
         weight = seeded_weight(WEIGHT_SEED, index, shape, kaiming_constant(shape))
-        np.testing.assert_array_equal(layer.weight.numpy(), weight.T)  # type: ignore[union-attr, operator]  # torch
+        np.testing.assert_array_equal(layer.weight.numpy(), weight.T)  # type: ignore[operator]  # torch
     other = BnNet(SIZES, weight_seed=WEIGHT_SEED + 1)
     with pytest.raises(InputError, match=r"constants \['layers.0.weight'.* must have the values"):
         st.train_task(bank(), other, clouds())
@@ -265,7 +265,7 @@ def test_a_plain_loop_learns_the_same_unit_masks() -> None:
         assert 0 < got.mean() < 1
     assert task.training["accuracy"] >= 0.9
     assert task.training["recipe"]["schedule"] == "cosine"
-    assert (task.state["norms.0.blend"], task.state["norms.1.blend"]) == (0, 0)
+    assert [float(task.state[f"norms.{index}.blend"][0]) for index in (0, 1)] == [0, 0]
 
 
 def test_scores_of_zero_begin_with_a_mask_of_ones() -> None:
