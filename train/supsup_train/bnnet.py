@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
 
 from supsup_runtime.errors import InputError
 from supsup_runtime.weights import kaiming_constant, seeded_weight
@@ -30,7 +30,12 @@ MOMENTUM = 0.1
 
 
 class SignedLinear(nn.Module):
-    """A layer without bias whose weights are fixed: ``+-sqrt(2 / inputs)``, signs from a seed."""
+    """A layer without bias whose weights are fixed: ``+-sqrt(2 / inputs)``, signs from a seed.
+
+    Attributes:
+        weight: ``float32 (inputs, outputs)``: in this order the forward and the gradient program
+            hold the same constant, and a model stores it once.
+    """
 
     weight: Tensor
 
@@ -46,11 +51,11 @@ class SignedLinear(nn.Module):
         super().__init__()
         shape = (outputs, inputs)
         values = seeded_weight(weight_seed, layer, shape, kaiming_constant(shape))
-        self.register_buffer("weight", torch.from_numpy(values))
+        self.register_buffer("weight", torch.from_numpy(values.T.copy()))
 
     def forward(self, x: Tensor) -> Tensor:
         """``float32 (batch, inputs)`` to ``float32 (batch, outputs)``."""
-        return linear(x, self.weight)
+        return x @ self.weight
 
 
 class BatchBlend(nn.Module):
