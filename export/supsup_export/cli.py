@@ -9,7 +9,7 @@ from typing import Annotated, get_args
 import typer
 
 from supsup_export.compose import Request
-from supsup_export.exporter import ExportReport, export
+from supsup_export.exporter import ExportReport, RecoveryExport, export, export_recovery
 from supsup_export.single import TaskExportReport, export_task
 from supsup_export.single_parity import NUM_INPUTS
 from supsup_runtime.bank import MaskBank
@@ -60,6 +60,10 @@ def export_bank(
         Path | None,
         typer.Option(help="With --scoring screened, real inputs (.npy): which weights matter?"),
     ] = None,
+    hopfield: Annotated[
+        bool,
+        typer.Option("--hopfield", help="Recover masks from the bank's Hopfield store instead."),
+    ] = False,
     check: Annotated[
         bool, typer.Option(help="Run the model against the bank before it is put in place.")
     ] = True,
@@ -78,15 +82,26 @@ def export_bank(
     supsup-export --bank masks/ thousands.onnx --scoring screened --sample images.npy
 
     supsup-export --bank masks/ one.onnx --task permuted-0001 --bits 2
+
+    supsup-export --bank masks/ recover.onnx --hopfield
     """
-    if task is not None:
-        _refuse_beside_task(
-            target=target,
-            objective=objective,
-            outputs=outputs,
-            scoring=scoring,
-            sample=sample,
+    settings = {
+        "target": target,
+        "objective": objective,
+        "outputs": outputs,
+        "scoring": scoring,
+        "sample": sample,
+    }
+    if hopfield:
+        _refuse_beside("--hopfield", "recovers masks", task=task, bits=bits, **settings)
+        recovery = export_recovery(
+            MaskBank.open(bank), output, check=check, sidecar=sidecar, force=force
         )
+        found = _recovery_to_dict(recovery)
+        typer.echo(json.dumps(found, sort_keys=True) if as_json else _recovery_to_text(recovery))
+        return
+    if task is not None:
+        _refuse_beside("--task", "has one task", **settings)
         one = export_task(
             MaskBank.open(bank, verify=False),  # the task's own file is checked when it is read
             task,
@@ -153,12 +168,30 @@ def _to_text(report: ExportReport) -> str:
     return text + ", checked against the bank" + "".join(f", {part}" for part in parts)
 
 
-def _refuse_beside_task(**given: object) -> None:
+def _refuse_beside(option: str, what: str, **given: object) -> None:
     for name, value in given.items():
         if value is not None:
             raise InputError(
-                f"--{name}: does not apply to a model of one task; leave it, or --task, out"
+                f"--{name}: does not apply to a model that {what}; leave it, or {option}, out"
             )
+
+
+def _recovery_to_dict(report: RecoveryExport) -> dict[str, object]:
+    return {
+        "bytes": report.model_bytes,
+        "mode": report.info.mode,
+        "num_tasks": len(report.info.tasks),
+        "parity": None if report.parity is None else report.parity.worst,
+        "path": str(report.path),
+    }
+
+
+def _recovery_to_text(report: RecoveryExport) -> str:
+    text = f"{report.path}: recovers {len(report.info.tasks)} tasks, {report.model_bytes:,} bytes"
+    if report.parity is None:
+        return text + ", not checked"
+    worst = max(report.parity.worst.values())
+    return text + f", checked against bank and store, all outputs within {worst:.0e}"
 
 
 def _task_to_dict(report: TaskExportReport) -> dict[str, object]:

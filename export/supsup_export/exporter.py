@@ -14,14 +14,24 @@ import numpy.typing as npt
 from supsup_export.compose import Request, choose_objective, compose
 from supsup_export.layout import lay_out
 from supsup_export.parity import ParityReport, check_parity
+from supsup_export.recovery import compose_recovery
+from supsup_export.recovery_parity import RecoveryReport, check_recovery
 from supsup_export.screening import choose_screen
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.calibration import Calibration
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import refuse_overwrite, whole_file
+from supsup_runtime.hopfield_file import read_store
 
-__all__ = ["ExportReport", "claim_output", "export", "placed"]
+__all__ = [
+    "ExportReport",
+    "RecoveryExport",
+    "claim_output",
+    "export",
+    "export_recovery",
+    "placed",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +52,16 @@ class ExportReport:
     info: ModelInfo
     parity: ParityReport | None
     left_out: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryExport:
+    """What was written: as `ExportReport`, of a model that recovers masks."""
+
+    path: Path
+    model_bytes: int
+    info: ModelInfo
+    parity: RecoveryReport | None
 
 
 def export(
@@ -92,6 +112,43 @@ def export(
     return ExportReport(
         path=output, model_bytes=model_bytes, info=info, parity=parity, left_out=left_out
     )
+
+
+def export_recovery(
+    bank: MaskBank,
+    path: str | Path,
+    *,
+    check: bool = True,
+    sidecar: bool = False,
+    force: bool = False,
+) -> RecoveryExport:
+    """Write the model that recovers masks from a bank's Hopfield store; see `export`.
+
+    No task file is read: the tasks are those of the store.
+
+    Args:
+        bank: With a store (`supsup-hopfield encode`); it may have no task left.
+        path: The ``.onnx`` file.
+        check: Run the model against bank and store before it is put in place.
+        sidecar: As `export`.
+        force: As `export`.
+
+    Raises:
+        OutputExistsError: As `export`.
+        BankError: If there is no store, it is damaged or of another network, or the bank has no
+            gradient program.
+        ParityError: If the model does not compute what bank and store say.
+    """
+    output = claim_output(bank, path, force=force)
+    store = read_store(bank)
+    model = compose_recovery(bank, store)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    info = ModelInfo.from_metadata(metadata, place=str(output))
+    with placed(output, metadata, sidecar=sidecar) as part:
+        part.write_bytes(model.SerializeToString(deterministic=True))
+        parity = check_recovery(part, bank, store, place=str(output)) if check else None
+        model_bytes = part.stat().st_size
+    return RecoveryExport(path=output, model_bytes=model_bytes, info=info, parity=parity)
 
 
 def _calibration(bank: MaskBank, request: Request) -> tuple[Calibration | None, str]:

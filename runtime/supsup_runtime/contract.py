@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from supsup_runtime.bank_index import OBJECTIVES
 from supsup_runtime.calibration import Calibration
 from supsup_runtime.errors import BankError, ModelError
+from supsup_runtime.hopfield_info import HopfieldInfo
 from supsup_runtime.network import Network, canonical_json
 
 __all__ = ["CONTRACT", "PREFIX", "Mode", "ModelInfo", "Scoring", "Target", "TaskInfo"]
@@ -25,10 +26,11 @@ Target = Literal["cpu", "cuda", "portable"]
 """Operators that a model is made of."""
 Scoring = Literal["exact", "rounded", "screened"]
 """Which scores are exact: all, or those of the tasks that can still win."""
-Mode = Literal["full", "known", "infer"]
-"""What a model was exported for: both, known tasks only, or always inferring."""
+Mode = Literal["full", "known", "infer", "recover"]
+"""What a model was exported for: both, known tasks only, always inferring, or recovering masks."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
 _BIT_ORDER = "least-significant-first"
+_STORE_OF_MODE = {False: ("none",), True: ("some",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class ModelInfo:
             ``rounded`` by a few thousandths of the largest, or ``screened``.
         forward: The forward program, an ONNX model with the weights as inputs.
         calibration: What tells known tasks from unknown; None where it was not measured.
+        hopfield: What is to be known of the store; of mode ``recover``, else None.
     """
 
     network: Network
@@ -73,6 +76,7 @@ class ModelInfo:
     forward: bytes = field(repr=False)
     scoring: Scoring = "exact"
     calibration: Calibration | None = None
+    hopfield: HopfieldInfo | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """The model's ``metadata_props``, sorted by key."""
@@ -91,6 +95,8 @@ class ModelInfo:
         }
         if self.calibration is not None:
             values["calibration"] = canonical_json(self.calibration.to_dict())
+        if self.hopfield is not None:
+            values["hopfield"] = self.hopfield.to_json()
         return {PREFIX + key: values[key] for key in sorted(values)}
 
     @classmethod
@@ -129,30 +135,38 @@ class ModelInfo:
                 values,
                 scoring=metadata.get(PREFIX + "scoring", "exact"),
                 calibration=metadata.get(PREFIX + "calibration"),
+                hopfield=metadata.get(PREFIX + "hopfield"),
             )
         except (OverflowError, RecursionError, ValueError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
 
 
-def _parse(values: Mapping[str, str], *, scoring: str, calibration: str | None) -> ModelInfo:
+def _parse(
+    values: Mapping[str, str], *, scoring: str, calibration: str | None, hopfield: str | None
+) -> ModelInfo:
     mode, objective = values["mode"], values["objective"]
     _require("mode", mode, get_args(Mode))
     _require("objective", objective, ("",) if mode == "known" else OBJECTIVES)
+    _require("hopfield", "none" if hopfield is None else "some", _STORE_OF_MODE[mode == "recover"])
     _require("target", values["target"], get_args(Target))
     _require("scoring", scoring, get_args(Scoring))
     forward = base64.b64decode(values["forward"], validate=True)
     network = Network.from_dict(json.loads(values["network"]))
     _require("digest", values["digest"], (network.digest(forward),))
+    tasks = _tasks(json.loads(values["tasks"]))
     return ModelInfo(
         network=network,
         digest=values["digest"],
-        tasks=_tasks(json.loads(values["tasks"])),
+        tasks=tasks,
         objective=objective,
         mode=mode,  # type: ignore[arg-type]  # one of Mode's, checked above
         target=values["target"],
         scoring=scoring,  # type: ignore[arg-type]  # as above
         forward=forward,
         calibration=None if calibration is None else _calibration(calibration, network),
+        hopfield=None
+        if hopfield is None
+        else HopfieldInfo.from_json(hopfield, network, num_tasks=len(tasks)),
     )
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "StoredTask",
     "fingerprint",
     "fingerprints",
+    "recorded_entropy",
     "store_bytes",
     "to_mask",
     "to_pattern",
@@ -66,6 +67,14 @@ def fingerprints(task: TaskMasks, network: Network) -> tuple[str, ...]:
     return tuple(fingerprint(task.masks[p.name]) for p in network.parameters)
 
 
+def recorded_entropy(task: TaskMasks) -> float | None:
+    """The entropy of a training record, in nats; None where there is none that makes sense."""
+    value = task.training.get("entropy")
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    return None
+
+
 def store_bytes(network: Network, dtype: str) -> int:
     """Bytes of a store's tensors, whatever the number of tasks."""
     parameters = sum(matrix_bytes(p.size, dtype) + 4 * p.size for p in network.parameters)
@@ -80,11 +89,14 @@ class StoredTask:
         name: The task's name.
         labels: Names of the real outputs by index.
         fingerprints: Of its masks, in the order of the network's parameters.
+        entropy: H of the task's own inputs through its mask, mean, in nats; None where its
+            training record has none. Recovery tells a known stream from an unknown one by it.
     """
 
     name: str
     labels: tuple[str, ...]
     fingerprints: tuple[str, ...]
+    entropy: float | None = None
 
 
 class HopfieldStore:
@@ -162,7 +174,12 @@ class HopfieldStore:
         for name, value in task.state.items():
             self.state_sums[name] += value
         marks = fingerprints(task, self.network)
-        stored = StoredTask(name=task.name, labels=task.labels, fingerprints=marks)
+        stored = StoredTask(
+            name=task.name,
+            labels=task.labels,
+            fingerprints=marks,
+            entropy=recorded_entropy(task),
+        )
         self.tasks = (*self.tasks, stored)
         errors = {name: self.matrices[name].bit_error(z) for name, z in patterns.items()}
         for name, error in errors.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -44,7 +45,7 @@ FORMAT = 1
 STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20
 _FIELDS = {"digest", "dtype", "format", "rule", "sha256", "tasks"}
-_TASK_FIELDS = {"fingerprints", "labels", "name"}
+_TASK_FIELDS = {"entropy", "fingerprints", "labels", "name"}
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
 
@@ -175,6 +176,7 @@ def encode_store(store: HopfieldStore) -> bytes:
         "sha256": _sha256({name: tensor.tobytes() for name, tensor in tensors.items()}),
         "tasks": [
             {
+                "entropy": task.entropy,
                 "fingerprints": list(task.fingerprints),
                 "labels": list(task.labels),
                 "name": task.name,
@@ -315,7 +317,12 @@ def _task(item: object, network: Network, place: str) -> StoredTask:
     if not isinstance(item, dict) or set(item) != _TASK_FIELDS:
         got = sorted(item) if isinstance(item, dict) else type(item).__name__
         raise BankError(f"{place}: fields of a task must be {sorted(_TASK_FIELDS)}, got {got}")
-    marks, labels = item["fingerprints"], item["labels"]
+    marks, labels, entropy = item["fingerprints"], item["labels"], item["entropy"]
+    number = isinstance(entropy, int | float) and not isinstance(entropy, bool)
+    if entropy is not None and not (number and 0 <= entropy < math.inf):
+        raise BankError(
+            f"{place}: entropy of a task must be null, or at least 0, got {entropy!r:.80}"
+        )
     if not isinstance(marks, list) or len(marks) != len(network.parameters):
         raise BankError(
             f"{place}: fingerprints of a task must be {len(network.parameters)}, got {marks!r:.80}"
@@ -331,7 +338,7 @@ def _task(item: object, network: Network, place: str) -> StoredTask:
     except BankError as error:
         raise BankError(f"{place}: {error}") from error
     check_labels(tuple(labels), network, place)
-    return StoredTask(name=name, labels=tuple(labels), fingerprints=tuple(marks))
+    return StoredTask(name=name, labels=tuple(labels), fingerprints=tuple(marks), entropy=entropy)
 
 
 def _max_bytes(network: Network) -> int:

@@ -45,7 +45,7 @@ def train_task(
         module: The network; its own weights are neither used nor changed.
         data: The task's name, label names and arrays: inputs ``float32 (images, *input_shape)``,
             labels ``int64 (images,)`` in ``[0, real_outputs)``. The test part may be empty;
-            otherwise its accuracy goes into the task's training record.
+            otherwise accuracy and mean entropy on it go into the task's training record.
         recipe: How to learn.
         record: Further JSON values for the training record.
         progress: Called after every step with the step's number and the batch's loss.
@@ -80,7 +80,7 @@ def train_task(
         masks = learning.masks()
     training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
     if len(data.test_x):
-        training["accuracy"] = _accuracy(learning, bank.network.real_outputs, data)
+        training |= _tested(learning, bank.network.real_outputs, data)
     task = make_task(
         data.name,
         {name: mask.bool().numpy() for name, mask in masks.items()},
@@ -114,16 +114,18 @@ def _fit(
         )
 
 
-def _accuracy(learning: Learning, real_outputs: int, data: TaskData) -> float:
-    """Fraction of the test images whose largest real output is the label."""
+def _tested(learning: Learning, real_outputs: int, data: TaskData) -> dict[str, float]:
+    """Of the test images: ``accuracy``, by the largest real output; ``entropy``, the mean H."""
     inputs = torch.from_numpy(data.test_x)
     targets = torch.from_numpy(data.test_y)
-    right = 0
+    right, total = 0, 0.0
     with torch.no_grad():
         for rows in torch.arange(len(inputs)).split(1000):  # type: ignore[no-untyped-call]  # torch
-            logits = learning.logits(inputs[rows])[:, :real_outputs]
-            right += int((logits.argmax(1) == targets[rows]).sum())
-    return right / len(inputs)
+            logits = learning.logits(inputs[rows])
+            right += int((logits[:, :real_outputs].argmax(1) == targets[rows]).sum())
+            logs = logits.log_softmax(1)
+            total -= float((logs.exp() * logs).sum())
+    return {"accuracy": right / len(inputs), "entropy": max(total, 0.0) / len(inputs)}
 
 
 def batch_rows(count: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:

@@ -1,0 +1,156 @@
+"""Proof that a recovery model computes what its bank and store say, before it is put in place.
+
+The reference is numpy over the store's matrices, and the bank's programs run by themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from supsup_export.recovery import OBJECTIVE
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.errors import ParityError
+from supsup_runtime.hopfield import HopfieldStore
+from supsup_runtime.network import MaskedParameter, StateTensor
+from supsup_runtime.objectives import entropy
+from supsup_runtime.session import open_session
+
+__all__ = ["RECOVERY_TOLERANCE", "RecoveryReport", "check_recovery"]
+
+RECOVERY_TOLERANCE = 1e-5
+"""Of the largest value of an output. Both sides compute in float32; what differs is the order of
+sums, of some thousand terms with a rounding of 6e-8 each, most of which cancel."""
+_ROWS = (0, 1, 5)
+
+Array = npt.NDArray[Any]
+Tensors = tuple[MaskedParameter | StateTensor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryReport:
+    """Largest differences found, by output, relative to its largest value."""
+
+    worst: dict[str, float]
+
+
+def check_recovery(
+    path: Path, bank: MaskBank, store: HopfieldStore, *, place: str
+) -> RecoveryReport:
+    """Run a recovery model against its bank and store, at random masks between 0 and 1.
+
+    Raises:
+        ParityError: If the model is not valid ONNX, or a value is out of tolerance.
+    """
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        line = " ".join(str(error).split())
+        raise ParityError(f"{place}: not a valid ONNX model: {line}") from error
+    session = open_session(path, place=place)
+    programs = {
+        name: open_session(program, place=f"{place}: the bank's {name} program")
+        for name, program in (("forward", bank.forward), ("gradient", bank.gradient or b""))
+    }
+    worst: dict[str, float] = {}
+    rng = np.random.default_rng(0)
+    for rows in _ROWS:
+        feeds = _random_feeds(bank, store, rows, rng)
+        got = session.run(session.output_names, feeds)
+        want = _reference(bank, store, programs, feeds)
+        for name, value in zip(session.output_names, got, strict=True):
+            _compare(place, name, value, want[name], worst)
+    return RecoveryReport(worst=worst)
+
+
+def _random_feeds(
+    bank: MaskBank, store: HopfieldStore, rows: int, rng: np.random.Generator
+) -> dict[str, Array]:
+    network = bank.network
+    feeds: dict[str, Array] = {
+        "x": rng.standard_normal((rows, *network.input_shape)).astype(np.float32),
+        "mask": rng.random(network.num_masked, np.float32),
+        "entropy_strength": np.float32(0.75),
+        "energy_strength": np.float32(0.0015),
+    }
+    feeds = {name: np.asarray(value) for name, value in feeds.items()}
+    if network.state:
+        state = [value.reshape(-1) for value in store.mean_state().values()]
+        feeds["state"] = np.concatenate(state)
+    return feeds
+
+
+def _reference(
+    bank: MaskBank, store: HopfieldStore, programs: dict[str, Any], feeds: dict[str, Array]
+) -> dict[str, Array]:
+    network, mask = bank.network, feeds["mask"]
+    energy, slopes = 0.0, []
+    for p, part in zip(network.parameters, _cut(network.parameters, mask), strict=True):
+        pattern = 2 * part.reshape(-1) - 1
+        energy += store.energy(p.name, pattern)
+        slopes.append(-2 * store.field(p.name, pattern))
+    found: dict[str, Array] = {
+        "energy": np.asarray(energy),
+        "energy_gradient": np.concatenate(slopes),
+    }
+    found |= _network_reference(bank, programs, feeds)
+    strengths = float(feeds["entropy_strength"]), float(feeds["energy_strength"])
+    for name, kind in (("loss", ""), ("gradient", "_gradient")):
+        parts = [found[f"{term}{kind}"].astype(np.float64) for term in ("entropy", "energy")]
+        found[name] = strengths[0] * parts[0] + strengths[1] * parts[1]
+    return found
+
+
+def _network_reference(
+    bank: MaskBank, programs: dict[str, Any], feeds: dict[str, Array]
+) -> dict[str, Array]:
+    network = bank.network
+    if not len(feeds["x"]):
+        return {
+            "logits": np.zeros((0, network.outputs)),
+            "entropy": np.zeros(()),
+            "entropy_gradient": np.zeros(network.num_masked),
+        }
+    weights = network.weights()
+    masks = _cut(network.parameters, feeds["mask"])
+    inputs = {"x": feeds["x"]}
+    for p, w, m in zip(network.parameters, weights, masks, strict=True):
+        inputs[p.name] = w * m
+    if network.state:
+        parts = _cut(network.state, feeds["state"])
+        inputs |= {s.name: part for s, part in zip(network.state, parts, strict=True)}
+    names = [f"{OBJECTIVE}.{p.name}" for p in network.parameters]
+    logits = programs["forward"].run(["logits"], inputs)[0]
+    slopes = programs["gradient"].run(names, inputs)
+    flat = [(s * w).reshape(-1) for s, w in zip(slopes, weights, strict=True)]
+    return {
+        "logits": logits,
+        "entropy": np.asarray(entropy(logits.astype(np.float64)).mean()),
+        "entropy_gradient": np.concatenate(flat),
+    }
+
+
+def _cut(tensors: Tensors, flat: Array) -> list[Array]:
+    ends = np.cumsum([tensor.size for tensor in tensors])[:-1]
+    return [
+        part.reshape(tensor.shape)
+        for tensor, part in zip(tensors, np.split(flat, ends), strict=True)
+    ]
+
+
+def _compare(place: str, name: str, got: Array, want: Array, worst: dict[str, float]) -> None:
+    if got.shape != want.shape:
+        raise ParityError(f"{place}: {name} must have shape {want.shape}, got {got.shape}")
+    scale = float(np.abs(want).max(initial=0)) or 1.0
+    error = float(np.abs(got.astype(np.float64) - want).max(initial=0)) / scale
+    worst[name] = max(worst.get(name, 0.0), error)
+    if not error <= RECOVERY_TOLERANCE:  # nor NaN
+        raise ParityError(
+            f"{place}: {name} differs from the bank by {error:.1e} of its largest value, allowed "
+            f"{RECOVERY_TOLERANCE:.0e}; report it, or export with --no-check"
+        )
