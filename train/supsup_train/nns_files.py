@@ -4,8 +4,9 @@ A folder ``nns`` in the bank's: ``learner.json``, and one safetensors file a tas
 and the optimiser's tensors. They are not part of the bank: masks are whole without them, only
 learning cannot go on.
 
-A checkpoint writes the task's file under a new name, then the mask into the bank, then
-``learner.json``, which names the files that count. A crash in between leaves the checkpoint before.
+A checkpoint writes the mask into the bank, then the task's file under a new name, then
+``learner.json``, which names the files that count. A crash in between leaves the checkpoint before,
+and perhaps a mask that is one period ahead of it: the learner writes it again.
 """
 
 from __future__ import annotations
