@@ -45,7 +45,7 @@ def train(
         str,
         typer.Argument(help="batche, batche-random, psp, heads, heads-random, dense or sequence."),
     ],
-    stream: Annotated[str, typer.Argument(help="permuted, rotated or split.")],
+    stream: Annotated[str, typer.Argument(help="permuted, rotated, split or mixed.")],
     bank: Annotated[Path, typer.Option(help="Folder of the bank; made if missing.")],
     data: Annotated[
         str | None, typer.Option(help="Folder of IDX files, or an .npz; the digits if missing.")
@@ -66,7 +66,8 @@ def train(
         float | None, typer.Option(help="Learning rate; the method's own if missing.")
     ] = None,
     first_lr: Annotated[
-        float | None, typer.Option(help="Of the first task; the method's own if missing.")
+        float | None,
+        typer.Option(help="Of the first task; if missing the method's own, or --lr if it has one."),
     ] = None,
     matrices: Annotated[
         bool,
@@ -74,8 +75,9 @@ def train(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the stream and of all that is random.")] = 0,
     every: Annotated[
-        int, typer.Option(help="psp, sequence: evaluate all tasks so far after so many.", min=1)
-    ] = 1,
+        int | None,
+        typer.Option(help="psp, sequence: evaluate all tasks so far after so many; 1.", min=1),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of PyTorch; small networks want 1.", min=1)
     ] = None,
@@ -104,10 +106,16 @@ def train(
     source = make_stream(stream, dataset, num_tasks=tasks, seed=seed)
     sizes = _sizes(model, source.input_shape, outputs or source.real_outputs, source.real_outputs)
     baseline = make_baseline(recipe, sizes, matrices=matrices)
+    if every is not None and not baseline.in_sequence:
+        raise InputError(f"--every: goes with psp and sequence, got {method}; leave it out")
     origin = {"data": fingerprint(dataset), "stream": source.kind}
     with _reporter(bank, log, recipe.steps, quiet=quiet) as reporter:
         run = Run(
-            path=bank, origin=origin, report=reporter.report, progress=reporter.bar, every=every
+            path=bank,
+            origin=origin,
+            report=reporter.report,
+            progress=reporter.bar,
+            every=every or 1,
         )
         train_stream(baseline, source, run)
 
@@ -179,6 +187,8 @@ class _Reporter:
 
 @contextmanager
 def _reporter(bank: Path, log: Path | None, steps: int, *, quiet: bool) -> Iterator[_Reporter]:
+    if log is not None and not log.parent.is_dir():
+        raise InputError(f"--log: {log.parent} must be a folder, there is none; make it first")
     console = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     columns += [TextColumn("{task.fields[loss]}"), TimeRemainingColumn()]
