@@ -8,10 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tools.reproduction.budget import Budget
+from tools.reproduction.catalogue import EXPERIMENTS
+from tools.reproduction.data import DataFolder
+from tools.reproduction.learning import learned_bank
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.errors import InputError
+from supsup_train.baselines.cli import app as baseline
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs" / "REPRODUCIBILITY.md"
@@ -130,6 +140,59 @@ def test_a_bank_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
             *options, "--tiny", "--bank", f"{key}={bank}", "--work", tmp_path / "x", status=1
         )
         assert message in done.stderr
+
+
+def test_a_bank_of_another_setting_is_refused(tmp_path: Path) -> None:
+    """What NNs was told, what a baseline's tasks have of their own, and whole files."""
+    reproduce("nns-100", "--tiny", "--work", tmp_path / "first")
+    found = tmp_path / "first" / "tiny" / "nns-100" / "banks" / "learner"
+    psp = tmp_path / "psp"
+    other = ["--model", "mlp-17", "--tasks", "3", "--steps", "10", "--bank", str(psp), "--quiet"]
+    baseline(["psp", "permuted", *other], standalone_mode=False)
+    bank = MaskBank.open(found)
+    for change, message in (
+        ({"stream": "rotated"}, "with stream 'rotated', this run wants 'permuted'"),
+        ({"settings": {"period": 6}}, "with settings {'period': 6}, this run wants"),
+    ):
+        task = bank.task(1)
+        bank.replace(replace(task, training={**task.training, **change}))
+        refused("nns-100", f"learner={found}", message, tmp_path)
+        bank.replace(task)
+    refused("psp", f"psp={psp}", "a task's own must be {'context0': (64, 64)", tmp_path)
+    (found / "nns" / "learner.json").write_text("{")
+    refused("nns-100", f"learner={found}", "learner.json: must be what a learner wrote", tmp_path)
+
+
+def refused(name: str, bank: str, message: str, folder: Path) -> None:
+    done = reproduce(name, "--tiny", "--bank", bank, "--work", folder / "again", status=1)
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_shared_masks_that_are_none_are_refused(tmp_path: Path) -> None:
+    wanted = replace(EXPERIMENTS["permuted-250"].banks["shared"], source="digits", tasks=2)
+    folder = tmp_path / "data" / str(wanted.shared)
+    folder.mkdir(parents=True)
+    file = folder / "masks.npz"
+    data, budget = DataFolder(tmp_path / "data"), Budget(None)
+    for write, message in (
+        (lambda: file.write_bytes(b"no"), "must be the .npz of masks"),
+        (lambda: file.write_bytes(b"PK\x03\x04"), "must be the .npz of masks"),
+        (lambda: np.save(file.open("wb"), np.zeros(3)), "must be the .npz of masks"),
+        (lambda: np.savez(file, m0=np.zeros(3)), "has 0 tasks, this run wants 2"),
+        (lambda: np.savez(file, accuracy=np.zeros(2)), "has no m0"),
+        (file.unlink, "no such file"),
+    ):
+        write()
+        with pytest.raises(InputError, match=message) as caught:
+            learned_bank(wanted, tmp_path / "bank", data, budget)
+        assert str(caught.value).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "0", "soon", "inf"])
+def test_a_budget_is_a_positive_number(seconds: str) -> None:
+    done = reproduce("split-5", "--tiny", "--seconds", seconds, status=2)
+    assert f"argument --seconds: must be a positive number, got '{seconds}'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def check_resumed(
-    bank: MaskBank, names: Sequence[str], recipe: DataclassInstance, origin: Mapping[str, str]
+    bank: MaskBank, names: Sequence[str], recipe: DataclassInstance, origin: Mapping[str, object]
 ) -> None:
     """Refuse to go on in a bank whose tasks of these names were learned otherwise.
 
