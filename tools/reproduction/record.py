@@ -38,6 +38,13 @@ def to_markdown(experiment: Experiment, result: Mapping[str, Any]) -> str:
     lines += ["", f"Differs: {experiment.differs}"]
     if asked:
         lines += ["", "Asked for: " + "; ".join(asked) + "."]
+    found = [
+        f"{row['masks']} masks allocated for {row['num_tasks']} tasks"
+        for row, described in zip(rows, experiment.rows, strict=True)
+        if experiment.banks[described.banks[0]].scenario == "NNs"
+    ]
+    if found:
+        lines += ["", "; ".join(found) + "."]
     numbers = f"[{experiment.name}.json](results/{experiment.name}.json)"
     lines += ["", f"`{result['command']}`; all numbers: {numbers}."]
     return "\n".join(lines)
