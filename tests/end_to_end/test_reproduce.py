@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -174,11 +175,13 @@ def test_shared_masks_that_are_none_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "data" / str(wanted.shared)
     folder.mkdir(parents=True)
     file = folder / "masks.npz"
+    plain = io.BytesIO()
+    np.save(plain, np.zeros(3))
     data, budget = DataFolder(tmp_path / "data"), Budget(None)
     for write, message in (
         (lambda: file.write_bytes(b"no"), "must be the .npz of masks"),
         (lambda: file.write_bytes(b"PK\x03\x04"), "must be the .npz of masks"),
-        (lambda: np.save(file.open("wb"), np.zeros(3)), "must be the .npz of masks"),
+        (lambda: file.write_bytes(plain.getvalue()), "must be the .npz of masks"),
         (lambda: np.savez(file, m0=np.zeros(3)), "has 0 tasks, this run wants 2"),
         (lambda: np.savez(file, accuracy=np.zeros(2)), "has no m0"),
         (file.unlink, "no such file"),

@@ -182,7 +182,8 @@ def _from_shared(wanted: Bank, path: Path, file: Path) -> None:
     if not file.is_file():
         raise InputError(f"{file}: no such file; the shared masks are one .npz")
     try:
-        arrays = dict(np.load(file, allow_pickle=False))
+        with file.open("rb") as opened:  # numpy leaves a file open that is no archive
+            arrays = dict(np.load(opened, allow_pickle=False))
     except (ValueError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{file}: must be the .npz of masks: {error}; fetch it again") from error
     accuracy = arrays.get("accuracy", ())
