@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +45,14 @@ def random_task(network: Network, name: str, seed: int = 0, density: float = 0.5
         labels=("no", "yes"),
         training={"accuracy": 0.5, "steps": 10},
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports_made_once() -> Iterator[None]:
+    """Where any of the tests exports, and without torch where none does."""
+    exporting = "supsup_train.network" in sys.modules
+    with import_module("exports").each_made_once() if exporting else nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from supsup_runtime.bits import unpack_mask
 from supsup_runtime.errors import BankError
 from supsup_runtime.network import MaskedParameter, Network
 from supsup_runtime.taskfile import TaskMasks
-from supsup_runtime.weights import sign_plane
 
 __all__ = ["BLOCK_BYTES", "ROW_BITS", "Layout", "lay_out", "row_bytes"]
 
@@ -91,7 +90,7 @@ def lay_out(bank: MaskBank) -> Layout:
         if network.state:
             state[index] = _flat_state(task, network)
     signs = np.zeros(width, np.uint8)
-    planes = (sign_plane(network.weight_seed, i, p.size) for i, p in enumerate(network.parameters))
+    planes = (p.signs(network.weight_seed, i) for i, p in enumerate(network.parameters))
     _put(signs, _join(planes, network.parameters))
     return Layout(masks=masks, signs=signs, counts=counts, state=state, labels=tuple(labels))
 

@@ -15,6 +15,7 @@ from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.errors import (
     BankError,
     BankLockedError,
+    CapacityWarning,
     DataError,
     InputError,
     ModelError,
@@ -23,6 +24,7 @@ from supsup_runtime.errors import (
     ProviderUnavailableError,
     SupSupError,
 )
+from supsup_runtime.hopfield import HopfieldStore
 from supsup_runtime.inference import Inference, TaskInference
 from supsup_runtime.model import Model, load
 from supsup_runtime.network import MaskedParameter, Network, StateTensor
@@ -33,7 +35,9 @@ __all__ = [
     "BankError",
     "BankLockedError",
     "Calibration",
+    "CapacityWarning",
     "DataError",
+    "HopfieldStore",
     "Inference",
     "InputError",
     "MaskBank",

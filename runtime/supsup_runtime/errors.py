@@ -1,4 +1,4 @@
-"""Every error that supsup raises on purpose, with the exit status its commands answer.
+"""Every error that supsup raises on purpose, with the exit status its commands answer; one warning.
 
 A message names the place, the rule, what was expected, what came and, where there is one,
 the remedy.
@@ -11,6 +11,7 @@ from typing import ClassVar
 __all__ = [
     "BankError",
     "BankLockedError",
+    "CapacityWarning",
     "DataError",
     "InputError",
     "ModelError",
@@ -63,3 +64,7 @@ class ProviderUnavailableError(SupSupError, RuntimeError):
     """The execution provider asked for is not there, or ONNX Runtime itself is not."""
 
     exit_code = 5
+
+
+class CapacityWarning(UserWarning):
+    """A Hopfield store holds more masks than it can give back whole; no error, never silent."""

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.bits import pack_mask
 from supsup_runtime.errors import BankError
-from supsup_runtime.weights import MAX_SEED, kaiming_constant, seeded_weight
+from supsup_runtime.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
 
 __all__ = [
     "MAX_ELEMENTS",
@@ -29,7 +30,9 @@ MAX_TENSORS = 10_000
 """Masked parameters, or state tensors, of one network."""
 MAX_ELEMENTS = 2**33
 """Weights of one network: a mask of 1 GB."""
+ONES = "ones"
 SIGNED_CONSTANT = "signed-constant"
+INITS = (ONES, SIGNED_CONSTANT)
 _FIELDS = {
     "constants",
     "input_shape",
@@ -73,13 +76,14 @@ class StateTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedParameter:
-    """A weight tensor of the fixed random network that tasks mask.
+    """A tensor of the fixed network that tasks mask: a layer's weights, or a scale of its units.
 
     Attributes:
         name: As in the module, such as ``layers.0.weight``.
-        shape: ``(out, in, ...)``.
-        constant: Magnitude of every weight; `kaiming_constant` of the shape by default.
-        init: Rule of the weights; version 1 of the format knows ``signed-constant``.
+        shape: ``(out, in, ...)``; ``(units,)`` where whole units are masked.
+        constant: Magnitude of every weight; 1 for ``ones``.
+        init: ``signed-constant``: plus or minus the constant, regrown from the network's seed.
+            ``ones``: every weight is 1 and nothing is drawn, so that what is left is the mask.
     """
 
     name: str
@@ -89,15 +93,25 @@ class MaskedParameter:
 
     def __post_init__(self) -> None:
         _check_tensor(self.name, self.shape)
-        if self.init != SIGNED_CONSTANT:
+        if self.init not in INITS:
             raise BankError(
-                f"network: init of {self.name!r} must be {SIGNED_CONSTANT!r}, got {self.init!r}"
+                f"network: init of {self.name!r} must be one of {list(INITS)}, got {self.init!r}"
             )
         if not (math.isfinite(self.constant) and self.constant > 0):
             raise BankError(
                 f"network: constant of {self.name!r} must be finite and positive, "
                 f"got {self.constant}"
             )
+        if self.init == ONES and self.constant != 1:
+            raise BankError(
+                f"network: constant of {self.name!r} must be 1 with init {ONES!r}, "
+                f"got {self.constant}"
+            )
+
+    @classmethod
+    def ones(cls, name: str, shape: tuple[int, ...]) -> MaskedParameter:
+        """Weights of 1, such as the scales of units."""
+        return cls(name=name, shape=shape, constant=1.0, init=ONES)
 
     @classmethod
     def signed_kaiming(cls, name: str, shape: tuple[int, ...]) -> MaskedParameter:
@@ -108,6 +122,23 @@ class MaskedParameter:
     def size(self) -> int:
         """Number of weights."""
         return math.prod(self.shape)
+
+    def signs(self, weight_seed: int, index: int) -> npt.NDArray[np.uint8]:
+        """The packed signs, as `sign_plane`; of ``ones`` every bit is one, the padding zero.
+
+        Args:
+            weight_seed: The network's.
+            index: Position of the parameter in the network's list.
+        """
+        if self.init == ONES:
+            return pack_mask(np.ones(self.size, np.bool_))
+        return sign_plane(weight_seed, index, self.size)
+
+    def weight(self, weight_seed: int, index: int) -> npt.NDArray[np.float32]:
+        """The weights, ``float32 shape``; arguments as `signs`."""
+        if self.init == ONES:
+            return np.ones(self.shape, np.float32)
+        return seeded_weight(weight_seed, index, self.shape, self.constant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,11 +211,8 @@ class Network:
         return self.outputs - self.real_outputs
 
     def weights(self) -> list[npt.NDArray[np.float32]]:
-        """The fixed random weights, one array a masked parameter, in order."""
-        return [
-            seeded_weight(self.weight_seed, index, parameter.shape, parameter.constant)
-            for index, parameter in enumerate(self.parameters)
-        ]
+        """The fixed weights, one array a masked parameter, in order."""
+        return [p.weight(self.weight_seed, index) for index, p in enumerate(self.parameters)]
 
     def digest(self, forward: bytes) -> str:
         """What makes two networks the same: this description and the forward program's bytes.

@@ -20,10 +20,12 @@ from supsup_runtime.errors import DataError
 from supsup_runtime.sources import Dataset, Labels, Values
 
 __all__ = [
+    "LABEL_KINDS",
     "LAYOUTS",
     "MAX_TASKS",
     "MIN_DEGREES",
     "STREAM_KINDS",
+    "LabelKind",
     "Layout",
     "Stream",
     "StreamKind",
@@ -33,10 +35,12 @@ __all__ = [
 
 StreamKind = Literal["permuted", "rotated", "split", "mixed"]
 Layout = Literal["flat", "image"]
+LabelKind = Literal["own", "shared"]
 View: TypeAlias = Callable[[int, Values, Labels], tuple[Values, Labels]]
 
 STREAM_KINDS: tuple[StreamKind, ...] = get_args(StreamKind)
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 MAX_TASKS = 1_000_000
 """Tasks of one stream."""
 MIN_DEGREES = 0.01
@@ -143,6 +147,7 @@ def make_stream(
     layout: Layout = "flat",
     degrees: float = 10.0,
     classes_per_task: int | None = None,
+    labels: str = "own",
 ) -> Stream:
     """Make a stream of tasks.
 
@@ -160,6 +165,8 @@ def make_stream(
         degrees: Of rotated tasks, at least `MIN_DEGREES`; ``num_tasks * degrees <= 360``, for
             ``rotated``.
         classes_per_task: Of split tasks; by default all classes, shared out evenly (``mixed``: 2).
+        labels: Of split tasks. ``own``: the classes of a task count from 0. ``shared``: as in the
+            data set, as they always are in the other streams.
 
     Returns:
         The stream; its tasks are made on demand.
@@ -171,8 +178,10 @@ def make_stream(
         raise DataError(f"stream: kind must be one of {', '.join(STREAM_KINDS)}, got {kind!r}")
     if not 1 <= num_tasks <= MAX_TASKS:
         raise DataError(f"{kind} stream: num_tasks must be in [1, {MAX_TASKS}], got {num_tasks}")
+    if labels not in LABEL_KINDS:
+        raise DataError(f"stream: labels must be one of {', '.join(LABEL_KINDS)}, got {labels!r}")
     input_shape = _input_shape(dataset, layout)
-    labels = (tuple(str(label) for label in range(dataset.num_classes)),) * num_tasks
+    task_labels = (tuple(str(label) for label in range(dataset.num_classes)),) * num_tasks
     if kind == "permuted":
         names, view = _permuted(num_tasks, seed)
     elif kind == "rotated":
@@ -180,12 +189,13 @@ def make_stream(
     elif kind == "mixed":
         names, view = _mixed(dataset, num_tasks, seed, degrees, classes_per_task)
     else:
-        names, labels, view = _split(dataset, num_tasks, classes_per_task)
+        names, own, view = _split(dataset, num_tasks, classes_per_task, shared=labels == "shared")
+        task_labels = own or task_labels
     return Stream(
         kind=kind,
         dataset=dataset,
         task_names=names,
-        task_labels=labels,
+        task_labels=task_labels,
         input_shape=input_shape,
         view=view,
     )
@@ -275,8 +285,9 @@ def _view_rotated(index: int, x: Values, y: Labels, *, degrees: float) -> tuple[
 
 
 def _split(
-    dataset: Dataset, num_tasks: int, classes_per_task: int | None
+    dataset: Dataset, num_tasks: int, classes_per_task: int | None, *, shared: bool
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], View]:
+    """Names, the tasks' own labels, none where they are shared, and the view."""
     size = _group_size(dataset, num_tasks, classes_per_task)
     groups = [range(first, first + size) for first in range(0, num_tasks * size, size)]
     counts = np.bincount(dataset.test_y, minlength=dataset.num_classes)
@@ -288,8 +299,8 @@ def _split(
             )
     width = len(str(dataset.num_classes - 1))
     names = tuple(f"split-{_span(group, width)}" for group in groups)
-    labels = tuple(tuple(str(label) for label in group) for group in groups)
-    return names, labels, partial(_view_split, size=size)
+    view = partial(_view_split, size=size, shared=shared)
+    return names, () if shared else tuple(tuple(map(str, group)) for group in groups), view
 
 
 def _group_size(dataset: Dataset, num_tasks: int, classes_per_task: int | None) -> int:
@@ -320,10 +331,12 @@ def _span(group: range, width: int) -> str:
     return "-".join(f"{label:0{width}}" for label in ends)
 
 
-def _view_split(index: int, x: Values, y: Labels, *, size: int) -> tuple[Values, Labels]:
+def _view_split(
+    index: int, x: Values, y: Labels, *, size: int, shared: bool
+) -> tuple[Values, Labels]:
     first = index * size
     chosen = (first <= y) & (y < first + size)
-    return x[chosen], y[chosen] - first
+    return x[chosen], y[chosen] - (0 if shared else first)
 
 
 def _mixed(
@@ -333,7 +346,7 @@ def _mixed(
     size = min(2, dataset.num_classes) if classes_per_task is None else classes_per_task
     groups = max(1, dataset.num_classes // size) if size > 0 else 1  # _split refuses the size
     turns = max(1, int(360 / degrees * (1 + 1e-12))) if degrees > 0 else 1  # _rotated refuses them
-    split_names, _, _ = _split(dataset, groups, size)
+    split_names, _, _ = _split(dataset, groups, size, shared=True)
     names = {
         "permuted": _permuted(num_tasks, seed)[0],
         "rotated": _rotated(dataset, turns, degrees)[0],
@@ -365,8 +378,7 @@ def _view_mixed(
         return _view_permuted(of_kind, x, y, seed=seed)
     if kind == "rotated":
         return _view_rotated(of_kind, x, y, degrees=degrees)
-    chosen, labels = _view_split(of_kind, x, y, size=size)
-    return chosen, labels + of_kind * size  # outputs mean the same in every task
+    return _view_split(of_kind, x, y, size=size, shared=True)  # outputs mean the same in every task
 
 
 def _channels_first(x: Values) -> Values:

@@ -26,7 +26,9 @@ from supsup_runtime.network import (
 
 __all__ = [
     "TaskMasks",
+    "check_labels",
     "check_name",
+    "check_task",
     "decode_task",
     "encode_task",
     "make_task",
@@ -121,7 +123,7 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
         BankError: If the task does not fit the network.
     """
     place = f"task {task.name!r}"
-    _check_task(task, network, place)
+    check_task(task, network, place)
     tensors: dict[str, npt.NDArray[Any]] = {}
     encodings: dict[str, str] = {}
     for parameter in network.parameters:
@@ -186,7 +188,7 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
         labels=tuple(header["labels"]),
         training=header["training"],
     )
-    _check_task(task, network, place)
+    check_task(task, network, place)
     return task
 
 
@@ -263,7 +265,18 @@ def _mask(
     return stored
 
 
-def _check_task(task: TaskMasks, network: Network, place: str) -> None:
+def check_task(task: TaskMasks, network: Network, place: str) -> None:
+    """Refuse a task that does not fit the network.
+
+    Args:
+        task: The task.
+        network: Its network.
+        place: What messages call the task.
+
+    Raises:
+        BankError: If a mask or a state tensor is missing, too many, or of another shape, a value
+            is not finite, or the name or the labels break a rule of docs/FORMAT.md.
+    """
     check_name(task.name)
     for key, given, wanted in (
         ("masks", task.masks, [p.name for p in network.parameters]),
@@ -276,14 +289,22 @@ def _check_task(task: TaskMasks, network: Network, place: str) -> None:
         check_padding(task.masks[parameter.name], parameter.size, place=where)
     for tensor in network.state:
         _check_state(task.state[tensor.name], tensor, place)
-    if len(task.labels) > network.real_outputs:
+    check_labels(task.labels, network, place)
+
+
+def check_labels(labels: tuple[str, ...], network: Network, place: str) -> None:
+    """Refuse labels that are too many for the network's real outputs, or no Unicode text.
+
+    Raises:
+        BankError: If they are.
+    """
+    if len(labels) > network.real_outputs:
         raise BankError(
-            f"{place}: at most {network.real_outputs} labels (the real outputs), "
-            f"got {len(task.labels)}"
+            f"{place}: at most {network.real_outputs} labels (the real outputs), got {len(labels)}"
         )
-    if not all(isinstance(label, str) for label in task.labels):
-        raise BankError(f"{place}: labels must be strings, got {task.labels}")
-    if not is_unicode("".join(task.labels)):
+    if not all(isinstance(label, str) for label in labels):
+        raise BankError(f"{place}: labels must be strings, got {labels}")
+    if not is_unicode("".join(labels)):
         raise BankError(f"{place}: labels must be Unicode text, got a lone surrogate")
 
 

@@ -201,7 +201,7 @@ def test_a_wrong_model_is_not_put_in_place(
 ) -> None:
     """The check compares with the bank, so another seed's signs in the graph must fail it."""
     monkeypatch.setattr(
-        "supsup_export.layout.sign_plane",
+        "supsup_runtime.network.sign_plane",
         lambda _seed, _index, size: np.zeros(-(-size // 8), np.uint8),
     )
     path = tmp_path / "out.onnx"

@@ -4,11 +4,13 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import small_network
 from supsup_runtime.errors import BankError
 from supsup_runtime.network import MAX_ELEMENTS, MaskedParameter, Network, StateTensor
+from supsup_runtime.weights import sign_plane
 
 
 def test_dictionary_and_back() -> None:
@@ -28,6 +30,34 @@ def test_the_digest_is_frozen_and_covers_description_and_program() -> None:
     assert network.digest(b"forward") == frozen
     assert network.digest(b"other") != network.digest(b"forward")
     assert small_network(state=True).digest(b"forward") != network.digest(b"forward")
+
+
+def unit_network() -> Network:
+    return Network(
+        weight_seed=3,
+        input_shape=(3,),
+        outputs=3,
+        real_outputs=2,
+        parameters=(
+            MaskedParameter.ones("scale", (11,)),
+            MaskedParameter.signed_kaiming("second", (1, 7)),
+        ),
+    )
+
+
+def test_ones_are_ones_and_draw_nothing() -> None:
+    network = unit_network()
+    assert Network.from_dict(network.to_dict()) == network
+    scale, second = network.weights()
+    np.testing.assert_array_equal(scale, np.ones(11, np.float32))
+    np.testing.assert_array_equal(second, small_network().weights()[1])  # position 1 in both
+    planes = [p.signs(3, index).tobytes().hex() for index, p in enumerate(network.parameters)]
+    assert planes == ["ff07", sign_plane(3, 1, 7).tobytes().hex()]
+
+
+def test_the_digest_of_ones_is_frozen() -> None:
+    frozen = "c950cab6bd89328862e66253a1ec2daf97c40fed1077cd2e4a0012e03bc0c376"
+    assert unit_network().digest(b"forward") == frozen
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -56,7 +86,14 @@ Change = Callable[[dict[str, Any]], object]
         (lambda d: d["parameters"][0].update(name=1), "must be strings, got 1"),
         (lambda d: d["parameters"][0].update(constant=0), "constant of 'first' must be finite"),
         (lambda d: d["parameters"][0].update(constant="c"), "constant must be a number"),
-        (lambda d: d["parameters"][0].update(init="normal"), "must be 'signed-constant', got 'n"),
+        (
+            lambda d: d["parameters"][0].update(init="normal"),
+            r"must be one of \['ones', 'signed-constant'\], got 'n",
+        ),
+        (
+            lambda d: d["parameters"][0].update(init="ones", constant=0.5),
+            "constant of 'first' must be 1 with init 'ones', got 0.5",
+        ),
         (lambda d: d["state"].append({"name": "first", "shape": [1]}), "unique, got 'first'"),
     ],
 )

@@ -275,6 +275,21 @@ def test_split_names(
     assert stream.task(num_tasks - 1).labels == last_labels
 
 
+def test_split_tasks_may_share_the_labels_of_the_data() -> None:
+    data = load_dataset(None)
+    own = make_stream("split", data, num_tasks=5)
+    shared = make_stream("split", data, num_tasks=5, labels="shared")
+    assert (shared.real_outputs, shared.task_names) == (10, own.task_names)
+    for index in (0, 4):
+        mine, theirs = own.task(index), shared.task(index)
+        np.testing.assert_array_equal(theirs.train_y, mine.train_y + 2 * index)
+        np.testing.assert_array_equal(theirs.test_y, mine.test_y + 2 * index)
+        np.testing.assert_array_equal(theirs.test_x, mine.test_x)
+        assert theirs.labels == tuple("0123456789")
+    with pytest.raises(DataError, match="labels must be one of own, shared, got 'digits'"):
+        make_stream("split", data, num_tasks=5, labels="digits")
+
+
 def test_split_task_without_a_test_image() -> None:
     data = tiny(4, images=6, classes=6)  # three test images: classes 0, 1 and 2
     with pytest.raises(DataError, match=r"tiny: each split task needs a test image.*4 to 5"):

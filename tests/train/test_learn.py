@@ -217,7 +217,9 @@ def test_bad_recipes_are_refused(options: dict[str, object], message: str) -> No
 def test_bad_banks_are_refused(tmp_path: Path, module: Normed, bank: MaskBank) -> None:
     with pytest.raises(OutputExistsError, match="not an empty folder"):
         st.create_bank(bank.path, module, input_shape=(4,), real_outputs=2)
-    with pytest.raises(InputError, match="masked: 'gain' must be a parameter of two or more"):
+    with pytest.raises(InputError, match="masked: 'nope' must be a parameter of one or more"):
+        st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, masked=["nope"])
+    with pytest.raises(InputError, match="masked: 'gain' has one dimension, so it must hold ones"):
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, masked=["gain"])
     with pytest.raises(InputError, match="state: 'nope' must be"):
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, state=["nope"])

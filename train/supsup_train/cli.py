@@ -51,8 +51,13 @@ def train(
         str | None, typer.Option(help="Folder of IDX files, or an .npz; the digits if missing.")
     ] = None,
     tasks: Annotated[int, typer.Option(help="Number of tasks.", min=1)] = 10,
+    labels: Annotated[
+        str,
+        typer.Option(help="split: a task's own, from 0, or shared, the data's: an output a class."),
+    ] = "own",
     model: Annotated[
-        str, typer.Option(help="lenet-300-100, fc-1024-1024, mlp-WIDTH-..., or cnn.")
+        str,
+        typer.Option(help="lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-... or cnn."),
     ] = "lenet-300-100",
     module: Annotated[
         str | None, typer.Option(help="Your own network: FILE.py:FUNCTION(input_shape, outputs).")
@@ -65,6 +70,15 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Inputs a batch.", min=1)] = 128,
     optimizer: Annotated[str, typer.Option(help="rmsprop, adam or sgd.")] = "rmsprop",
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
+    schedule: Annotated[
+        str, typer.Option(help="Of the learning rate: constant, or cosine, down to 0.")
+    ] = "constant",
+    weight_decay: Annotated[
+        float, typer.Option(help="Added to a gradient: this times the value.")
+    ] = 0.0,
+    score_init: Annotated[
+        str, typer.Option(help="Fresh scores: uniform, or zeros, a mask of ones (threshold).")
+    ] = "uniform",
     rule: Annotated[str, typer.Option(help="threshold or top-k.")] = "threshold",
     density: Annotated[
         float | None, typer.Option(help="top-k: fraction of weights kept; 0.5 if missing.")
@@ -121,6 +135,9 @@ def train(
         batch_size=batch_size,
         optimizer=optimizer,  # type: ignore[arg-type]  # Recipe checks it
         learning_rate=lr,
+        schedule=schedule,  # type: ignore[arg-type]  # as above
+        weight_decay=weight_decay,
+        score_init=score_init,  # type: ignore[arg-type]  # as above
         seed=seed,
         transfer=transfer,  # type: ignore[arg-type]  # as above
     )
@@ -134,9 +151,9 @@ def train(
         num_tasks=tasks,
         seed=seed,
         layout="image" if as_images else "flat",
+        labels=labels,
     )
-    make = load_module if module else make_model
-    network = make(module or model, input_shape=source.input_shape, outputs=outputs)
+    network = _network(module, model, source, outputs, weight_seed)
     settings = _nns_settings(
         scenario,
         transfer,
@@ -151,6 +168,15 @@ def train(
     check_resumed(opened, source.task_names, recipe, origin)
     record = Record(recipe=recipe, origin=origin, log=log or bank / "train.jsonl")
     _train_stream(opened, network, source, record, quiet=quiet)
+
+
+def _network(
+    module: str | None, model: str, stream: Stream, outputs: int, weight_seed: int
+) -> nn.Module:
+    shape = stream.input_shape
+    if module is not None:
+        return load_module(module, input_shape=shape, outputs=outputs)
+    return make_model(model, input_shape=shape, outputs=outputs, weight_seed=weight_seed)
 
 
 def _rule(kind: str, density: float | None, er: float | None) -> Rule:

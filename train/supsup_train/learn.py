@@ -71,7 +71,7 @@ def train_task(
             f"task {data.name!r}: the Transfer was made for transfer {transfer.kind!r}, the recipe "
             f"has {recipe.transfer!r}; make it with the same recipe"
         )
-    scores = initial_scores(bank.network, generator)
+    scores = initial_scores(bank.network, generator, recipe.score_init)
     if transfer is not None:
         scores = transfer.start(scores)
     learning = begin(bank.network, module, recipe, scores)

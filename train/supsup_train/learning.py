@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
 
 from supsup_runtime.network import Network
 from supsup_train.network import check_module, fixed_copy, state_tensors
-from supsup_train.recipe import Recipe
+from supsup_train.recipe import Recipe, ScoreInit
 from supsup_train.rules import Rule
 
 __all__ = [
@@ -41,6 +43,7 @@ class Learning:
         scores: Of each weight, the shapes of `weights`.
         state: Per-task tensors by name.
         optimizer: Of the scores and of trained state.
+        schedule: Of its learning rate; None where that is constant.
     """
 
     module: nn.Module
@@ -50,6 +53,7 @@ class Learning:
     scores: Tensors
     state: Tensors
     optimizer: torch.optim.Optimizer
+    schedule: LambdaLR | None
 
     def masks(self) -> Tensors:
         """The present masks by name, ``float32`` zeros and ones."""
@@ -73,6 +77,8 @@ class Learning:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
         return loss
 
 
@@ -82,7 +88,7 @@ def begin(network: Network, module: nn.Module, recipe: Recipe, scores: Tensors) 
     Args:
         network: The bank's.
         module: Not changed.
-        recipe: Rule and optimiser.
+        recipe: Rule, optimiser and schedule.
         scores: ``float32 shape`` by parameter, such as `initial_scores`; not changed.
 
     Raises:
@@ -96,6 +102,7 @@ def begin(network: Network, module: nn.Module, recipe: Recipe, scores: Tensors) 
     state = state_tensors(fixed, network)
     parameters = dict(fixed.named_parameters())
     trained = [v.requires_grad_() for name, v in state.items() if name in parameters]
+    optimizer = make_optimizer(recipe, [*scores.values(), *trained])
     return Learning(
         module=fixed,
         rule=recipe.rule,
@@ -103,12 +110,17 @@ def begin(network: Network, module: nn.Module, recipe: Recipe, scores: Tensors) 
         weights=dict(zip(names, map(torch.from_numpy, network.weights()), strict=True)),
         scores=scores,
         state=state,
-        optimizer=make_optimizer(recipe, [*scores.values(), *trained]),
+        optimizer=optimizer,
+        schedule=_make_schedule(recipe, optimizer),
     )
 
 
-def initial_scores(network: Network, generator: torch.Generator) -> Tensors:
-    """``U(-1, 1) / sqrt(fan_in)``: Kaiming's uniform with ``a = sqrt(5)``."""
+def initial_scores(
+    network: Network, generator: torch.Generator, kind: ScoreInit = "uniform"
+) -> Tensors:
+    """``U(-1, 1) / sqrt(fan_in)``: Kaiming's uniform with ``a = sqrt(5)``; or zeros."""
+    if kind == "zeros":
+        return {parameter.name: torch.zeros(parameter.shape) for parameter in network.parameters}
     scores = {}
     for parameter in network.parameters:
         bound = score_bound(parameter.shape)
@@ -124,12 +136,18 @@ def score_bound(shape: tuple[int, ...]) -> float:
 
 def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:
     """The recipe's, of some tensors."""
-    rate = recipe.learning_rate
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(tensors, lr=rate)
+        return torch.optim.Adam(tensors, lr=rate, weight_decay=decay)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(tensors, lr=rate, momentum=0.9)
-    return torch.optim.RMSprop(tensors, lr=rate)
+        return torch.optim.SGD(tensors, lr=rate, momentum=0.9, weight_decay=decay)
+    return torch.optim.RMSprop(tensors, lr=rate, weight_decay=decay)
+
+
+def _make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> LambdaLR | None:
+    if recipe.schedule == "constant":
+        return None
+    return LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / recipe.steps)) / 2)
 
 
 def task_seed(seed: int, name: str) -> int:

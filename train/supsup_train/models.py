@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from supsup_runtime.errors import InputError
+from supsup_train.bnnet import BnNet
 
 __all__ = ["Cnn", "Mlp", "layer_stack", "load_module", "make_model", "wants_images"]
 
-_MLP = re.compile(r"(?:mlp|lenet|fc)((?:-\d+)+)")
+_LAYERS = re.compile(r"(mlp|lenet|fc|bnnet)((?:-[1-9]\d*)+)")
 
 
 def layer_stack(sizes: list[int]) -> nn.ModuleList:
@@ -66,26 +67,30 @@ def wants_images(name: str) -> bool:
     return name == "cnn"
 
 
-def make_model(name: str, *, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+def make_model(
+    name: str, *, input_shape: tuple[int, ...], outputs: int, weight_seed: int = 0
+) -> nn.Module:
     """A network by name.
 
     Args:
-        name: ``lenet-300-100``, ``fc-1024-1024``, any ``mlp-WIDTH-WIDTH...``, or ``cnn``.
+        name: ``lenet-300-100``, ``fc-1024-1024``, any ``mlp-WIDTH-WIDTH...``, ``cnn``, or, with
+            masks on units, ``bnnet-2048-2048`` or any ``bnnet-WIDTH-WIDTH...``.
         input_shape: ``(features,)``, or ``(channels, height, width)`` for ``cnn``.
         outputs: Length of the logits.
+        weight_seed: Of weights that no mask selects, such as a BNNet's; in ``[0, 2**64)``.
 
     Raises:
         InputError: If the name is not known.
     """
-    match = _MLP.fullmatch(name)
+    match = _LAYERS.fullmatch(name)
     if match:
-        widths = [int(width) for width in match[1].split("-")[1:]]
-        return Mlp([input_shape[0], *widths, outputs])
+        sizes = [input_shape[0], *(int(width) for width in match[2].split("-")[1:]), outputs]
+        return BnNet(sizes, weight_seed=weight_seed) if match[1] == "bnnet" else Mlp(sizes)
     if name == "cnn":
         return Cnn(input_shape[0], outputs)
     raise InputError(
-        f"model: must be lenet-300-100, fc-1024-1024, mlp-WIDTH-WIDTH... or cnn, got {name!r}; "
-        "a module of your own goes by --module FILE.py:FUNCTION"
+        "model: must be lenet-300-100, fc-1024-1024, mlp-WIDTH-WIDTH..., bnnet-WIDTH-WIDTH... or "
+        f"cnn, got {name!r}; a module of your own goes by --module FILE.py:FUNCTION"
     )
 
 

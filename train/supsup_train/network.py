@@ -1,8 +1,13 @@
 """From a module to the network that a bank describes: what is masked, what is a task's own.
 
-Masked are the weights of two and more dimensions. State, of which every task has its own, are the
-running statistics of batch normalisation, and what the caller names. Every other tensor is a
-constant: biases are zero, as in the paper, and the rest keeps the value that the module holds.
+Unless the caller names others, masked are the weights of two and more dimensions, and state, of
+which every task has its own, are the running statistics of batch normalisation. A module adds to
+either by class attributes, `masked_names` and `state_names`, of names within it, as
+`supsup_train.bnnet.BatchBlend` does. Every other tensor is a constant: biases are zero, as in the
+paper, and the rest keeps the value that the module holds.
+
+What masks select from depends on the shape: seeded signed constants for weights of two and more
+dimensions, ones for the scales of units, which have one.
 """
 
 from __future__ import annotations
@@ -40,19 +45,22 @@ def create_bank(
     Args:
         path: A folder that is missing or empty.
         module: Maps ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``. It is not
-            changed. Its masked weights are replaced by seeded signed constants.
+            changed. Its masked weights are replaced by seeded signed constants, but those of
+            one dimension, which are ones.
         input_shape: Shape of one input.
         real_outputs: Leading outputs that are labels; more outputs than that are superfluous
             neurons, which make the task of a single input inferable.
         weight_seed: In ``[0, 2**64)``.
-        masked: Names of the parameters to mask; by default all of two and more dimensions.
+        masked: Names of the parameters to mask; by default all of two and more dimensions, and
+            those in its modules' `masked_names`. One of one dimension must hold ones.
         state: Names of parameters or buffers that every task has its own of; by default the
-            running statistics of batch normalisation.
+            running statistics of batch normalisation, and those in its modules' `state_names`.
         require_gradient: If false, a network whose gradient has no ONNX form gets a bank with the
             forward program alone, whose tasks are inferred by trying each mask.
 
     Raises:
-        InputError: If a name is not in the module, or the module does not map as stated.
+        InputError: If a name is not in the module, a masked parameter of one dimension is not all
+            ones, or the module does not map as stated.
         ProgramError: If an operator cannot be exported; the message names it.
         OutputExistsError: If the folder has anything in it.
     """
@@ -97,9 +105,7 @@ def describe(
         input_shape=tuple(input_shape),
         outputs=outputs,
         real_outputs=real_outputs,
-        parameters=tuple(
-            MaskedParameter.signed_kaiming(name, tuple(tensors[name].shape)) for name in masked
-        ),
+        parameters=tuple(_parameter(name, tuple(tensors[name].shape)) for name in masked),
         state=tuple(StateTensor(name=name, shape=tuple(tensors[name].shape)) for name in state),
         constants=_constants_digest(tensors, {*masked, *state}),
     )
@@ -163,15 +169,43 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
+def _parameter(name: str, shape: tuple[int, ...]) -> MaskedParameter:
+    if len(shape) == 1:
+        return MaskedParameter.ones(name, shape)
+    return MaskedParameter.signed_kaiming(name, shape)
+
+
+def _told(module: nn.Module, attribute: str) -> list[str]:
+    """Names that the module and those in it tell by a class attribute, as the module has them."""
+    told = [
+        f"{prefix}.{name}".removeprefix(".")
+        for prefix, part in module.named_modules()
+        for name in getattr(part, attribute, ())
+    ]
+    missing = sorted(set(told) - set(_tensors(module)))
+    if missing:
+        raise InputError(
+            f"module: its {attribute} name {missing}, which must be its parameters or buffers; it "
+            f"has {sorted(_tensors(module))}"
+        )
+    return told
+
+
 def _masked_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
     parameters = dict(module.named_parameters())
     if wanted is None:
-        return [name for name, value in parameters.items() if value.ndim >= 2]
+        told = _told(module, "masked_names")
+        wanted = [name for name, value in parameters.items() if value.ndim >= 2 or name in told]
     for name in wanted:
-        if name not in parameters or parameters[name].ndim < 2:
+        if name not in parameters or parameters[name].ndim < 1:
             raise InputError(
-                f"masked: {name!r} must be a parameter of two or more dimensions, the module has "
-                f"{[key for key, value in parameters.items() if value.ndim >= 2]}"
+                f"masked: {name!r} must be a parameter of one or more dimensions, the module has "
+                f"{[key for key, value in parameters.items() if value.ndim >= 1]}"
+            )
+        if parameters[name].ndim == 1 and not bool((parameters[name] == 1).all()):
+            raise InputError(
+                f"masked: {name!r} has one dimension, so it must hold ones, which masks select "
+                "from, got other values; make it a scale that begins with ones"
             )
     return list(wanted)
 
@@ -182,7 +216,7 @@ def _state_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
         norms = [name for name, part in module.named_modules() if isinstance(part, _BatchNorm)]
         names = [f"{norm}.{key}" for norm in norms for key in ("running_mean", "running_var")]
         names = [name.removeprefix(".") for name in names]
-        return [name for name in names if name in tensors]
+        wanted = [name for name in names if name in tensors] + _told(module, "state_names")
     for name in wanted:
         if name not in tensors or not tensors[name].is_floating_point():
             raise InputError(f"state: {name!r} must be a float parameter or buffer of the module")

@@ -116,8 +116,9 @@ class NnsLearner:
 
         Raises:
             InputError: If the bank has tasks of another origin, the learner that stopped in it had
-                other settings, there are no masked parameters, the recipe transfers, or the
-                objective needs superfluous outputs and there are none.
+                other settings, there are no masked parameters, the recipe transfers, has a
+                schedule or begins with zeros, or the objective needs superfluous outputs and there
+                are none.
         """
         self._bank, self._module = bank, module
         self._recipe, self._settings = recipe or Recipe(), settings or NnsSettings()
@@ -132,6 +133,13 @@ class NnsLearner:
                 f"transfer: scenario NNs begins with fresh scores, got {self._recipe.transfer!r}; "
                 "leave it out"
             )
+        for name in ("schedule", "score_init"):
+            wanted, default = getattr(self._recipe, name), getattr(Recipe(), name)
+            if wanted != default:
+                raise InputError(
+                    f"{name}: scenario NNs, which draws masks and trains each for as long as its "
+                    f"task lasts, needs {default!r}, got {wanted!r}; leave it out"
+                )
         if self._settings.objective == "superfluous" and not network.superfluous_outputs:
             raise InputError(
                 "objective: superfluous needs superfluous outputs, the network has none; take "

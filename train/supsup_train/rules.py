@@ -128,9 +128,17 @@ def er_densities(shapes: Sequence[tuple[int, ...]], multiplier: float) -> list[f
     Args:
         shapes: ``(out, in, ...)`` of each layer.
         multiplier: ``c``; higher is denser.
+
+    Raises:
+        InputError: If a shape has fewer than two sizes, as that of a mask over units.
     """
     densities = []
     for shape in shapes:
+        if len(shape) < 2:
+            raise InputError(
+                f"budget: 'er' needs weights of two or more dimensions, got shape {shape}; take "
+                "budget 'layer'"
+            )
         count = torch.Size(shape).numel()
         densities.append(min(MAX_ER_DENSITY, multiplier * (shape[0] + shape[1]) / count))
     return densities

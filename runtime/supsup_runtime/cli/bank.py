@@ -10,6 +10,7 @@ from typing import Any
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.cli.common import parser, print_result, run_command, to_table
 from supsup_runtime.files import read_file
+from supsup_runtime.hopfield_file import has_store, read_store
 from supsup_runtime.taskfile import decode_task, max_task_bytes
 
 __all__ = ["main"]
@@ -98,6 +99,8 @@ def _describe(bank: MaskBank, index: int) -> dict[str, Any]:
 def _verify(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank)
     bank.calibration()  # part of the bank where it is there, though no task needs it
+    if has_store(bank):
+        read_store(bank)
     text = f"{bank.path}: {len(bank)} tasks, all files whole and in order"
     print_result({"ok": True, "num_tasks": len(bank)}, as_json=arguments.json, text=text)
 

@@ -23,7 +23,7 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.inference import Inference, Method, threshold_of
 from supsup_runtime.model import Model
 from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import STREAM_KINDS, Stream, TaskData, make_stream
+from supsup_runtime.streams import LABEL_KINDS, STREAM_KINDS, Stream, TaskData, make_stream
 
 __all__ = ["evaluate_task", "evaluate_unnamed", "main", "stream_of"]
 
@@ -51,6 +51,9 @@ def _run() -> None:
     made.add_argument("stream", choices=STREAM_KINDS)
     made.add_argument("--data", help="folder of IDX files, or an .npz; the digits if missing")
     made.add_argument("--tasks", type=int, help="tasks to evaluate; all of the model's if missing")
+    made.add_argument(
+        "--labels", choices=LABEL_KINDS, default="own", help="of split tasks, as in training"
+    )
     made.add_argument("--seed", type=int, default=0, help="of the stream, as in training")
     made.add_argument("--images", type=int, default=100, help="images a task to infer the task of")
     made.add_argument(
@@ -230,11 +233,18 @@ def stream_of(
         num_tasks=model.num_tasks if num_tasks is None else num_tasks,
         seed=arguments.seed,
         layout="image" if len(model.info.network.input_shape) == 3 else "flat",
+        labels=arguments.labels,
     )
     if stream.input_shape != model.info.network.input_shape:
         raise InputError(
             f"{arguments.data or 'digits'}: the model takes inputs "
             f"{model.info.network.input_shape}, the data have {stream.input_shape}"
+        )
+    real_outputs = model.info.network.real_outputs
+    if stream.real_outputs != real_outputs:
+        raise InputError(
+            f"{stream.kind}: the model has {real_outputs} real outputs, the stream's tasks have "
+            f"{stream.real_outputs} classes; give --labels and --tasks as in training"
         )
     return stream
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.cli.common import parser, print_result, run_command
+from supsup_runtime.cli.storage import storage, storage_text
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import ModelError
 from supsup_runtime.network import Network
@@ -22,16 +23,33 @@ def main() -> None:
 
 def _run() -> None:
     made = parser(
-        "supsup-inspect", "Say what a bank or a model holds.", ("masks/", "out.onnx --json")
+        "supsup-inspect",
+        "Say what a bank or a model holds.",
+        ("masks/", "masks/ --storage", "out.onnx --json"),
     )
     made.add_argument("path", type=Path, help="a bank's folder, or a model")
+    made.add_argument(
+        "--storage",
+        action="store_true",
+        help="of a bank: bytes as explicit masks and in a Hopfield store, and which is smaller",
+    )
     made.add_argument("--json", action="store_true", help="answer in JSON")
     arguments = made.parse_args()
     path: Path = arguments.path
     if not path.exists():
         raise ModelError(f"{path}: no such bank or model")
+    if arguments.storage:
+        _print_storage(path, as_json=arguments.json)
+        return
     value = _bank(path) if path.is_dir() else _model(path)
     print_result(value, as_json=arguments.json, text=_to_text(value))
+
+
+def _print_storage(path: Path, *, as_json: bool) -> None:
+    if not path.is_dir():
+        raise ModelError(f"{path}: --storage wants the folder of a bank, got a file")
+    found = storage(MaskBank.open(path))
+    print_result(found, as_json=as_json, text=storage_text(found))
 
 
 def _bank(path: Path) -> dict[str, Any]:
@@ -83,7 +101,8 @@ def _network(network: Network, num_tasks: int) -> dict[str, Any]:
 def _to_text(value: dict[str, Any]) -> str:
     names: list[str] = value["tasks"]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    lines = [f"{value['kind']} {value['path']}: {len(names)} tasks ({shown})"]
+    listed = f" ({shown})" if names else ""  # without explicit tasks, of a Hopfield store alone
+    lines = [f"{value['kind']} {value['path']}: {len(names)} tasks{listed}"]
     skipped = {"kind", "path", "tasks", "float_bytes", "calibration_stale"}
     lines += [f"  {key}: {_show(item)}" for key, item in value.items() if key not in skipped]
     if value.get("calibration_stale"):

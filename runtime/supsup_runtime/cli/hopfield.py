@@ -1,0 +1,152 @@
+"""The command supsup-hopfield: encode a bank's masks into its Hopfield store."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.cli.common import parser, print_result, run_command, to_table
+from supsup_runtime.errors import BankError, CapacityWarning
+from supsup_runtime.hopfield import HopfieldStore, fingerprints
+from supsup_runtime.hopfield_file import STORE_FILE, encode_into, has_store, read_store
+from supsup_runtime.hopfield_matrix import DTYPES, RULES
+
+__all__ = ["main"]
+
+MAX_DISTANCE = 0.02
+"""A mask that the store gives back further off than this is not deleted: fraction of its bits."""
+
+_EXAMPLES = (
+    "encode --bank masks/",
+    "encode --bank masks/ --rule hebb --dtype float16 digits-01",
+    "encode --bank masks/ --delete-masks",
+)
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("supsup-hopfield", _run)
+
+
+def _run() -> None:
+    arguments = _parser().parse_args()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CapacityWarning)
+        warnings.showwarning = _say_warning
+        _encode(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = parser(
+        "supsup-hopfield",
+        "Keep the masks of a bank in a Hopfield network of fixed size.",
+        _EXAMPLES,
+    )
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    text = f"Encode tasks into {STORE_FILE}, one after the other; those before stay as they are."
+    encode = commands.add_parser("encode", help=text, description=text, allow_abbrev=False)
+    encode.add_argument("--bank", type=Path, required=True, help="folder of the bank")
+    encode.add_argument(
+        "tasks", nargs="*", metavar="TASK", help="task to encode (default: all not yet encoded)"
+    )
+    encode.add_argument("--rule", choices=RULES, help="of a new store (default: storkey)")
+    encode.add_argument("--dtype", choices=DTYPES, help="of a new store (default: float32)")
+    encode.add_argument(
+        "--delete-masks",
+        action="store_true",
+        help="then take these tasks' files out of the bank; with no TASK, those of all tasks "
+        f"encoded. Refused where the store gives a mask back with more than {MAX_DISTANCE:.0%} of "
+        "its bits changed. Training records go with the files, a task's own state too: the store "
+        "keeps its mean",
+    )
+    encode.add_argument("--json", action="store_true", help="answer in JSON")
+    return made
+
+
+def _encode(arguments: argparse.Namespace) -> None:
+    bank = MaskBank.open(arguments.bank, verify=False)
+    known = read_store(bank).task_names if has_store(bank) else ()
+    wanted = list(dict.fromkeys(arguments.tasks)) or [n for n in bank.task_names if n not in known]
+    # to delete what was encoded earlier is legal, to encode it again is refused
+    new = [n for n in wanted if n not in known] if arguments.delete_masks else wanted
+    if not new and not known:
+        raise BankError(
+            f"{bank.path}: the bank has no task to encode; add one with supsup-train or "
+            "supsup-bank add"
+        )
+    store, errors = encode_into(bank, new, rule=arguments.rule, dtype=arguments.dtype)
+    deleted: list[str] = []
+    if arguments.delete_masks:
+        deleted = arguments.tasks or [n for n in bank.task_names if n in store]
+        _refuse_lost(bank, store, deleted)
+        for name in deleted:
+            bank.remove(name)
+    _say(bank, store, errors, deleted=deleted, as_json=arguments.json)
+
+
+def _refuse_lost(bank: MaskBank, store: HopfieldStore, names: list[str]) -> None:
+    """Refuse to delete masks that the store does not give back, before any is deleted."""
+    for name in names:
+        task = bank.task(name)
+        stored = next(item for item in store.tasks if item.name == name)
+        if fingerprints(task, bank.network) != stored.fingerprints:
+            raise BankError(
+                f"{bank.path}: task {name!r} has other masks than those encoded: it was replaced "
+                "since; no mask was deleted. Rename it and encode it, or keep it"
+            )
+        for parameter, pattern in store.patterns_of(task).items():
+            settled = store.settle(parameter, pattern)
+            distance = float(np.mean(settled.pattern != pattern))
+            if not settled.fixed or distance > MAX_DISTANCE:
+                raise BankError(
+                    f"{bank.path}: the store must give the mask {parameter!r} of task {name!r} "
+                    f"back within {MAX_DISTANCE:.0%} of its bits, got {distance:.1%}; no mask was "
+                    "deleted. Keep the explicit masks, or delete the store and encode fewer tasks"
+                )
+
+
+def _say(
+    bank: MaskBank,
+    store: HopfieldStore,
+    errors: dict[str, dict[str, float]],
+    *,
+    deleted: list[str],
+    as_json: bool,
+) -> None:
+    size = (bank.path / STORE_FILE).stat().st_size
+    value = {
+        "bit_errors": errors,
+        "bytes": size,
+        "deleted": deleted,
+        "dtype": store.dtype,
+        "encoded": list(errors),
+        "num_encoded": len(store),
+        "num_explicit": len(bank),
+        "rule": store.rule,
+    }
+    rows = [(name, *(f"{e:.4f}" for e in by.values())) for name, by in errors.items()]
+    lines = [to_table(("task", *(f"bit error {p}" for p in store.matrices)), rows)] if rows else []
+    lines.append(
+        f"{bank.path / STORE_FILE}: {len(errors)} encoded now, {len(store)} in all, rule "
+        f"{store.rule}, {store.dtype}, {size:,} bytes"
+    )
+    if deleted:
+        lines.append(f"{bank.path}: {len(deleted)} tasks' files deleted, {len(bank)} left")
+    print_result(value, as_json=as_json, text="\n".join(lines))
+
+
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],  # noqa: ARG001 - the signature is that of warnings.showwarning
+    filename: str,  # noqa: ARG001
+    lineno: int,  # noqa: ARG001
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    sys.stderr.write(f"supsup-hopfield: warning: {message}\n")

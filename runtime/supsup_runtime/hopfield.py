@@ -1,0 +1,270 @@
+"""The Hopfield store of a bank: all its masks in one matrix a masked parameter, of fixed size.
+
+Tasks are encoded one after the other, without the masks of those before. What the store gives back
+are energies, fields, the mean mask and fixed points; docs/HOPFIELD.md says what that costs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.bits import pack_mask, unpack_mask
+from supsup_runtime.errors import BankError, CapacityWarning, InputError
+from supsup_runtime.hopfield_matrix import (
+    HopfieldMatrix,
+    Settled,
+    capacity,
+    expected_bit_error,
+    matrix_bytes,
+)
+from supsup_runtime.network import Network
+from supsup_runtime.taskfile import TaskMasks, check_task
+
+__all__ = [
+    "FINGERPRINT",
+    "TOLERATED",
+    "HopfieldStore",
+    "StoredTask",
+    "fingerprint",
+    "fingerprints",
+    "store_bytes",
+    "to_mask",
+    "to_pattern",
+]
+
+Floats = npt.NDArray[np.float32]
+
+FINGERPRINT = 16
+"""Hexadecimal digits of a mask's fingerprint."""
+TOLERATED = math.erfc(math.sqrt(1 / (2 * 0.138))) / 2
+"""Fraction of bits turned by one step above which a warning comes: Hebb's rule at its capacity."""
+
+
+def to_pattern(mask: npt.NDArray[np.bool_]) -> Floats:
+    """A mask as signs, 1 where it is set, else -1: ``bool (...)`` to ``float32 (mask.size,)``."""
+    return np.where(mask.reshape(-1), np.float32(1), np.float32(-1))
+
+
+def to_mask(pattern: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Invert `to_pattern`; a value of 0 counts as set."""
+    return (pattern >= 0).reshape(shape)
+
+
+def fingerprint(packed: npt.NDArray[np.uint8]) -> str:
+    """What tells stored masks from others: the head of the SHA-256 of the packed mask."""
+    return hashlib.sha256(packed.tobytes()).hexdigest()[:FINGERPRINT]
+
+
+def fingerprints(task: TaskMasks, network: Network) -> tuple[str, ...]:
+    """Fingerprints of a task's masks, in the order of the network's parameters."""
+    return tuple(fingerprint(task.masks[p.name]) for p in network.parameters)
+
+
+def store_bytes(network: Network, dtype: str) -> int:
+    """Bytes of a store's tensors, whatever the number of tasks."""
+    parameters = sum(matrix_bytes(p.size, dtype) + 4 * p.size for p in network.parameters)
+    return parameters + 8 * network.num_state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTask:
+    """What a store keeps of one task, beside its part in the sums.
+
+    Attributes:
+        name: The task's name.
+        labels: Names of the real outputs by index.
+        fingerprints: Of its masks, in the order of the network's parameters.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+
+
+class HopfieldStore:
+    """All masks of a network's tasks, implicitly.
+
+    Attributes:
+        network: The network that the tasks share.
+        digest: Its `Network.digest`.
+        rule: ``hebb`` or ``storkey``.
+        dtype: Of the stored matrices, ``float32`` or ``float16``.
+        tasks: The tasks encoded, in order.
+        matrices: By parameter name.
+        sums: By parameter name, ``int64 (d,)``: the sum of all patterns.
+        state_sums: By tensor name, ``float64 shape``: the sum of all tasks' state.
+    """
+
+    def __init__(
+        self, network: Network, digest: str, *, rule: str = "storkey", dtype: str = "float32"
+    ) -> None:
+        if not network.parameters:
+            raise InputError(
+                "Hopfield store: the network must have masked parameters, got none; its tasks are "
+                "state, which no matrix recalls"
+            )
+        self.network = network
+        self.digest = digest
+        self.rule = rule
+        self.dtype = dtype
+        self.tasks: tuple[StoredTask, ...] = ()
+        self.matrices = {
+            p.name: _named_matrix(p.name, p.size, rule, dtype) for p in network.parameters
+        }
+        self.sums = {p.name: np.zeros(p.size, np.int64) for p in network.parameters}
+        self.state_sums = {s.name: np.zeros(s.shape, np.float64) for s in network.state}
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks encoded, in order."""
+        return tuple(task.name for task in self.tasks)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.task_names
+
+    def encode(self, task: TaskMasks) -> dict[str, float]:
+        """Write a task's masks and state into the store.
+
+        Returns:
+            By parameter name, the fraction of the task's bits that one step turns, within
+            ``[0, 1]``. Under ``storkey`` the newest task has next to none, older ones may.
+
+        Raises:
+            BankError: If the task does not fit the network, or its name is taken.
+            InputError: If the numbers would leave the range of `dtype`.
+
+        Warns:
+            CapacityWarning: If a matrix has more patterns than its `capacity`, or loses more bits
+                of this one than it would of random ones there.
+        """
+        place = f"Hopfield store: task {task.name!r}"
+        check_task(task, self.network, place)
+        if task.name.casefold() in {name.casefold() for name in self.task_names}:
+            raise BankError(
+                f"{place}: is encoded already (upper and lower case count as one), and what is in "
+                "the matrices stays; choose another name"
+            )
+        for matrix in self.matrices.values():
+            matrix.refuse_overflow()  # before any of them changes
+        patterns = self.patterns_of(task)
+        for name, pattern in patterns.items():
+            self.matrices[name].add(pattern)
+            self.sums[name] += pattern.astype(np.int64)
+        for name, value in task.state.items():
+            self.state_sums[name] += value
+        marks = fingerprints(task, self.network)
+        stored = StoredTask(name=task.name, labels=task.labels, fingerprints=marks)
+        self.tasks = (*self.tasks, stored)
+        errors = {name: self.matrices[name].bit_error(z) for name, z in patterns.items()}
+        for name, error in errors.items():
+            self._warn(name, error)
+        return errors
+
+    def patterns_of(self, task: TaskMasks) -> dict[str, Floats]:
+        """A task's masks as signs, by parameter name: ``float32 (d,)``."""
+        return {
+            p.name: to_pattern(unpack_mask(task.masks[p.name], p.shape))
+            for p in self.network.parameters
+        }
+
+    def field(self, parameter: str, pattern: Floats) -> Floats:
+        """``Psi z`` of a parameter's pattern, signs or real: ``float32 (d,)``.
+
+        Raises:
+            InputError: If there is no such parameter, or `pattern` is not finite float32 ``(d,)``.
+        """
+        return self._matrix(parameter).field(pattern)
+
+    def energy(self, parameter: str, pattern: Floats) -> float:
+        """``-1/2 z^T Psi z`` of a parameter's pattern.
+
+        Raises:
+            InputError: If there is no such parameter, or `pattern` is not finite float32 ``(d,)``.
+        """
+        return self._matrix(parameter).energy(pattern)
+
+    def settle(self, parameter: str, pattern: Floats, *, max_sweeps: int = 10) -> Settled:
+        """The fixed point that a parameter's pattern falls to; see `HopfieldMatrix.settle`.
+
+        Raises:
+            InputError: If there is no such parameter, or `pattern` is not float32 ``(d,)`` of -1
+                and 1.
+        """
+        return self._matrix(parameter).settle(pattern, max_sweeps=max_sweeps)
+
+    def mean(self, parameter: str) -> Floats:
+        """The mean of the encoded patterns: ``float32 (d,)``, within ``[-1, 1]``.
+
+        Raises:
+            InputError: If there is no such parameter, or no task is encoded.
+        """
+        self._matrix(parameter)
+        return (self.sums[parameter] / self._count()).astype(np.float32)
+
+    def mean_state(self) -> dict[str, Floats]:
+        """The mean of the encoded tasks' state, by tensor name: ``float32 shape``.
+
+        Raises:
+            InputError: If no task is encoded.
+        """
+        return {
+            name: np.asarray(total / self._count(), np.float32)
+            for name, total in self.state_sums.items()
+        }
+
+    def find(self, parameter: str, pattern: Floats) -> tuple[str, ...]:
+        """Names of the tasks whose mask of a parameter is exactly this one; empty for another.
+
+        The masks are told by their fingerprints, 64 bits each.
+
+        Raises:
+            InputError: If there is no such parameter.
+        """
+        self._matrix(parameter)
+        mark = fingerprint(pack_mask(to_mask(pattern, pattern.shape)))
+        position = [p.name for p in self.network.parameters].index(parameter)
+        return tuple(task.name for task in self.tasks if task.fingerprints[position] == mark)
+
+    def _count(self) -> int:
+        if not self.tasks:
+            raise InputError("Hopfield store: no task is encoded, so there is no mean; encode one")
+        return len(self.tasks)
+
+    def _matrix(self, parameter: str) -> HopfieldMatrix:
+        if parameter not in self.matrices:
+            raise InputError(
+                f"Hopfield store: parameter must be one of {sorted(self.matrices)}, "
+                f"got {parameter!r}"
+            )
+        return self.matrices[parameter]
+
+    def _warn(self, parameter: str, measured: float) -> None:
+        size, count = self.matrices[parameter].size, len(self)
+        room = capacity(size, self.rule)
+        if count <= room and measured <= TOLERATED:
+            return
+        expected = expected_bit_error(size, count, self.rule)
+        warnings.warn(
+            f"Hopfield store: {parameter!r} holds {count} patterns of {size} bits, its capacity by "
+            f"rule {self.rule} is {room:.1f} random ones: expected bit error {expected:.2%} (one "
+            f"step, mean of all tasks, random patterns), measured of {self.tasks[-1].name!r} "
+            f"{measured:.2%}; keep the explicit masks, or mask more units",
+            CapacityWarning,
+            stacklevel=3,
+        )
+
+
+def _named_matrix(name: str, size: int, rule: str, dtype: str) -> HopfieldMatrix:
+    try:
+        return HopfieldMatrix(size, rule=rule, dtype=dtype)
+    except InputError as error:
+        raise InputError(f"parameter {name!r}: {error}") from error

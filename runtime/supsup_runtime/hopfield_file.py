@@ -1,0 +1,352 @@
+"""The Hopfield store on disk: ``hopfield.safetensors`` (docs/FORMAT.md, "The Hopfield store")."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank_index import MAX_TASKS, read_index
+from supsup_runtime.errors import BankError, CapacityWarning, InputError
+from supsup_runtime.files import exclusive, inside, read_file, write_whole
+from supsup_runtime.hopfield import (
+    FINGERPRINT,
+    TOLERATED,
+    HopfieldStore,
+    StoredTask,
+    fingerprints,
+    store_bytes,
+)
+from supsup_runtime.hopfield_matrix import HopfieldMatrix
+from supsup_runtime.network import Network, canonical_json
+from supsup_runtime.taskfile import check_labels, check_name
+
+__all__ = [
+    "STORE_FILE",
+    "decode_store",
+    "encode_into",
+    "encode_store",
+    "has_store",
+    "read_store",
+    "write_store",
+]
+
+FORMAT = 1
+STORE_FILE = "hopfield.safetensors"
+MAX_HEADER_BYTES = 16 << 20
+_FIELDS = {"digest", "dtype", "format", "rule", "sha256", "tasks"}
+_TASK_FIELDS = {"fingerprints", "labels", "name"}
+_FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
+_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
+
+
+def has_store(bank: MaskBank) -> bool:
+    """Whether a bank has a Hopfield store; it is not opened."""
+    return inside(bank.path, STORE_FILE).is_file()
+
+
+def read_store(bank: MaskBank) -> HopfieldStore:
+    """Read a bank's store and check it; no task file is opened.
+
+    Raises:
+        BankError: If there is none, or any rule of docs/FORMAT.md is broken.
+    """
+    path = inside(bank.path, STORE_FILE)
+    if not path.is_file():
+        raise BankError(
+            f"{bank.path}: the bank has no Hopfield store, {STORE_FILE} is missing; "
+            "supsup-hopfield encode makes it"
+        )
+    data = read_file(path, max_bytes=_max_bytes(bank.network))
+    return decode_store(data, bank.network, bank.digest, place=str(path))
+
+
+def write_store(bank: MaskBank, store: HopfieldStore) -> None:
+    """Put a store into its bank, whole, in the place of the one that is there.
+
+    Raises:
+        BankError: If it belongs to another network than the bank.
+        BankLockedError: If another process is writing.
+    """
+    with exclusive(bank.path):
+        _write(bank, store)
+
+
+def encode_into(
+    bank: MaskBank, names: Iterable[str], *, rule: str | None = None, dtype: str | None = None
+) -> tuple[HopfieldStore, dict[str, dict[str, float]]]:
+    """Encode tasks of a bank into its store, one after the other; the store is made if missing.
+
+    Nothing is written before all are encoded.
+
+    Args:
+        bank: The bank.
+        names: Its tasks to encode, in this order.
+        rule: Of a new store, ``storkey`` if missing; else it must be the store's own.
+        dtype: Of a new store, ``float32`` if missing; else it must be the store's own.
+
+    Returns:
+        The store, and by task what `HopfieldStore.encode` returned.
+
+    Raises:
+        BankError: If a task is not in the bank, is encoded already, or a file breaks a rule.
+        BankLockedError: If another process is writing.
+        InputError: If the store has another rule or dtype, or the network is too large for one.
+
+    Warns:
+        CapacityWarning: As `HopfieldStore.encode` does; and where the new tasks made one forgotten
+            whose explicit mask is still in the bank: each of those is measured.
+    """
+    with exclusive(bank.path):
+        if has_store(bank):
+            store = read_store(bank)
+            for kind, wanted, own in (("rule", rule, store.rule), ("dtype", dtype, store.dtype)):
+                if wanted not in {None, own}:
+                    raise InputError(
+                        f"{bank.path / STORE_FILE}: {kind} of a store is fixed once it is made, it "
+                        f"is {own}, got {wanted}; leave the option out, or delete the file"
+                    )
+        else:
+            store = HopfieldStore(
+                bank.network, bank.digest, rule=rule or "storkey", dtype=dtype or "float32"
+            )
+        errors = {name: store.encode(bank.task(name)) for name in names}
+        if errors:
+            _write(bank, store)
+            _warn_forgotten(bank, store)
+    return store, errors
+
+
+def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
+    """Measure all tasks whose encoded masks are at hand; one warning a parameter, of the worst.
+
+    Under ``storkey`` the newest task says nothing of the older ones, and masks that are alike fade
+    sooner than random ones.
+    """
+    worst = dict.fromkeys(store.matrices, (0.0, ""))
+    lost = dict.fromkeys(store.matrices, 0)
+    for stored in store.tasks:
+        if stored.name not in bank:
+            continue
+        task = bank.task(stored.name)
+        if fingerprints(task, bank.network) != stored.fingerprints:
+            continue  # replaced since
+        for name, pattern in store.patterns_of(task).items():
+            error = store.matrices[name].bit_error(pattern)
+            worst[name] = max(worst[name], (error, stored.name))
+            lost[name] += error > TOLERATED
+    for name, (error, task_name) in worst.items():
+        if lost[name]:
+            warnings.warn(
+                f"Hopfield store: {name!r} does not hold {lost[name]} of the tasks whose masks are "
+                f"at hand: one step turns up to {error:.2%} of the bits ({task_name!r}), expected "
+                f"at most {TOLERATED:.2%}; keep their explicit masks, or mask more units",
+                CapacityWarning,
+                stacklevel=3,
+            )
+
+
+def encode_store(store: HopfieldStore) -> bytes:
+    """Bytes of a store's file: equal stores give equal bytes.
+
+    Raises:
+        BankError: If the tasks' names and labels take more than 2^24 characters.
+    """
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for name, matrix in store.matrices.items():
+        tensors[f"matrix.{name}"] = matrix.half()
+        tensors[f"sum.{name}"] = store.sums[name].astype(np.int32)
+    for name, total in store.state_sums.items():
+        tensors[f"state.{name}"] = total
+    header = {
+        "digest": store.digest,
+        "dtype": store.dtype,
+        "format": FORMAT,
+        "rule": store.rule,
+        "sha256": _sha256({name: tensor.tobytes() for name, tensor in tensors.items()}),
+        "tasks": [
+            {
+                "fingerprints": list(task.fingerprints),
+                "labels": list(task.labels),
+                "name": task.name,
+            }
+            for task in store.tasks
+        ],
+    }
+    text = canonical_json(header)
+    _check_header_size(text, "Hopfield store")
+    # One metadata key: safetensors does not promise the order of several.
+    return safetensors.numpy.save(tensors, metadata={"supsup": text})
+
+
+def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
+    """Invert `encode_store`, trusting nothing.
+
+    Args:
+        data: A whole file.
+        network: The network that the store must belong to.
+        digest: Its `Network.digest`.
+        place: What messages call the file.
+
+    Raises:
+        BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
+    """
+    views = _views(data, place)
+    header = _header(data, place)
+    if header["digest"] != digest:
+        raise BankError(
+            f"{place}: the store belongs to another network: digest must be {digest}, "
+            f"got {header['digest']!r:.80}"
+        )
+    tasks = tuple(_task(item, network, place) for item in header["tasks"])
+    folded = [task.name.casefold() for task in tasks]
+    if len(set(folded)) < len(folded):
+        raise BankError(f"{place}: task names must be unique, upper and lower case count as one")
+    try:
+        store = HopfieldStore(network, digest, rule=header["rule"], dtype=header["dtype"])
+    except InputError as error:
+        raise BankError(f"{place}: {error}") from error
+    store.tasks = tasks
+    _fill(store, views, place)
+    got = _sha256({name: view["data"] for name, view in views.items()})
+    if got != header["sha256"]:
+        raise BankError(
+            f"{place}: the file is damaged or was changed: SHA-256 of its tensors must be "
+            f"{header['sha256']!r:.80}, got {got}; restore it"
+        )
+    return store
+
+
+def _fill(store: HopfieldStore, views: dict[str, dict[str, Any]], place: str) -> None:
+    """Move the tensors into an empty store, checking each."""
+    network = store.network
+    kind = "F16" if store.dtype == "float16" else "F32"
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for p in network.parameters:
+        expected[f"matrix.{p.name}"] = (kind, (p.size * (p.size + 1) // 2,))
+        expected[f"sum.{p.name}"] = ("I32", (p.size,))
+    for s in network.state:
+        expected[f"state.{s.name}"] = ("F64", s.shape)
+    if set(views) != set(expected):
+        missing, extra = sorted(set(expected) - set(views)), sorted(set(views) - set(expected))
+        raise BankError(f"{place}: tensors must fit the network; missing {missing}, extra {extra}")
+    arrays = {name: _array(name, views[name], *expected[name], place) for name in expected}
+    for p in network.parameters:
+        half = arrays[f"matrix.{p.name}"]
+        store.matrices[p.name] = HopfieldMatrix.from_half(half, p.size, rule=store.rule)
+        total = arrays[f"sum.{p.name}"].astype(np.int64)
+        count = len(store.tasks)
+        if np.any(np.abs(total) > count) or np.any((total - count) % 2):
+            raise BankError(
+                f"{place}: 'sum.{p.name}' must add {count} signs: within [-{count}, {count}] and "
+                f"{'odd' if count % 2 else 'even'}, got values of [{total.min()}, {total.max()}]"
+            )
+        store.sums[p.name] = total
+    for s in network.state:
+        store.state_sums[s.name] = arrays[f"state.{s.name}"].astype(np.float64)  # a copy of our own
+
+
+def _array(
+    name: str, view: dict[str, Any], kind: str, shape: tuple[int, ...], place: str
+) -> npt.NDArray[Any]:
+    got = tuple(view["shape"])
+    if view["dtype"] != kind or got != shape:
+        raise BankError(f"{place}: {name!r} must be {kind} {shape}, got {view['dtype']} {got}")
+    array = np.frombuffer(view["data"], _TYPES[kind]).reshape(shape)
+    if not np.isfinite(array).all():
+        raise BankError(f"{place}: {name!r} must be finite, got NaN or infinity")
+    return array
+
+
+def _views(data: bytes, place: str) -> dict[str, dict[str, Any]]:
+    try:
+        # safetensors leaves this function untyped
+        items: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise BankError(f"{place}: not a whole safetensors file: {error}") from error
+    return dict(items)
+
+
+def _sha256(tensors: Mapping[str, bytes]) -> str:
+    """SHA-256 of the tensors' bytes, one after the other by name, hexadecimal."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(tensors[name])
+    return found.hexdigest()
+
+
+def _header(data: bytes, place: str) -> dict[str, Any]:
+    length = int.from_bytes(data[:8], "little")  # safetensors has checked it already
+    text = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get("supsup", "")
+    _check_header_size(text, place)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
+        raise BankError(f"{place}: metadata 'supsup' must be JSON, got {text[:40]!r}") from error
+    found = header.get("format") if isinstance(header, dict) else header
+    if not isinstance(header, dict) or found != FORMAT or isinstance(found, bool):
+        raise BankError(f"{place}: Hopfield store format must be {FORMAT}, got {found!r:.80}")
+    if set(header) != _FIELDS:
+        raise BankError(f"{place}: header fields must be {sorted(_FIELDS)}, got {sorted(header)}")
+    if not isinstance(header["tasks"], list) or len(header["tasks"]) > MAX_TASKS:
+        raise BankError(
+            f"{place}: tasks must be a list of at most {MAX_TASKS}, got {header['tasks']!r:.80}"
+        )
+    return header
+
+
+def _check_header_size(text: str, place: str) -> None:
+    if len(text) > MAX_HEADER_BYTES:
+        raise BankError(
+            f"{place}: header must have at most {MAX_HEADER_BYTES} characters, got {len(text)}"
+        )
+
+
+def _task(item: object, network: Network, place: str) -> StoredTask:
+    if not isinstance(item, dict) or set(item) != _TASK_FIELDS:
+        got = sorted(item) if isinstance(item, dict) else type(item).__name__
+        raise BankError(f"{place}: fields of a task must be {sorted(_TASK_FIELDS)}, got {got}")
+    marks, labels = item["fingerprints"], item["labels"]
+    if not isinstance(marks, list) or len(marks) != len(network.parameters):
+        raise BankError(
+            f"{place}: fingerprints of a task must be {len(network.parameters)}, got {marks!r:.80}"
+        )
+    if not all(isinstance(m, str) and _FINGERPRINT.fullmatch(m) for m in marks):
+        raise BankError(
+            f"{place}: a fingerprint must be {FINGERPRINT} hexadecimal digits, got {marks!r:.80}"
+        )
+    if not isinstance(labels, list):
+        raise BankError(f"{place}: labels must be a list, got {labels!r:.80}")
+    try:
+        name = check_name(item["name"])
+    except BankError as error:
+        raise BankError(f"{place}: {error}") from error
+    check_labels(tuple(labels), network, place)
+    return StoredTask(name=name, labels=tuple(labels), fingerprints=tuple(marks))
+
+
+def _max_bytes(network: Network) -> int:
+    """No store of the network is longer: float32 halves, sums, state, header."""
+    names = [p.name for p in network.parameters] + [s.name for s in network.state]
+    described = sum(400 + 12 * len(name) for name in names)  # a character escapes to 6 at most
+    return store_bytes(network, "float32") + described + 2 * MAX_HEADER_BYTES
+
+
+def _write(bank: MaskBank, store: HopfieldStore) -> None:
+    """Write with the lock held; the bank's own index says what it is now."""
+    now = read_index(bank.path).digest
+    if store.digest != now:
+        raise BankError(
+            f"{bank.path}: the Hopfield store belongs to another network: digest must be {now}, "
+            f"got {store.digest}"
+        )
+    write_whole(inside(bank.path, STORE_FILE), encode_store(store))

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from conftest import random_task, small_network
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.errors import BankError, BankLockedError, CapacityWarning, InputError
+from supsup_runtime.files import exclusive
+from supsup_runtime.hopfield import HopfieldStore
+from supsup_runtime.hopfield_file import (
+    STORE_FILE,
+    decode_store,
+    encode_into,
+    encode_store,
+    has_store,
+    read_store,
+    write_store,
+)
+from supsup_runtime.network import MaskedParameter, Network, StateTensor, canonical_json
+from supsup_runtime.taskfile import TaskMasks
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::supsup_runtime.errors.CapacityWarning"  # tiny matrices are soon full
+)
+NETWORK = small_network(state=True)
+
+
+def filled(rule: str = "storkey", dtype: str = "float32", count: int = 3) -> HopfieldStore:
+    store = HopfieldStore(NETWORK, "d", rule=rule, dtype=dtype)
+    for index in range(count):
+        store.encode(random_task(NETWORK, f"task-{index}", seed=index))
+    return store
+
+
+def assert_equal(left: HopfieldStore, right: HopfieldStore) -> None:
+    assert (left.digest, left.rule, left.dtype) == (right.digest, right.rule, right.dtype)
+    assert left.tasks == right.tasks
+    for name, matrix in left.matrices.items():
+        np.testing.assert_array_equal(matrix.scaled, right.matrices[name].scaled)
+        np.testing.assert_array_equal(left.sums[name], right.sums[name])
+    for name, total in left.state_sums.items():
+        np.testing.assert_array_equal(total, right.state_sums[name])
+
+
+@pytest.mark.parametrize("rule", ["hebb", "storkey"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_decode_inverts_encode_and_encoding_goes_on(rule: str, dtype: str, count: int) -> None:
+    store = filled(rule, dtype, count)
+    back = decode_store(encode_store(store), NETWORK, "d", place="f")
+    assert_equal(back, store)
+    for one in (store, back):
+        one.encode(random_task(NETWORK, "more", seed=99))
+    assert_equal(back, store)
+    assert encode_store(back) == encode_store(store)
+
+
+def test_store_files_are_frozen() -> None:
+    """Format 1: these bytes are on devices."""
+    network = Network(
+        weight_seed=0,
+        input_shape=(1,),
+        outputs=2,
+        real_outputs=2,
+        parameters=(MaskedParameter.signed_kaiming("w", (3,)),),
+        state=(StateTensor(name="s", shape=(2,)),),
+    )
+    store = HopfieldStore(network, "d", rule="hebb", dtype="float16")
+    for name, mask in (("a", 5), ("b", 1)):  # signs + - +, then + - -
+        masks = {"w": np.array([mask], np.uint8)}
+        state = {"s": np.array([0.5, -2], np.float32)}
+        store.encode(TaskMasks(name=name, masks=masks, state=state, labels=("no",)))
+    data = encode_store(store)
+    assert data == GOLDEN
+    tensors = safetensors.numpy.load(data)
+    assert tensors["matrix.w"].tolist() == [2, -2, 0, 2, 0, 2]
+    assert tensors["sum.w"].tolist() == [2, -2, 0]
+    assert tensors["state.s"].tolist() == [1, -4]
+
+
+def test_the_sum_of_state_does_not_drift() -> None:
+    """Written and read between the tasks, it is what it is when they come at once."""
+    store, part = filled(count=0), filled(count=0)
+    for index in range(5):
+        task = random_task(NETWORK, f"t{index}", seed=index)
+        store.encode(task)
+        part = decode_store(encode_store(part), NETWORK, "d", place="f")
+        part.encode(task)
+    assert_equal(part, store)
+
+
+def test_every_truncation_is_refused() -> None:
+    data = encode_store(filled())
+    for length in range(0, len(data), 7):
+        with pytest.raises(BankError, match="f: not a whole safetensors file"):
+            decode_store(data[:length], NETWORK, "d", place="f")
+
+
+def test_a_flipped_bit_can_do_no_more_than_be_refused() -> None:
+    data = bytearray(encode_store(filled(dtype="float16", count=1)))
+    for position, bit in itertools.product(range(len(data)), range(8)):
+        data[position] ^= 1 << bit
+        with contextlib.suppress(BankError):
+            encode_store(decode_store(bytes(data), NETWORK, "d", place="f"))
+        data[position] ^= 1 << bit
+
+
+def header_of(data: bytes) -> dict[str, Any]:
+    length = int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["supsup"])
+    return header
+
+
+Change = Callable[[dict[str, Any], dict[str, Any]], object]
+
+
+def changed(change: Change) -> bytes:
+    """A store's bytes after `change` of its header and its tensors."""
+    data = encode_store(filled())
+    header, tensors = header_of(data), dict(safetensors.numpy.load(data))
+    change(header, tensors)
+    return safetensors.numpy.save(tensors, metadata={"supsup": canonical_json(header)})
+
+
+def put(key: str, value: object) -> Change:
+    return lambda header, _: header.update({key: value})
+
+
+def put_task(**values: object) -> Change:
+    return lambda header, _: header["tasks"][0].update(values)
+
+
+def put_tensor(name: str, value: object) -> Change:
+    return lambda _, tensors: tensors.update({name: np.array(value)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("format", 2), "store format must be 1, got 2"),
+        (put("format", True), "store format must be 1, got True"),
+        (put("digest", "e"), "belongs to another network: digest must be d, got 'e'"),
+        (put("rule", "x"), "rule: must be one of hebb, storkey, got 'x'"),
+        (put("rule", ["x"]), "rule: must be one of hebb, storkey, got"),
+        (put("dtype", "int8"), "dtype: must be one of float32, float16, got 'int8'"),
+        (put("dtype", "float16"), r"'matrix.first' must be F16 \(45,\), got F32 \(45,\)"),
+        (put("sha256", 1), "damaged or was changed: SHA-256 of its tensors must be 1, got"),
+        (put_tensor("matrix.first", np.ones(45, np.float32)), "damaged or was changed: SHA-256"),
+        (put("more", 1), "header fields must be"),
+        (put("tasks", {}), "tasks must be a list of at most 100000, got {}"),
+        (put("tasks", [1]), "fields of a task must be .*, got int"),
+        (put_task(more=1), "fields of a task must be"),
+        (put_task(name="../a"), "f: task name: must be"),
+        (put_task(name="TASK-1"), "task names must be unique"),
+        (put_task(labels="no"), "labels must be a list, got 'no'"),
+        (put_task(labels=["a", "b", "c"]), "at most 2 labels"),
+        (put_task(labels=[1]), "labels must be strings"),
+        (put_task(fingerprints=["0" * 16]), "fingerprints of a task must be 2"),
+        (put_task(fingerprints=["0" * 16, "x" * 16]), "must be 16 hexadecimal digits"),
+        (put_task(fingerprints=["0" * 16, 1]), "must be 16 hexadecimal digits"),
+        (put_tensor("more", [1.0]), r"missing \[\], extra \['more'\]"),
+        (lambda _, tensors: tensors.pop("sum.first"), r"missing \['sum.first'\], extra"),
+        (put_tensor("sum.first", np.zeros(9, np.int32)), "must add 3 signs: .* and odd"),
+        (put_tensor("sum.first", np.full(9, 5, np.int32)), r"within \[-3, 3\] and odd"),
+        (put_tensor("sum.first", np.full(9, -(2**31), np.int32)), "must add 3 signs"),
+        (put_tensor("sum.first", np.ones(9)), r"must be I32 \(9,\), got F64 \(9,\)"),
+        (put_tensor("state.mean", np.ones(2, np.float32)), r"must be F64 \(2,\), got F32"),
+        (put_tensor("state.mean", [1.0, np.nan]), "'state.mean' must be finite"),
+        (put_tensor("matrix.first", np.full(45, np.inf, np.float32)), "must be finite"),
+        (put_tensor("matrix.first", np.ones((5, 9), np.float32)), r"got F32 \(5, 9\)"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused(change: Change, message: str) -> None:
+    with pytest.raises(BankError, match=message) as caught:
+        decode_store(changed(change), NETWORK, "d", place="f")
+    assert str(caught.value).startswith("f: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[", "1", "[1]", "1" * 5000, "[" * 100_000])
+def test_a_header_that_is_none_is_refused(text: str) -> None:
+    tensors = safetensors.numpy.load(encode_store(filled()))
+    for metadata in ({"supsup": text}, {"other": text}, None):
+        data = safetensors.numpy.save(tensors, metadata=metadata)
+        with pytest.raises(BankError, match=r"f: (metadata 'supsup' must be JSON|Hopfield store)"):
+            decode_store(data, NETWORK, "d", place="f")
+
+
+def test_a_header_too_long_is_refused_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = filled()
+    data = encode_store(store)
+    monkeypatch.setattr("supsup_runtime.hopfield_file.MAX_HEADER_BYTES", 100)
+    with pytest.raises(BankError, match="header must have at most 100 characters, got"):
+        encode_store(store)
+    with pytest.raises(BankError, match="f: header must have at most 100 characters, got"):
+        decode_store(data, NETWORK, "d", place="f")
+
+
+def test_a_store_of_a_bank(bank: MaskBank) -> None:
+    assert not has_store(bank)
+    with pytest.raises(BankError, match=r"has no Hopfield store, .* supsup-hopfield encode makes"):
+        read_store(bank)
+    store, errors = encode_into(bank, ["task-1"], rule="hebb", dtype="float16")
+    assert set(errors) == {"task-1"}
+    assert has_store(bank)
+    assert_equal(read_store(bank), store)
+    before = (bank.path / "bank.json").read_bytes()
+    whole, errors = encode_into(bank, ["task-2", "task-0"])
+    assert list(errors) == ["task-2", "task-0"]
+    assert read_store(bank).task_names == ("task-1", "task-2", "task-0")
+    at_once = HopfieldStore(bank.network, bank.digest, rule="hebb", dtype="float16")
+    for name in whole.task_names:
+        at_once.encode(bank.task(name))
+    assert_equal(whole, at_once)
+    assert (bank.path / "bank.json").read_bytes() == before
+    assert MaskBank.open(bank.path).task_names == bank.task_names
+
+
+def test_a_bank_without_explicit_masks_opens_and_goes_on(bank: MaskBank) -> None:
+    store, _ = encode_into(bank, bank.task_names)
+    for name in bank.task_names:
+        bank.remove(name)
+    again = MaskBank.open(bank.path)
+    assert len(again) == 0
+    assert_equal(read_store(again), store)
+    again.add(random_task(bank.network, "new", seed=9))
+    grown, _ = encode_into(again, ["new"])
+    assert grown.task_names == ("task-0", "task-1", "task-2", "new")
+
+
+def test_refusals_leave_the_file_as_it_was(bank: MaskBank) -> None:
+    encode_into(bank, ["task-0"], rule="hebb")
+    before = (bank.path / STORE_FILE).read_bytes()
+    with pytest.raises(InputError, match=r"rule of a store is fixed .* it is hebb, got storkey"):
+        encode_into(bank, ["task-1"], rule="storkey")
+    with pytest.raises(InputError, match=r"dtype of a store is fixed .* is float32, got float16"):
+        encode_into(bank, ["task-1"], dtype="float16")
+    with pytest.raises(BankError, match="task 'task-0': is encoded already"):
+        encode_into(bank, ["task-1", "task-0"])
+    with pytest.raises(BankError, match="no task 'nope'"):
+        encode_into(bank, ["task-1", "nope"])
+    with (
+        exclusive(bank.path),
+        pytest.raises(BankLockedError, match="another process is writing"),
+    ):
+        encode_into(bank, ["task-1"])
+    other = HopfieldStore(bank.network, "0" * 64)
+    with pytest.raises(BankError, match=f"store belongs to another network: .* {bank.digest}"):
+        write_store(bank, other)
+    assert (bank.path / STORE_FILE).read_bytes() == before
+
+
+def test_write_store_replaces_the_whole_file(bank: MaskBank) -> None:
+    encode_into(bank, bank.task_names)
+    empty = HopfieldStore(bank.network, bank.digest, rule="hebb")
+    write_store(bank, empty)
+    assert_equal(read_store(bank), empty)
+    with exclusive(bank.path), pytest.raises(BankLockedError):
+        write_store(bank, empty)
+
+
+def test_size_and_links_are_looked_at_first(bank: MaskBank, tmp_path: Path) -> None:
+    encode_into(bank, ["task-0"])
+    path = bank.path / STORE_FILE
+    with path.open("ab") as file:
+        file.truncate(1 << 30)  # sparse: no bytes are written
+    with pytest.raises(BankError, match=r"hopfield.safetensors: must have at most \d+ bytes, got"):
+        read_store(bank)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BankError, match="symbolic links are refused"):
+        read_store(bank)
+
+
+def test_encoding_beyond_capacity_warns_through_the_bank(bank: MaskBank) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        encode_into(bank, bank.task_names, rule="hebb")
+    assert caught
+    assert {w.category for w in caught} == {CapacityWarning}
+
+
+GOLDEN = (
+    b'\x10\x02\x00\x00\x00\x00\x00\x00{"__metadata__":{"supsup":"{\\"digest\\":\\"d\\",\\"dtype'
+    b'\\":\\"float16\\",\\"format\\":1,\\"rule\\":\\"hebb\\",\\"sha256\\":\\"a'
+    b"da4abfcb731d8d4d48512a4b8cd26b58df2483addc47efdbd16574e4d360"
+    b'299\\",\\"tasks\\":[{\\"fingerprints\\":[\\"e77b9a9ae9e30b0d\\"],\\"'
+    b'labels\\":[\\"no\\"],\\"name\\":\\"a\\"},{\\"fingerprints\\":[\\"4bf51'
+    b'22f344554c5\\"],\\"labels\\":[\\"no\\"],\\"name\\":\\"b\\"}]}"},"stat'
+    b'e.s":{"dtype":"F64","shape":[2],"data_offsets":[0,16]},"sum.'
+    b'w":{"dtype":"I32","shape":[3],"data_offsets":[16,28]},"matri'
+    b'x.w":{"dtype":"F16","shape":[6],"data_offsets":[28,40]}}\x00\x00\x00\x00'
+    b"\x00\x00\xf0?\x00\x00\x00\x00\x00\x00\x10\xc0\x02\x00\x00\x00\xfe\xff\xff\xff\x00\x00\x00\x00\x00@\x00\xc0\x00\x00\x00@\x00\x00\x00@"
+)
