@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from end_to_end.test_pipeline import program, run
+from commands import program, run
 from supsup_runtime.bank import MaskBank
 
 STREAM = ["permuted", "--model", "lenet-300-100", "--outputs", "500", "--lr", "1e-3"]
