@@ -126,9 +126,9 @@ def _has_cuda() -> bool:
 
 def test_a_kill_in_the_middle_of_a_task_keeps_the_finished_ones(tmp_path: Path) -> None:
     bank, log = tmp_path / "masks", tmp_path / "log.jsonl"
-    command = [program("supsup-train"), "permuted", *SMALL, "--tasks", "4", "--steps", "150"]
-    command += ["--bank", str(bank), "--log", str(log)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    arguments = ["permuted", *SMALL, "--tasks", "4", "--steps", "150"]
+    arguments += ["--bank", str(bank), "--log", str(log)]
+    process = subprocess.Popen([program("supsup-train"), *arguments], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not (log.exists() and log.read_text().count("\n") >= 2):
         assert time.monotonic() < deadline
@@ -138,7 +138,7 @@ def test_a_kill_in_the_middle_of_a_task_keeps_the_finished_ones(tmp_path: Path) 
     kept = MaskBank.open(bank)  # verified in full
     assert 2 <= len(kept) < 4
     before = [task.masks for task in kept]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run("supsup-train", *arguments)
     assert done.stderr.count("in the bank already, kept") == len(kept)
     whole = MaskBank.open(bank)
     assert whole.task_names == tuple(f"permuted-{i:04}" for i in range(4))
