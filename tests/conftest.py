@@ -49,7 +49,7 @@ def random_task(network: Network, name: str, seed: int = 0, density: float = 0.5
 
 @pytest.fixture(scope="session", autouse=True)
 def exports_made_once() -> Iterator[None]:
-    """Where any of the tests exports, and without torch where none does."""
+    """Where a module of the tests has imported supsup_train, and without torch where none has."""
     exporting = "supsup_train.network" in sys.modules
     with import_module("exports").each_made_once() if exporting else nullcontext():
         yield

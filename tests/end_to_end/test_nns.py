@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import supsup_train  # noqa: F401 - what trains within commands shares exports
 from commands import program, run
 from supsup_runtime.bank import MaskBank
 

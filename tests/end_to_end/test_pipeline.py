@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import supsup_runtime as supsup
+import supsup_train  # noqa: F401 - what trains within commands shares exports
 from commands import program, run, run_program
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.sources import load_dataset

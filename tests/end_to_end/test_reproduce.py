@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tools.reproduce import main
 
+import supsup_train  # noqa: F401 - what trains within commands shares exports
 from commands import Done, call
 
 REPOSITORY = Path(__file__).resolve().parents[2]
