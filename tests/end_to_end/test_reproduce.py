@@ -62,7 +62,7 @@ def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_the_list_names_every_experiment() -> None:
-    lines = reproduce_as_program("--list").stdout.splitlines()[1:]
+    lines = reproduce("--list").stdout.splitlines()[1:]
     assert [line.split()[0] for line in lines] == list(NAMES)
 
 
