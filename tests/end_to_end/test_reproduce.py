@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tools.reproduce import main
 from tools.reproduction.budget import Budget
 from tools.reproduction.catalogue import EXPERIMENTS
 from tools.reproduction.data import DataFolder
 from tools.reproduction.learning import learned_bank
 
+from commands import Done, call
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_train.baselines.cli import app as baseline
@@ -48,17 +50,20 @@ def without_data() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "SUPSUP_DATA"}
 
 
-def reproduce(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+def reproduce(*arguments: object, status: int = 0) -> Done:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SUPSUP_DATA", raising=False)
+        return call(main, "reproduce", *arguments, status=status)
+
+
+def reproduce_as_program(*arguments: object) -> Done:
+    return subprocess.run(
         [*TOOL, *map(str, arguments)],
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
         env=without_data(),
     )
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -112,7 +117,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     kept = lines.read_text().splitlines()[:2]
     with lines.open("a") as file:
         file.write('{"key": "cut sho')  # what a kill in the middle of a write would leave
-    again = json.loads(reproduce(*command, "--work", work).stdout)
+    again = json.loads(reproduce_as_program(*command, "--work", work).stdout)
     assert lines.read_text().splitlines()[:2] == kept  # not measured again
     assert timeless(again["rows"]) == timeless(whole["rows"])
 
