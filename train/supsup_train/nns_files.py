@@ -25,6 +25,7 @@ from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import inside, read_file, write_whole
 from supsup_train.learning import Learning
+from supsup_train.resume import with_defaults
 
 __all__ = ["Known", "LearnerFiles", "load_learning"]
 
@@ -111,7 +112,8 @@ class LearnerFiles:
         ]
         if not (-1 <= self._current < len(self._known) and all(t.visits for t in self._known)):
             raise ValueError(f"current {self._current} of {len(self._known)} tasks")
-        return dict(found["origin"])
+        origin = dict(found["origin"])
+        return {**origin, "recipe": with_defaults(origin["recipe"])}
 
     def position(self) -> tuple[int, list[Known], int]:
         """Batches seen, the tasks, and the index of the one that was learning; -1 for none."""

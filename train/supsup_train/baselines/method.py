@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from itertools import chain
 from typing import ClassVar
 
@@ -16,12 +15,11 @@ from torch.nn.functional import cross_entropy
 from supsup_runtime.errors import InputError
 from supsup_runtime.streams import TaskData
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.learn import batch_rows
+from supsup_train.learn import Progress, batch_rows
 from supsup_train.learning import make_optimizer, task_seed
 
-__all__ = ["Baseline", "Progress", "State", "accuracy", "draw_kaiming"]
+__all__ = ["Baseline", "State", "accuracy", "draw_kaiming"]
 
-Progress = Callable[[int, float], None]
 State = dict[str, npt.NDArray[np.float32]]
 _ROWS = 1000
 

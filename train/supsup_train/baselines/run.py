@@ -29,9 +29,10 @@ from supsup_runtime.taskfile import TaskMasks, make_task
 from supsup_train.baselines.batche import BatchE, BatchERandom
 from supsup_train.baselines.dense import Dense, Sequence
 from supsup_train.baselines.heads import Heads, HeadsRandom
-from supsup_train.baselines.method import Baseline, Progress, State, accuracy
+from supsup_train.baselines.method import Baseline, State, accuracy
 from supsup_train.baselines.psp import Psp
 from supsup_train.baselines.recipe import BaselineMethod, BaselineRecipe
+from supsup_train.learn import Progress
 from supsup_train.network import check_module, create_bank, fixed_copy
 from supsup_train.resume import check_resumed
 
