@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-__all__ = ["SCRIPTS", "Done", "call", "program", "run", "run_program"]
+__all__ = ["SCRIPTS", "Done", "call", "lines_of", "program", "run", "run_program", "wait_for"]
 
 Done = subprocess.CompletedProcess[str]
 _PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
@@ -60,3 +62,20 @@ def run_program(command: str, *arguments: object, status: int = 0) -> Done:
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done
+
+
+def wait_for(process: subprocess.Popen[Any], come: Callable[[], bool]) -> None:
+    """Wait until something has come of a process, which must not end before.
+
+    No event tells of it, so it is asked for again and again; a run that hangs fails the test.
+    """
+    deadline = time.monotonic() + 300
+    while not come():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def lines_of(file: Path) -> int:
+    """Whole lines in a file, of which there may be none yet."""
+    return file.read_text().count("\n") if file.exists() else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -22,18 +22,24 @@ settings.register_profile("supsup", deadline=None)
 settings.load_profile("supsup")
 
 
-def small_network(*, state: bool = False) -> Network:
-    """Awkward on purpose: 9 and 7 weights, so rows end inside a byte."""
+def network_of(*parameters: MaskedParameter, state: Sequence[StateTensor] = ()) -> Network:
+    """A network of what a test is about; all else is the same in each."""
     return Network(
         weight_seed=3,
         input_shape=(3,),
         outputs=3,
         real_outputs=2,
-        parameters=(
-            MaskedParameter.signed_kaiming("first", (3, 3)),
-            MaskedParameter.signed_kaiming("second", (1, 7)),
-        ),
-        state=(StateTensor(name="mean", shape=(2,)),) if state else (),
+        parameters=parameters,
+        state=tuple(state),
+    )
+
+
+def small_network(*, state: bool = False) -> Network:
+    """Awkward on purpose: 9 and 7 weights, so rows end inside a byte."""
+    return network_of(
+        MaskedParameter.signed_kaiming("first", (3, 3)),
+        MaskedParameter.signed_kaiming("second", (1, 7)),
+        state=[StateTensor(name="mean", shape=(2,))] if state else [],
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import supsup_train  # noqa: F401 - what trains within commands shares exports
-from commands import program, run
+from commands import lines_of, program, run, wait_for
 from supsup_runtime.bank import MaskBank
 
 STREAM = ["permuted", "--model", "lenet-300-100", "--outputs", "500", "--lr", "1e-3"]
@@ -27,10 +26,7 @@ def test_learning_survives_a_kill_and_the_model_is_evaluated(tmp_path: Path) -> 
 
     arguments = [*STREAM, "--tasks", "3", "--bank", str(killed)]
     process = subprocess.Popen([program("supsup-train"), *arguments], stderr=subprocess.DEVNULL)
-    log, deadline = killed / "train.jsonl", time.monotonic() + 300
-    while not (log.exists() and log.read_text().count("\n") >= 4):  # in the second task
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(process, lambda: lines_of(killed / "train.jsonl") >= 4)  # in the second task
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(MaskBank.open(killed)) >= 2

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 
 import supsup_runtime as supsup
 import supsup_train  # noqa: F401 - what trains within commands shares exports
-from commands import program, run, run_program
+from commands import lines_of, program, run, run_program, wait_for
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import make_stream
@@ -131,10 +130,7 @@ def test_a_kill_in_the_middle_of_a_task_keeps_the_finished_ones(tmp_path: Path) 
     run("supsup-train", *arguments, "--tasks", 1)
     arguments += ["--tasks", "4"]
     process = subprocess.Popen([program("supsup-train"), *arguments], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while log.read_text().count("\n") < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(process, lambda: lines_of(log) >= 2)
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = MaskBank.open(bank)  # verified in full
@@ -155,10 +151,7 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     run("supsup-train", *arguments, "--tasks", 1)
     command, log = [program("supsup-train"), *arguments], bank / "train.jsonl"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 300
-        while log.read_text().count("\n") < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_for(process, lambda: lines_of(log) >= 2)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         said = process.stderr.read().splitlines()

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from tools.reproduction.catalogue import EXPERIMENTS
 from tools.reproduction.data import DataFolder
 from tools.reproduction.learning import learned_bank
 
-from commands import Done, call
+from commands import Done, call, lines_of, wait_for
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_train.baselines.cli import app as baseline
@@ -107,11 +106,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
         env=without_data(),
     )
-    deadline = time.monotonic() + 120
-    while not (lines.exists() and lines.read_text().count("\n") >= 2):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.005)
+    wait_for(process, lambda: lines_of(lines) >= 2)
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = lines.read_text().splitlines()[:2]

@@ -129,7 +129,7 @@ def accuracy(module: nn.Module, data: TaskData) -> float:
     x, y = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
     right = 0
     with torch.no_grad():
-        for part, labels in zip(x.split(_ROWS), y.split(_ROWS), strict=True):  # type: ignore[no-untyped-call]  # torch
+        for part, labels in zip(x.split(_ROWS), y.split(_ROWS), strict=True):  # type: ignore[no-untyped-call]  # torch leaves it untyped
             logits = module(part)[:, : len(data.labels)]
             right += int((logits.argmax(1) == labels).sum())
     return right / len(x)
