@@ -27,7 +27,7 @@ def to_markdown(experiment: Experiment, result: Mapping[str, Any]) -> str:
         count = row["images"] // (row["num_tasks"] * seeds)
         made = [row["label"], described.reference, *cells(row, measures)]
         made += ["-" if row["unknown_ms"] is None else f"{row['unknown_ms']:.2f}"]
-        made += [str(seeds), str(count)]
+        made += [str(seeds), str(count or "-")]
         lines.append("| " + " | ".join(made) + " |")
     asked = [
         f"{row['label']}: {COLUMNS[measure]} at least {value['at_least']:g}, "
