@@ -181,10 +181,10 @@ NETWORKS: dict[str, Network] = {
     "smooth": Network(make=Smooth, input_shape=(10,), real_outputs=4, outputs=6),
     "transformer": Network(make=Transformer, input_shape=(4, 5), real_outputs=4, outputs=6),
     "attention": Network(make=Attention, input_shape=(4, 5), real_outputs=4, outputs=6),
-    "gru": Network(make=lambda: Recurrent(nn.GRU), input_shape=(4, 5), real_outputs=3, outputs=5),
+    "gru": Network(make=lambda: Recurrent(nn.GRU), input_shape=(3, 5), real_outputs=3, outputs=5),
     "lstm": Network(
         make=lambda: Recurrent(nn.LSTM, both_ways=True),
-        input_shape=(4, 5),
+        input_shape=(3, 5),
         real_outputs=3,
         outputs=5,
     ),

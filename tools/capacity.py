@@ -9,7 +9,6 @@ first run of each task, then the second of each.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 import time
@@ -30,6 +29,10 @@ from supsup_runtime.cli.common import run_command, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield import to_pattern
 from supsup_runtime.hopfield_matrix import RULES, HopfieldMatrix, capacity, expected_bit_error
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:  # the script's own folder is there already, `tools.pictures` is not
+    sys.path.insert(0, str(ROOT))
 
 LOADS = (0.05, 0.1, 0.138, 0.17, 0.2, 0.256, 0.3, 0.35, 0.4, 0.5)
 NEAR = 0.02
@@ -156,28 +159,23 @@ def plot(rows: Sequence[Row], file: Path) -> str:
     Returns:
         What was written, or that matplotlib is missing.
     """
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-    except ImportError:
-        return "no plot: matplotlib is not installed; pip install 'supsup[viz]'"
-    matplotlib.use("agg")
-    matplotlib.rcParams["svg.hashsalt"] = "supsup"  # equal rows give equal bytes
-    pyplot = importlib.import_module("matplotlib.pyplot")
+    from tools.pictures import picture
+
     sources, sizes = (list(dict.fromkeys(row[key] for row in rows)) for key in ("source", "size"))
     high, wide = len(sources), len(sizes)
-    figure, grid = pyplot.subplots(
-        high, wide, figsize=(5 * wide, 3.6 * high), layout="constrained", squeeze=False, sharey=True
-    )
-    for source, line in zip(sources, grid, strict=True):
-        for size, axes in zip(sizes, line, strict=True):
-            own = [row for row in rows if (row["source"], row["size"]) == (source, size)]
-            _panel(axes, own, size)
-            axes.set_title(f"{source}, {size} units", fontsize="medium")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
-    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
-    pyplot.close(figure)
-    return f"wrote {file}"
+
+    def draw(grid: Any) -> None:  # noqa: ANN401 - matplotlib's
+        for source, line in zip(sources, grid, strict=True):
+            for size, axes in zip(sizes, line, strict=True):
+                own = [row for row in rows if (row["source"], row["size"]) == (source, size)]
+                _panel(axes, own, size)
+                axes.set_title(f"{source}, {size} units", fontsize="medium")
+        first = grid[0][0]
+        handles, labels = first.get_legend_handles_labels()
+        first.figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
+
+    shape = {"figsize": (5 * wide, 3.6 * high), "squeeze": False, "sharey": True}
+    return picture(file, draw, nrows=high, ncols=wide, **shape)
 
 
 def _panel(axes: Any, rows: Sequence[Row], size: int) -> None:  # noqa: ANN401 - matplotlib's

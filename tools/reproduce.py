@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, help="another number of images a task in every row")
     parser.add_argument("--threads", type=_positive, help="of PyTorch, and of a call (1)")
     parser.add_argument(
-        "--seconds", type=float, help=f"stop cleanly after these, with status {UNFINISHED}"
+        "--seconds", type=_seconds, help=f"stop cleanly after these, with status {UNFINISHED}"
     )
     parser.add_argument("--record", action="store_true", help="update docs/ whatever was changed")
     parser.add_argument("--json", action="store_true", help="JSON on stdout, not a table")
@@ -151,6 +152,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return seconds
 
 
 if __name__ == "__main__":

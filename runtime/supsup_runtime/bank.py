@@ -36,7 +36,7 @@ from supsup_runtime.taskfile import (
     max_task_bytes,
 )
 
-__all__ = ["MaskBank"]
+__all__ = ["MaskBank", "is_blank"]
 
 MAX_PROGRAM_BYTES = 1 << 30
 
@@ -85,7 +85,7 @@ class MaskBank:
             OutputExistsError: If the folder has anything in it.
         """
         folder = Path(path)
-        if folder.exists() and not _is_blank(folder):
+        if folder.exists() and not is_blank(folder):
             raise OutputExistsError(
                 f"{folder}: exists and is not an empty folder; open it, or choose another path"
             )
@@ -324,7 +324,7 @@ class MaskBank:
         self._entries = entries
 
 
-def _is_blank(folder: Path) -> bool:
+def is_blank(folder: Path) -> bool:
     """Whether a folder has nothing in it but, perhaps, a bank whose creation was cut short."""
     if not folder.is_dir():
         return False

@@ -146,6 +146,8 @@ def calibrate(known: npt.ArrayLike, coverage: float) -> float:
     kept = math.ceil(coverage * len(scores))
     if (kept - 1) / len(scores) >= coverage:  # the product was rounded up
         kept -= 1
+    elif kept / len(scores) < coverage:  # the product was rounded down
+        kept += 1
     return float(scores[len(scores) - kept])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from supsup_runtime.bank_index import MAX_INDEX_BYTES, MAX_TASKS, BankEntry
 from supsup_runtime.calibration import Calibration
@@ -75,7 +74,7 @@ def read_calibration(
         ) from error
 
 
-def _parse(value: Any, digest: str, entries: tuple[BankEntry, ...]) -> StoredCalibration:  # noqa: ANN401 - JSON
+def _parse(value: object, digest: str, entries: tuple[BankEntry, ...]) -> StoredCalibration:
     if not isinstance(value, dict) or set(value) != _FIELDS:
         got = sorted(value) if isinstance(value, dict) else value
         raise BankError(f"fields must be {sorted(_FIELDS)}, got {got!r:.80}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import warnings
@@ -12,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bank_index import MAX_TASKS, read_index
@@ -30,6 +27,14 @@ from supsup_runtime.hopfield import (
 from supsup_runtime.hopfield_matrix import HopfieldMatrix
 from supsup_runtime.network import Network, canonical_json
 from supsup_runtime.taskfile import check_labels, check_name
+from supsup_runtime.tensorfile import (
+    Header,
+    View,
+    check_header_size,
+    read_header,
+    read_views,
+    write_tensors,
+)
 
 __all__ = [
     "STORE_FILE",
@@ -185,9 +190,8 @@ def encode_store(store: HopfieldStore) -> bytes:
         ],
     }
     text = canonical_json(header)
-    _check_header_size(text, "Hopfield store")
-    # One metadata key: safetensors does not promise the order of several.
-    return safetensors.numpy.save(tensors, metadata={"supsup": text})
+    check_header_size(text, most=MAX_HEADER_BYTES, place="Hopfield store")
+    return write_tensors(tensors, text)
 
 
 def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
@@ -202,7 +206,7 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
     Raises:
         BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
     """
-    views = _views(data, place)
+    views = read_views(data, place)
     header = _header(data, place)
     if header["digest"] != digest:
         raise BankError(
@@ -228,7 +232,7 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
     return store
 
 
-def _fill(store: HopfieldStore, views: dict[str, dict[str, Any]], place: str) -> None:
+def _fill(store: HopfieldStore, views: dict[str, View], place: str) -> None:
     """Move the tensors into an empty store, checking each."""
     network = store.network
     kind = "F16" if store.dtype == "float16" else "F32"
@@ -258,7 +262,7 @@ def _fill(store: HopfieldStore, views: dict[str, dict[str, Any]], place: str) ->
 
 
 def _array(
-    name: str, view: dict[str, Any], kind: str, shape: tuple[int, ...], place: str
+    name: str, view: View, kind: str, shape: tuple[int, ...], place: str
 ) -> npt.NDArray[Any]:
     got = tuple(view["shape"])
     if view["dtype"] != kind or got != shape:
@@ -269,15 +273,6 @@ def _array(
     return array
 
 
-def _views(data: bytes, place: str) -> dict[str, dict[str, Any]]:
-    try:
-        # safetensors leaves this function untyped
-        items: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
-        raise BankError(f"{place}: not a whole safetensors file: {error}") from error
-    return dict(items)
-
-
 def _sha256(tensors: Mapping[str, bytes]) -> str:
     """SHA-256 of the tensors' bytes, one after the other by name, hexadecimal."""
     found = hashlib.sha256()
@@ -286,31 +281,20 @@ def _sha256(tensors: Mapping[str, bytes]) -> str:
     return found.hexdigest()
 
 
-def _header(data: bytes, place: str) -> dict[str, Any]:
-    length = int.from_bytes(data[:8], "little")  # safetensors has checked it already
-    text = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get("supsup", "")
-    _check_header_size(text, place)
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
-        raise BankError(f"{place}: metadata 'supsup' must be JSON, got {text[:40]!r}") from error
-    found = header.get("format") if isinstance(header, dict) else header
-    if not isinstance(header, dict) or found != FORMAT or isinstance(found, bool):
-        raise BankError(f"{place}: Hopfield store format must be {FORMAT}, got {found!r:.80}")
-    if set(header) != _FIELDS:
-        raise BankError(f"{place}: header fields must be {sorted(_FIELDS)}, got {sorted(header)}")
+def _header(data: bytes, place: str) -> Header:
+    header = read_header(
+        data,
+        place=place,
+        kind="Hopfield store",
+        version=FORMAT,
+        fields=_FIELDS,
+        most=MAX_HEADER_BYTES,
+    )
     if not isinstance(header["tasks"], list) or len(header["tasks"]) > MAX_TASKS:
         raise BankError(
             f"{place}: tasks must be a list of at most {MAX_TASKS}, got {header['tasks']!r:.80}"
         )
     return header
-
-
-def _check_header_size(text: str, place: str) -> None:
-    if len(text) > MAX_HEADER_BYTES:
-        raise BankError(
-            f"{place}: header must have at most {MAX_HEADER_BYTES} characters, got {len(text)}"
-        )
 
 
 def _task(item: object, network: Network, place: str) -> StoredTask:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 
 from supsup_runtime.bits import check_padding, compress, count_ones, decompress, pack_mask
 from supsup_runtime.errors import BankError
@@ -22,6 +18,13 @@ from supsup_runtime.network import (
     StateTensor,
     canonical_json,
     is_unicode,
+)
+from supsup_runtime.tensorfile import (
+    Header,
+    check_header_size,
+    read_header,
+    read_views,
+    write_tensors,
 )
 
 __all__ = [
@@ -148,9 +151,8 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
         raise BankError(
             f"{place}: training must be JSON without NaN or infinity: {error}"
         ) from error
-    _check_header_size(text, place)
-    # One metadata key: safetensors does not promise the order of several.
-    return safetensors.numpy.save(tensors, metadata={"supsup": text})
+    check_header_size(text, most=MAX_HEADER_BYTES, place=place)
+    return write_tensors(tensors, text)
 
 
 def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> TaskMasks:
@@ -193,13 +195,8 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
 
 
 def _tensors(data: bytes, place: str) -> dict[str, npt.NDArray[Any]]:
-    try:
-        # safetensors leaves this function untyped
-        items: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
-        raise BankError(f"{place}: not a whole safetensors file: {error}") from error
     tensors = {}
-    for name, info in items:
+    for name, info in read_views(data, place).items():
         dtype = _DTYPES.get(info["dtype"])
         if dtype is None:
             raise BankError(f"{place}: {name!r} must be U8 or F32, got {info['dtype']}")
@@ -210,22 +207,15 @@ def _tensors(data: bytes, place: str) -> dict[str, npt.NDArray[Any]]:
     return tensors
 
 
-def _header(data: bytes, place: str) -> dict[str, Any]:
-    length = int.from_bytes(data[:8], "little")  # safetensors has checked it already
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__")
-    text = (metadata or {}).get("supsup", "")
-    _check_header_size(text, place)
-    try:
-        header = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
-        raise BankError(f"{place}: metadata 'supsup' must be JSON, got {text[:40]!r}") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        got = header.get("format") if isinstance(header, dict) else header
-        raise BankError(f"{place}: task format must be {FORMAT}, got {got!r}")
-    if set(header) != _HEADER_FIELDS:
-        raise BankError(
-            f"{place}: header fields must be {sorted(_HEADER_FIELDS)}, got {sorted(header)}"
-        )
+def _header(data: bytes, place: str) -> Header:
+    header = read_header(
+        data,
+        place=place,
+        kind="task",
+        version=FORMAT,
+        fields=_HEADER_FIELDS,
+        most=MAX_HEADER_BYTES,
+    )
     kinds = {"encodings": dict, "labels": list, "training": dict}
     for key, kind in kinds.items():
         if not isinstance(header[key], kind):
@@ -234,22 +224,6 @@ def _header(data: bytes, place: str) -> dict[str, Any]:
                 f"got {header[key]!r:.60}"
             )
     return header
-
-
-def _check_header_size(text: str, place: str) -> None:
-    if len(text) > MAX_HEADER_BYTES:
-        raise BankError(f"{place}: header must have at most {MAX_HEADER_BYTES} characters")
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):  # 1e999
-        raise ValueError(f"{text} is out of range")
-    return value
 
 
 def _mask(

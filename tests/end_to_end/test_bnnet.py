@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import supsup_runtime as supsup
-from end_to_end.test_pipeline import run
+from commands import run
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import make_stream

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 import supsup_runtime as supsup
 from banks import make_bank
+from commands import Done, run
 from conftest import random_task
 from supsup_export.compose import Request
 from supsup_export.exporter import export
@@ -32,20 +31,8 @@ Images = npt.NDArray[np.float32]
 VERIFIED = Inference(method="verified")
 
 
-def run(module: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", f"from {module} import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def calibrate(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    return run("supsup_runtime.cli.calibrate", *arguments, status=status)
+def calibrate(*arguments: object, status: int = 0) -> Done:
+    return run("supsup-calibrate", *arguments, status=status)
 
 
 def loaded(folder: Path, *, tasks: int, real: int = 4) -> supsup.Model:
@@ -173,7 +160,7 @@ def test_a_stale_calibration_is_left_out_and_said(tmp_path: Path) -> None:
         )
         assert (report.info.calibration is not None, report.left_out) == (kept, "")
     bank.add(random_task(bank.network, "new", seed=5))
-    done = run("supsup_export.cli", "--bank", bank.path, tmp_path / "stale.onnx", "--json")
+    done = run("supsup-export", "--bank", bank.path, tmp_path / "stale.onnx", "--json")
     assert done.stderr == (
         f"supsup-export: {bank.path}: its calibration is left out: task 'new' was added or renamed "
         "since; run supsup-calibrate on this model and export again\n"
@@ -184,10 +171,10 @@ def test_a_stale_calibration_is_left_out_and_said(tmp_path: Path) -> None:
     again = export(bank, tmp_path / "again.onnx", check=False)
     assert again.info.calibration is not None
     (bank.path / "calibration.json").write_text("{}")
-    damaged = run("supsup_export.cli", "--bank", bank.path, tmp_path / "no.onnx", status=3)
+    damaged = run("supsup-export", "--bank", bank.path, tmp_path / "no.onnx", status=3)
     assert "calibration.json: fields must be" in damaged.stderr
     assert not (tmp_path / "no.onnx").exists()
-    assert "fields must be" in run("supsup_runtime.cli.bank", "verify", bank.path, status=3).stderr
+    assert "fields must be" in run("supsup-bank", "verify", bank.path, status=3).stderr
     (bank.path / "calibration.json").unlink()
     plain = export(bank, tmp_path / "plain.onnx", check=False)
     assert plain.path.read_bytes() == without.path.read_bytes()  # a model as it always was
@@ -198,7 +185,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three tasks of permuted digits, in a bank and in a model that is not calibrated."""
     folder = tmp_path_factory.mktemp("calibrated")
     options = ["--model", "mlp-64-32", "--outputs", 20, "--lr", "1e-3", "--tasks", 3, "--quiet"]
-    run("supsup_train.cli", "permuted", *options, "--steps", 200, "--bank", folder / "masks")
+    run("supsup-train", "permuted", *options, "--steps", 200, "--bank", folder / "masks")
     export(MaskBank.open(folder / "masks"), folder / "out.onnx", check=False)
     return folder
 
@@ -209,7 +196,7 @@ def test_calibrate_export_run(trained: Path, tmp_path: Path) -> None:
     stream = make_stream("permuted", load_dataset(None), num_tasks=9)
     unknown = np.concatenate([stream.task(i, train=False).test_x[:50] for i in range(3, 9)])
     np.save(x, np.concatenate([unknown, stream.task(0, train=False).test_x[:50]]))
-    before = json.loads(run("supsup_runtime.cli.run", trained / "out.onnx", x, "--json").stdout)
+    before = json.loads(run("supsup-run", trained / "out.onnx", x, "--json").stdout)
     assert before["known"] == [None] * 350
     options = ["permuted", "--bank", bank, "--images", 80, "--coverage", 0.9]
     done = calibrate(trained / "out.onnx", *options, "--json")
@@ -245,7 +232,7 @@ def test_calibrate_export_run(trained: Path, tmp_path: Path) -> None:
 
 def _say_it(model: Path, bank: Path, x: Path) -> None:
     """What the other commands print of a calibrated model."""
-    command = "supsup_runtime.cli.run"
+    command = "supsup-run"
     table = run(command, model, x, "--per-image").stdout.splitlines()
     assert table[0].split() == ["row", "task", "label", "logit", "known"]
     words = [line.split()[-1] for line in table[1:]]
@@ -253,15 +240,15 @@ def _say_it(model: Path, bank: Path, x: Path) -> None:
     value = json.loads(run(command, model, x, "--per-image", "--json").stdout)
     assert [{"yes": True, "no": False}[word] for word in words] == value["known"]
     for path in (model, bank):
-        about = json.loads(run("supsup_runtime.cli.inspect", path, "--json").stdout)
+        about = json.loads(run("supsup-inspect", path, "--json").stdout)
         assert about["calibration"]["score"] == "log-odds"
-        text = run("supsup_runtime.cli.inspect", path).stdout
+        text = run("supsup-inspect", path).stdout
         assert "  calibration: score log-odds, threshold " in text
-    evaluated = run("supsup_runtime.cli.evaluate", model, "permuted", "--images", 10, "--json")
+    evaluated = run("supsup-eval", model, "permuted", "--images", 10, "--json")
     total = json.loads(evaluated.stdout)
     assert total["rejected"] == pytest.approx(np.mean([r["rejected"] for r in total["tasks"]]))
     options = ["permuted", "--images", 10, "--method", "one-shot"]
-    header = run("supsup_runtime.cli.evaluate", model, *options).stdout.splitlines()[0]
+    header = run("supsup-eval", model, *options).stdout.splitlines()[0]
     assert "rejected" not in header
 
 

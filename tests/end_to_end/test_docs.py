@@ -14,6 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
     "README.md",
+    "docs/HOPFIELD.md",
     "docs/guide-device.md",
     "docs/guide-embed.md",
     "docs/guide-research.md",

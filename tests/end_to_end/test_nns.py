@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 
-from end_to_end.test_pipeline import program, run
+import supsup_train  # noqa: F401 - what trains within commands shares exports
+from commands import lines_of, program, run, wait_for
 from supsup_runtime.bank import MaskBank
 
 STREAM = ["permuted", "--model", "lenet-300-100", "--outputs", "500", "--lr", "1e-3"]
@@ -24,16 +24,13 @@ def test_learning_survives_a_kill_and_the_model_is_evaluated(tmp_path: Path) -> 
     decisions = [json.loads(line) for line in (whole / "train.jsonl").read_text().splitlines()]
     assert [d["kind"] for d in decisions] == ["first", "same", "new", "same", "new", "same"]
 
-    command = [program("supsup-train"), *STREAM, "--tasks", "3", "--bank", str(killed)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    log, deadline = killed / "train.jsonl", time.monotonic() + 300
-    while not (log.exists() and log.read_text().count("\n") >= 4):  # in the second task
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    arguments = [*STREAM, "--tasks", "3", "--bank", str(killed)]
+    process = subprocess.Popen([program("supsup-train"), *arguments], stderr=subprocess.DEVNULL)
+    wait_for(process, lambda: lines_of(killed / "train.jsonl") >= 4)  # in the second task
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(MaskBank.open(killed)) >= 2
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run("supsup-train", *arguments)
     assert "going on from batch " in done.stderr
     one, two = MaskBank.open(whole), MaskBank.open(killed)
     assert [entry.sha256 for entry in one.entries] == [entry.sha256 for entry in two.entries]

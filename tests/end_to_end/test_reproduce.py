@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tools.reproduce import main
+from tools.reproduction.budget import Budget
+from tools.reproduction.catalogue import EXPERIMENTS
+from tools.reproduction.data import DataFolder
+from tools.reproduction.learning import learned_bank
+
+from commands import Done, call, lines_of, wait_for
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.errors import InputError
+from supsup_train.baselines.cli import app as baseline
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs" / "REPRODUCIBILITY.md"
@@ -37,17 +49,20 @@ def without_data() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "SUPSUP_DATA"}
 
 
-def reproduce(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+def reproduce(*arguments: object, status: int = 0) -> Done:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SUPSUP_DATA", raising=False)
+        return call(main, "reproduce", *arguments, status=status)
+
+
+def reproduce_as_program(*arguments: object) -> Done:
+    return subprocess.run(
         [*TOOL, *map(str, arguments)],
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
         env=without_data(),
     )
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -91,17 +106,13 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
         env=without_data(),
     )
-    deadline = time.monotonic() + 120
-    while not (lines.exists() and lines.read_text().count("\n") >= 2):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.005)
+    wait_for(process, lambda: lines_of(lines) >= 2)
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = lines.read_text().splitlines()[:2]
     with lines.open("a") as file:
         file.write('{"key": "cut sho')  # what a kill in the middle of a write would leave
-    again = json.loads(reproduce(*command, "--work", work).stdout)
+    again = json.loads(reproduce_as_program(*command, "--work", work).stdout)
     assert lines.read_text().splitlines()[:2] == kept  # not measured again
     assert timeless(again["rows"]) == timeless(whole["rows"])
 
@@ -130,6 +141,61 @@ def test_a_bank_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
             *options, "--tiny", "--bank", f"{key}={bank}", "--work", tmp_path / "x", status=1
         )
         assert message in done.stderr
+
+
+def test_a_bank_of_another_setting_is_refused(tmp_path: Path) -> None:
+    """What NNs was told, what a baseline's tasks have of their own, and whole files."""
+    reproduce("nns-100", "--tiny", "--work", tmp_path / "first")
+    found = tmp_path / "first" / "tiny" / "nns-100" / "banks" / "learner"
+    psp = tmp_path / "psp"
+    other = ["--model", "mlp-17", "--tasks", "3", "--steps", "10", "--bank", str(psp), "--quiet"]
+    baseline(["psp", "permuted", *other], standalone_mode=False)
+    bank = MaskBank.open(found)
+    for change, message in (
+        ({"stream": "rotated"}, "with stream 'rotated', this run wants 'permuted'"),
+        ({"settings": {"period": 6}}, "with settings {'period': 6}, this run wants"),
+    ):
+        task = bank.task(1)
+        bank.replace(replace(task, training={**task.training, **change}))
+        refused("nns-100", f"learner={found}", message, tmp_path)
+        bank.replace(task)
+    refused("psp", f"psp={psp}", "a task's own must be {'context0': (64, 64)", tmp_path)
+    (found / "nns" / "learner.json").write_text("{")
+    refused("nns-100", f"learner={found}", "learner.json: must be what a learner wrote", tmp_path)
+
+
+def refused(name: str, bank: str, message: str, folder: Path) -> None:
+    done = reproduce(name, "--tiny", "--bank", bank, "--work", folder / "again", status=1)
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_shared_masks_that_are_none_are_refused(tmp_path: Path) -> None:
+    wanted = replace(EXPERIMENTS["permuted-250"].banks["shared"], source="digits", tasks=2)
+    folder = tmp_path / "data" / str(wanted.shared)
+    folder.mkdir(parents=True)
+    file = folder / "masks.npz"
+    plain = io.BytesIO()
+    np.save(plain, np.zeros(3))
+    data, budget = DataFolder(tmp_path / "data"), Budget(None)
+    for write, message in (
+        (lambda: file.write_bytes(b"no"), "must be the .npz of masks"),
+        (lambda: file.write_bytes(b"PK\x03\x04"), "must be the .npz of masks"),
+        (lambda: file.write_bytes(plain.getvalue()), "must be the .npz of masks"),
+        (lambda: np.savez(file, m0=np.zeros(3)), "has 0 tasks, this run wants 2"),
+        (lambda: np.savez(file, accuracy=np.zeros(2)), "has no m0"),
+        (file.unlink, "no such file"),
+    ):
+        write()
+        with pytest.raises(InputError, match=message) as caught:
+            learned_bank(wanted, tmp_path / "bank", data, budget)
+        assert str(caught.value).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "0", "soon", "inf"])
+def test_a_budget_is_a_positive_number(seconds: str) -> None:
+    done = reproduce("split-5", "--tiny", "--seconds", seconds, status=2)
+    assert f"argument --seconds: must be a positive number, got '{seconds}'" in done.stderr
 
 
 @pytest.mark.parametrize(

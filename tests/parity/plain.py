@@ -17,15 +17,16 @@ Floats = npt.NDArray[np.float64]
 
 def stacked_masks(bank: MaskBank) -> list[Floats]:
     """A float64 ``(tasks, out, in)`` a layer."""
+    tasks = list(bank)
     return [
-        np.stack([unpack_mask(task.masks[p.name], p.shape) for task in bank]).astype(np.float64)
+        np.stack([unpack_mask(task.masks[p.name], p.shape) for task in tasks]).astype(np.float64)
         for p in bank.network.parameters
     ]
 
 
-def superposed(bank: MaskBank, alphas: Floats) -> list[Floats]:
+def superposed(bank: MaskBank, alphas: Floats, masks: list[Floats] | None = None) -> list[Floats]:
     """Weights through the superposition ``sum_i alphas[i] M_i``, a layer each."""
-    masks = stacked_masks(bank)
+    masks = masks or stacked_masks(bank)
     weights = bank.network.weights()
     return [
         w.astype(np.float64) * np.tensordot(alphas, m, axes=1)
@@ -43,10 +44,19 @@ def numpy_logits(x: npt.NDArray[np.float32], layers: list[Floats]) -> Floats:
 
 
 def numpy_scores(
-    bank: MaskBank, x: npt.NDArray[np.float32], alphas: Floats, objective: str
+    bank: MaskBank,
+    x: npt.NDArray[np.float32],
+    alphas: Floats,
+    objective: str,
+    *,
+    masks: list[Floats] | None = None,
 ) -> Floats:
-    """``-d objective / d alphas``, batch mean, by hand in float64: backward pass and all."""
-    layers = superposed(bank, alphas)
+    """``-d objective / d alphas``, batch mean, by hand in float64: backward pass and all.
+
+    Reading a bank's masks takes most of the time; they may be given, `stacked_masks`.
+    """
+    masks = masks or stacked_masks(bank)
+    layers = superposed(bank, alphas, masks)
     hidden: list[Floats] = [x.astype(np.float64)]
     for layer in layers[:-1]:
         hidden.append(np.maximum(hidden[-1] @ layer.T, 0))
@@ -58,7 +68,7 @@ def numpy_scores(
     else:
         delta = p * (np.arange(p.shape[1]) >= bank.network.real_outputs)
     delta /= len(x)
-    masks, weights = stacked_masks(bank), bank.network.weights()
+    weights = bank.network.weights()
     scores = np.zeros(len(bank))
     for i in reversed(range(len(layers))):
         scores -= np.tensordot(masks[i], (delta.T @ hidden[i]) * weights[i], axes=2)

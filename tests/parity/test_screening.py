@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from banks import make_bank
-from parity.plain import numpy_scores
+from parity.plain import numpy_scores, stacked_masks
 from supsup_export import masks
 from supsup_export.compose import Request
 from supsup_export.contenders import ROUNDING_SIGMAS, choose_scoring
@@ -92,7 +92,7 @@ def test_random_images_and_images_with_a_task(bank: MaskBank, sessions: dict[str
     """Both ways of screening are taken: all scored, and given up after the first pass."""
     rng = np.random.default_rng(0)
     random = rng.standard_normal((NUM_RANDOM, 30)).astype(np.float32)
-    full = np.full(NUM_TASKS, 1 / NUM_TASKS)
+    full, masks = np.full(NUM_TASKS, 1 / NUM_TASKS), stacked_masks(bank)
     given_up = {"rounded": 0, "screened": 0}
     compared = 0
     for i, x in enumerate([*random, *planted()]):
@@ -108,7 +108,7 @@ def test_random_images_and_images_with_a_task(bank: MaskBank, sessions: dict[str
             assert scoring == "screened" or far.max() <= 3e-2
             given_up[scoring] += bool((far > 1e-4).any())
         if i % 20 == 0 or i >= NUM_RANDOM:  # float64 takes its time
-            reference = numpy_scores(bank, x[None], full, "superfluous")
+            reference = numpy_scores(bank, x[None], full, "superfluous", masks=masks)
             top = np.sort(reference)[-2:]
             if top[1] - top[0] > 1e-4 * np.ptp(reference):
                 compared += 1

@@ -31,6 +31,7 @@ FOUND = Calibration(
     score="entropy", threshold=-1.5, coverage=0.96, images=25, auroc=0.75, accepted=None
 )
 TASKS = tuple(TaskInfo(index=i, name=str(i)) for i in range(3))
+SHARES = st.integers(1, 30).flatmap(lambda n: st.integers(1, n).map(lambda k: k / n))
 SCORES = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=30)
 
 
@@ -80,8 +81,9 @@ def test_auroc_refuses(known: npt.ArrayLike, unknown: npt.ArrayLike, message: st
     scores=SCORES,
     coverage=st.one_of(
         st.floats(0, 1, exclude_min=True),
-        # k / n is where a rounded product would keep one image too many
-        st.integers(1, 30).flatmap(lambda n: st.integers(1, n).map(lambda k: k / n)),
+        # at k / n a rounded product would keep one image too many, just above it one too few
+        SHARES,
+        SHARES.map(lambda share: min(math.nextafter(share, 2), 1.0)),
     ),
 )
 def test_the_threshold_is_the_highest_that_keeps_enough(
@@ -99,6 +101,7 @@ def test_the_threshold_is_the_highest_that_keeps_enough(
         ([3.0], 1, 3.0),
         ([1.0, 2.0], 0.5, 2.0),
         ([1.0, 2.0], 0.51, 1.0),
+        ([1.0, 2.0, 3.0], math.nextafter(1 / 3, 1), 2.0),  # times 3 is rounded to 1
         ([float(i) for i in range(100)], 0.07, 93.0),  # 0.07 * 100 is above 7
         ([float(i) for i in range(20)], 0.95, 1.0),
         ([4.0] * 9, 0.5, 4.0),

@@ -3,24 +3,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 from conftest import random_task
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.files import exclusive
 from supsup_runtime.taskfile import encode_task
 
 
-def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("supsup-bank")
-    done = subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+def run(*arguments: object, status: int = 0) -> commands.Done:
+    return commands.run("supsup-bank", *arguments, status=status)
 
 
 def test_list_and_verify(bank: MaskBank) -> None:

@@ -1,53 +1,32 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import random_task
+from commands import Done, run
+from conftest import network_of, random_task
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import pack_mask
 from supsup_runtime.files import exclusive
 from supsup_runtime.hopfield_file import STORE_FILE, read_store
-from supsup_runtime.network import MaskedParameter, Network, StateTensor
+from supsup_runtime.network import MaskedParameter, StateTensor
 from supsup_runtime.taskfile import TaskMasks
 
 
-def run(module: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """A command by its module: it need not be installed."""
-    code = f"from supsup_runtime.cli.{module} import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def encode(bank: MaskBank, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    return run("hopfield", "encode", "--bank", bank.path, *arguments, status=status)
+def encode(bank: MaskBank, *arguments: object, status: int = 0) -> Done:
+    return run("supsup-hopfield", "encode", "--bank", bank.path, *arguments, status=status)
 
 
 @pytest.fixture
 def wide(tmp_path: Path) -> MaskBank:
     """Four tasks, well within the capacity of 200 units."""
-    network = Network(
-        weight_seed=0,
-        input_shape=(4,),
-        outputs=3,
-        real_outputs=2,
-        parameters=(
-            MaskedParameter.signed_kaiming("first", (200,)),
-            MaskedParameter.signed_kaiming("second", (20, 11)),
-        ),
-        state=(StateTensor(name="mean", shape=(5,)),),
+    network = network_of(
+        MaskedParameter.signed_kaiming("first", (200,)),
+        MaskedParameter.signed_kaiming("second", (20, 11)),
+        state=[StateTensor(name="mean", shape=(5,))],
     )
     made = MaskBank.create(tmp_path / "wide", network, forward=b"forward")
     made.extend(random_task(network, f"task-{i}", seed=i) for i in range(4))
@@ -90,9 +69,9 @@ def test_masks_are_deleted_once_the_store_gives_them_back(wide: MaskBank) -> Non
             found = store.settle(parameter, near).pattern
             np.testing.assert_array_equal(found, pattern)
             assert store.find(parameter, found) == (name,)
-    assert "bank " in run("inspect", wide.path).stdout
-    assert "0 tasks" in run("bank", "verify", wide.path).stdout
-    assert run("bank", "list", wide.path).stdout.split()[0] == "index"
+    assert "bank " in run("supsup-inspect", wide.path).stdout
+    assert "0 tasks" in run("supsup-bank", "verify", wide.path).stdout
+    assert run("supsup-bank", "list", wide.path).stdout.split()[0] == "index"
     again = encode(wide, status=0)
     assert "0 encoded now, 4 in all" in again.stdout
 
@@ -156,7 +135,7 @@ def test_refusals_are_one_line_and_change_nothing(wide: MaskBank, tmp_path: Path
         assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     with exclusive(wide.path):
         assert "another process" in encode(wide, status=1).stderr
-    done = run("hopfield", "encode", "--bank", tmp_path / "none", status=3)
+    done = run("supsup-hopfield", "encode", "--bank", tmp_path / "none", status=3)
     assert "not a mask bank" in done.stderr
     assert {p: p.read_bytes() for p in wide.path.rglob("*") if p.is_file()} == before
     empty = MaskBank.create(tmp_path / "empty", wide.network, forward=b"forward")
@@ -167,9 +146,9 @@ def test_a_store_of_another_network_is_status_3(wide: MaskBank, bank: MaskBank) 
     encode(bank)
     (bank.path / STORE_FILE).rename(wide.path / STORE_FILE)
     for module, arguments in (
-        ("hopfield", ["encode", "--bank", wide.path]),
-        ("bank", ["verify", wide.path]),
-        ("inspect", [wide.path, "--storage"]),
+        ("supsup-hopfield", ["encode", "--bank", wide.path]),
+        ("supsup-bank", ["verify", wide.path]),
+        ("supsup-inspect", [wide.path, "--storage"]),
     ):
         done = run(module, *arguments, status=3)
         assert f"belongs to another network: digest must be {wide.digest}" in done.stderr
@@ -177,7 +156,7 @@ def test_a_store_of_another_network_is_status_3(wide: MaskBank, bank: MaskBank) 
 
 
 def test_storage_says_which_is_smaller(wide: MaskBank) -> None:
-    value = json.loads(run("inspect", wide.path, "--storage", "--json").stdout)
+    value = json.loads(run("supsup-inspect", wide.path, "--storage", "--json").stdout)
     halves = 200 * 201 // 2 + 220 * 221 // 2
     others = 4 * (200 + 220) + 8 * 5
     assert value["hopfield_bytes"] == {
@@ -192,42 +171,29 @@ def test_storage_says_which_is_smaller(wide: MaskBank) -> None:
     assert value["store"] is None
     assert "explicit masks are smaller: 292 bytes" in value["verdict"]
     encode(wide, "--dtype", "float16")
-    text = run("inspect", wide.path, "--storage").stdout
+    text = run("supsup-inspect", wide.path, "--storage").stdout
     size = (wide.path / STORE_FILE).stat().st_size
     assert f"{STORE_FILE}, storkey, float16" in text
     assert f"{size:,}" in text
     encode(wide, "--delete-masks")
-    value = json.loads(run("inspect", wide.path, "--storage", "--json").stdout)
+    value = json.loads(run("supsup-inspect", wide.path, "--storage", "--json").stdout)
     assert (value["tasks"], value["explicit_bytes"], value["store"]["tasks"]) == (0, 0, 4)
     assert "For the 4 tasks of this bank explicit masks are smaller" in value["verdict"]
 
 
 def test_storage_of_a_network_too_large_or_without_masks(tmp_path: Path) -> None:
-    large = Network(
-        weight_seed=0,
-        input_shape=(1,),
-        outputs=2,
-        real_outputs=2,
-        parameters=(MaskedParameter.signed_kaiming("w", (300, 784)),),
-    )
+    large = network_of(MaskedParameter.signed_kaiming("w", (300, 784)))
     bank = MaskBank.create(tmp_path / "large", large, forward=b"f")
     bank.add(TaskMasks(name="a", masks={"w": pack_mask(np.ones(235_200, bool))}))
-    text = run("inspect", bank.path, "--storage").stdout
+    text = run("supsup-inspect", bank.path, "--storage").stdout
     assert "none: above 16,384 units" in text
     assert "Explicit masks are the only form for this bank" in text
     done = encode(bank, status=1)
     assert "1 to 16384 units, got 235200, whose matrix would take 221,276,160,000" in done.stderr
-    bare = Network(
-        weight_seed=0,
-        input_shape=(1,),
-        outputs=1,
-        real_outputs=1,
-        parameters=(),
-        state=(StateTensor(name="s", shape=(1,)),),
-    )
+    bare = network_of(state=[StateTensor(name="s", shape=(1,))])
     empty = MaskBank.create(tmp_path / "bare", bare, forward=b"f")
-    done = run("inspect", empty.path, "--storage", status=1)
+    done = run("supsup-inspect", empty.path, "--storage", status=1)
     assert "this network has no masked parameter" in done.stderr
     file = tmp_path / "file"
     file.write_bytes(b"")
-    assert "wants the folder of a bank" in run("inspect", file, "--storage", status=1).stderr
+    assert "wants the folder of a bank" in run("supsup-inspect", file, "--storage", status=1).stderr

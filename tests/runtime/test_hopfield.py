@@ -1,25 +1,21 @@
+"""The Hopfield store: a bank's masks in one matrix a parameter."""
+
 from __future__ import annotations
 
-import itertools
-import math
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from conftest import random_task, small_network
+from conftest import network_of, random_task, small_network
+from patterns import flipped
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.hopfield import HopfieldStore, store_bytes, to_mask, to_pattern
 from supsup_runtime.hopfield_matrix import (
-    MAX_UNITS,
-    HopfieldMatrix,
     capacity,
     expected_bit_error,
     matrix_bytes,
@@ -31,38 +27,6 @@ Floats = npt.NDArray[np.float32]
 RULES = ("hebb", "storkey")
 
 
-def random_patterns(count: int, size: int, seed: int = 0) -> Floats:
-    rng = np.random.default_rng(seed)
-    return np.where(rng.random((count, size)) < 0.5, 1, -1).astype(np.float32)
-
-
-def flipped(pattern: Floats, fraction: float, seed: int = 0) -> Floats:
-    rng = np.random.default_rng(seed)
-    turned = rng.choice(len(pattern), int(fraction * len(pattern)), replace=False)
-    other = pattern.copy()
-    other[turned] *= -1
-    return other
-
-
-def filled(patterns: Floats, rule: str, dtype: str = "float32") -> HopfieldMatrix:
-    matrix = HopfieldMatrix(patterns.shape[1], rule=rule, dtype=dtype)
-    for pattern in patterns:
-        matrix.add(pattern)
-    return matrix
-
-
-def reference(patterns: Floats, rule: str) -> npt.NDArray[np.float64]:
-    """Both rules as they are written, in float64."""
-    d = patterns.shape[1]
-    psi = np.zeros((d, d))
-    for z in patterns.astype(np.float64):
-        h = psi @ z
-        psi += np.outer(z, z) / d
-        if rule == "storkey":
-            psi -= (np.eye(d) + np.outer(z, h) + np.outer(h, z)) / d
-    return psi
-
-
 @contextmanager
 def no_capacity_warning() -> Iterator[None]:
     """For stores that are full on purpose."""
@@ -72,206 +36,11 @@ def no_capacity_warning() -> Iterator[None]:
 
 
 def wide_network(size: int = 128) -> Network:
-    return Network(
-        weight_seed=0,
-        input_shape=(4,),
-        outputs=3,
-        real_outputs=2,
-        parameters=(
-            MaskedParameter.signed_kaiming("first", (size,)),
-            MaskedParameter.signed_kaiming("second", (8, 7)),
-        ),
-        state=(StateTensor(name="mean", shape=(2, 3)),),
+    return network_of(
+        MaskedParameter.signed_kaiming("first", (size,)),
+        MaskedParameter.signed_kaiming("second", (8, 7)),
+        state=[StateTensor(name="mean", shape=(2, 3))],
     )
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize(("size", "count"), [(1, 1), (7, 2), (8, 3), (9, 3), (100, 20), (300, 9)])
-def test_the_matrix_is_that_of_the_rule(rule: str, size: int, count: int) -> None:
-    patterns = random_patterns(count, size, seed=size)
-    unique = patterns[np.sort(np.unique(patterns, axis=0, return_index=True)[1])]
-    matrix = filled(unique, rule)
-    if rule == "hebb" or size >= 100:  # the few units of a small matrix may hold one by chance
-        # each update rounds elements of at most a few units, `count` times
-        np.testing.assert_allclose(
-            matrix.psi(), reference(unique, rule), atol=count * 1e-6 / math.sqrt(size)
-        )
-    np.testing.assert_array_equal(matrix.scaled, matrix.scaled.T)
-    assert len(matrix.half()) == size * (size + 1) // 2
-    again = HopfieldMatrix.from_half(matrix.half(), size, rule=rule)
-    np.testing.assert_array_equal(again.scaled, matrix.scaled)
-
-
-@given(seed=st.integers(0, 50), dtype=st.sampled_from(["float32", "float16"]))
-@settings(max_examples=20)
-def test_hebb_is_the_same_in_any_order(seed: int, dtype: str) -> None:
-    patterns = random_patterns(12, 77, seed)
-    order = np.random.default_rng(seed).permutation(12)
-    np.testing.assert_array_equal(
-        filled(patterns, "hebb", dtype).scaled, filled(patterns[order], "hebb", dtype).scaled
-    )
-
-
-@given(
-    seed=st.integers(0, 1000),
-    rule=st.sampled_from(RULES),
-    dtype=st.sampled_from(["float32", "float16"]),
-)
-@settings(max_examples=30)
-def test_patterns_below_capacity_are_fixed_points_and_attract(
-    seed: int, rule: str, dtype: str
-) -> None:
-    # 8 of 256 units: crosstalk of a deviation of sqrt(7 / 256), so a bit of a stored pattern fails
-    # at 6 of them, with a chance of 1e-9
-    patterns = random_patterns(8, 256, seed)
-    matrix = filled(patterns, rule, dtype)
-    for z in patterns:
-        assert matrix.bit_error(z) == 0.0
-        for start in (z, flipped(z, 0.1, seed)):
-            settled = matrix.settle(start)
-            assert settled.fixed
-            np.testing.assert_array_equal(settled.pattern, z)
-
-
-@given(seed=st.integers(0, 1000), rule=st.sampled_from(RULES), count=st.integers(1, 80))
-@settings(max_examples=40)
-def test_settling_never_raises_the_energy(seed: int, rule: str, count: int) -> None:
-    """Far beyond capacity too: up to 80 patterns of 60 units."""
-    patterns = random_patterns(count, 60, seed)
-    matrix = filled(patterns, rule)
-    z = random_patterns(1, 60, seed + 1)[0]
-    before, energies = z, [matrix.energy(z)]
-    for sweeps in (0, 1, 2, 4):  # of 60 turns each
-        settled = matrix.settle(before, max_sweeps=sweeps)
-        energies.append(matrix.energy(settled.pattern))
-        before = settled.pattern
-    # float32 sums of 60 products of at most some 80 / 60
-    assert all(late <= early + 1e-4 for early, late in itertools.pairwise(energies))
-    end = matrix.settle(before)
-    assert end.fixed
-    assert matrix.bit_error(end.pattern) == 0.0
-    assert matrix.settle(end.pattern).flips == 0
-
-
-def test_sweeps_that_run_out_are_said() -> None:
-    matrix = filled(random_patterns(1, 50), "hebb")
-    start = random_patterns(1, 50, seed=3)[0]
-    cut = matrix.settle(start, max_sweeps=0)
-    assert (cut.fixed, cut.flips) == (False, 0)
-    np.testing.assert_array_equal(cut.pattern, start)
-    full = matrix.settle(start)
-    assert full.fixed
-    assert full.flips == np.count_nonzero(full.pattern != start) > 0
-
-
-def test_at_a_field_of_zero_a_unit_keeps_its_sign() -> None:
-    matrix = HopfieldMatrix(9, rule="hebb")
-    z = random_patterns(1, 9)[0]
-    settled = matrix.settle(z)
-    assert settled.fixed
-    np.testing.assert_array_equal(settled.pattern, z)
-    assert matrix.bit_error(z) == 0.0
-
-
-def test_energy_and_field_are_those_of_psi() -> None:
-    patterns = random_patterns(5, 40)
-    for rule in RULES:
-        matrix, psi = filled(patterns, rule), reference(patterns, rule)
-        real = np.linspace(-1, 1, 40, dtype=np.float32)
-        for z in (patterns[0], real):
-            # 40 products of float32, each of at most 1
-            np.testing.assert_allclose(matrix.field(z), psi @ z, atol=1e-5)
-            assert matrix.energy(z) == pytest.approx(-0.5 * z @ psi @ z, abs=1e-4)
-
-
-def test_storkey_leaves_a_pattern_alone_that_it_holds() -> None:
-    patterns = random_patterns(4, 200)
-    once = filled(patterns, "storkey")
-    twice = filled(np.concatenate([patterns, patterns[:1], -patterns[1:2]]), "storkey")
-    np.testing.assert_array_equal(once.scaled, twice.scaled)
-    # as written, the rule would take it out: its energy would go from -d / 2 to nearly 0
-    psi = reference(np.concatenate([patterns, patterns[:1]]), "storkey")
-    assert once.energy(patterns[0]) < -0.9 * 200 / 2
-    assert abs(0.5 * patterns[0] @ psi @ patterns[0]) < 0.05 * 200 / 2
-
-
-def test_float16_holds_whole_numbers_exactly() -> None:
-    patterns = random_patterns(30, 41)
-    np.testing.assert_array_equal(
-        filled(patterns, "hebb", "float16").scaled, filled(patterns, "hebb").scaled
-    )
-    storkey = filled(patterns, "storkey", "float16")
-    np.testing.assert_array_equal(storkey.scaled, storkey.scaled.astype(np.float16))
-
-
-@pytest.mark.parametrize(
-    ("rule", "count", "tolerance"),
-    # bits measured: 60 patterns of 1024 and more; the fields of one pattern's bits hang together,
-    # so a quarter is asked, and a half where 0.0005 of them are some 30 bits
-    [("hebb", 142, 0.25), ("hebb", 300, 0.25), ("storkey", 350, 0.5), ("storkey", 600, 0.25)],
-)
-def test_the_expected_error_is_what_one_measures(rule: str, count: int, tolerance: float) -> None:
-    patterns = random_patterns(count, 1024, seed=1)
-    matrix = filled(patterns, rule)
-    measured = np.mean([matrix.bit_error(z) for z in patterns])
-    assert measured == pytest.approx(expected_bit_error(1024, count, rule), rel=tolerance)
-
-
-def test_capacity_and_expected_error() -> None:
-    assert capacity(2048, "hebb") == pytest.approx(282.6, abs=0.1)
-    assert capacity(2048, "storkey") == pytest.approx(524.4, abs=0.1)
-    assert capacity(1, "storkey") == capacity(2, "storkey") / 2
-    for rule in RULES:
-        errors = [expected_bit_error(256, count, rule) for count in (0, 1, 20, 60, 200, 100_000)]
-        assert errors[:2] == [0, 0]
-        assert errors == sorted(errors)
-        assert errors[-1] == pytest.approx(0.5, abs=0.03)
-    # as many patterns as 0.138 d: the well-known 0.36 %
-    assert expected_bit_error(100_000, 13_801, "hebb") == pytest.approx(0.0036, abs=5e-5)
-    for call in (capacity, lambda d, r: expected_bit_error(d, 3, r)):
-        with pytest.raises(InputError, match="rule: must be one of hebb, storkey, got 'x'"):
-            call(10, "x")
-
-
-def test_patterns_that_are_none_are_refused() -> None:
-    matrix = HopfieldMatrix(4, rule="hebb")
-    cases: tuple[tuple[npt.NDArray[Any], str], ...] = (
-        (np.ones(4), "must be float32 \\(4,\\), got float64 \\(4,\\)"),
-        (np.ones(3, np.float32), "must be float32 \\(4,\\), got float32 \\(3,\\)"),
-        (np.array([1, 1, 1, np.nan], np.float32), "must be finite"),
-        (np.array([1, 1, 1, 0], np.float32), "must be -1 or 1; take 2 mask - 1"),
-    )
-    for bad, message in cases:
-        for call in (matrix.add, matrix.settle, matrix.bit_error):
-            with pytest.raises(InputError, match=message):
-                call(bad)
-    with pytest.raises(InputError, match="must be finite"):
-        matrix.energy(np.full(4, np.inf, np.float32))
-    with pytest.raises(InputError, match="max_sweeps: must be at least 0, got -1"):
-        matrix.settle(np.ones(4, np.float32), max_sweeps=-1)
-    with pytest.raises(InputError, match="dtype: must be one of float32, float16, got 'int8'"):
-        HopfieldMatrix(4, rule="hebb", dtype="int8")
-
-
-def test_a_matrix_too_large_is_refused_with_its_bytes() -> None:
-    for size in (0, MAX_UNITS + 1, 235_200):
-        with pytest.raises(InputError, match=f"1 to 16384 units, got {size}, whose matrix would"):
-            HopfieldMatrix(size, rule="hebb")
-    network = wide_network(235_200)  # the first layer of LeNet 300-100
-    with pytest.raises(InputError, match=r"'first': .* 221,276,160,000 bytes; mask units instead"):
-        HopfieldStore(network, "d")
-
-
-@pytest.mark.parametrize(("rule", "limit"), [("hebb", 65_504), ("storkey", 21_835)])
-def test_an_update_that_may_overflow_is_refused_and_changes_nothing(rule: str, limit: int) -> None:
-    matrix = HopfieldMatrix(8, rule=rule, dtype="float16")
-    matrix.scaled[:] = -(limit - 1)
-    matrix.refuse_overflow()
-    matrix.scaled[:] = -limit
-    before = matrix.scaled.copy()
-    with pytest.raises(InputError, match="and float16 ends at 65504; use float32, or fewer tasks"):
-        matrix.add(random_patterns(1, 8)[0])
-    np.testing.assert_array_equal(matrix.scaled, before)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -300,19 +69,6 @@ def test_a_store_gives_masks_means_and_names_back(rule: str) -> None:
     assert store.field("second", patterns[0]["second"]).shape == (56,)
     np.testing.assert_array_equal(to_mask(z, (8, 16)), (z > 0).reshape(8, 16))
     np.testing.assert_array_equal(to_pattern(to_mask(z, (8, 16))), z)
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_one_by_one_is_all_at_once(rule: str, dtype: str) -> None:
-    """What is in memory is what the halves hold: going on from them changes no bit."""
-    patterns = random_patterns(6, 65)
-    whole = filled(patterns, rule, dtype)
-    part = HopfieldMatrix(65, rule=rule, dtype=dtype)
-    for pattern in patterns:
-        part = HopfieldMatrix.from_half(part.half(), 65, rule=rule)
-        part.add(pattern)
-    np.testing.assert_array_equal(part.scaled, whole.scaled)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -378,14 +134,7 @@ def test_what_does_not_fit_a_store_is_refused_and_changes_nothing() -> None:
         store.mean("third")
     with pytest.raises(InputError, match="no task is encoded"):
         HopfieldStore(network, "d").mean("first")
-    bare = Network(
-        weight_seed=0,
-        input_shape=(1,),
-        outputs=1,
-        real_outputs=1,
-        parameters=(),
-        state=(StateTensor(name="s", shape=(1,)),),
-    )
+    bare = network_of(state=[StateTensor(name="s", shape=(1,))])
     with pytest.raises(InputError, match="must have masked parameters, got none"):
         HopfieldStore(bare, "d")
 
@@ -406,3 +155,9 @@ def test_bytes_are_those_of_the_halves() -> None:
     network = wide_network()
     halves = 2 * (128 * 129 // 2 + 56 * 57 // 2)
     assert store_bytes(network, "float16") == halves + 4 * (128 + 56) + 8 * 6
+
+
+def test_a_parameter_too_large_is_named() -> None:
+    network = wide_network(235_200)  # the first layer of LeNet 300-100
+    with pytest.raises(InputError, match=r"'first': .* 221,276,160,000 bytes; mask units instead"):
+        HopfieldStore(network, "d")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import small_network
+from conftest import network_of, small_network
 from supsup_runtime.errors import BankError
 from supsup_runtime.network import MAX_ELEMENTS, MaskedParameter, Network, StateTensor
 from supsup_runtime.weights import sign_plane
@@ -33,15 +33,8 @@ def test_the_digest_is_frozen_and_covers_description_and_program() -> None:
 
 
 def unit_network() -> Network:
-    return Network(
-        weight_seed=3,
-        input_shape=(3,),
-        outputs=3,
-        real_outputs=2,
-        parameters=(
-            MaskedParameter.ones("scale", (11,)),
-            MaskedParameter.signed_kaiming("second", (1, 7)),
-        ),
+    return network_of(
+        MaskedParameter.ones("scale", (11,)), MaskedParameter.signed_kaiming("second", (1, 7))
     )
 
 

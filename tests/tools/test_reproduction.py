@@ -12,10 +12,12 @@ import pytest
 from tools.reproduction.budget import Budget, OutOfTimeError
 from tools.reproduction.catalogue import EXPERIMENTS
 from tools.reproduction.experiment import Experiment, tiny
+from tools.reproduction.measuring import measuring_key
 from tools.reproduction.record import record
 from tools.reproduction.store import Store, claim
 from tools.reproduction.summary import row_summary
 
+from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -140,6 +142,24 @@ def test_rows_are_recorded_between_their_markers_alone(tmp_path: Path) -> None:
     file.write_text(f"{last}\n{first}\n")
     with pytest.raises(InputError, match="must have the line <!-- reproduce:split-5 -->"):
         record(file, experiment, _recorded(experiment))
+
+
+def test_what_nns_allocated_is_recorded(tmp_path: Path) -> None:
+    experiment = EXPERIMENTS["nns-100"]
+    file = tmp_path / "docs.md"
+    file.write_text("<!-- reproduce:nns-100 -->\n<!-- /reproduce:nns-100 -->\n")
+    lines = [line("t-0", known=None, unknown=None), line("t-1", known=None, unknown=None)]
+    rows = [row_summary(experiment.rows[0], {"learner": lines}, 3)]
+    record(file, experiment, {"rows": rows, "command": "python tools/reproduce.py nns-100"})
+    assert "\n3 masks allocated for 2 tasks.\n" in file.read_text()
+
+
+def test_times_are_of_the_threads_that_were_asked_for(bank: MaskBank) -> None:
+    row = EXPERIMENTS["split-5"].rows[0]
+    keys = [measuring_key(row, bank, threads=threads) for threads in (1, 1, 2, 3)]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+    assert measuring_key(replace(row, images=7), bank) != keys[0]
 
 
 def test_settings_are_plain_json() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import Stream, make_stream
+from supsup_runtime.taskfile import TaskMasks
 from supsup_train.baselines import METHODS, BaselineMethod, BaselineRecipe, Run
 from supsup_train.baselines.cli import main
 from supsup_train.baselines.method import Baseline
@@ -226,6 +227,47 @@ def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
         learn(tmp_path / "notes", recipe("dense"), 1)
 
 
+def test_a_bank_of_sequence_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while tasks are written leaves no bank that the same command would refuse."""
+    path = tmp_path / "bank"
+    with monkeypatch.context() as patched:
+        patched.setattr(MaskBank, "extend", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            learn(path, recipe("psp"), 2)
+    assert not path.exists()
+    path.mkdir()
+    bank = learn(path, recipe("psp"), 2)
+    assert (bank.path, bank.task_names) == (path, ("permuted-0000", "permuted-0001"))
+    assert [file.name for file in tmp_path.iterdir()] == ["bank"]
+
+
+def interrupted(_bank: MaskBank, tasks: Iterable[TaskMasks]) -> None:
+    next(iter(tasks))
+    raise KeyboardInterrupt
+
+
+def test_a_creation_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
+    whole = learn(tmp_path / "whole", recipe("heads"), 1)
+    cut = learn(tmp_path / "cut", recipe("heads"), 1).path
+    for file in ("bank.json", "shared.safetensors", ".lock", whole.entries[0].file):
+        (cut / file).unlink()
+    assert learn(cut, recipe("heads"), 1).entries == whole.entries
+    (cut / "bank.json").unlink()
+    with pytest.raises(OutputExistsError, match="not empty and is no bank"):
+        learn(cut, recipe("heads"), 1)
+
+
+def test_a_rate_alone_is_of_all_tasks_that_are_learned_alike() -> None:
+    for method in METHODS:
+        own = BaselineRecipe.of(method)
+        made = own.with_options(learning_rate=0.5)
+        alike = method not in {"batche", "heads"}
+        assert made.learning_rate == 0.5
+        assert made.first_learning_rate == (0.5 if alike else own.first_learning_rate)
+        both = own.with_options(learning_rate=0.5, first_learning_rate=0.25)
+        assert (both.learning_rate, both.first_learning_rate) == (0.5, 0.25)
+
+
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(InputError, match=r"method: must be one of .* got 'ewc'"):
         BaselineRecipe.of("ewc")  # type: ignore[arg-type]  # that is what is refused
@@ -247,6 +289,8 @@ def test_settings_out_of_range_are_refused() -> None:
         (["heads", "permuted", "--outputs", "9"], "--outputs: must be at least 10"),
         (["ewc", "permuted"], "method: must be one of"),
         (["psp", "permuted", "--matrices"], "matrices: is for batche"),
+        (["dense", "permuted", "--every", "2"], "--every: goes with psp and sequence, got dense"),
+        (["psp", "permuted", "--log", "no-such/x.jsonl"], "--log: no-such must be a folder"),
     ],
 )
 def test_the_command_refuses(

@@ -69,7 +69,7 @@ def test_references_count_like_masks(tmp_path: Path, known: int) -> None:
 @pytest.mark.parametrize("num_tasks", [1, 5])
 def test_running_statistics_have_their_share(tmp_path: Path, num_tasks: int) -> None:
     """As in an exported model; torch itself does not differentiate them."""
-    bank = make_bank(tmp_path / "masks", "cnn", outputs=12, real_outputs=6, tasks=num_tasks)
+    bank = make_bank(tmp_path / "masks", "cnn", outputs=6, real_outputs=4, tasks=num_tasks)
     x = inputs("cnn", 3)
     alphas = torch.full((num_tasks,), 1 / num_tasks, dtype=torch.float64, requires_grad=True)
     tensors = {}

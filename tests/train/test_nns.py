@@ -284,3 +284,18 @@ def test_what_does_not_fit_is_refused(
         NnsLearner(named, module, recipe=st.Recipe(transfer="masks"))
     with pytest.raises(InputError, match="transfer 'masks' is of masked parameters, the network"):
         st.Transfer(state, st.Recipe(transfer="masks"))
+
+
+def test_a_recipe_of_before_an_option_was_there_goes_on(
+    stream: Stream, module: torch.nn.Module, tmp_path: Path
+) -> None:
+    bank = new_bank(tmp_path / "masks", module)
+    first = NnsLearner(bank, module, recipe=SMALL, settings=SETTINGS)
+    learn(first, batches_of(stream, [0], SMALL))
+    first.checkpoint()
+    path = bank.path / "nns" / "learner.json"
+    told = json.loads(path.read_text())
+    for name in ("schedule", "weight_decay", "score_init"):
+        del told["origin"]["recipe"][name]
+    path.write_text(json.dumps(told))
+    assert NnsLearner(bank, module, recipe=SMALL, settings=SETTINGS).batches == SMALL.steps

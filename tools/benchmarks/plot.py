@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tools.benchmarks.timing import Row
+from tools.pictures import picture
 
 __all__ = ["plot_sweep"]
 
@@ -17,24 +18,17 @@ def plot_sweep(rows: Sequence[Row], file: Path, title: str) -> str:
     Returns:
         What was written, or that matplotlib is missing.
     """
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-    except ImportError:
-        return "no plot: matplotlib is not installed; pip install matplotlib"
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "supsup"  # equal rows give equal bytes
-    pyplot = importlib.import_module("matplotlib.pyplot")
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for case in dict.fromkeys(row["case"] for row in rows):
-        points = [row for row in rows if row["case"] == case and row["ms"] is not None]
-        if points:
-            tasks = [row["tasks"] for row in points]
-            axes.plot(tasks, [row["ms"] for row in points], marker="o", label=case)
-            low, high = ([row[key] for row in points] for key in ("ms_q25", "ms_q75"))
-            axes.fill_between(tasks, low, high, alpha=0.2)
-    axes.set(xscale="log", yscale="log", xlabel="tasks", ylabel="ms a call", title=title)
-    axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    return f"wrote {file}"
+
+    def draw(axes: Any) -> None:  # noqa: ANN401 - matplotlib's
+        for case in dict.fromkeys(row["case"] for row in rows):
+            points = [row for row in rows if row["case"] == case and row["ms"] is not None]
+            if points:
+                tasks = [row["tasks"] for row in points]
+                axes.plot(tasks, [row["ms"] for row in points], marker="o", label=case)
+                low, high = ([row[key] for row in points] for key in ("ms_q25", "ms_q75"))
+                axes.fill_between(tasks, low, high, alpha=0.2)
+        axes.set(xscale="log", yscale="log", xlabel="tasks", ylabel="ms a call", title=title)
+        axes.grid(visible=True, which="both", alpha=0.3)
+        axes.legend(fontsize="small")
+
+    return picture(file, draw, figsize=(7, 4.5))

@@ -297,7 +297,7 @@ PSP = Experiment(
         _known("separate heads, random trunk", "heads-random"),
         _asking(
             _known("a network a task (upper bound)", "dense"),
-            "94.72 to 94.94 (authors' figure)",
+            "94.94 (authors' figure)",
         ),
         _asking(
             _known("one network, in sequence (lower bound)", "sequence"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from tools.reproduction.budget import Budget
@@ -17,10 +18,11 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import Stream, make_stream
 from supsup_runtime.taskfile import TaskMasks
-from supsup_train.baselines import BaselineRecipe
+from supsup_train.baselines import BaselineRecipe, make_baseline
 from supsup_train.baselines.cli import app as baseline_app
 from supsup_train.cli import app
 from supsup_train.network import check_module, fixed_copy
+from supsup_train.nns import NnsSettings
 from supsup_train.resume import check_resumed, fingerprint
 
 __all__ = ["learned_bank", "stream_of"]
@@ -97,12 +99,21 @@ def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
 def _missing(wanted: Bank, bank: MaskBank, stream: Stream) -> str:
     """What of the stream a bank has not learned, in words; empty where it has all of it."""
     if wanted.scenario == "NNs":
-        file = bank.path / "nns" / "learner.json"
-        learned = json.loads(file.read_text())["batches"] if file.exists() else 0
-        total = wanted.tasks * wanted.steps
+        learned, total = _batches(bank.path / "nns" / "learner.json"), wanted.tasks * wanted.steps
         return "" if learned == total else f"it has learned from {learned} batches, not {total}"
     missing = [name for name in stream.task_names if name not in bank]
     return f"it has no task {missing[0]!r}" if missing else ""
+
+
+def _batches(file: Path) -> int:
+    """How many batches an NNs learner has learned from; its file is checked when it goes on."""
+    try:
+        return int(json.loads(file.read_text())["batches"]) if file.exists() else 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file}: must be what a learner wrote, got {error!r:.80}; restore it, or give another "
+            "bank"
+        ) from error
 
 
 def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
@@ -115,18 +126,46 @@ def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
             f"{bank.path}: the bank must have the {wanted.tasks} tasks of the stream alone, got "
             f"{len(bank)}; give --tasks {len(bank)}, or another bank"
         )
-    if wanted.method is None:
-        module = st.make_model(wanted.model, input_shape=stream.input_shape, outputs=wanted.outputs)
+    recipe = _recipe(wanted)
+    _check_network(wanted, bank, stream, recipe)
+    origin: dict[str, object] = {"data": fingerprint(stream.dataset), "stream": stream.kind}
+    names = stream.task_names
+    if wanted.scenario == "NNs":
+        settings = NnsSettings()
+        if wanted.period is not None:
+            settings = replace(settings, period=wanted.period)
+        origin["settings"] = asdict(settings)
+        names = bank.task_names
+    check_resumed(bank, names, recipe, origin)
+    return bank
+
+
+def _check_network(
+    wanted: Bank, bank: MaskBank, stream: Stream, recipe: st.Recipe | BaselineRecipe
+) -> None:
+    """Refuse a bank of another network, as far as it says what its network is.
+
+    Of a baseline that is what its tasks have of their own: the inner layers of a trunk that all
+    share are within the bank's programs.
+    """
+    module = st.make_model(wanted.model, input_shape=stream.input_shape, outputs=wanted.outputs)
+    if isinstance(recipe, st.Recipe):
         check_module(fixed_copy(module), bank.network)
+    else:
+        weights = list(module.parameters())
+        sizes = [weights[0].shape[1], *map(len, weights)]
+        network, names = make_baseline(recipe, sizes, matrices=wanted.matrices).in_bank()
+        tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        expected = {name: tuple(tensors[name].shape) for name in names}
+        found = {tensor.name: tensor.shape for tensor in bank.network.state}
+        if found != expected:
+            raise InputError(
+                f"{bank.path}: a task's own must be {expected}, got {found}; give another bank"
+            )
     for name, value in (("real_outputs", stream.real_outputs), ("outputs", wanted.outputs)):
         got = getattr(bank.network, name)
         if got != value:
             raise InputError(f"{bank.path}: {name} must be {value}, got {got}; give another bank")
-    origin = {"data": fingerprint(stream.dataset), "stream": stream.kind}
-    # what NNs writes of a task does not say where its batches came from; its learner checks that
-    names = bank.task_names if wanted.scenario == "NNs" else stream.task_names
-    check_resumed(bank, names, _recipe(wanted), {} if wanted.scenario == "NNs" else origin)
-    return bank
 
 
 def _recipe(wanted: Bank) -> st.Recipe | BaselineRecipe:
@@ -142,8 +181,12 @@ def _from_shared(wanted: Bank, path: Path, file: Path) -> None:
     """The bank of learned masks, packed a layer as ``uint8 (tasks, bytes)`` in ``m0``, ``m1``..."""
     if not file.is_file():
         raise InputError(f"{file}: no such file; the shared masks are one .npz")
-    arrays = np.load(file, allow_pickle=False)
-    accuracy = arrays["accuracy"]
+    try:
+        with file.open("rb") as opened:  # numpy leaves a file open that is no archive
+            arrays = dict(np.load(opened, allow_pickle=False))
+    except (ValueError, TypeError, EOFError, BadZipFile) as error:
+        raise InputError(f"{file}: must be the .npz of masks: {error}; fetch it again") from error
+    accuracy = arrays.get("accuracy", ())
     if len(accuracy) < wanted.tasks:
         raise InputError(f"{file}: has {len(accuracy)} tasks, this run wants {wanted.tasks}")
     if (path / "bank.json").exists():
@@ -152,6 +195,9 @@ def _from_shared(wanted: Bank, path: Path, file: Path) -> None:
         shape = (784,)
         module = st.make_model(wanted.model, input_shape=shape, outputs=wanted.outputs)
         bank = st.create_bank(path, module, input_shape=shape, real_outputs=10)
+    lacking = [f"m{i}" for i in range(len(bank.network.parameters)) if f"m{i}" not in arrays]
+    if lacking:
+        raise InputError(f"{file}: must have the masks of each layer, has no {lacking[0]}")
     masks = {p.name: arrays[f"m{i}"] for i, p in enumerate(bank.network.parameters)}
     bank.extend(
         TaskMasks(

@@ -32,10 +32,12 @@ def _content(bank: MaskBank) -> str:
     return hashlib.sha256((bank.path / "bank.json").read_bytes()).hexdigest()
 
 
-def measuring_key(row: Row, bank: MaskBank) -> str:
-    """What one row's numbers on one bank depend on, and nothing else."""
+def measuring_key(row: Row, bank: MaskBank, *, threads: int = 1) -> str:
+    """What one row's numbers on one bank depend on, and nothing else; times on the threads."""
     how = {k: v for k, v in asdict(row.how).items() if v is not None}
     parts = [_content(bank), row.objective, how, row.images, row.batch]
+    if threads != 1:
+        parts.append(threads)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -75,7 +77,7 @@ def measure(
     Raises:
         OutOfTimeError: If the budget is spent first.
     """
-    key = measuring_key(row, bank)
+    key = measuring_key(row, bank, threads=threads)
     lines: list[Line] = []
     model: Model | None = None
     console = Console(stderr=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.pictures import picture
 from tools.reproduction.experiment import Experiment
 from tools.reproduction.summary import COLUMNS, MEASURES
 
@@ -19,23 +19,15 @@ def plot(experiment: Experiment, rows: Sequence[Mapping[str, Any]], file: Path) 
     Returns:
         What was written, or that matplotlib is missing.
     """
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-    except ImportError:
-        return "no plot: matplotlib is not installed; pip install 'supsup[viz]'"
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "supsup"
-    pyplot = importlib.import_module("matplotlib.pyplot")
-    tall = 1.5 + 0.55 * len(rows) if experiment.figure == "rows" else 4.5
-    figure, axes = pyplot.subplots(figsize=(8, tall), layout="constrained")
-    draw = _bars if experiment.figure == "rows" else _lines
-    draw(axes, rows)
-    axes.set_title(experiment.title, fontsize="medium")
-    axes.grid(visible=True, axis="x" if experiment.figure == "rows" else "both", alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    return f"wrote {file}"
+    bars = experiment.figure == "rows"
+
+    def draw(axes: Any) -> None:  # noqa: ANN401 - matplotlib's
+        (_bars if bars else _lines)(axes, rows)
+        axes.set_title(experiment.title, fontsize="medium")
+        axes.grid(visible=True, axis="x" if bars else "both", alpha=0.3)
+        axes.legend(fontsize="small")
+
+    return picture(file, draw, figsize=(8, 1.5 + 0.55 * len(rows) if bars else 4.5))
 
 
 def _bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401 - matplotlib's

@@ -27,7 +27,7 @@ def to_markdown(experiment: Experiment, result: Mapping[str, Any]) -> str:
         count = row["images"] // (row["num_tasks"] * seeds)
         made = [row["label"], described.reference, *cells(row, measures)]
         made += ["-" if row["unknown_ms"] is None else f"{row['unknown_ms']:.2f}"]
-        made += [str(seeds), str(count)]
+        made += [str(seeds), str(count or "-")]
         lines.append("| " + " | ".join(made) + " |")
     asked = [
         f"{row['label']}: {COLUMNS[measure]} at least {value['at_least']:g}, "
@@ -38,6 +38,13 @@ def to_markdown(experiment: Experiment, result: Mapping[str, Any]) -> str:
     lines += ["", f"Differs: {experiment.differs}"]
     if asked:
         lines += ["", "Asked for: " + "; ".join(asked) + "."]
+    found = [
+        f"{row['masks']} masks allocated for {row['num_tasks']} tasks"
+        for row, described in zip(rows, experiment.rows, strict=True)
+        if experiment.banks[described.banks[0]].scenario == "NNs"
+    ]
+    if found:
+        lines += ["", "; ".join(found) + "."]
     numbers = f"[{experiment.name}.json](results/{experiment.name}.json)"
     lines += ["", f"`{result['command']}`; all numbers: {numbers}."]
     return "\n".join(lines)

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from torch import nn
 
 from supsup_runtime.bank import MaskBank
@@ -25,13 +14,14 @@ from supsup_runtime.cli.common import run_command
 from supsup_runtime.errors import InputError
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import Stream, make_stream
-from supsup_runtime.taskfile import TaskMasks
+from supsup_train import options
 from supsup_train.learn import train_task
 from supsup_train.models import load_module, make_model, wants_images
 from supsup_train.network import check_module, create_bank, fixed_copy
 from supsup_train.nns import NnsLearner, NnsSettings
 from supsup_train.nns_stream import learn_stream
 from supsup_train.recipe import Recipe
+from supsup_train.reporting import Reporter, reporting
 from supsup_train.resume import Record, check_resumed, fingerprint
 from supsup_train.rules import Rule
 from supsup_train.transfer import Transfer
@@ -45,16 +35,11 @@ _EPILOG = "A task that the bank has already is kept: run the same command again 
 
 @app.command(epilog=_EPILOG)
 def train(
-    stream: Annotated[str, typer.Argument(help="permuted, rotated, split or mixed.")],
-    bank: Annotated[Path, typer.Option(help="Folder of the mask bank; made if missing.")],
-    data: Annotated[
-        str | None, typer.Option(help="Folder of IDX files, or an .npz; the digits if missing.")
-    ] = None,
-    tasks: Annotated[int, typer.Option(help="Number of tasks.", min=1)] = 10,
-    labels: Annotated[
-        str,
-        typer.Option(help="split: a task's own, from 0, or shared, the data's: an output a class."),
-    ] = "own",
+    stream: options.Stream,
+    bank: options.Bank,
+    data: options.Data = None,
+    tasks: options.Tasks = 10,
+    labels: options.Labels = "own",
     model: Annotated[
         str,
         typer.Option(help="lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-... or cnn."),
@@ -92,9 +77,7 @@ def train(
     ] = "none",
     seed: Annotated[int, typer.Option(help="Of the stream, the scores and the batches.")] = 0,
     weight_seed: Annotated[int, typer.Option(help="Of the fixed random weights.", min=0)] = 0,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of PyTorch; small networks want 1.", min=1)
-    ] = None,
+    threads: options.Threads = None,
     scenario: Annotated[
         str,
         typer.Option(
@@ -114,10 +97,8 @@ def train(
     objective: Annotated[
         str | None, typer.Option(help="NNs: entropy (the default) or superfluous.")
     ] = None,
-    log: Annotated[
-        Path | None, typer.Option(help="One JSON line a task; BANK/train.jsonl if missing.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+    log: options.Log = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Learn one mask a task, and write each finished task to the bank.
 
@@ -127,8 +108,7 @@ def train(
 
     supsup-train split --data mine.npz --module net.py:make --tasks 5 --bank masks/
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    options.use_threads(threads)
     recipe = Recipe(
         rule=_rule(rule, density, er),
         steps=steps,
@@ -166,8 +146,8 @@ def train(
         learn_stream(learner, source, recipe, log or bank / "train.jsonl", quiet=quiet)
         return
     check_resumed(opened, source.task_names, recipe, origin)
-    record = Record(recipe=recipe, origin=origin, log=log or bank / "train.jsonl")
-    _train_stream(opened, network, source, record, quiet=quiet)
+    with reporting(bank, log, recipe.steps, quiet=quiet) as reporter:
+        _train_stream(opened, network, source, Record(recipe=recipe, origin=origin), reporter)
 
 
 def _network(
@@ -230,66 +210,29 @@ def _open_bank(path: Path, module: nn.Module, stream: Stream, weight_seed: int) 
 
 
 def _train_stream(
-    bank: MaskBank, module: nn.Module, stream: Stream, record: Record, *, quiet: bool
+    bank: MaskBank, module: nn.Module, stream: Stream, record: Record, reporter: Reporter
 ) -> None:
-    console = Console(stderr=True)
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    columns += [TextColumn("{task.fields[loss]}"), TimeRemainingColumn()]
     transfer = Transfer(bank, record.recipe)
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
-        for index, name in enumerate(stream.task_names):
-            if name in bank:
-                console.print(f"{name}: in the bank already, kept", highlight=False)
-                continue
-            bar = bars.add_task(name, total=record.recipe.steps, loss="")
-            start = time.perf_counter()
-            task = _train_one(bank, module, stream, index, record, transfer, bars, bar)
-            seconds = time.perf_counter() - start
-            bank.add(task)
-            transfer.tidy()
-            bars.remove_task(bar)
-            _report(bank, task, seconds, record.log, console)
-
-
-def _train_one(
-    bank: MaskBank,
-    module: nn.Module,
-    stream: Stream,
-    index: int,
-    record: Record,
-    transfer: Transfer,
-    bars: Progress,
-    bar: TaskID,
-) -> TaskMasks:
-    data = stream.task(index)
-
-    def show(step: int, loss: float) -> None:
-        if step % 10 == 0 or step == record.recipe.steps:
-            bars.update(bar, completed=step, loss=f"loss {loss:.3f}")
-
-    return train_task(
-        bank,
-        module,
-        data,
-        recipe=record.recipe,
-        record={**record.origin, "stream_index": index},
-        progress=show,
-        transfer=transfer,
-    )
-
-
-def _report(bank: MaskBank, task: TaskMasks, seconds: float, log: Path, console: Console) -> None:
-    accuracy = task.training["accuracy"]
-    line = {
-        "accuracy": accuracy,
-        "density": round(task.density(bank.network), 4),
-        "index": bank.index(task.name),
-        "seconds": round(seconds, 2),
-        "task": task.name,
-    }
-    with log.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    console.print(f"{task.name}: accuracy {accuracy:.4f}, {seconds:.1f} s", highlight=False)
+    for index, name in enumerate(stream.task_names):
+        if name in bank:
+            reporter.report({"kept": True, "task": name})
+            continue
+        start = time.perf_counter()
+        task = train_task(
+            bank,
+            module,
+            stream.task(index),
+            recipe=record.recipe,
+            record={**record.origin, "stream_index": index},
+            progress=reporter.bar(name),
+            transfer=transfer,
+        )
+        seconds = round(time.perf_counter() - start, 2)
+        bank.add(task)
+        transfer.tidy()
+        line = {"accuracy": task.training["accuracy"], "index": bank.index(name), "task": name}
+        density = round(task.density(bank.network), 4)
+        reporter.report({**line, "density": density, "seconds": seconds})
 
 
 def main() -> None:

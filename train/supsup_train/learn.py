@@ -23,9 +23,10 @@ from supsup_train.learning import Learning, begin, initial_scores, task_seed
 from supsup_train.recipe import Recipe
 from supsup_train.transfer import Transfer
 
-__all__ = ["batch_rows", "check_data", "train_task"]
+__all__ = ["Progress", "batch_rows", "check_data", "train_task"]
 
 Progress = Callable[[int, float], None]
+"""Called after every step with the step's number and the batch's loss."""
 
 
 def train_task(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from supsup_runtime.network import Network
 from supsup_train.network import check_module, fixed_copy, state_tensors
@@ -53,7 +52,7 @@ class Learning:
     scores: Tensors
     state: Tensors
     optimizer: torch.optim.Optimizer
-    schedule: LambdaLR | None
+    schedule: CosineAnnealingLR | None
 
     def masks(self) -> Tensors:
         """The present masks by name, ``float32`` zeros and ones."""
@@ -144,10 +143,9 @@ def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimiz
     return torch.optim.RMSprop(tensors, lr=rate, weight_decay=decay)
 
 
-def _make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> LambdaLR | None:
-    if recipe.schedule == "constant":
-        return None
-    return LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / recipe.steps)) / 2)
+def _make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> CosineAnnealingLR | None:
+    cosine = recipe.schedule == "cosine"
+    return CosineAnnealingLR(optimizer, T_max=recipe.steps) if cosine else None
 
 
 def task_seed(seed: int, name: str) -> int:

@@ -4,8 +4,9 @@ A folder ``nns`` in the bank's: ``learner.json``, and one safetensors file a tas
 and the optimiser's tensors. They are not part of the bank: masks are whole without them, only
 learning cannot go on.
 
-A checkpoint writes the task's file under a new name, then the mask into the bank, then
-``learner.json``, which names the files that count. A crash in between leaves the checkpoint before.
+A checkpoint writes the mask into the bank, then the task's file under a new name, then
+``learner.json``, which names the files that count. A crash in between leaves the checkpoint before,
+and perhaps a mask that is one period ahead of it: the learner writes it again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import inside, read_file, write_whole
 from supsup_train.learning import Learning
+from supsup_train.resume import with_defaults
 
 __all__ = ["Known", "LearnerFiles", "load_learning"]
 
@@ -110,7 +112,8 @@ class LearnerFiles:
         ]
         if not (-1 <= self._current < len(self._known) and all(t.visits for t in self._known)):
             raise ValueError(f"current {self._current} of {len(self._known)} tasks")
-        return dict(found["origin"])
+        origin = dict(found["origin"])
+        return {**origin, "recipe": with_defaults(origin["recipe"])}
 
     def position(self) -> tuple[int, list[Known], int]:
         """Batches seen, the tasks, and the index of the one that was learning; -1 for none."""

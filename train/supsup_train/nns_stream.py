@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from supsup_runtime.files import write_whole
@@ -19,6 +17,7 @@ from supsup_train.learn import batch_rows
 from supsup_train.learning import task_seed
 from supsup_train.nns import Decision, NnsLearner
 from supsup_train.recipe import Recipe
+from supsup_train.reporting import progress_bars
 
 __all__ = ["learn_stream", "unlabelled_batches"]
 
@@ -59,15 +58,14 @@ def learn_stream(
         log: File that gets one JSON line a decision.
         quiet: No progress bar.
     """
-    console = Console(stderr=True)
     total = stream.num_tasks * recipe.steps
     kinds: Counter[str] = Counter()
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    hidden = quiet or not console.is_terminal
+    bars = progress_bars(quiet=quiet)
+    console = bars.console
     if learner.batches:
         console.print(f"going on from batch {learner.batches}", highlight=False)
     _forget(log, learner.batches)
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden) as bars:
+    with bars:
         bar = bars.add_task("batches", total=total, completed=learner.batches)
         for x, y in unlabelled_batches(stream, recipe, start=learner.batches):
             decision = learner.learn(x, y)

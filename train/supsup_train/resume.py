@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supsup_runtime.bank import MaskBank
@@ -17,7 +16,7 @@ from supsup_train.recipe import Recipe
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Record", "check_resumed", "fingerprint"]
+__all__ = ["Record", "check_resumed", "fingerprint", "with_defaults"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +26,10 @@ class Record:
     Attributes:
         recipe: How tasks are learned.
         origin: What they are learned from: ``data``, a `fingerprint`, and ``stream``.
-        log: File of one JSON line a task.
     """
 
     recipe: Recipe
     origin: Mapping[str, str]
-    log: Path
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -44,8 +41,13 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
+def with_defaults(recipe: Mapping[str, object]) -> dict[str, object]:
+    """A recorded recipe, whole: one of before an option was there had the option's default."""
+    return {**asdict(Recipe()), **recipe}
+
+
 def check_resumed(
-    bank: MaskBank, names: Sequence[str], recipe: DataclassInstance, origin: Mapping[str, str]
+    bank: MaskBank, names: Sequence[str], recipe: DataclassInstance, origin: Mapping[str, object]
 ) -> None:
     """Refuse to go on in a bank whose tasks of these names were learned otherwise.
 
@@ -66,8 +68,7 @@ def check_resumed(
         training = bank.task(name).training
         if "recipe" not in training:
             continue
-        # recipes of before an option was there had its default
-        found = {**asdict(Recipe()), **training["recipe"]}
+        found = with_defaults(training["recipe"])
         found |= {key: training.get(key) for key in origin}
         for key, value in wanted.items():
             if found.get(key) != value:

@@ -16,12 +16,11 @@ import numpy.typing as npt
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.calibration import JUDGING, Calibration, auroc, calibrate
 from supsup_runtime.cli.common import parser, print_result, run_command
-from supsup_runtime.cli.evaluate import stream_of
+from supsup_runtime.cli.evaluate import add_stream_options, stream_of
 from supsup_runtime.cli.run import add_model_options, load_model
 from supsup_runtime.errors import InputError
 from supsup_runtime.inference import DEFAULT_CANDIDATES, SCORES, Inference, resolved_score
 from supsup_runtime.model import Model
-from supsup_runtime.streams import STREAM_KINDS
 
 __all__ = ["LeftOut", "Measured", "main", "measure"]
 
@@ -68,10 +67,8 @@ def _run() -> None:
         _EXAMPLES,
     )
     add_model_options(made)
-    made.add_argument("stream", choices=STREAM_KINDS)
+    add_stream_options(made)
     made.add_argument("--bank", type=Path, required=True, help="that the model was exported from")
-    made.add_argument("--data", help="folder of IDX files, or an .npz; the digits if missing")
-    made.add_argument("--seed", type=int, default=0, help="of the stream, as in training")
     made.add_argument("--images", type=int, default=100, help="test images a task")
     made.add_argument(
         "--coverage", type=float, default=0.95, help="fraction of known images to accept, at least"

@@ -25,7 +25,7 @@ from supsup_runtime.model import Model
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import LABEL_KINDS, STREAM_KINDS, Stream, TaskData, make_stream
 
-__all__ = ["evaluate_task", "evaluate_unnamed", "main", "stream_of"]
+__all__ = ["add_stream_options", "evaluate_task", "evaluate_unnamed", "main", "stream_of"]
 
 _EXAMPLES = (
     "out.onnx permuted",
@@ -48,13 +48,8 @@ def _run() -> None:
         _EXAMPLES,
     )
     add_model_options(made)
-    made.add_argument("stream", choices=STREAM_KINDS)
-    made.add_argument("--data", help="folder of IDX files, or an .npz; the digits if missing")
+    add_stream_options(made)
     made.add_argument("--tasks", type=int, help="tasks to evaluate; all of the model's if missing")
-    made.add_argument(
-        "--labels", choices=LABEL_KINDS, default="own", help="of split tasks, as in training"
-    )
-    made.add_argument("--seed", type=int, default=0, help="of the stream, as in training")
     made.add_argument("--images", type=int, default=100, help="images a task to infer the task of")
     made.add_argument(
         "--scenario",
@@ -214,10 +209,20 @@ def _timed(
     return prediction, (time.perf_counter() - start) * 1e3
 
 
+def add_stream_options(made: argparse.ArgumentParser) -> None:
+    """The options that `stream_of` reads."""
+    made.add_argument("stream", choices=STREAM_KINDS)
+    made.add_argument("--data", help="folder of IDX files, or an .npz; the digits if missing")
+    made.add_argument(
+        "--labels", choices=LABEL_KINDS, default="own", help="of split tasks, as in training"
+    )
+    made.add_argument("--seed", type=int, default=0, help="of the stream, as in training")
+
+
 def stream_of(
     arguments: argparse.Namespace, model: Model, *, num_tasks: int | None = None
 ) -> Stream:
-    """The stream of `arguments.stream`, `data` and `seed`, with inputs as the model takes them.
+    """The stream that `add_stream_options` asks for, with inputs as the model takes them.
 
     Args:
         arguments: Of a command with these options.

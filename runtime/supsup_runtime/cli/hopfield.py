@@ -6,7 +6,6 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -141,12 +140,6 @@ def _say(
     print_result(value, as_json=as_json, text="\n".join(lines))
 
 
-def _say_warning(
-    message: Warning | str,
-    category: type[Warning],  # noqa: ARG001 - the signature is that of warnings.showwarning
-    filename: str,  # noqa: ARG001
-    lineno: int,  # noqa: ARG001
-    file: TextIO | None = None,  # noqa: ARG001
-    line: str | None = None,  # noqa: ARG001
-) -> None:
+def _say_warning(message: Warning | str, *_place: object, **_more: object) -> None:
+    """In place of `warnings.showwarning`, which also gets category, file and line."""
     sys.stderr.write(f"supsup-hopfield: warning: {message}\n")

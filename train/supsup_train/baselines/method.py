@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from itertools import chain
 from typing import ClassVar
 
@@ -16,12 +15,11 @@ from torch.nn.functional import cross_entropy
 from supsup_runtime.errors import InputError
 from supsup_runtime.streams import TaskData
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.learn import batch_rows
+from supsup_train.learn import Progress, batch_rows
 from supsup_train.learning import make_optimizer, task_seed
 
-__all__ = ["Baseline", "Progress", "State", "accuracy", "draw_kaiming"]
+__all__ = ["Baseline", "State", "accuracy", "draw_kaiming"]
 
-Progress = Callable[[int, float], None]
 State = dict[str, npt.NDArray[np.float32]]
 _ROWS = 1000
 
@@ -131,7 +129,7 @@ def accuracy(module: nn.Module, data: TaskData) -> float:
     x, y = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
     right = 0
     with torch.no_grad():
-        for part, labels in zip(x.split(_ROWS), y.split(_ROWS), strict=True):  # type: ignore[no-untyped-call]  # torch
+        for part, labels in zip(x.split(_ROWS), y.split(_ROWS), strict=True):  # type: ignore[no-untyped-call]  # torch leaves it untyped
             logits = module(part)[:, : len(data.labels)]
             right += int((logits.argmax(1) == labels).sum())
     return right / len(x)

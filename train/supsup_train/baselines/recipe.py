@@ -70,8 +70,13 @@ class BaselineRecipe:
         )
 
     def with_options(self, **options: object) -> BaselineRecipe:
-        """The same with other settings; those that are None stay."""
+        """The same with other settings; those that are None stay.
+
+        A `learning_rate` alone is the first task's, too, where that had the same one as all others.
+        """
         given = {name: value for name, value in options.items() if value is not None}
+        if "learning_rate" in given and self.first_learning_rate == self.learning_rate:
+            given.setdefault("first_learning_rate", given["learning_rate"])
         return replace(self, **given)  # type: ignore[arg-type]  # checked by the constructor
 
     def phase(self, *, first: bool) -> Recipe:

@@ -4,11 +4,12 @@ Where tasks share nothing that a later one changes, each is written once it is l
 goes on where it stopped: `dense`, both kinds of heads, both of BatchE. The weights that the first
 task learned for all lie beside the bank's own files in ``shared.safetensors``, as the bank has them
 only within its programs. PSP and the sequence change all weights with every task, so their bank is
-written after the last, and they do not resume.
+written after the last, whole: under another name first. They do not resume.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank import MaskBank, is_blank
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import read_file, write_whole
 from supsup_runtime.streams import Stream
@@ -28,9 +29,10 @@ from supsup_runtime.taskfile import TaskMasks, make_task
 from supsup_train.baselines.batche import BatchE, BatchERandom
 from supsup_train.baselines.dense import Dense, Sequence
 from supsup_train.baselines.heads import Heads, HeadsRandom
-from supsup_train.baselines.method import Baseline, Progress, State, accuracy
+from supsup_train.baselines.method import Baseline, State, accuracy
 from supsup_train.baselines.psp import Psp
 from supsup_train.baselines.recipe import BaselineMethod, BaselineRecipe
+from supsup_train.learn import Progress
 from supsup_train.network import check_module, create_bank, fixed_copy
 from supsup_train.resume import check_resumed
 
@@ -104,7 +106,7 @@ def train_stream(baseline: Baseline, stream: Stream, run: Run) -> MaskBank:
     """
     folder = run.path
     there = (folder / "bank.json").exists()
-    if not there and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not there and not _is_free(folder, baseline):
         raise OutputExistsError(f"{folder}: exists, is not empty and is no bank; choose another")
     if not baseline.in_sequence:
         return _one_by_one(baseline, stream, run, _opened(baseline, stream, run) if there else None)
@@ -116,6 +118,13 @@ def train_stream(baseline: Baseline, stream: Stream, run: Run) -> MaskBank:
     return _in_sequence(baseline, stream, run)
 
 
+def _is_free(folder: Path, baseline: Baseline) -> bool:
+    """Whether a bank can be made there; one that comes whole replaces nothing but emptiness."""
+    if not folder.exists():
+        return True
+    return is_blank(folder) and not (baseline.in_sequence and any(folder.iterdir()))
+
+
 def _one_by_one(baseline: Baseline, stream: Stream, run: Run, bank: MaskBank | None) -> MaskBank:
     for index, name in enumerate(stream.task_names):
         if bank is not None and name in bank:
@@ -125,7 +134,7 @@ def _one_by_one(baseline: Baseline, stream: Stream, run: Run, bank: MaskBank | N
         data = stream.task(index)
         state = baseline.learn(data, first=index == 0, progress=run.progress(name))
         if bank is None:
-            bank = _created(baseline, stream, run)
+            bank = _created(baseline, stream, run.path)
         if index == 0:
             _save_shared(baseline, bank)
         found = accuracy(baseline.module, data)
@@ -147,7 +156,10 @@ def _in_sequence(baseline: Baseline, stream: Stream, run: Run) -> MaskBank:
             final = [_accuracy_now(baseline, stream, i) for i in range(index + 1)]
             line["seen"] = fmean(final)
         run.report(line)
-    bank = _created(baseline, stream, run)
+    folder = run.path.resolve()
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    bank = _created(baseline, stream, part)
 
     def tasks() -> Iterator[TaskMasks]:
         for index, name in enumerate(stream.task_names):
@@ -155,7 +167,8 @@ def _in_sequence(baseline: Baseline, stream: Stream, run: Run) -> MaskBank:
             yield _task(baseline, stream, run, index, baseline.own(), final[index])
 
     bank.extend(tasks())
-    return bank
+    part.replace(folder)
+    return MaskBank.open(run.path)
 
 
 def _accuracy_now(baseline: Baseline, stream: Stream, index: int) -> float:
@@ -185,10 +198,10 @@ def _task(
     )
 
 
-def _created(baseline: Baseline, stream: Stream, run: Run) -> MaskBank:
+def _created(baseline: Baseline, stream: Stream, path: Path) -> MaskBank:
     module, state = baseline.in_bank()
     return create_bank(
-        run.path,
+        path,
         module,
         input_shape=stream.input_shape,
         real_outputs=stream.real_outputs,

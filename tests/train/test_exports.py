@@ -1,0 +1,149 @@
+"""What tests share is what they would have made: equal keys are equal programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+import supsup_train.network
+from exports import key_of, remembering
+from networks import NoGradient
+from supsup_train.models import Mlp
+from supsup_train.programs import Programs, export_programs
+
+OPTIONS: dict[str, Any] = {
+    "input_shape": (4,),
+    "parameters": ["layers.0.weight"],
+    "state": [],
+    "real_outputs": 2,
+    "require_gradient": True,
+}
+ALL = {"parameters": ["layers.0.weight", "layers.1.weight"]}
+
+
+def mlp(seed: int = 0, sizes: tuple[int, ...] = (4, 5, 3)) -> Mlp:
+    torch.manual_seed(seed)
+    return Mlp([*sizes])
+
+
+def scaled(factor: float) -> nn.Module:
+    """A class that differs by what it closes over."""
+
+    class Scaled(Mlp):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * factor
+
+    torch.manual_seed(0)
+    return Scaled([4, 5, 3])
+
+
+def changed(change: Callable[[Mlp], object]) -> Mlp:
+    module = mlp()
+    change(module)
+    return module
+
+
+def test_values_of_inputs_do_not_matter() -> None:
+    """As test_programs.py shows of the programs."""
+    one, two = mlp(0), mlp(1)
+    assert all((a != b).any() for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert key_of(one, **{**OPTIONS, **ALL}) == key_of(two, **{**OPTIONS, **ALL})
+    norms = [nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, affine=False)) for _ in range(2)]
+    norms[1].get_buffer("1.running_mean").fill_(1.0)
+    names = ["0.weight", "0.bias"]
+    state = ["1.running_mean", "1.running_var"]
+    options = {**OPTIONS, "parameters": names, "state": state}
+    assert key_of(norms[0], **options) == key_of(norms[1], **options)
+    options = {**OPTIONS, "parameters": names}
+    assert key_of(norms[0], **options) != key_of(norms[1], **options)
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        (mlp(seed=1), {}),  # another constant
+        (mlp(sizes=(4, 6, 3)), {}),
+        (scaled(1.0), {}),
+        (nn.Sequential(nn.Linear(4, 3)), {"parameters": ["0.weight"]}),
+        (mlp(), {"real_outputs": 3}),
+        (mlp(), {"require_gradient": False}),
+        (mlp(), {"parameters": [], "state": ["layers.0.weight"]}),
+        (mlp(), ALL),
+        (changed(lambda m: m.layers[0].double()), {}),
+        (changed(lambda m: setattr(m, "slope", 0.1)), {}),
+        (changed(lambda m: m.layers.append(m.layers[1])), {}),
+    ],
+)
+def test_other_networks_have_other_keys(module: nn.Module, options: dict[str, Any]) -> None:
+    key = key_of(module, **{**OPTIONS, **options})
+    assert key is not None
+    assert key != key_of(mlp(), **OPTIONS)
+    assert key_of(mlp(), **OPTIONS) == key_of(mlp(), **OPTIONS)
+
+
+def test_a_class_made_anew_is_another() -> None:
+    options = {**OPTIONS, **ALL}
+    assert key_of(scaled(2.0), **options) != key_of(scaled(2.0), **options)
+
+
+def test_ties_and_copies_differ() -> None:
+    tied, copied = nn.Sequential(nn.Linear(4, 4)), nn.Sequential(nn.Linear(4, 4))
+    tied.append(tied[0])
+    copied.append(nn.Linear(4, 4))
+    options = {**OPTIONS, "parameters": [key for key, _ in copied.named_parameters()]}
+    assert key_of(tied, **options) != key_of(copied, **options)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.register_forward_hook(lambda _m, _x, y: 2 * y),
+        lambda m: m.layers[0].register_forward_pre_hook(lambda _m, x: x),
+        lambda m: setattr(m, "forward", torch.relu),
+        lambda m: setattr(m, "table", torch.zeros(2)),
+        lambda m: setattr(m, "options", {"a": [object()]}),
+    ],
+)
+def test_what_is_hard_to_tell_is_not_shared(change: Callable[[Mlp], object]) -> None:
+    assert key_of(changed(change), **OPTIONS) is None
+
+
+def test_equal_networks_are_exported_once() -> None:
+    asked: list[nn.Module] = []
+
+    def export(module: nn.Module, **_: object) -> Programs:
+        asked.append(module)
+        if len(asked) == 1:
+            raise ValueError("at first")
+        gradient = None if isinstance(module, NoGradient) else b"gradient"
+        return Programs(forward=str(len(asked)).encode(), gradient=gradient)
+
+    shared = remembering(export)
+    with pytest.raises(ValueError, match="at first"):
+        shared(mlp(), **OPTIONS)
+    assert [shared(mlp(seed), **OPTIONS).forward for seed in (0, 0, 1, 0)] == [
+        b"2",
+        b"2",
+        b"3",
+        b"2",
+    ]
+    closed = {**OPTIONS, **ALL}
+    assert shared(scaled(1.0), **closed) != shared(scaled(1.0), **closed)
+    without = {**OPTIONS, "parameters": ["head.weight"]}
+    assert shared(NoGradient(), **without) != shared(NoGradient(), **without)
+    hooked = changed(lambda m: m.register_forward_hook(lambda _m, _x, y: y))
+    assert shared(hooked, **OPTIONS) != shared(hooked, **OPTIONS)
+
+
+def test_tests_share_exports_and_torchs_operators() -> None:
+    assert vars(supsup_train.network)["export_programs"] is not export_programs
+    one, two = (ONNXRegistry.from_torchlib(opset_version=18) for _ in range(2))
+    target = torch.ops.aten.relu.default
+    assert one.get_decomps(target)[0] is two.get_decomps(target)[0]
+    one.register_op(target, lambda x: x)
+    assert len(one.get_decomps(target)) == len(two.get_decomps(target)) + 1

@@ -1,0 +1,104 @@
+"""How a run over a stream of tasks is told: bars while it learns, a line a task, a log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from supsup_runtime.errors import InputError
+from supsup_train.learn import Progress as StepProgress
+
+__all__ = ["Reporter", "progress_bars", "reporting"]
+
+
+def progress_bars(*more: ProgressColumn, quiet: bool) -> Progress:
+    """Bars on stderr, where that is a terminal; what is printed there goes by their console."""
+    console = Console(stderr=True)
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *more]
+    hidden = quiet or not console.is_terminal
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden)
+
+
+class Reporter:
+    """A progress bar a task, a line on stderr, and a JSON line in the log."""
+
+    def __init__(self, bars: Progress, bank: Path, log: Path | None, steps: int) -> None:
+        self._bars = bars
+        self._steps = steps
+        self._bank = bank
+        self._log = log
+        self._waiting: list[str] = []
+
+    def bar(self, name: str) -> StepProgress:
+        """The bar of one task, in place of the one before it."""
+        for task in self._bars.task_ids:
+            self._bars.remove_task(task)
+        task = self._bars.add_task(name, total=self._steps, loss="")
+
+        def show(step: int, loss: float) -> None:
+            if step % 10 == 0 or step == self._steps:
+                self._bars.update(task, completed=step, loss=f"loss {loss:.3f}")
+
+        return show
+
+    def report(self, line: dict[str, Any]) -> None:
+        """A task was learned, or kept.
+
+        Args:
+            line: With ``kept``, its ``task`` alone is told; else ``accuracy`` and ``seconds``, and
+                ``seen``, the accuracy over all tasks so far, where there is one. All of it goes
+                into the log.
+        """
+        name = line["task"]
+        if line.get("kept"):
+            self._say(f"{name}: in the bank already, kept")
+            return
+        text = f"{name}: accuracy {line['accuracy']:.4f}, {line['seconds']:.1f} s"
+        self._say(text + (f"; all tasks so far {line['seen']:.4f}" if "seen" in line else ""))
+        self._waiting.append(json.dumps(line, sort_keys=True) + "\n")
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; the log in the bank's folder is begun once the bank is there."""
+        if self._log is None and not (self._bank / "bank.json").exists():
+            return
+        with (self._log or self._bank / "train.jsonl").open("a") as file:
+            file.writelines(self._waiting)
+        self._waiting.clear()
+
+    def _say(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False)
+
+
+@contextmanager
+def reporting(bank: Path, log: Path | None, steps: int, *, quiet: bool) -> Iterator[Reporter]:
+    """A reporter while a run lasts.
+
+    Args:
+        bank: Folder of the bank.
+        log: File of one JSON line a task; ``train.jsonl`` of the bank if None.
+        steps: Batches a task.
+        quiet: No progress bar.
+
+    Raises:
+        InputError: If the log's folder is missing.
+    """
+    if log is not None and not log.parent.is_dir():
+        raise InputError(f"--log: {log.parent} must be a folder, there is none; make it first")
+    with progress_bars(TextColumn("{task.fields[loss]}"), quiet=quiet) as bars:
+        made = Reporter(bars, bank, log, steps)
+        yield made
+        made.flush()
