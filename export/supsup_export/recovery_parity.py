@@ -75,10 +75,9 @@ def _random_feeds(
     feeds: dict[str, Array] = {
         "x": rng.standard_normal((rows, *network.input_shape)).astype(np.float32),
         "mask": rng.random(network.num_masked, np.float32),
-        "entropy_strength": np.float32(0.75),
-        "energy_strength": np.float32(0.0015),
+        "entropy_strength": np.array(0.75, np.float32),
+        "energy_strength": np.array(0.0015, np.float32),
     }
-    feeds = {name: np.asarray(value) for name, value in feeds.items()}
     if network.state:
         state = [value.reshape(-1) for value in store.mean_state().values()]
         feeds["state"] = np.concatenate(state)

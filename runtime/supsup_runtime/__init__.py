@@ -25,10 +25,13 @@ from supsup_runtime.errors import (
     SupSupError,
 )
 from supsup_runtime.hopfield import HopfieldStore
+from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.inference import Inference, TaskInference
 from supsup_runtime.model import Model, load
 from supsup_runtime.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.prediction import Prediction
+from supsup_runtime.recovered import Recovered
+from supsup_runtime.recovery import Recovery
 from supsup_runtime.taskfile import TaskMasks, make_task
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "Calibration",
     "CapacityWarning",
     "DataError",
+    "HopfieldModel",
     "HopfieldStore",
     "Inference",
     "InputError",
@@ -50,11 +54,14 @@ __all__ = [
     "ParityError",
     "Prediction",
     "ProviderUnavailableError",
+    "Recovered",
+    "Recovery",
     "StateTensor",
     "SupSupError",
     "TaskInference",
     "TaskInfo",
     "TaskMasks",
     "load",
+    "load_hopfield",
     "make_task",
 ]

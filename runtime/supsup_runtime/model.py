@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.contract import ModelInfo, TaskInfo
+from supsup_runtime.contract import TaskInfo
 from supsup_runtime.engine import Engine
-from supsup_runtime.errors import InputError, ModelError
+from supsup_runtime.errors import InputError
+from supsup_runtime.images import Images, checked_images
 from supsup_runtime.inference import (
     Inference,
     Method,
@@ -20,14 +20,12 @@ from supsup_runtime.inference import (
     score_tasks,
     threshold_of,
 )
-from supsup_runtime.memory import available_bytes, bytes_to_load
-from supsup_runtime.peek import read_metadata
+from supsup_runtime.opening import open_model
 from supsup_runtime.prediction import Prediction
-from supsup_runtime.session import Device, Session, open_session
+from supsup_runtime.session import Device
 
 __all__ = ["Model", "Prediction", "load"]
 
-Images = npt.NDArray[np.float32]
 DEFAULT_CACHE_BYTES = 64 << 20
 MAX_CACHE_BYTES = 1 << 40
 
@@ -55,45 +53,25 @@ def load(
         check_memory: Refuse a model that the memory at hand cannot hold while it loads.
 
     Raises:
-        ModelError: If the file is missing, not a model of supsup, of another contract, or too
-            large for the memory at hand; all before it is loaded.
+        ModelError: If the file is missing, not a model of supsup, of another contract, one that
+            recovers masks, or too large for the memory at hand; all before it is loaded.
         ProviderUnavailableError: If onnxruntime or the provider is not there.
         InputError: If an argument is out of range.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise ModelError(f"{file}: no such file; make it with supsup-export")
     if not isinstance(cache_bytes, int) or not 0 <= cache_bytes <= MAX_CACHE_BYTES:
         raise InputError(
             f"cache_bytes must be an integer in [0, {MAX_CACHE_BYTES}], got {cache_bytes!r}"
         )
-    info = ModelInfo.from_metadata(read_metadata(file), place=str(file))
-    if check_memory:
-        _refuse_too_large(file, info)
-
-    def opened(model: Path | bytes, place: str) -> Session:
-        return open_session(
-            model,
-            place=place,
-            device=device,
-            threads=threads,
-            sess_options=sess_options,
-            providers=providers,
-        )
-
-    session = opened(file, str(file))
-    forward = opened(info.forward, f"{file}: its forward program")
-    return Model(Engine(session, forward, info, cache_bytes=cache_bytes))
-
-
-def _refuse_too_large(file: Path, info: ModelInfo) -> None:
-    needed, available = bytes_to_load(info, file.stat().st_size), available_bytes()
-    if available is not None and needed > available:
-        raise ModelError(
-            f"{file}: loading it takes about {needed >> 20} MiB of memory, {available >> 20} MiB "
-            "are at hand; export fewer tasks, or, if it is not yet, with --target portable, which "
-            "takes least (or load with check_memory=False)"
-        )
+    opened = open_model(
+        path,
+        recovers=False,
+        device=device,
+        threads=threads,
+        sess_options=sess_options,
+        providers=providers,
+        check_memory=check_memory,
+    )
+    return Model(Engine(opened.session, opened.forward, opened.info, cache_bytes=cache_bytes))
 
 
 class Model:
@@ -159,7 +137,7 @@ class Model:
             InputError: If `x` breaks its shape, type or range, the task is not there, or the
                 model was exported without what the call needs.
         """
-        x = self._checked(x)
+        x = checked_images(x, self.info.network.input_shape)
         if isinstance(task, (int, str, np.integer)):
             chosen = self.task(task)
             return self._answer(self._engine.known_logits(x, chosen.index), (chosen,) * len(x))
@@ -190,7 +168,9 @@ class Model:
         Raises:
             InputError: As `predict`.
         """
-        return self._engine.known_logits(self._checked(x), self.task(task).index)
+        return self._engine.known_logits(
+            checked_images(x, self.info.network.input_shape), self.task(task).index
+        )
 
     def warmup(self, tasks: Sequence[int | str] = (), *, batch_size: int = 1) -> None:
         """Do now what the first calls would wait for: memory, threads, the tasks' weights.
@@ -239,7 +219,7 @@ class Model:
         Raises:
             InputError: As `predict`.
         """
-        x = self._checked(x)
+        x = checked_images(x, self.info.network.input_shape)
         (inference,) = self._infer(x, per_image=False, method=method)
         return inference
 
@@ -250,7 +230,7 @@ class Model:
         method: Method | Inference | None = None,
     ) -> tuple[TaskInference, ...]:
         """Infer the task of each row on its own; arguments as `infer_task`."""
-        x = self._checked(x)
+        x = checked_images(x, self.info.network.input_shape)
         return tuple(self._infer(x, per_image=True, method=method))
 
     def superpose(
@@ -278,7 +258,9 @@ class Model:
         if not np.isfinite(weights).all():
             raise InputError("alphas must be finite, got NaN or infinity")
         indices = [self.task(task).index for task in tasks]
-        return self._engine.select(self._checked(x), indices, weights, ["logits"])[0]
+        return self._engine.select(
+            checked_images(x, self.info.network.input_shape), indices, weights, ["logits"]
+        )[0]
 
     def _infer(
         self,
@@ -365,21 +347,3 @@ class Model:
             tasks=tuple(tasks),
             inferences=inferences,
         )
-
-    def _checked(self, x: Images) -> Images:
-        expected = self.info.network.input_shape
-        if not isinstance(x, np.ndarray) or x.dtype != np.float32:
-            kind = getattr(x, "dtype", type(x).__name__)
-            raise InputError(f"x must be a float32 array, got {kind}; use x.astype(numpy.float32)")
-        if x.shape[1:] != expected or x.ndim == 0 or len(x) == 0:
-            raise InputError(
-                f"x must have shape (batch, {', '.join(map(str, expected))}) with batch >= 1, "
-                f"got {x.shape}"
-            )
-        x = np.ascontiguousarray(x)
-        flat = x.reshape(-1)
-        # a finite sum of squares has finite terms; it takes a third of the time of isfinite
-        if not math.isfinite(flat.dot(flat)) and not np.isfinite(x).all():
-            row = int(np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))[0])
-            raise InputError(f"x must be finite, got NaN or infinity in row {row}")
-        return x

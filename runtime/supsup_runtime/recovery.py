@@ -1,0 +1,177 @@
+"""Recovering a mask: settings, schedules, the descent on scores, and the way to a fixed point.
+
+Wortsman et al. 2020, HopSupSup: real scores, whose signs are the mask, follow the gradient of
+``entropy_strength H + energy_strength E`` straight through the sign, a batch a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.errors import InputError
+
+__all__ = [
+    "SCHEDULES",
+    "Descent",
+    "Recovery",
+    "Schedule",
+    "Statistics",
+    "constant",
+    "linear",
+    "settle",
+]
+
+Floats = npt.NDArray[np.float32]
+Bits = npt.NDArray[np.bool_]
+Schedule = Callable[[int, int], tuple[float, float]]
+"""Shares of the entropy and of the energy in step `t` of `steps`, counted from 0."""
+Statistics = Literal["batch", "running"]
+"""By what batch normalisation goes: the batch's own numbers, or the mean of the stored tasks'."""
+
+MAX_LOOKS = 1000
+
+
+def linear(step: int, steps: int) -> tuple[float, float]:
+    """The paper's: from entropy alone, to energy all but alone, evenly."""
+    return 1 - step / steps, step / steps
+
+
+def constant(_step: int, _steps: int) -> tuple[float, float]:
+    """Both in full all the way."""
+    return 1.0, 1.0
+
+
+SCHEDULES: dict[str, Schedule] = {"linear": linear, "constant": constant}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """Settings of a recovery; the defaults are those of the paper's code.
+
+    Attributes:
+        step_size: Of gradient descent on the scores, positive.
+        momentum: Of it, within ``[0, 1)``.
+        weight_decay: Fraction of the scores that is added to the gradient, at least 0.
+        energy_strength: Factor of the energy, at least 0; the schedule's share multiplies it.
+        start: ``mean``, the mean of the stored patterns, which the store keeps, or ``zero``; or
+            scores of your own, ``float32 (num_masked,)``.
+        statistics: ``batch``, as in the paper, where a batch of one row is normalised by the
+            running ones all the same; or ``running``. Networks without such state have neither.
+        max_entropy_ratio: An end whose entropy is above so many times the stored task's own is of
+            no stored task, at least 1.
+
+    Raises:
+        InputError: If a value is out of its range, or the decay alone makes the scores grow.
+    """
+
+    step_size: float = 500.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    energy_strength: float = 1.5e-3
+    start: Literal["mean", "zero"] | Floats = field(default="mean", compare=False)
+    statistics: Statistics = "batch"
+    max_entropy_ratio: float = 1.8
+
+    def __post_init__(self) -> None:
+        _require("step_size", self.step_size, 0 < self.step_size < math.inf, "positive and finite")
+        _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        for name in ("weight_decay", "energy_strength"):
+            value = getattr(self, name)
+            _require(name, value, 0 <= value < math.inf, "at least 0 and finite")
+        ratio = self.max_entropy_ratio
+        _require("max_entropy_ratio", ratio, ratio >= 1, "at least 1")
+        if self.statistics not in {"batch", "running"}:
+            raise InputError(f"statistics: must be batch or running, got {self.statistics!r}")
+        if isinstance(self.start, str) and self.start not in {"mean", "zero"}:
+            raise InputError(f"start: must be mean, zero or an array, got {self.start!r}")
+        # s' = s - step (decay s + momentum ...) is stable below 2 (1 + momentum) (Polyak 1964)
+        if self.weight_decay and self.step_size * self.weight_decay >= 2 * (1 + self.momentum):
+            limit = 2 * (1 + self.momentum) / self.weight_decay
+            raise InputError(
+                f"step_size: with weight_decay {self.weight_decay:g} and momentum "
+                f"{self.momentum:g} the scores diverge from {limit:g} on, got {self.step_size:g}; "
+                "take less"
+            )
+
+
+def _require(name: str, value: float, fine: bool, rule: str) -> None:
+    if not fine:
+        raise InputError(f"{name}: must be {rule}, got {value}")
+
+
+class Descent:
+    """SGD with momentum and weight decay on scores, as `torch.optim.SGD` does it, in float32.
+
+    Attributes:
+        scores: ``float32 (num_masked,)``; its own copy.
+    """
+
+    def __init__(self, scores: Floats, how: Recovery) -> None:
+        self.scores = scores.astype(np.float32)
+        self._velocity = np.zeros_like(self.scores)
+        self._how = how
+
+    @property
+    def mask(self) -> Floats:
+        """1 where the score is at least 0, else 0: ``float32 (num_masked,)``."""
+        return (self.scores >= 0).astype(np.float32)
+
+    def step(self, gradient: Floats) -> bool:
+        """Take a step along a gradient by the mask, which counts as one by the scores.
+
+        Returns:
+            Whether all scores are finite after it; if not, they are as they were.
+        """
+        how = self._how
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope = gradient + np.float32(how.weight_decay) * self.scores
+            velocity = np.float32(how.momentum) * self._velocity + slope
+            scores = self.scores - np.float32(how.step_size) * velocity
+        if not np.isfinite(scores).all():
+            return False
+        self.scores, self._velocity = scores, velocity
+        return True
+
+
+def settle(
+    look: Callable[[Floats], tuple[float, Floats]], diagonal: Floats, pattern: Floats
+) -> tuple[Floats, bool]:
+    """Follow the dynamics of a Hopfield network from a pattern to a fixed point.
+
+    All units that want to turn do so at once; where that does not lower the energy, the half of
+    them that wants it most, and so on down to one, which always does. So the energy falls with
+    every turn. A unit does not see itself; at a field of 0 it keeps its sign.
+
+    Args:
+        look: Energy and field ``Psi z`` of a pattern.
+        diagonal: Of Psi, ``float32 (d,)``.
+        pattern: ``float32 (d,)`` of -1 and 1.
+
+    Returns:
+        The pattern, and whether it is a fixed point; it is not after 1000 looks.
+    """
+    z, taken = pattern, math.inf
+    energy, seen = look(z)
+    for _ in range(MAX_LOOKS):
+        margins = z * (seen - diagonal * z)
+        unhappy = np.flatnonzero(margins < 0)
+        if not len(unhappy):
+            return z, True
+        most = unhappy[np.argsort(margins[unhappy], kind="stable")]
+        most = most[: int(min(taken, len(most)))]
+        turned = z.copy()
+        turned[most] *= -1
+        lower, other = look(turned)
+        if lower < energy:
+            z, energy, seen, taken = turned, lower, other, math.inf
+        elif len(most) == 1:
+            return z, True  # it wants to by less than float32 can tell
+        else:
+            taken = len(most) // 2
+    return z, False
