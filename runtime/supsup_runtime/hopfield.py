@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,9 +69,9 @@ def fingerprints(task: TaskMasks, network: Network) -> tuple[str, ...]:
     return tuple(fingerprint(task.masks[p.name]) for p in network.parameters)
 
 
-def recorded_entropy(task: TaskMasks) -> float | None:
-    """The entropy of a training record, in nats; None where there is none that makes sense."""
-    value = task.training.get("entropy")
+def recorded_entropy(record: Mapping[str, Any]) -> float | None:
+    """The value ``entropy`` of a record, in nats; None where there is none that makes sense."""
+    value = record.get("entropy")
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     return None
@@ -178,7 +180,7 @@ class HopfieldStore:
             name=task.name,
             labels=task.labels,
             fingerprints=marks,
-            entropy=recorded_entropy(task),
+            entropy=recorded_entropy(task.training),
         )
         self.tasks = (*self.tasks, stored)
         errors = {name: self.matrices[name].bit_error(z) for name, z in patterns.items()}
