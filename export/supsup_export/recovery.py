@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto
 
+from supsup_export import layout
 from supsup_export.graph import Graph, parse, prune, tensor_info
 from supsup_export.inferring import state_tensors
 from supsup_runtime.bank import MaskBank
@@ -33,8 +34,8 @@ def compose_recovery(bank: MaskBank, store: HopfieldStore) -> ModelProto:
         store: With at least one task, of the same network.
 
     Raises:
-        BankError: If the bank has no gradient program, or the store is of another network or
-            empty.
+        BankError: If the bank has no gradient program, the store is of another network or empty,
+            or the model would pass 2 GB.
     """
     if bank.gradient is None:
         raise BankError(
@@ -48,6 +49,7 @@ def compose_recovery(bank: MaskBank, store: HopfieldStore) -> ModelProto:
         )
     if not len(store):
         raise BankError(f"{bank.path}: the Hopfield store must have a task; encode one first")
+    _refuse_too_large(bank, store)
     info = ModelInfo(
         network=bank.network,
         digest=bank.digest,
@@ -62,6 +64,18 @@ def compose_recovery(bank: MaskBank, store: HopfieldStore) -> ModelProto:
         hopfield=HopfieldInfo.of(store),
     )
     return _compose(bank, store, info)
+
+
+def _refuse_too_large(bank: MaskBank, store: HopfieldStore) -> None:
+    element = np.dtype(store.dtype).itemsize
+    matrices = sum(element * p.size**2 for p in bank.network.parameters)
+    programs = len(bank.forward) * 7 // 3 + len(bank.gradient or b"")  # base64 takes 4 for 3
+    if matrices + programs > layout.MAX_MODEL_BYTES:
+        raise BankError(
+            f"{bank.path}: one ONNX file holds at most {layout.MAX_MODEL_BYTES} bytes, the store's "
+            f"matrices and the programs take {matrices + programs}; encode with --dtype float16, "
+            "or mask fewer units"
+        )
 
 
 def _compose(bank: MaskBank, store: HopfieldStore, info: ModelInfo) -> ModelProto:
@@ -105,13 +119,14 @@ def _energy(graph: Graph, store: HopfieldStore) -> tuple[str, str]:
     parts = graph.split(pattern, [p.size for p in parameters])
     fields = []
     for p, part in zip(parameters, parts, strict=True):
-        psi = store.matrices[p.name].psi()
+        scaled = store.matrices[p.name].scaled  # d Psi, which float16 holds as it is stored
         if store.dtype == "float16":  # half the file; ONNX Runtime widens it once, when it loads
-            stored = graph.constant(psi.astype(np.float16), "psi")
+            stored = graph.constant(scaled.astype(np.float16), "scaled_psi")
             matrix = graph.op("Cast", stored, to=_FLOAT)
         else:
-            matrix = graph.constant(psi, "psi")
+            matrix = graph.constant(scaled, "scaled_psi")
         row = graph.op("MatMul", graph.reshape(part, [1, p.size]), matrix)  # Psi is symmetric
+        row = graph.op("Div", row, graph.constant(np.float32(p.size)))
         fields.append(graph.reshape(row, [p.size]))
     field = fields[0] if len(fields) == 1 else graph.op("Concat", *fields, axis=0)
     product = graph.op("ReduceSum", graph.op("Mul", pattern, field), keepdims=0)
