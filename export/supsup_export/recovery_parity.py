@@ -13,15 +13,24 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from supsup_export.recovery import OBJECTIVE
+from supsup_export.recovery_parts import OBJECTIVE
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield import HopfieldStore
 from supsup_runtime.network import MaskedParameter, StateTensor
 from supsup_runtime.objectives import entropy
-from supsup_runtime.session import open_session
+from supsup_runtime.session import Session, open_session
 
-__all__ = ["RECOVERY_TOLERANCE", "RecoveryReport", "check_recovery"]
+__all__ = [
+    "RECOVERY_TOLERANCE",
+    "Programs",
+    "RecoveryReport",
+    "check_recovery",
+    "compare",
+    "open_checked",
+    "open_programs",
+    "reference",
+]
 
 RECOVERY_TOLERANCE = 1e-5
 """Of the largest value of an output. Both sides compute in float32; what differs is the order of
@@ -29,6 +38,7 @@ sums, of some thousand terms with a rounding of 6e-8 each, most of which cancel.
 _ROWS = (0, 1, 5)
 
 Array = npt.NDArray[Any]
+Programs = dict[str, Session]
 Tensors = tuple[MaskedParameter | StateTensor, ...]
 
 
@@ -47,25 +57,39 @@ def check_recovery(
     Raises:
         ParityError: If the model is not valid ONNX, or a value is out of tolerance.
     """
-    try:
-        onnx.checker.check_model(path, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        line = " ".join(str(error).split())
-        raise ParityError(f"{place}: not a valid ONNX model: {line}") from error
-    session = open_session(path, place=place)
-    programs = {
-        name: open_session(program, place=f"{place}: the bank's {name} program")
-        for name, program in (("forward", bank.forward), ("gradient", bank.gradient or b""))
-    }
+    session = open_checked(path, place=place)
+    programs = open_programs(bank, place=place)
     worst: dict[str, float] = {}
     rng = np.random.default_rng(0)
     for rows in _ROWS:
         feeds = _random_feeds(bank, store, rows, rng)
         got = session.run(session.output_names, feeds)
-        want = _reference(bank, store, programs, feeds)
+        want = reference(bank, store, programs, feeds)
         for name, value in zip(session.output_names, got, strict=True):
-            _compare(place, name, value, want[name], worst)
+            compare(place, name, value, want[name], worst)
     return RecoveryReport(worst=worst)
+
+
+def open_checked(path: Path, *, place: str) -> Session:
+    """Open a model that the ONNX checker passes.
+
+    Raises:
+        ParityError: If it does not.
+    """
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        line = " ".join(str(error).split())
+        raise ParityError(f"{place}: not a valid ONNX model: {line}") from error
+    return open_session(path, place=place)
+
+
+def open_programs(bank: MaskBank, *, place: str) -> Programs:
+    """A bank's programs, by name."""
+    return {
+        name: open_session(program, place=f"{place}: the bank's {name} program")
+        for name, program in (("forward", bank.forward), ("gradient", bank.gradient or b""))
+    }
 
 
 def _random_feeds(
@@ -84,9 +108,10 @@ def _random_feeds(
     return feeds
 
 
-def _reference(
-    bank: MaskBank, store: HopfieldStore, programs: dict[str, Any], feeds: dict[str, Array]
+def reference(
+    bank: MaskBank, store: HopfieldStore, programs: Programs, feeds: dict[str, Array]
 ) -> dict[str, Array]:
+    """What a model that recovers step by step must give for its inputs, by output."""
     network, mask = bank.network, feeds["mask"]
     energy, slopes = 0.0, []
     for p, part in zip(network.parameters, _cut(network.parameters, mask), strict=True):
@@ -106,7 +131,7 @@ def _reference(
 
 
 def _network_reference(
-    bank: MaskBank, programs: dict[str, Any], feeds: dict[str, Array]
+    bank: MaskBank, programs: Programs, feeds: dict[str, Array]
 ) -> dict[str, Array]:
     network = bank.network
     if not len(feeds["x"]):
@@ -142,7 +167,12 @@ def _cut(tensors: Tensors, flat: Array) -> list[Array]:
     ]
 
 
-def _compare(place: str, name: str, got: Array, want: Array, worst: dict[str, float]) -> None:
+def compare(place: str, name: str, got: Array, want: Array, worst: dict[str, float]) -> None:
+    """Refuse an output that is out of tolerance; `worst` keeps the largest difference by name.
+
+    Raises:
+        ParityError: If it is.
+    """
     if got.shape != want.shape:
         raise ParityError(f"{place}: {name} must have shape {want.shape}, got {got.shape}")
     scale = float(np.abs(want).max(initial=0)) or 1.0

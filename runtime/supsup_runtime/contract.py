@@ -18,7 +18,7 @@ from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.hopfield_info import HopfieldInfo
 from supsup_runtime.network import Network, canonical_json
 
-__all__ = ["CONTRACT", "PREFIX", "Mode", "ModelInfo", "Scoring", "Target", "TaskInfo"]
+__all__ = ["CONTRACT", "PREFIX", "RECOVERING", "Mode", "ModelInfo", "Scoring", "Target", "TaskInfo"]
 
 CONTRACT = 1
 PREFIX = "org.supsup."
@@ -26,8 +26,11 @@ Target = Literal["cpu", "cuda", "portable"]
 """Operators that a model is made of."""
 Scoring = Literal["exact", "rounded", "screened"]
 """Which scores are exact: all, or those of the tasks that can still win."""
-Mode = Literal["full", "known", "infer", "recover"]
-"""What a model was exported for: both, known tasks only, always inferring, or recovering masks."""
+Mode = Literal["full", "known", "infer", "recover", "recover-stream"]
+"""What a model was exported for: both, known tasks only, always inferring, or recovering masks, a
+step or a whole stream a call."""
+RECOVERING = ("recover", "recover-stream")
+"""Modes of models with a Hopfield store in place of masks."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
 _BIT_ORDER = "least-significant-first"
 _STORE_OF_MODE = {False: ("none",), True: ("some",)}
@@ -64,7 +67,7 @@ class ModelInfo:
             ``rounded`` by a few thousandths of the largest, or ``screened``.
         forward: The forward program, an ONNX model with the weights as inputs.
         calibration: What tells known tasks from unknown; None where it was not measured.
-        hopfield: What is to be known of the store; of mode ``recover``, else None.
+        hopfield: What is to be known of the store; of a mode that recovers, else None.
     """
 
     network: Network
@@ -147,7 +150,7 @@ def _parse(
     mode, objective = values["mode"], values["objective"]
     _require("mode", mode, get_args(Mode))
     _require("objective", objective, ("",) if mode == "known" else OBJECTIVES)
-    _require("hopfield", "none" if hopfield is None else "some", _STORE_OF_MODE[mode == "recover"])
+    _require("hopfield", "none" if hopfield is None else "some", _STORE_OF_MODE[mode in RECOVERING])
     _require("target", values["target"], get_args(Target))
     _require("scoring", scoring, get_args(Scoring))
     forward = base64.b64decode(values["forward"], validate=True)
