@@ -22,7 +22,7 @@ from supsup_export.recovery_parity import (
     open_programs,
     reference,
 )
-from supsup_export.recovery_stream import SETTINGS, STRENGTHS
+from supsup_export.recovery_stream import SETTINGS
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield import HopfieldStore
@@ -105,9 +105,13 @@ class _Look:
         entropies, energies = np.zeros(len(batches)), np.zeros(len(batches))
         for number, (x, signs) in enumerate(zip(batches, masks, strict=True)):
             self._refuse_other_mask(descent, signs, f"of step {number}")
-            said = {"x": x, "mask": signs.astype(np.float32)}
-            said |= {name[:-1]: feeds[name][number] for name in STRENGTHS}
-            said["state"] = self._batch if rows > 1 else self._running
+            said = {
+                "x": x,
+                "mask": signs.astype(np.float32),
+                "entropy_strength": feeds["entropy_strengths"][number],
+                "energy_strength": feeds["energy_strengths"][number],
+                "state": self._batch if rows > 1 else self._running,
+            }
             values = reference(self._bank, self._store, self._programs, said)
             entropies[number], energies[number] = values["entropy"], values["energy"]
             descent.step(values["gradient"].astype(np.float32))
@@ -137,7 +141,8 @@ def _stream(bank: MaskBank, steps: int, rows: int, rng: np.random.Generator) -> 
     of_energy = rng.uniform(0, 1.5e-3, steps).astype(np.float32)
     return {
         "batches": rng.standard_normal(shape).astype(np.float32),
-        **dict(zip(STRENGTHS, (of_entropy, of_energy), strict=True)),
+        "entropy_strengths": of_entropy,
+        "energy_strengths": of_energy,
     }
 
 
