@@ -20,13 +20,14 @@ INPUTS: dict[str, Shape] = {
     "mlp-64-48": (30,),
     "lenet-300-100": (784,),
     "cnn": (1, 8, 8),
+    "bnnet-65-33": (30,),
 }
 _FOLDER = TemporaryDirectory()
 
 
 def make_bank(path: Path, model: str, *, outputs: int, real_outputs: int, tasks: int) -> MaskBank:
     """A bank of random masks, and of random positive state."""
-    forward, gradient, network = _programs(model, outputs, real_outputs)
+    forward, gradient, network = programs(model, outputs, real_outputs)
     bank = MaskBank.create(path, network, forward=forward, gradient=gradient)
     for index in range(tasks):
         task = random_task(network, f"task-{index}", seed=index)
@@ -36,7 +37,8 @@ def make_bank(path: Path, model: str, *, outputs: int, real_outputs: int, tasks:
 
 
 @cache
-def _programs(model: str, outputs: int, real_outputs: int) -> tuple[bytes, bytes, Network]:
+def programs(model: str, outputs: int, real_outputs: int) -> tuple[bytes, bytes, Network]:
+    """Forward and gradient program of a model, and its description."""
     module = make_model(model, input_shape=INPUTS[model], outputs=outputs)
     folder = Path(_FOLDER.name) / f"{model}-{outputs}-{real_outputs}"
     bank = create_bank(folder, module, input_shape=INPUTS[model], real_outputs=real_outputs)

@@ -139,8 +139,8 @@ def export_recovery(
 
     Raises:
         OutputExistsError: As `export`.
-        BankError: If there is no store, it is damaged or of another network, or the bank has no
-            gradient program.
+        BankError: If there is no store, it is damaged, empty or of another network, the bank has
+            no gradient program, or the model would pass 2 GB.
         ParityError: If the model does not compute what bank and store say.
     """
     output = claim_output(bank, path, force=force)

@@ -28,8 +28,8 @@ def compose_recovery(bank: MaskBank, store: HopfieldStore) -> ModelProto:
         store: With at least one task, of the same network.
 
     Raises:
-        BankError: If the bank has no gradient program, or the store is of another network or
-            empty.
+        BankError: If the bank has no gradient program, the store is of another network or empty,
+            or the model would pass 2 GB.
     """
     return _compose(bank, store, recovery_info(bank, store, "recover"))
 

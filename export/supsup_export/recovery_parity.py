@@ -15,8 +15,10 @@ import onnx
 
 from supsup_export.recovery_parts import OBJECTIVE
 from supsup_runtime.bank import MaskBank
+from supsup_runtime.contract import PREFIX
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield import HopfieldStore
+from supsup_runtime.hopfield_info import HopfieldInfo
 from supsup_runtime.network import MaskedParameter, StateTensor
 from supsup_runtime.objectives import entropy
 from supsup_runtime.session import Session, open_session
@@ -27,14 +29,16 @@ __all__ = [
     "RecoveryReport",
     "check_recovery",
     "compare",
+    "energy_terms",
     "open_checked",
     "open_programs",
     "reference",
 ]
 
 RECOVERY_TOLERANCE = 1e-5
-"""Of the largest value of an output. Both sides compute in float32; what differs is the order of
-sums, of some thousand terms with a rounding of 6e-8 each, most of which cancel."""
+"""Of the largest value of an output, and of the energy of its terms ``|z_i (Psi z)_i| / 2``, which
+may cancel. Both sides compute in float32; what differs is the order of sums, of some thousand terms
+with a rounding of 6e-8 each, most of which cancel."""
 _ROWS = (0, 1, 5)
 
 Array = npt.NDArray[Any]
@@ -57,21 +61,25 @@ def check_recovery(
     Raises:
         ParityError: If the model is not valid ONNX, or a value is out of tolerance.
     """
-    session = open_checked(path, place=place)
+    session = open_checked(path, store, place=place)
     programs = open_programs(bank, place=place)
     worst: dict[str, float] = {}
     rng = np.random.default_rng(0)
     for rows in _ROWS:
         feeds = _random_feeds(bank, store, rows, rng)
-        got = session.run(session.output_names, feeds)
+        given = {name: value for name, value in feeds.items() if name != "state" or rows != 1}
+        got = session.run(session.output_names, given)  # with one row, the state that is its own
         want = reference(bank, store, programs, feeds)
+        terms = energy_terms(feeds["mask"], want["energy_gradient"])
+        scales = {"energy": terms, "loss": max(terms, abs(float(want["loss"])))}
         for name, value in zip(session.output_names, got, strict=True):
-            compare(place, name, value, want[name], worst)
+            largest = float(np.abs(want[name]).max(initial=0))
+            compare(place, name, value, want[name], scales.get(name, largest), worst)
     return RecoveryReport(worst=worst)
 
 
-def open_checked(path: Path, *, place: str) -> Session:
-    """Open a model that the ONNX checker passes.
+def open_checked(path: Path, store: HopfieldStore, *, place: str) -> Session:
+    """Open a model that the ONNX checker passes, and that says of a store what it should.
 
     Raises:
         ParityError: If it does not.
@@ -81,7 +89,10 @@ def open_checked(path: Path, *, place: str) -> Session:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         line = " ".join(str(error).split())
         raise ParityError(f"{place}: not a valid ONNX model: {line}") from error
-    return open_session(path, place=place)
+    session = open_session(path, place=place)
+    if session.metadata[f"{PREFIX}hopfield"] != HopfieldInfo.of(store).to_json():
+        raise ParityError(f"{place}: metadata hopfield differ from the store; report it")
+    return session
 
 
 def open_programs(bank: MaskBank, *, place: str) -> Programs:
@@ -167,7 +178,14 @@ def _cut(tensors: Tensors, flat: Array) -> list[Array]:
     ]
 
 
-def compare(place: str, name: str, got: Array, want: Array, worst: dict[str, float]) -> None:
+def energy_terms(mask: Array, gradient: Array) -> float:
+    """``sum |z_i (Psi z)_i| / 2``, by a mask and the energy's gradient there."""
+    return float(np.abs((2 * mask - 1) * gradient).sum()) / 4
+
+
+def compare(
+    place: str, name: str, got: Array, want: Array, scale: float, worst: dict[str, float]
+) -> None:
     """Refuse an output that is out of tolerance; `worst` keeps the largest difference by name.
 
     Raises:
@@ -175,8 +193,7 @@ def compare(place: str, name: str, got: Array, want: Array, worst: dict[str, flo
     """
     if got.shape != want.shape:
         raise ParityError(f"{place}: {name} must have shape {want.shape}, got {got.shape}")
-    scale = float(np.abs(want).max(initial=0)) or 1.0
-    error = float(np.abs(got.astype(np.float64) - want).max(initial=0)) / scale
+    error = float(np.abs(got.astype(np.float64) - want).max(initial=0)) / (scale or 1.0)
     worst[name] = max(worst.get(name, 0.0), error)
     if not error <= RECOVERY_TOLERANCE:  # nor NaN
         raise ParityError(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
+from supsup_export import layout
 from supsup_export.graph import Graph, parse, prune
 from supsup_export.inferring import state_tensors
 from supsup_runtime.bank import MaskBank
@@ -35,8 +36,8 @@ def recovery_info(bank: MaskBank, store: HopfieldStore, mode: Mode) -> ModelInfo
         mode: What the model is for.
 
     Raises:
-        BankError: If the bank has no gradient program, or the store is of another network or
-            empty.
+        BankError: If the bank has no gradient program, the store is of another network or empty,
+            or the model would pass 2 GB.
     """
     if bank.gradient is None:
         raise BankError(
@@ -50,6 +51,7 @@ def recovery_info(bank: MaskBank, store: HopfieldStore, mode: Mode) -> ModelInfo
         )
     if not len(store):
         raise BankError(f"{bank.path}: the Hopfield store must have a task; encode one first")
+    _refuse_too_large(bank, store)
     return ModelInfo(
         network=bank.network,
         digest=bank.digest,
@@ -85,13 +87,14 @@ def add_energy(
     parts = graph.split(pattern, [p.size for p in parameters])
     fields = []
     for p, part in zip(parameters, parts, strict=True):
-        psi = store.matrices[p.name].psi()
+        scaled = store.matrices[p.name].scaled  # d Psi, which float16 holds as it is stored
         if store.dtype == "float16":  # half the file; ONNX Runtime widens it once, when it loads
-            stored = graph.constant(psi.astype(np.float16), "psi")
+            stored = graph.constant(scaled.astype(np.float16), "scaled_psi")
             matrix = graph.outermost.op("Cast", stored, to=_FLOAT)
         else:
-            matrix = graph.constant(psi, "psi")
+            matrix = graph.constant(scaled, "scaled_psi")
         row = graph.op("MatMul", graph.reshape(part, [1, p.size]), matrix)  # Psi is symmetric
+        row = graph.op("Div", row, graph.constant(np.float32(p.size)))
         fields.append(graph.reshape(row, [p.size]))
     field = fields[0] if len(fields) == 1 else graph.op("Concat", *fields, axis=0)
     product = graph.op("ReduceSum", graph.op("Mul", pattern, field), keepdims=0)
@@ -132,6 +135,18 @@ def add_weighted(
     """The sum of two values, each times its strength ``float32 ()``."""
     parts = [graph.op("Mul", s, v) for s, v in zip(strengths, values, strict=True)]
     return graph.op("Add", *parts, name=name)
+
+
+def _refuse_too_large(bank: MaskBank, store: HopfieldStore) -> None:
+    element = np.dtype(store.dtype).itemsize
+    matrices = sum(element * p.size**2 for p in bank.network.parameters)
+    programs = len(bank.forward) * 7 // 3 + len(bank.gradient or b"")  # base64 takes 4 for 3
+    if matrices + programs > layout.MAX_MODEL_BYTES:
+        raise BankError(
+            f"{bank.path}: one ONNX file holds at most {layout.MAX_MODEL_BYTES} bytes, the store's "
+            f"matrices and the programs take {matrices + programs}; encode with --dtype float16, "
+            "or mask fewer units"
+        )
 
 
 def _parameters(graph: Graph, network: Network, mask: str) -> dict[str, str]:

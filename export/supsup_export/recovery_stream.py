@@ -31,8 +31,8 @@ def compose_stream(bank: MaskBank, store: HopfieldStore) -> ModelProto:
         store: With at least one task, of the same network.
 
     Raises:
-        BankError: If the bank has no gradient program, or the store is of another network or
-            empty.
+        BankError: If the bank has no gradient program, the store is of another network or empty,
+            or the model would pass 2 GB.
     """
     info = recovery_info(bank, store, "recover-stream")
     graph, network = Graph(), bank.network

@@ -18,6 +18,7 @@ from supsup_export.recovery_parity import (
     Programs,
     RecoveryReport,
     compare,
+    energy_terms,
     open_checked,
     open_programs,
     reference,
@@ -60,7 +61,7 @@ def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str
         ParityError: If the model is not valid ONNX, a value is out of tolerance, or an element of
             a mask differs whose score is clear of 0.
     """
-    session = open_checked(path, place=place)
+    session = open_checked(path, store, place=place)
     look = _Look(bank, store, place)
     rng = np.random.default_rng(0)
     for case in _CASES:
@@ -102,7 +103,7 @@ class _Look:
                 "or export with --no-check"
             )
         rows = batches.shape[1]
-        entropies, energies = np.zeros(len(batches)), np.zeros(len(batches))
+        entropies, energies, terms = np.zeros((3, len(batches)))
         for number, (x, signs) in enumerate(zip(batches, masks, strict=True)):
             self._refuse_other_mask(descent, signs, f"of step {number}")
             said = {
@@ -114,15 +115,16 @@ class _Look:
             }
             values = reference(self._bank, self._store, self._programs, said)
             entropies[number], energies[number] = values["entropy"], values["energy"]
+            terms[number] = energy_terms(said["mask"], values["energy_gradient"])
             descent.step(values["gradient"].astype(np.float32))
         self._refuse_other_mask(descent, got["mask"] == 1, "after the last step")
-        wanted: Feeds = {
-            "entropy": entropies,
-            "energy": energies,
-            "next_scores": descent.scores,
-        }
-        for name, want in wanted.items():
-            compare(self._place, name, got[name], want, self.worst)
+        for name, want, scale in (
+            ("entropy", entropies, entropies),
+            ("energy", energies, terms),
+            ("next_scores", descent.scores, descent.scores),
+        ):
+            largest = float(np.abs(scale).max(initial=0))
+            compare(self._place, name, got[name], want, largest, self.worst)
 
     def _refuse_other_mask(self, descent: Descent, signs: Array, when: str) -> None:
         scores = np.abs(descent.scores)

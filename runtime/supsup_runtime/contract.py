@@ -33,7 +33,6 @@ RECOVERING = ("recover", "recover-stream")
 """Modes of models with a Hopfield store in place of masks."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
 _BIT_ORDER = "least-significant-first"
-_STORE_OF_MODE = {False: ("none",), True: ("some",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +143,20 @@ class ModelInfo:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
 
 
+def _require_store(mode: str, hopfield: str | None) -> None:
+    if mode in RECOVERING and hopfield is None:
+        raise BankError(f"hopfield must be there in mode {mode}, got none")
+    if mode not in RECOVERING and hopfield is not None:
+        raise BankError(f"hopfield is of modes {list(RECOVERING)} alone, got mode {mode!r}")
+
+
 def _parse(
     values: Mapping[str, str], *, scoring: str, calibration: str | None, hopfield: str | None
 ) -> ModelInfo:
     mode, objective = values["mode"], values["objective"]
     _require("mode", mode, get_args(Mode))
     _require("objective", objective, ("",) if mode == "known" else OBJECTIVES)
-    _require("hopfield", "none" if hopfield is None else "some", _STORE_OF_MODE[mode in RECOVERING])
+    _require_store(mode, hopfield)
     _require("target", values["target"], get_args(Target))
     _require("scoring", scoring, get_args(Scoring))
     forward = base64.b64decode(values["forward"], validate=True)

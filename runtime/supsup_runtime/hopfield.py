@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +36,7 @@ __all__ = [
     "StoredTask",
     "fingerprint",
     "fingerprints",
+    "is_entropy",
     "recorded_entropy",
     "store_bytes",
     "to_mask",
@@ -67,12 +71,17 @@ def fingerprints(task: TaskMasks, network: Network) -> tuple[str, ...]:
     return tuple(fingerprint(task.masks[p.name]) for p in network.parameters)
 
 
-def recorded_entropy(task: TaskMasks) -> float | None:
-    """The entropy of a training record, in nats; None where there is none that makes sense."""
-    value = task.training.get("entropy")
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
-    return None
+def is_entropy(value: object) -> TypeGuard[float]:
+    """Whether a value from JSON can be an entropy: a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value <= sys.float_info.max
+
+
+def recorded_entropy(record: Mapping[str, Any]) -> float | None:
+    """The value ``entropy`` of a record, in nats; None where there is none that makes sense."""
+    value = record.get("entropy")
+    return float(value) if is_entropy(value) else None
 
 
 def store_bytes(network: Network, dtype: str) -> int:
@@ -178,7 +187,7 @@ class HopfieldStore:
             name=task.name,
             labels=task.labels,
             fingerprints=marks,
-            entropy=recorded_entropy(task),
+            entropy=recorded_entropy(task.training),
         )
         self.tasks = (*self.tasks, stored)
         errors = {name: self.matrices[name].bit_error(z) for name, z in patterns.items()}

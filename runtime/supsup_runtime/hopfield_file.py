@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from supsup_runtime.hopfield import (
     HopfieldStore,
     StoredTask,
     fingerprints,
+    recorded_entropy,
     store_bytes,
 )
 from supsup_runtime.hopfield_matrix import HopfieldMatrix
@@ -50,7 +50,7 @@ FORMAT = 1
 STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20
 _FIELDS = {"digest", "dtype", "format", "rule", "sha256", "tasks"}
-_TASK_FIELDS = {"entropy", "fingerprints", "labels", "name"}
+_TASK_FIELDS = {"fingerprints", "labels", "name"}  # and "entropy", where it is known
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
 
@@ -179,19 +179,21 @@ def encode_store(store: HopfieldStore) -> bytes:
         "format": FORMAT,
         "rule": store.rule,
         "sha256": _sha256({name: tensor.tobytes() for name, tensor in tensors.items()}),
-        "tasks": [
-            {
-                "entropy": task.entropy,
-                "fingerprints": list(task.fingerprints),
-                "labels": list(task.labels),
-                "name": task.name,
-            }
-            for task in store.tasks
-        ],
+        "tasks": [_task_to_dict(task) for task in store.tasks],
     }
     text = canonical_json(header)
     check_header_size(text, most=MAX_HEADER_BYTES, place="Hopfield store")
     return write_tensors(tensors, text)
+
+
+def _task_to_dict(task: StoredTask) -> dict[str, object]:
+    known = {} if task.entropy is None else {"entropy": task.entropy}
+    return {
+        "fingerprints": list(task.fingerprints),
+        "labels": list(task.labels),
+        "name": task.name,
+        **known,
+    }
 
 
 def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
@@ -298,14 +300,14 @@ def _header(data: bytes, place: str) -> Header:
 
 
 def _task(item: object, network: Network, place: str) -> StoredTask:
-    if not isinstance(item, dict) or set(item) != _TASK_FIELDS:
+    if not isinstance(item, dict) or set(item) - {"entropy"} != _TASK_FIELDS:
         got = sorted(item) if isinstance(item, dict) else type(item).__name__
         raise BankError(f"{place}: fields of a task must be {sorted(_TASK_FIELDS)}, got {got}")
-    marks, labels, entropy = item["fingerprints"], item["labels"], item["entropy"]
-    number = isinstance(entropy, int | float) and not isinstance(entropy, bool)
-    if entropy is not None and not (number and 0 <= entropy < math.inf):
+    marks, labels = item["fingerprints"], item["labels"]
+    entropy = recorded_entropy(item)
+    if entropy is None and "entropy" in item:
         raise BankError(
-            f"{place}: entropy of a task must be null, or at least 0, got {entropy!r:.80}"
+            f"{place}: entropy of a task must be at least 0 and finite, got {item['entropy']!r:.80}"
         )
     if not isinstance(marks, list) or len(marks) != len(network.parameters):
         raise BankError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.errors import BankError
-from supsup_runtime.hopfield import FINGERPRINT, HopfieldStore
+from supsup_runtime.hopfield import FINGERPRINT, HopfieldStore, is_entropy
 from supsup_runtime.hopfield_matrix import DTYPES, RULES
 from supsup_runtime.network import Network, StateTensor, canonical_json
 
@@ -106,7 +105,7 @@ class HopfieldInfo:
         if not (
             isinstance(entropies, list)
             and len(entropies) == num_tasks
-            and all(entropy is None or _is_entropy(entropy) for entropy in entropies)
+            and all(entropy is None or is_entropy(entropy) for entropy in entropies)
         ):
             raise BankError(
                 f"hopfield: entropies must be those of {num_tasks} tasks, null or at least 0, "
@@ -119,7 +118,7 @@ class HopfieldInfo:
             diagonal=_decode(value["diagonal"], network.num_masked, "diagonal"),
             state=_decode(value["state"], network.num_state, "state"),
             fingerprints=tuple(map(tuple, marks)),
-            entropies=tuple(entropies),
+            entropies=tuple(None if entropy is None else float(entropy) for entropy in entropies),
         )
 
 
@@ -146,11 +145,6 @@ def _are_marks(value: object, parameters: int) -> bool:
         and all(isinstance(mark, str) and _FINGERPRINT.fullmatch(mark) for mark in marks)
         for marks in value
     )
-
-
-def _is_entropy(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 <= value < math.inf  # type: ignore[operator]  # a number, checked
 
 
 def _encode(values: Floats) -> str:

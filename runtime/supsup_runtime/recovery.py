@@ -76,7 +76,7 @@ class Recovery:
     energy_strength: float = 1.5e-3
     start: Literal["mean", "zero"] | Floats = field(default="mean", compare=False)
     statistics: Statistics = "batch"
-    max_entropy_ratio: float = 1.8
+    max_entropy_ratio: float = 1.5
 
     def __post_init__(self) -> None:
         _require("step_size", self.step_size, 0 < self.step_size < math.inf, "positive and finite")

@@ -12,10 +12,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-import supsup_train as st
 from banks import make_bank
 from commands import run
-from conftest import random_task
+from stores import store_bank
 from supsup_export.exporter import export_recovery
 from supsup_export.recovery_stream_parity import check_stream
 from supsup_runtime.bank import MaskBank
@@ -45,29 +44,16 @@ class Made(NamedTuple):
 def made(kind: str) -> Made:
     """Units: BNNet, with state. Weights: a network without state."""
     folder = Path(_FOLDER.name) / kind
-    bank = unit_bank(folder / "masks") if kind != "weights" else weight_bank(folder / "masks")
-    encode_into(bank, bank.task_names, dtype="float16" if kind.endswith("16") else "float32")
+    dtype = "float16" if kind.endswith("16") else "float32"
+    if kind == "weights":
+        bank = make_bank(folder / "masks", "mlp-7-9", outputs=6, real_outputs=4, tasks=2)
+        encode_into(bank, bank.task_names)
+    else:
+        bank = store_bank(folder / "masks", tasks=3, dtype=dtype)
     export_recovery(bank, folder / "stream.onnx", stream=True)
     export_recovery(bank, folder / "step.onnx")
     stream = open_session(folder / "stream.onnx", place="stream.onnx")
     return Made(bank, folder / "stream.onnx", stream, load_hopfield(folder / "step.onnx"))
-
-
-def weight_bank(path: Path) -> MaskBank:
-    return make_bank(path, "mlp-7-9", outputs=6, real_outputs=4, tasks=2)
-
-
-def unit_bank(path: Path) -> MaskBank:
-    module = st.make_model("bnnet-72-56", input_shape=(9,), outputs=4)
-    bank = st.create_bank(path, module, input_shape=(9,), real_outputs=3)
-    for index in range(3):
-        drawn = random_task(bank.network, f"task-{index}", seed=index)
-        state = {
-            name: np.zeros_like(value) if name.endswith("blend") else np.abs(value) + 1
-            for name, value in drawn.state.items()
-        }
-        bank.add(type(drawn)(name=drawn.name, masks=drawn.masks, state=state))
-    return bank
 
 
 def stream_of(kind: str, steps: int, rows: int) -> dict[str, Array]:
@@ -158,10 +144,10 @@ def test_what_may_be_left_out_has_the_values_of_the_contract() -> None:
     feeds = stream_of("units", 3, 4)
     store = made("units").model.store
     state = store.state.copy()
-    state[[0, 145]] = 1  # the blends, each followed by the statistics of 72 and of 56 units
+    state[[0, 131]] = 1  # the blends, each followed by two statistics of 65 and of 33 units
     said = {
         "scores": store.mean,
-        "velocity": np.zeros(128, np.float32),
+        "velocity": np.zeros(98, np.float32),
         "step_size": np.array(500, np.float32),
         "momentum": np.array(0.9, np.float32),
         "weight_decay": np.array(1e-4, np.float32),
@@ -181,7 +167,7 @@ def test_a_batch_of_one_row_has_the_statistics_of_the_store_whatever_the_blend()
     )
     for name, value in running.items():
         np.testing.assert_array_equal(default[name], value)
-    assert (default["entropy"] < np.log(4)).all()  # not of rows normalised to 0
+    assert (default["entropy"] < np.log(5)).all()  # not of rows normalised to 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -228,7 +214,7 @@ def test_it_is_the_way_that_recover_goes() -> None:
     "spoil",
     [
         {"step_size": np.array(1e38, np.float32)},
-        {"batches": np.full((4, 5, 9), np.nan, np.float32)},
+        {"batches": np.full((4, 5, 30), np.nan, np.float32)},
     ],
     ids=["too long a step", "NaN"],
 )
@@ -269,9 +255,9 @@ def test_equal_banks_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_file_that_holds_half_precision_is_smaller() -> None:
-    """Two matrices of 72 and 56 units, two bytes an element less."""
+    """Two matrices of 65 and 33 units, two bytes an element less."""
     sizes = [made(kind).path.stat().st_size for kind in ("units", "units, float16")]
-    assert sizes[0] - sizes[1] > 2 * (72**2 + 56**2) - 2000
+    assert sizes[0] - sizes[1] > 2 * (65**2 + 33**2) - 2000
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -300,12 +286,12 @@ def damaged(path: Path, initializer: str, value: Array) -> None:
 @pytest.mark.parametrize(
     ("initializer", "value", "message"),
     [
-        ("scores", np.ones(128, np.float32), "the mask of step 0 must be that of .* elements"),
+        ("scores", np.ones(98, np.float32), "the mask of step 0 must be that of .* elements"),
         ("step_size", np.array(499, np.float32), "next_scores differs from the bank by"),
         ("momentum", np.array(0.8, np.float32), "next_scores differs from the bank by|the mask"),
         ("weight_decay", np.array(0.1, np.float32), "next_scores differs from the bank|the mask"),
-        ("velocity", np.ones(128, np.float32), "the mask of step 1 must be that of"),
-        ("state", np.zeros(258, np.float32), "entropy differs from the bank by|the mask"),
+        ("velocity", np.ones(98, np.float32), "the mask of step 1 must be that of"),
+        ("state", np.zeros(198, np.float32), "entropy differs from the bank by|the mask"),
     ],
 )
 def test_a_model_that_differs_is_refused(
@@ -321,7 +307,7 @@ def test_a_model_that_takes_no_step_is_refused(tmp_path: Path) -> None:
     bank, model = made("units").bank, onnx.load(made("units").path)
     (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
     damaged(tmp_path / "bad.onnx", loop.input[1], np.array(False))
-    with pytest.raises(ParityError, match=r"masks must have shape \(3, 128\), got \(0, 128\)"):
+    with pytest.raises(ParityError, match=r"masks must have shape \(3, 98\), got \(0, 98\)"):
         check_stream(tmp_path / "bad.onnx", bank, read_store(bank), place="bad.onnx")
 
 
@@ -331,7 +317,7 @@ def test_the_example_of_the_contract_runs(tmp_path: Path, monkeypatch: pytest.Mo
     code = re.findall(r"^```text\n(import .*?)^```$", section, re.MULTILINE | re.DOTALL)[0]
     (tmp_path / "stream.onnx").write_bytes(made("units").path.read_bytes())
     monkeypatch.chdir(tmp_path)
-    images = np.random.default_rng(4).standard_normal((64 * 3 + 10, 9)).astype(np.float32)
+    images = np.random.default_rng(4).standard_normal((64 * 3 + 10, 30)).astype(np.float32)
     names: dict[str, Any] = {"images": images}
     exec(compile(code, str(CONTRACT), "exec"), names)  # noqa: S102 - the page is ours
     assert set(names) >= {"mask", "onnxruntime"}

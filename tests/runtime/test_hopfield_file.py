@@ -5,6 +5,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,27 @@ def test_store_files_are_frozen() -> None:
     assert tensors["state.s"].tolist() == [1, -4]
 
 
+@pytest.mark.parametrize(
+    ("record", "kept"),
+    [
+        ({"entropy": 0.25}, 0.25),
+        ({"entropy": 0}, 0.0),
+        ({}, None),
+        ({"entropy": "low"}, None),
+        ({"entropy": -1.0}, None),
+        ({"entropy": True}, None),
+    ],
+)
+def test_the_entropy_that_training_recorded_is_kept(
+    record: dict[str, Any], kept: float | None
+) -> None:
+    store = HopfieldStore(NETWORK, "d")
+    task = random_task(NETWORK, "a")
+    store.encode(replace(task, training=record))
+    back = decode_store(encode_store(store), NETWORK, "d", place="f")
+    assert (back.tasks[0].entropy, back.tasks) == (kept, store.tasks)
+
+
 def test_the_sum_of_state_does_not_drift() -> None:
     """Written and read between the tasks, it is what it is when they come at once."""
     store, part = filled(count=0), filled(count=0)
@@ -165,6 +187,11 @@ def put_tensor(name: str, value: object) -> Change:
         (put_task(labels="no"), "labels must be a list, got 'no'"),
         (put_task(labels=["a", "b", "c"]), "at most 2 labels"),
         (put_task(labels=[1]), "labels must be strings"),
+        (put_task(entropy=None), "entropy of a task must be at least 0 and finite, got None"),
+        (put_task(entropy=True), "entropy of a task must be at least 0 and finite, got True"),
+        (put_task(entropy=-0.1), "entropy of a task must be at least 0 and finite, got -0.1"),
+        (put_task(entropy="1"), "entropy of a task must be at least 0 and finite, got '1'"),
+        (put_task(entropy=10**400), "entropy of a task must be at least 0 and finite, got 1"),
         (put_task(fingerprints=["0" * 16]), "fingerprints of a task must be 2"),
         (put_task(fingerprints=["0" * 16, "x" * 16]), "must be 16 hexadecimal digits"),
         (put_task(fingerprints=["0" * 16, 1]), "must be 16 hexadecimal digits"),

@@ -153,14 +153,14 @@ def test_warming_up_keeps_the_tasks_asked_for(folder: Path) -> None:
 def test_a_model_too_large_for_the_memory_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supsup_runtime.model, "available_bytes", lambda: 3000)
+    monkeypatch.setattr(supsup_runtime.opening, "available_bytes", lambda: 3000)
     message = (
         r"full.onnx: loading it takes about \d+ MiB of memory, 0 MiB are at hand; export fewer"
     )
     with pytest.raises(ModelError, match=message):
         supsup.load(folder / "full.onnx")
     assert supsup.load(folder / "full.onnx", check_memory=False).num_tasks == 6
-    monkeypatch.setattr(supsup_runtime.model, "available_bytes", lambda: None)
+    monkeypatch.setattr(supsup_runtime.opening, "available_bytes", lambda: None)
     assert supsup.load(folder / "full.onnx").num_tasks == 6
 
 

@@ -75,6 +75,7 @@ def test_a_task_is_learned_and_fits_the_bank(module: Normed, bank: MaskBank) -> 
     )
     assert len(losses) == RECIPE.steps
     assert task.training["accuracy"] >= 0.95
+    assert 0 < task.training["entropy"] < np.log(3)  # surer than to guess among three outputs
     assert task.training["recipe"]["steps"] == RECIPE.steps
     assert task.labels == ("low", "high")
     assert set(task.state) == {"norm.running_mean", "norm.running_var"}

@@ -71,12 +71,14 @@ def _bank(path: Path) -> dict[str, Any]:
 
 def _model(path: Path) -> dict[str, Any]:
     info = ModelInfo.from_metadata(read_metadata(path), place=str(path))
+    store = info.hopfield
     return {
         "kind": "model",
         "path": str(path),
         "bytes": path.stat().st_size,
         "calibration": None if info.calibration is None else info.calibration.to_dict(),
         "digest": info.digest,
+        "hopfield": None if store is None else {"rule": store.rule, "dtype": store.dtype},
         "mode": info.mode,
         "objective": info.objective,
         "scoring": info.scoring,
@@ -108,7 +110,8 @@ def _to_text(value: dict[str, Any]) -> str:
     if value.get("calibration_stale"):
         lines.append(f"  calibration_stale: {value['calibration_stale']}; run supsup-calibrate")
     own = value.get("bytes", value.get("task_bytes", 0))
-    if own and value["masked_weights"]:  # without masks the tasks are floats already
+    # without masks the tasks are floats already, and a store's model has none of them
+    if own and value["masked_weights"] and not value.get("hopfield"):
         lines.append(
             f"  as {len(names)} float32 models: {value['float_bytes']:,} bytes, "
             f"{value['float_bytes'] / own:.1f} times as much"

@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from supsup_runtime.cli.common import parser, print_result, read_array, run_command, to_table
+from supsup_runtime.cli.common import parser, print_result, run_command
+from supsup_runtime.cli.recover import add_recovery_options, recovery, refuse_recovery_options
+from supsup_runtime.cli.rows import prediction_text, read_inputs
 from supsup_runtime.inference import METHODS, SCORES, Inference
 from supsup_runtime.model import Model, load
 from supsup_runtime.prediction import Prediction
@@ -24,6 +23,7 @@ _EXAMPLES = (
     "out.onnx input.npy",
     "out.onnx input.npy --task rotated-090",
     "out.onnx input.npy --per-image --json",
+    "recover.onnx stream.npy --recover",
 )
 
 
@@ -73,40 +73,23 @@ def _run() -> None:
     made.add_argument("--task", help="the task's name or index; inferred if missing")
     made.add_argument("--per-image", action="store_true", help="infer each row's task")
     add_inference_options(made)
+    add_recovery_options(made)
     arguments = made.parse_args()
+    value, text = recovery(arguments) if arguments.recover else _prediction(arguments)
+    print_result(value, as_json=arguments.json, text=text)
+
+
+def _prediction(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    refuse_recovery_options(arguments)
     model = load_model(arguments)
     how = inference_of(arguments, model)
-    x = _read(arguments.input, model)
+    x = read_inputs(arguments.input, model.info.network.input_shape)
     start = time.perf_counter()
     prediction = model.predict(
         x, _task(arguments.task, model), per_image=arguments.per_image, method=how
     )
     milliseconds = (time.perf_counter() - start) * 1e3
-    value = _to_dict(prediction, milliseconds)
-    print_result(value, as_json=arguments.json, text=_to_text(prediction))
-
-
-def _to_text(prediction: Prediction) -> str:
-    """A row for each input; whether its task is known where the model can tell."""
-    judged = prediction.known if None not in prediction.known else ()
-    header = ("row", "task", "label", "logit", *(["known"] if judged else []))
-    answers = zip(prediction.tasks, prediction.labels, prediction.label_indices, strict=True)
-    rows = [
-        (
-            row,
-            task.name,
-            label,
-            f"{prediction.logits[row, index]:.3f}",
-            *("yes" if known else "no" for known in judged[row : row + 1]),
-        )
-        for row, (task, label, index) in enumerate(answers)
-    ]
-    return to_table(header, rows)
-
-
-def _read(path: Path, model: Model) -> npt.NDArray[np.float32]:
-    x = read_array(path)
-    return x[None] if x.shape == model.info.network.input_shape else x  # one input
+    return _to_dict(prediction, milliseconds), prediction_text(prediction)
 
 
 def _task(given: str | None, model: Model) -> int | str | None:

@@ -1,0 +1,122 @@
+"""``supsup-run --recover``: a mask from a Hopfield store, then the labels through it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from typing import Any, get_args
+
+from supsup_runtime.cli.rows import prediction_text, read_inputs
+from supsup_runtime.errors import InputError
+from supsup_runtime.hopfield_model import load_hopfield
+from supsup_runtime.prediction import Prediction
+from supsup_runtime.recovered import Recovered
+from supsup_runtime.recovery import SCHEDULES, Recovery, Statistics
+from supsup_runtime.session import Device
+
+__all__ = ["add_recovery_options", "recovery", "refuse_recovery_options"]
+
+BATCH_SIZE = 64
+_NUMBERS = {
+    "momentum": "of the descent; 0.9 by default",
+    "weight_decay": "of the scores; 1e-4 by default",
+    "energy_strength": "factor of the energy; 1.5e-3 by default",
+}
+_OTHERS = ("batch_size", "schedule", "start", "statistics")
+_OF_INFERENCE = ("task", "per_image", "method", "score", "candidates")
+
+
+def add_recovery_options(made: argparse.ArgumentParser) -> None:
+    """Options of a recovery; ``--steps`` and ``--step-size`` are there already."""
+    group = made.add_argument_group(
+        "recovery, of a model of supsup-export --hopfield",
+        "--steps is then the number of steps, as many as there are batches by default, and "
+        "--step-size theirs, 500 by default",
+    )
+    group.add_argument(
+        "--recover", action="store_true", help="recover the mask of the inputs' task first"
+    )
+    group.add_argument("--batch-size", type=int, help=f"inputs a step; {BATCH_SIZE} by default")
+    group.add_argument("--schedule", choices=tuple(SCHEDULES), help="linear by default")
+    group.add_argument("--start", choices=("mean", "zero"), help="mean of the masks by default")
+    group.add_argument(
+        "--statistics", choices=get_args(Statistics), help="of normalisation; batch by default"
+    )
+    for name, help_ in _NUMBERS.items():
+        group.add_argument(_option(name), type=float, help=help_)
+
+
+def refuse_recovery_options(arguments: argparse.Namespace) -> None:
+    """Refuse what means nothing without ``--recover``."""
+    for name in (*_NUMBERS, *_OTHERS):
+        if getattr(arguments, name) is not None:
+            raise InputError(f"{_option(name)}: is of a recovery; add --recover, or leave it out")
+
+
+def recovery(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Recover a mask, then predict with it where it is a fixed point; JSON value and text."""
+    for name in _OF_INFERENCE:
+        if getattr(arguments, name):
+            raise InputError(f"{_option(name)}: the task is recovered; leave it, or --recover, out")
+    device: Device = arguments.device
+    model = load_hopfield(arguments.model, device=device, threads=arguments.threads)
+    x = read_inputs(arguments.input, model.info.network.input_shape)
+    size = BATCH_SIZE if arguments.batch_size is None else arguments.batch_size
+    if size < 1:
+        raise InputError(f"--batch-size: must be at least 1, got {size}")
+    begin = time.perf_counter()
+    found = model.recover(
+        [x[row : row + size] for row in range(0, len(x), size)],
+        steps=arguments.steps,
+        schedule=SCHEDULES[arguments.schedule or "linear"],
+        settings=_settings(arguments),
+    )
+    milliseconds = (time.perf_counter() - begin) * 1e3
+    settled = found.verdict in {"stored", "spurious"}
+    prediction = model.predict(x, found) if settled else None
+    return _to_dict(found, prediction, milliseconds), _to_text(found, prediction)
+
+
+def _settings(arguments: argparse.Namespace) -> Recovery:
+    names = ("step_size", *_NUMBERS, "start", "statistics")
+    given = {name: getattr(arguments, name) for name in names}
+    return Recovery(**{name: value for name, value in given.items() if value is not None})
+
+
+def _to_dict(
+    found: Recovered, prediction: Prediction | None, milliseconds: float
+) -> dict[str, Any]:
+    return {
+        "converged_after": found.trace.converged_after,
+        "entropy": _finite(found.entropy),
+        "expected_entropy": found.expected_entropy,
+        "labels": None if prediction is None else list(prediction.labels),
+        "mask": found.mask.astype(int).tolist(),
+        "milliseconds": round(milliseconds, 3),
+        "reason": found.reason,
+        "steps": found.steps,
+        "task": None if found.task is None else found.task.name,
+        "trace": {
+            "distance": [_finite(value) for value in found.trace.distance.tolist()],
+            "energy": [_finite(value) for value in found.trace.energy.tolist()],
+            "entropy": [_finite(value) for value in found.trace.entropy.tolist()],
+        },
+        "verdict": found.verdict,
+    }
+
+
+def _finite(value: float) -> float | None:
+    """What JSON has a word for: a descent that diverged has none."""
+    return value if math.isfinite(value) else None
+
+
+def _to_text(found: Recovered, prediction: Prediction | None) -> str:
+    after = found.trace.converged_after
+    pace = "" if after is None else f", within reach after {after}"
+    line = f"{found.verdict}: {found.reason} ({found.steps} steps{pace})"
+    return line if prediction is None else f"{line}\n{prediction_text(prediction)}"
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

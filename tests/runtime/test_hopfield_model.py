@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import supsup_runtime as supsup
+import supsup_runtime.opening
+from patterns import flipped
+from stores import store_bank, unit_task
+from supsup_export.compose import Request
+from supsup_export.exporter import export, export_recovery
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.bits import unpack_mask
+from supsup_runtime.errors import InputError, ModelError
+from supsup_runtime.hopfield import to_pattern
+from supsup_runtime.hopfield_file import read_store, write_store
+from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
+from supsup_runtime.recovery import Recovery, constant
+
+Images = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("hopfield")
+    bank = store_bank(made / "masks", tasks=2, entropy=2.0)  # nats: more than five outputs can have
+    export_recovery(bank, made / "recover.onnx")
+    export(bank, made / "out.onnx", request=Request(target="portable"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> HopfieldModel:
+    return load_hopfield(folder / "recover.onnx")
+
+
+@pytest.fixture(scope="module")
+def bank(folder: Path) -> MaskBank:
+    return MaskBank.open(folder / "masks")
+
+
+def flat_mask(bank: MaskBank, task: int) -> npt.NDArray[np.bool_]:
+    masks = bank.task(task).masks
+    return np.concatenate(
+        [unpack_mask(masks[p.name], p.shape).reshape(-1) for p in bank.network.parameters]
+    )
+
+
+def images(rows: int, seed: int = 0) -> Images:
+    return np.random.default_rng(seed).standard_normal((rows, 30)).astype(np.float32)
+
+
+def near(bank: MaskBank, task: int) -> Recovery:
+    """Settings that start near a task's mask and let the energy alone pull."""
+    scores = flipped(to_pattern(flat_mask(bank, task)), 0.05, seed=task)
+    return Recovery(start=scores, energy_strength=1.0, step_size=1.0)
+
+
+def energy_alone(_step: int, _steps: int) -> tuple[float, float]:
+    return 0.0, 1.0
+
+
+@pytest.mark.parametrize("task", [0, 1])
+def test_a_mask_is_recovered_from_near_it(model: HopfieldModel, bank: MaskBank, task: int) -> None:
+    batches = [images(8, seed) for seed in range(6)]
+    found = model.recover(batches, schedule=energy_alone, settings=near(bank, task))
+    assert (found.verdict, found.task) == ("stored", model.tasks[task])
+    np.testing.assert_array_equal(found.mask, flat_mask(bank, task))
+    assert found.steps == 6
+    assert found.trace.distance[0] > 0.02  # of the last mask, which is nearer
+    assert found.trace.distance[-1] <= 0.02
+    assert found.trace.converged_after is not None
+    assert found.trace.energy[-1] < found.trace.energy[0]
+    assert found.expected_entropy == 2.0
+    prediction = model.predict(images(3), found)
+    assert prediction.task == model.tasks[task]
+    assert set(prediction.labels) <= {"a", "b", "c", "3", "4"}
+
+
+def test_no_task_file_is_read(tmp_path: Path, model: HopfieldModel) -> None:
+    bank = store_bank(tmp_path / "masks", tasks=2, entropy=2.0)
+    for name in bank.task_names:
+        bank.remove(name)
+    assert len(MaskBank.open(bank.path)) == 0
+    export_recovery(MaskBank.open(bank.path), tmp_path / "recover.onnx")
+    again = load_hopfield(tmp_path / "recover.onnx")
+    assert again.tasks == model.tasks
+    batches = [images(8, seed) for seed in range(4)]
+    np.testing.assert_array_equal(again.recover(batches).mask, model.recover(batches).mask)
+
+
+def test_the_recovered_mask_runs_as_the_explicit_one(folder: Path, bank: MaskBank) -> None:
+    """With one task, whose statistics are the mean of all."""
+    one = store_bank(folder / "one", tasks=1)
+    export_recovery(one, folder / "one.onnx")
+    export(one, folder / "plain.onnx", request=Request(target="portable"))
+    x = images(7)
+    plain = supsup.load(folder / "plain.onnx").predict(x, 0).logits
+    logits = load_hopfield(folder / "one.onnx").logits(x, flat_mask(bank, 0))
+    np.testing.assert_allclose(logits, plain, rtol=0, atol=1e-5 * np.abs(plain).max())
+
+
+def test_rows_hang_together_with_batch_statistics_alone(
+    model: HopfieldModel, bank: MaskBank
+) -> None:
+    x, mask = images(9), flat_mask(bank, 0)
+    whole = model.logits(x, mask)
+    of_batch = model.logits(x, mask, statistics="batch")
+    alone = np.concatenate([model.logits(x[row : row + 1], mask) for row in range(9)])
+    np.testing.assert_allclose(alone, whole, rtol=0, atol=1e-5 * np.abs(whole).max())
+    assert np.abs(of_batch - whole).max() > 1e-2 * np.abs(whole).max()
+    one = model.logits(x[:1], mask, statistics="batch")  # one row has no statistics
+    np.testing.assert_array_equal(one, alone[:1])
+
+
+def test_a_spurious_end(model: HopfieldModel, bank: MaskBank) -> None:
+    """One task's mask in one layer, the other's in the other: a fixed point, and no task's."""
+    first, second = flat_mask(bank, 0), flat_mask(bank, 1)
+    cut = bank.network.parameters[0].size
+    mixed = np.concatenate([first[:cut], second[cut:]])
+    settings = Recovery(start=to_pattern(mixed), energy_strength=1.0, step_size=1e-3)
+    found = model.recover([images(8)], schedule=energy_alone, settings=settings)
+    assert (found.verdict, found.task) == ("spurious", None)
+    np.testing.assert_array_equal(found.mask, mixed)
+    assert found.expected_entropy == 2.0  # the largest of all tasks
+    assert model.find(mixed) is None
+    prediction = model.predict(images(2), found)
+    assert (prediction.task.index, prediction.task.name) == (-1, "")
+    assert prediction.task.labels == ("a", "b", "c")  # which all tasks share
+
+
+def test_an_end_far_from_any_fixed_point(model: HopfieldModel) -> None:
+    start = np.random.default_rng(9).standard_normal(98).astype(np.float32)
+    found = model.recover([images(8)], settings=Recovery(start=start, step_size=1e-6))
+    assert (found.verdict, found.task) == ("not-converged", None)
+    assert "% of the bits from the nearest fixed point, allowed 2%" in found.reason
+    np.testing.assert_array_equal(found.mask, start >= 0)  # where the descent ended
+    assert found.trace.converged_after is None
+
+
+def test_inputs_of_no_stored_task(tmp_path: Path) -> None:
+    """A mask is found, but its entropy is not that of the task: the stream is another's."""
+    bank = store_bank(tmp_path / "masks", tasks=2, entropy=1e-3)
+    export_recovery(bank, tmp_path / "recover.onnx")
+    model = load_hopfield(tmp_path / "recover.onnx")
+    batches = [images(8, seed) for seed in range(6)]
+    found = model.recover(batches, schedule=energy_alone, settings=near(bank, 0))
+    assert (found.verdict, found.task) == ("not-converged", None)
+    assert "at the mask of 'task-0', but the last inputs have an entropy of" in found.reason
+    assert found.expected_entropy == 1e-3
+    assert found.entropy > 1.8e-3
+    careless = Recovery(
+        start=near(bank, 0).start, energy_strength=1.0, step_size=1.0, max_entropy_ratio=1e6
+    )
+    assert model.recover(batches, schedule=energy_alone, settings=careless).verdict == "stored"
+
+
+def test_where_no_entropy_was_recorded_a_fixed_point_is_all_there_is(tmp_path: Path) -> None:
+    bank = store_bank(tmp_path / "masks", tasks=2, entropy=None)
+    export_recovery(bank, tmp_path / "recover.onnx")
+    model = load_hopfield(tmp_path / "recover.onnx")
+    batches = [images(8, seed) for seed in range(6)]
+    found = model.recover(batches, schedule=energy_alone, settings=near(bank, 1))
+    assert (found.verdict, found.expected_entropy) == ("stored", None)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in dot")  # x is finite, its squares not
+def test_the_descent_stops_where_numbers_end(model: HopfieldModel) -> None:
+    batches = [images(8, seed) for seed in range(5)]
+    far = Recovery(step_size=1e38, weight_decay=0, energy_strength=1e3)
+    found = model.recover(batches, schedule=constant, settings=far)
+    assert found.verdict == "diverged"
+    assert found.reason.startswith("a score is not finite after step 0: take a smaller step_size")
+    assert (found.steps, found.task) == (1, None)
+    huge = images(8) * np.float32(1e38) / np.float32(4)
+    running = Recovery(statistics="running")
+    found = model.recover([batches[0], huge, batches[1]], settings=running)
+    assert found.verdict == "diverged"
+    assert found.reason == "entropy is nan in step 1: the inputs are too large"
+    assert found.steps == 2
+
+
+def test_the_last_inputs_are_those_of_the_stream(model: HopfieldModel) -> None:
+    """The last 320, whatever the batches; through the mask that was found."""
+    x = images(700)
+    batches = [x[row : row + 50] for row in range(0, 700, 50)]
+    found = model.recover(batches)
+    logits = model.logits(x[-320:], found.mask, statistics="batch").astype(np.float64)
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    assert found.entropy == pytest.approx(-(p * np.log(p)).sum(1).mean(), rel=1e-9)
+
+
+def test_single_images_are_a_stream_too(model: HopfieldModel) -> None:
+    found = model.recover([images(1, seed) for seed in range(9)])
+    assert found.steps == 9
+    assert np.isfinite(found.trace.entropy).all()
+    assert found.trace.entropy.max() > 0
+
+
+def stream(count: int) -> Iterator[Images]:
+    return (images(4, seed) for seed in range(count))
+
+
+def test_a_stream_without_a_length_takes_steps(model: HopfieldModel) -> None:
+    assert model.recover(stream(9), steps=5).steps == 5
+    left = stream(9)
+    model.recover(left, steps=5)
+    assert len(list(left)) == 4  # no batch is taken that no step needs
+    with pytest.raises(InputError, match="steps: must be given where batches has no length"):
+        model.recover(stream(9))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.recover([]), "steps: must be at least 1, got 0"),
+        (lambda m: m.recover([images(4)], steps=0), "steps: must be at least 1, got 0"),
+        (
+            lambda m: m.recover(stream(2), steps=3),
+            "batches: 3 steps take as many batches, the stream ended after 2; give more, or take",
+        ),
+        (
+            lambda m: m.recover([images(4), images(4).astype(np.float64)]),
+            "batch 1: x must be a float32 array, got float64",
+        ),
+        (lambda m: m.recover([images(4)[:, :7]]), r"batch 0: x must have shape \(batch, 30\)"),
+        (lambda m: m.recover([images(0)]), "batch 0: x must have shape .* with batch >= 1"),
+        (lambda m: m.recover([images(4) * np.nan]), "batch 0: x must be finite, got NaN"),
+        (
+            lambda m: m.recover([images(4)], settings=Recovery(start=np.zeros(7, np.float32))),
+            r"start: must be finite float32 \(98,\), got float32 \(7,\)",
+        ),
+        (
+            lambda m: m.recover([images(4)], settings=Recovery(start=np.zeros(98))),  # type: ignore[arg-type]  # float64
+            r"start: must be finite float32 \(98,\), got float64 \(98,\)",
+        ),
+        (
+            lambda m: m.recover(
+                [images(4)], settings=Recovery(start=np.full(98, np.nan, np.float32))
+            ),
+            "start: must be finite float32",
+        ),
+        (lambda m: m.logits(images(4), np.ones(98)), r"mask: must be bool \(98,\), got float64"),
+        (lambda m: m.logits(images(4), np.ones(97, np.bool_)), r"mask: must be bool .* \(97,\)"),
+        (lambda m: m.logits(images(4) * np.inf, np.ones(98, np.bool_)), "x must be finite"),
+    ],
+)
+def test_arguments_are_checked(
+    model: HopfieldModel, call: Callable[[HopfieldModel], Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        call(model)
+
+
+def test_each_kind_of_model_has_its_own_way_in(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelError, match=r"recovers masks from a Hopfield store.*load_hopfield"):
+        supsup.load(folder / "recover.onnx")
+    with pytest.raises(ModelError, match=r"mode must be 'recover', got 'full'.* with --hopfield"):
+        load_hopfield(folder / "out.onnx")
+    with pytest.raises(ModelError, match=r"none.onnx: no such file"):
+        load_hopfield(tmp_path / "none.onnx")
+    monkeypatch.setattr(supsup_runtime.opening, "available_bytes", lambda: 3000)
+    with pytest.raises(ModelError, match=r"takes about .* are at hand; encode the bank's tasks"):
+        load_hopfield(folder / "recover.onnx")
+    assert load_hopfield(folder / "recover.onnx", check_memory=False).tasks
+
+
+def test_the_models_store_is_the_banks(model: HopfieldModel, bank: MaskBank) -> None:
+    store = read_store(bank)
+    for p, start in zip(bank.network.parameters, (0, 65), strict=True):
+        part = slice(start, start + p.size)
+        np.testing.assert_array_equal(model.store.mean[part], store.mean(p.name))
+        for task in bank:
+            pattern = store.patterns_of(task)[p.name]
+            end = store.settle(p.name, flipped(pattern, 0.1)).pattern
+            np.testing.assert_array_equal(end, pattern)
+    for index in range(2):
+        mask = flat_mask(bank, index)
+        assert model.find(mask) == model.tasks[index]
+        off = to_pattern(mask)
+        off[:3] *= -1
+        settled, fixed = model.settle(off > 0)
+        assert fixed
+        np.testing.assert_array_equal(settled, mask)
+
+
+def test_tasks_with_labels_of_their_own_have_none_in_common(tmp_path: Path) -> None:
+    bank = store_bank(tmp_path / "masks", tasks=1)
+    other = unit_task(bank.network, "other", seed=5)
+    bank.add(type(other)(name="other", masks=other.masks, state=other.state, labels=("x", "y")))
+    store = read_store(bank)
+    store.encode(bank.task("other"))
+    write_store(bank, store)
+    export_recovery(bank, tmp_path / "recover.onnx")
+    model = load_hopfield(tmp_path / "recover.onnx")
+    start = np.random.default_rng(9).standard_normal(98).astype(np.float32)
+    found = model.recover([images(8)], settings=Recovery(start=start, step_size=1e-6))
+    assert model.predict(images(2), found).task.labels == ()
+    assert set(model.predict(images(2), found).labels) <= set("01234")

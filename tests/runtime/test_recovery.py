@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patterns import Floats, flipped, random_patterns
+from supsup_runtime.contract import TaskInfo
+from supsup_runtime.errors import InputError
+from supsup_runtime.hopfield_matrix import HopfieldMatrix
+from supsup_runtime.recovered import Trace, judge
+from supsup_runtime.recovery import Descent, Recovery, constant, linear, settle
+
+
+def test_the_papers_schedule_goes_from_entropy_to_energy() -> None:
+    assert [linear(t, 4) for t in range(4)] == [(1, 0), (0.75, 0.25), (0.5, 0.5), (0.25, 0.75)]
+    assert linear(0, 1) == (1, 0)
+    assert {constant(t, 4) for t in range(4)} == {(1, 1)}
+
+
+def test_the_defaults_are_the_papers() -> None:
+    how = Recovery()
+    assert (how.step_size, how.momentum, how.weight_decay) == (500, 0.9, 1e-4)
+    assert (how.energy_strength, how.start, how.statistics) == (1.5e-3, "mean", "batch")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step_size": 0}, "step_size: must be positive and finite, got 0"),
+        ({"step_size": np.inf}, "step_size: must be positive and finite, got inf"),
+        ({"step_size": np.nan}, "step_size: must be positive and finite, got nan"),
+        ({"momentum": 1.0}, r"momentum: must be in \[0, 1\), got 1.0"),
+        ({"momentum": -0.1}, r"momentum: must be in \[0, 1\), got -0.1"),
+        ({"weight_decay": -1}, "weight_decay: must be at least 0 and finite, got -1"),
+        ({"energy_strength": np.nan}, "energy_strength: must be at least 0 and finite, got nan"),
+        ({"max_entropy_ratio": 0.5}, "max_entropy_ratio: must be at least 1, got 0.5"),
+        ({"start": "end"}, "start: must be mean, zero or an array, got 'end'"),
+        ({"statistics": "all"}, "statistics: must be batch or running, got 'all'"),
+        (
+            {"step_size": 38_000},
+            "momentum 0.9 the scores diverge from 38000 on, got 38000; take less",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Recovery(**change)
+
+
+@given(st.floats(0, 0.95), st.floats(1e-3, 0.1), st.floats(0.5, 1.5))
+def test_the_limit_of_the_step_size_is_where_scores_begin_to_grow(
+    momentum: float, decay: float, share: float
+) -> None:
+    """Without a gradient the decay alone moves the scores: down below the limit, else up."""
+    step_size = share * 2 * (1 + momentum) / decay
+    if abs(share - 1) < 0.1:
+        return
+    settings: dict[str, Any] = {"step_size": step_size, "momentum": momentum, "weight_decay": decay}
+    if share > 1:
+        with pytest.raises(InputError, match="diverge"):
+            Recovery(**settings)
+        return
+    descent = Descent(np.ones(1, np.float32), Recovery(**settings))
+    for _ in range(300):
+        assert descent.step(np.zeros(1, np.float32))
+    assert abs(descent.scores[0]) < 0.1
+
+
+def test_the_descent_is_gradient_descent_with_momentum_and_decay() -> None:
+    rng = np.random.default_rng(0)
+    how = Recovery(step_size=3.0, momentum=0.5, weight_decay=0.1)
+    scores, velocity = rng.standard_normal(9), np.zeros(9)
+    descent = Descent(scores.astype(np.float32), how)
+    for _ in range(5):
+        gradient = rng.standard_normal(9).astype(np.float32)
+        assert descent.step(gradient)
+        velocity = 0.5 * velocity + gradient + 0.1 * scores
+        scores = scores - 3.0 * velocity
+        # a dozen float32 roundings of values of some 10
+        np.testing.assert_allclose(descent.scores, scores, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(descent.mask, scores >= 0)
+
+
+def test_a_score_of_0_sets_its_bit_and_the_callers_scores_stay() -> None:
+    start = np.array([0.0, -0.0, 1e-30, -1e-30], np.float32)
+    descent = Descent(start, Recovery())
+    assert descent.mask.tolist() == [1, 1, 1, 0]
+    descent.step(np.ones(4, np.float32))
+    assert start.tolist() == [0.0, 0.0, np.float32(1e-30), np.float32(-1e-30)]
+
+
+@pytest.mark.parametrize("gradient", [np.nan, np.inf, 3e38])
+def test_a_step_to_where_numbers_end_is_not_taken(gradient: float) -> None:
+    descent = Descent(np.ones(3, np.float32), Recovery())
+    assert not descent.step(np.array([0, gradient, 0], np.float32))
+    np.testing.assert_array_equal(descent.scores, 1)
+    assert descent.step(np.zeros(3, np.float32))
+
+
+def look_of(matrix: HopfieldMatrix) -> Any:  # noqa: ANN401 - a lambda
+    return lambda z: (matrix.energy(z), matrix.field(z))
+
+
+@pytest.mark.parametrize("rule", ["hebb", "storkey"])
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 130])
+def test_settling_ends_in_a_fixed_point_below(rule: str, size: int) -> None:
+    matrix = HopfieldMatrix(size, rule=rule)
+    for pattern in random_patterns(max(1, size // 10), size):
+        matrix.add(pattern)
+    diagonal = matrix.psi().diagonal()
+    for start in random_patterns(20, size, seed=5):
+        end, fixed = settle(look_of(matrix), diagonal, start)
+        assert fixed
+        assert matrix.bit_error(end) == 0
+        assert matrix.energy(end) <= matrix.energy(start) + 1e-5 * size  # of sums of `size` terms
+        assert start is not end or matrix.bit_error(start) == 0
+
+
+def test_a_pattern_with_flipped_bits_comes_back_and_a_stored_one_stays() -> None:
+    matrix = HopfieldMatrix(200, rule="storkey")
+    patterns = random_patterns(8, 200)
+    for pattern in patterns:
+        matrix.add(pattern)
+    diagonal = matrix.psi().diagonal()
+    for index, pattern in enumerate(patterns):
+        for start in (pattern, flipped(pattern, 0.1, seed=index)):
+            end, fixed = settle(look_of(matrix), diagonal, start)
+            assert fixed
+            np.testing.assert_array_equal(end, pattern)
+
+
+def test_units_that_would_take_turns_for_ever_do_not() -> None:
+    """Two units that want to differ, both set: all at once they would swap for ever."""
+    psi = np.array([[0, -1], [-1, 0]], np.float32)
+
+    def look(z: Floats) -> tuple[float, Floats]:
+        return float(-0.5 * z @ psi @ z), psi @ z
+
+    end, fixed = settle(look, psi.diagonal(), np.ones(2, np.float32))
+    assert fixed
+    assert end[0] != end[1]
+
+
+def test_a_unit_does_not_see_itself() -> None:
+    """With its own coupling it would stay; the other wants it turned."""
+    psi = np.array([[9, -1], [-1, 9]], np.float32)
+
+    def look(z: Floats) -> tuple[float, Floats]:
+        return float(-0.5 * z @ psi @ z), psi @ z
+
+    end, fixed = settle(look, psi.diagonal(), np.ones(2, np.float32))
+    assert fixed
+    assert end[0] != end[1]
+
+
+def test_settling_gives_up() -> None:
+    """An energy that always falls, as no store has it."""
+    energies = iter(range(0, -10_000, -1))
+    end, fixed = settle(
+        lambda z: (float(next(energies)), -z), np.zeros(3, np.float32), np.ones(3, np.float32)
+    )
+    assert not fixed
+    assert len(end) == 3
+
+
+@pytest.mark.parametrize(
+    ("distance", "after"),
+    [
+        ([0.0], 0),
+        ([0.5, 0.02, 0.0], 1),
+        ([0.5, 0.01, 0.3, 0.01], 3),
+        ([0.5, 0.01, 0.3], None),
+        ([0.03], None),
+    ],
+)
+def test_converged_is_within_reach_and_stays(distance: list[float], after: int | None) -> None:
+    rows = np.zeros(len(distance) - 1)
+    trace = Trace(entropy=rows, energy=rows, distance=np.array(distance))
+    assert trace.converged_after == after
+
+
+FINE: dict[str, Any] = {
+    "problem": "",
+    "arrived": True,
+    "distance": 0.01,
+    "task": TaskInfo(index=0, name="a"),
+    "entropy": 1.7,
+    "expected": 1.0,
+    "max_ratio": 1.8,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "reason"),
+    [
+        ({}, "stored", "at the mask of 'a', 1.0% of the bits away when the steps ended"),
+        ({"expected": None, "entropy": 9.0}, "stored", "at the mask of 'a'"),
+        ({"task": None}, "spurious", "at a fixed point of no stored task"),
+        (
+            {"arrived": False, "distance": 0.2},
+            "not-converged",
+            "20.0% of the bits from the nearest",
+        ),
+        (
+            {"entropy": 1.9},
+            "not-converged",
+            "entropy of 1.9 through it, expected at most 1.8 times 1: of an unknown task?",
+        ),
+        ({"entropy": np.nan}, "not-converged", "an entropy of nan"),
+        (
+            {"task": None, "entropy": 1.9},
+            "not-converged",
+            "at a fixed point of no stored task, but",
+        ),
+        ({"problem": "all is lost", "arrived": False}, "diverged", "all is lost"),
+    ],
+)
+def test_the_verdict(change: dict[str, Any], verdict: str, reason: str) -> None:
+    found = judge(**(FINE | change))
+    assert found[0] == verdict
+    assert found[1].startswith(reason) or reason in found[1]

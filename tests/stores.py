@@ -1,0 +1,50 @@
+"""Small banks with a Hopfield store, of networks whose units are masked: random masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from banks import programs
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.hopfield_file import encode_into
+from supsup_runtime.network import Network
+from supsup_runtime.taskfile import TaskMasks, make_task
+
+__all__ = ["MODEL", "store_bank", "unit_task"]
+
+MODEL = "bnnet-65-33"  # awkward: rows end inside a byte
+
+
+def store_bank(
+    path: Path,
+    *,
+    tasks: int = 2,
+    model: str = MODEL,
+    dtype: str = "float32",
+    rule: str = "storkey",
+    entropy: float | None = 1.0,
+) -> MaskBank:
+    """A bank with random unit masks, all of them encoded; `entropy` is recorded with each."""
+    forward, gradient, network = programs(model, 5, 5)
+    bank = MaskBank.create(path, network, forward=forward, gradient=gradient)
+    bank.extend(unit_task(network, f"task-{i}", seed=i, entropy=entropy) for i in range(tasks))
+    encode_into(bank, bank.task_names, rule=rule, dtype=dtype)
+    return bank
+
+
+def unit_task(network: Network, name: str, *, seed: int, entropy: float | None = None) -> TaskMasks:
+    """Random masks; statistics that are positive, and no blend, as training writes them."""
+    rng = np.random.default_rng(seed)
+    state = {}
+    for tensor in network.state:
+        value = rng.uniform(0.5, 2, tensor.shape)
+        state[tensor.name] = value.astype(np.float32) * (not tensor.name.endswith(".blend"))
+    return make_task(
+        name,
+        {p.name: rng.random(p.shape) < 0.5 for p in network.parameters},
+        state=state,
+        labels=("a", "b", "c"),
+        training={} if entropy is None else {"entropy": entropy},
+    )
