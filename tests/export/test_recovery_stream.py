@@ -267,6 +267,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert (said["mode"], said["num_tasks"]) == ("recover-stream", 3)
     assert set(said["parity"]) == {"entropy", "energy", "next_scores"}
     assert out.read_bytes() == made("units").path.read_bytes()
+    assert json.loads(run("supsup-inspect", out, "--json").stdout)["mode"] == "recover-stream"
     alone = run("supsup-export", "--stream", "--bank", bank, tmp_path / "no.onnx", status=1)
     assert "--stream: is for a model that recovers masks; make one with --hopfield" in alone.stderr
     assert not (tmp_path / "no.onnx").exists()
@@ -321,9 +322,12 @@ def test_the_example_of_the_contract_runs(tmp_path: Path, monkeypatch: pytest.Mo
     names: dict[str, Any] = {"images": images}
     exec(compile(code, str(CONTRACT), "exec"), names)  # noqa: S102 - the page is ours
     assert set(names) >= {"mask", "onnxruntime"}
-    model = made("units").model
-    batches = [images[start : start + 64] for start in range(0, len(images), 64)]
-    found = model.recover(batches)
-    descent_end = names["mask"].astype(np.bool_)
-    settled, _ = model.settle(descent_end)
-    np.testing.assert_array_equal(settled if found.task else descent_end, found.mask)
+    share = np.arange(4, dtype=np.float32) / 4
+    feeds: dict[str, Any] = {
+        "batches": [images[start : start + 64] for start in range(0, len(images), 64)],
+        "entropy_strengths": 1 - share,
+        "energy_strengths": np.float32(1.5e-3) * share,
+    }
+    want = step_by_step("units", feeds, Recovery())
+    np.testing.assert_array_equal(names["mask"], want["mask"])
+    assert_same({"next_scores": names["scores"]}, {"next_scores": want["next_scores"]})
