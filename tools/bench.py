@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     screened.add_argument("--data", type=Path, required=True, help="folder of the shared data")
     screened.add_argument("--tasks", type=_positive, default=2500, help="(%(default)s)")
     screened.add_argument("--images", type=_positive, default=2000, help="(%(default)s)")
+    recovery = _case(cases, "recovery", _recovery, "one step of a Hopfield recovery, BNNet")
+    recovery.add_argument("--width", type=_positive, default=2048, help="units (%(default)s)")
+    recovery.add_argument("--batch", type=_positive, nargs="+", default=[64], help="(64)")
     training = _case(cases, "training", _training, "one task trained, against a plain loop")
     training.add_argument("--steps", type=_positive, default=1000, help="(%(default)s)")
     training.set_defaults(threads=os.cpu_count())  # as training itself takes
@@ -230,6 +233,12 @@ def _screened(arguments: argparse.Namespace) -> Iterator[Result]:
     )
 
 
+def _recovery(arguments: argparse.Namespace) -> Iterator[Result]:
+    from tools.benchmarks.recovery import recovery
+
+    yield recovery(_setup(arguments), width=arguments.width, batches=arguments.batch)
+
+
 def _training(arguments: argparse.Namespace) -> Iterator[Result]:
     from tools.benchmarks.training import training
 
@@ -261,6 +270,7 @@ ALL = (
     ["known"],
     ["load"],
     ["per-image"],
+    ["recovery"],
     ["training"],
 )
 

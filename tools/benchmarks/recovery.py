@@ -1,0 +1,190 @@
+"""One step of a Hopfield recovery, against its parts run one by one: numpy, and ONNX Runtime.
+
+The parts are what no step can do without: the network forward and backward once, and one
+matrix-vector product a layer of masked units. What a step adds is its graph's and its own.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tools.benchmarks.timing import Candidate, Row, Setup, measure
+
+from supsup_export.exporter import export_recovery
+from supsup_runtime.bank import MaskBank
+from supsup_runtime.hopfield_file import encode_into, read_store
+from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
+from supsup_runtime.recovery import Descent, Recovery
+from supsup_runtime.session import Session, open_session
+from supsup_runtime.taskfile import make_task
+from supsup_train.models import make_model
+from supsup_train.network import create_bank
+
+__all__ = ["recovery"]
+
+INPUTS, OUTPUTS, TASKS = 784, 10, 5
+EPS = 1e-5
+STRENGTHS = (0.5, 0.5 * 1.5e-3)
+AGREES = 1e-3
+"""Of the largest gradient, between candidates: all compute the same, in float32."""
+
+Floats = npt.NDArray[np.float32]
+
+
+def recovery(setup: Setup, *, width: int = 2048, batches: list[int] | None = None) -> Row:
+    """A step of BNNet 784-width-width-10, for batches of several sizes.
+
+    Args:
+        setup: Cache, threads and rounds.
+        width: Units of both hidden layers.
+        batches: Rows of a batch, at least 2 each; 64, as in the paper, by default.
+
+    Returns:
+        Settings and rows: milliseconds, and the ratio to the parts in ONNX Runtime and numpy.
+    """
+    bank = _bank(setup.cache / f"recovery-{width}", width)
+    path = setup.cache / f"recovery-{width}.onnx"
+    export_recovery(bank, path, check=False, force=True)
+    model = load_hopfield(path, threads=setup.threads)
+    program = open_session(bank.gradient or b"", place="gradient", threads=setup.threads)
+    rows: list[Row] = []
+    for batch in batches or [64]:
+        x = np.random.default_rng(batch).standard_normal((batch, INPUTS)).astype(np.float32)
+        rows += [{"batch": batch, **row} for row in _rows(setup, bank, model, program, x)]
+    return {
+        "benchmark": "recovery",
+        "settings": {"width": width, "tasks": TASKS, "threads": setup.threads},
+        "ratio": "to the parts in ONNX Runtime and numpy",
+        "rows": rows,
+    }
+
+
+def _rows(
+    setup: Setup, bank: MaskBank, model: HopfieldModel, program: Session, x: Floats
+) -> list[Row]:
+    parts = _Parts(bank, program)
+    descent = Descent(model.store.mean, Recovery())
+    mask = descent.mask
+
+    def whole() -> None:
+        taken = Descent(model.store.mean, Recovery())
+        taken.step(model.step(x, taken.mask, *STRENGTHS).gradient)
+
+    want = parts.in_onnxruntime(x, mask)
+    for name, got in (
+        ("numpy", parts.in_numpy(x, mask)),
+        ("the graph", model.step(x, mask, *STRENGTHS).gradient),
+    ):
+        error = np.abs(got - want).max() / np.abs(want).max()
+        if not error <= AGREES:
+            raise SystemExit(
+                f"bench: {name} differs from the parts by {error:.1e}; nothing to time"
+            )
+    return measure(
+        [
+            Candidate(
+                name="parts, onnxruntime",
+                call=partial(parts.in_onnxruntime, x, mask),
+                note="the bank's gradient program, and a matrix-vector product a layer in numpy",
+            ),
+            Candidate(
+                name="parts, numpy",
+                call=partial(parts.in_numpy, x, mask),
+                note="forward and backward written out, and the same products",
+            ),
+            Candidate(name="the graph", call=partial(model.step, x, mask, *STRENGTHS)),
+            Candidate(
+                name="a whole step",
+                call=whole,
+                note="with the step on the scores, and its beginning",
+            ),
+        ],
+        setup,
+    )
+
+
+class _Parts:
+    """The parts of a step, nothing shared with the graph but the bank."""
+
+    def __init__(self, bank: MaskBank, program: Session) -> None:
+        store = read_store(bank)
+        self._program = program
+        self._parameters = bank.network.parameters
+        self._psi = [store.matrices[p.name].psi() for p in self._parameters]
+        module = make_model(
+            f"bnnet-{self._parameters[0].size}-{self._parameters[1].size}",
+            input_shape=(INPUTS,),
+            outputs=OUTPUTS,
+        )
+        self._layers = [
+            np.ascontiguousarray(w.numpy()) for w in module.state_dict().values() if w.ndim == 2
+        ]
+        self._state = {
+            name: np.ones_like(value) if name.endswith("blend") else value
+            for name, value in store.mean_state().items()
+        }
+
+    def in_onnxruntime(self, x: Floats, mask: Floats) -> Floats:
+        """Forward and backward by the bank's program."""
+        parts = self._cut(mask)
+        names = [p.name for p in self._parameters]
+        feeds = {"x": x, **dict(zip(names, parts, strict=True)), **self._state}
+        slopes = self._program.run([f"entropy.{name}" for name in names], feeds)
+        return self._with_energy(parts, slopes)
+
+    def in_numpy(self, x: Floats, mask: Floats) -> Floats:
+        """Forward and backward of BNNet on batch statistics, written out."""
+        parts, hidden, kept = self._cut(mask), x, []
+        for weight, part in zip(self._layers[:-1], parts, strict=True):
+            z = hidden @ weight
+            centred = z - z.mean(0)
+            scale = 1 / np.sqrt((centred * centred).mean(0) + np.float32(EPS))
+            normal = centred * scale
+            y = normal * part
+            gate = 1 / (1 + np.exp(-y))
+            hidden = y * gate
+            kept.append((normal, scale, gate * (1 + y * (1 - gate))))
+        logits = hidden @ self._layers[-1]
+        logs = logits - logits.max(1, keepdims=True)
+        logs -= np.log(np.exp(logs).sum(1, keepdims=True))
+        p = np.exp(logs)
+        slope = -p * (logs - (p * logs).sum(1, keepdims=True)) / np.float32(len(x))
+        slopes: list[Floats] = []
+        for depth in (1, 0):
+            normal, scale, bend = kept[depth]
+            of_y = (slope @ self._layers[depth + 1].T) * bend
+            slopes.insert(0, (of_y * normal).sum(0))
+            of_normal = of_y * parts[depth]
+            mean, along = of_normal.mean(0), (of_normal * normal).mean(0)
+            slope = scale * (of_normal - mean - normal * along)
+        return self._with_energy(parts, slopes)
+
+    def _with_energy(self, parts: list[Floats], slopes: list[Floats]) -> Floats:
+        fields = [psi @ (2 * part - 1) for psi, part in zip(self._psi, parts, strict=True)]
+        of_entropy, of_energy = (np.float32(s) for s in STRENGTHS)
+        found = of_entropy * np.concatenate(slopes) - 2 * of_energy * np.concatenate(fields)
+        return np.asarray(found, np.float32)
+
+    def _cut(self, mask: Floats) -> list[Floats]:
+        return np.split(mask, [self._parameters[0].size])
+
+
+def _bank(path: Path, width: int) -> MaskBank:
+    """A bank of random masks, encoded, from the cache or made now."""
+    if (path / "hopfield.safetensors").is_file():
+        return MaskBank.open(path)
+    module = make_model(f"bnnet-{width}-{width}", input_shape=(INPUTS,), outputs=OUTPUTS)
+    bank = create_bank(path, module, input_shape=(INPUTS,), real_outputs=OUTPUTS)
+    for index in range(TASKS):
+        rng = np.random.default_rng(index)
+        state = {
+            s.name: np.full(s.shape, 0 if s.name.endswith("blend") else 1, np.float32)
+            for s in bank.network.state
+        }
+        masks = {p.name: rng.random(p.shape) < 0.5 for p in bank.network.parameters}
+        bank.add(make_task(f"task-{index}", masks, state=state))
+    encode_into(bank, bank.task_names)
+    return bank
