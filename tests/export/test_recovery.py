@@ -11,7 +11,7 @@ import pytest
 from banks import make_bank
 from commands import run
 from stores import store_bank, unit_task
-from supsup_export import recovery, recovery_parity
+from supsup_export import recovery_parity, recovery_parts
 from supsup_export.exporter import export_recovery
 from supsup_export.graph import Graph
 from supsup_export.recovery import compose_recovery
@@ -151,7 +151,7 @@ def test_the_check_sees_what_is_wrong(
             with pytest.raises(ParityError, match=message):
                 export_recovery(bank, path, force=True)
 
-    energy, default = recovery.add_energy, Graph.default
+    energy, default = recovery_parts.add_energy, Graph.default
     refused(
         "supsup_export.recovery.add_energy",
         lambda graph, _, mask, names: energy(graph, other, mask, names=names),

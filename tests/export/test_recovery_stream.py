@@ -60,8 +60,8 @@ def stream_of(kind: str, steps: int, rows: int) -> dict[str, Array]:
     """A random stream with the paper's schedule, the energy stronger so that masks change."""
     shape = (steps, rows, *made(kind).bank.network.input_shape)
     x = np.random.default_rng(steps + rows).standard_normal(shape).astype(np.float32)
-    shares = [linear(step, steps) for step in range(steps)]
-    strengths = np.array(shares, np.float32).reshape(steps, 2) * np.float32([1, 0.02])
+    shares = np.array([linear(step, steps) for step in range(steps)], np.float32)
+    strengths = shares.reshape(steps, 2) * np.array([1, 0.02], np.float32)
     return {
         "batches": x,
         "entropy_strengths": np.ascontiguousarray(strengths[:, 0]),
@@ -130,11 +130,15 @@ def test_the_host_may_set_everything(kind: str) -> None:
     start = np.random.default_rng(1).uniform(-1, 1, size).astype(np.float32)
     how = Recovery(step_size=70, momentum=0.5, weight_decay=0.01, start=start, statistics="running")
     feeds = stream_of(kind, 6, 5)
-    own = {name: np.float32(getattr(how, name)) for name in ("step_size", "momentum")}
-    own |= {"weight_decay": np.float32(how.weight_decay), "scores": start}
+    own: dict[str, Array] = {
+        "scores": start,
+        "step_size": np.array(70, np.float32),
+        "momentum": np.array(0.5, np.float32),
+        "weight_decay": np.array(0.01, np.float32),
+    }
     if kind != "weights":
         own["state"] = made(kind).model.store.state
-    got = in_one_call(kind, feeds | {name: np.asarray(value) for name, value in own.items()})
+    got = in_one_call(kind, feeds | own)
     assert_same(got, step_by_step(kind, feeds, how))
     with pytest.raises(AssertionError):
         assert_same(in_one_call(kind, feeds), got)
@@ -210,28 +214,25 @@ def test_it_is_the_way_that_recover_goes() -> None:
     np.testing.assert_allclose(got["energy"], found.trace.energy, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        {"step_size": np.array(1e38, np.float32)},
-        {"batches": np.full((4, 5, 30), np.nan, np.float32)},
-    ],
-    ids=["too long a step", "NaN"],
-)
-def test_a_step_that_is_not_finite_is_not_taken(spoil: dict[str, Array]) -> None:
-    feeds = stream_of("units", 4, 5) | spoil
+def test_a_step_to_infinity_is_not_taken_and_ends_the_stream() -> None:
+    feeds = stream_of("units", 4, 5)
+    feeds["energy_strengths"] *= 1000  # 0 in the first step
+    how = Recovery(step_size=1e38, weight_decay=0)
+    own = {"step_size": np.array(1e38, np.float32), "weight_decay": np.array(0, np.float32)}
+    got = in_one_call("units", feeds | own)
+    assert len(got["entropy"]) == 2
+    assert np.isfinite([got["next_scores"], got["next_velocity"]]).all()
+    assert_same(got, step_by_step("units", feeds, how))
+
+
+def test_nan_ends_the_stream() -> None:
+    feeds = stream_of("units", 4, 5)
+    whole = in_one_call("units", {name: value[:2] for name, value in feeds.items()})
+    feeds["batches"][2, 1, 3] = np.nan
     got = in_one_call("units", feeds)
-    taken = len(got["entropy"])
-    assert 1 <= taken < 4
-    assert np.isfinite(got["next_scores"]).all()
-    assert np.isfinite(got["next_velocity"]).all()
-    how = Recovery(step_size=float(feeds.pop("step_size", 500.0)), weight_decay=0)
-    if "batches" not in spoil:
-        own = {"weight_decay": np.array(0, np.float32), "step_size": np.float32(how.step_size)}
-        got = in_one_call("units", feeds | {n: np.asarray(v) for n, v in own.items()})
-        assert_same(got, step_by_step("units", feeds, how))
-    else:
-        np.testing.assert_array_equal(got["next_scores"], made("units").model.store.mean)
+    np.testing.assert_array_equal(np.isnan(got["entropy"]), [False, False, True])
+    for name in ("mask", "next_scores", "next_velocity"):
+        np.testing.assert_array_equal(got[name], whole[name])
 
 
 def test_shapes_that_do_not_fit_are_refused_by_onnx_runtime() -> None:
