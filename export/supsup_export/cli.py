@@ -64,6 +64,10 @@ def export_bank(
         bool,
         typer.Option("--hopfield", help="Recover masks from the bank's Hopfield store instead."),
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="With --hopfield, a whole stream of batches in one call."),
+    ] = False,
     check: Annotated[
         bool, typer.Option(help="Run the model against the bank before it is put in place.")
     ] = True,
@@ -84,6 +88,8 @@ def export_bank(
     supsup-export --bank masks/ one.onnx --task permuted-0001 --bits 2
 
     supsup-export --bank masks/ recover.onnx --hopfield
+
+    supsup-export --bank masks/ stream.onnx --hopfield --stream
     """
     settings = {
         "target": target,
@@ -95,11 +101,21 @@ def export_bank(
     if hopfield:
         _refuse_beside("--hopfield", "recovers masks", task=task, bits=bits, **settings)
         recovery = export_recovery(
-            MaskBank.open(bank), output, check=check, sidecar=sidecar, force=force
+            MaskBank.open(bank),
+            output,
+            stream=stream,
+            check=check,
+            sidecar=sidecar,
+            force=force,
         )
         found = _recovery_to_dict(recovery)
         typer.echo(json.dumps(found, sort_keys=True) if as_json else _recovery_to_text(recovery))
         return
+    if stream:
+        raise InputError(
+            "--stream: is for a model that recovers masks; make one with --hopfield, or leave it "
+            "out"
+        )
     if task is not None:
         _refuse_beside("--task", "has one task", **settings)
         one = export_task(

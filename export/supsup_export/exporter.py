@@ -16,6 +16,8 @@ from supsup_export.layout import lay_out
 from supsup_export.parity import ParityReport, check_parity
 from supsup_export.recovery import compose_recovery
 from supsup_export.recovery_parity import RecoveryReport, check_recovery
+from supsup_export.recovery_stream import compose_stream
+from supsup_export.recovery_stream_parity import check_stream
 from supsup_export.screening import choose_screen
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.calibration import Calibration
@@ -118,6 +120,7 @@ def export_recovery(
     bank: MaskBank,
     path: str | Path,
     *,
+    stream: bool = False,
     check: bool = True,
     sidecar: bool = False,
     force: bool = False,
@@ -129,6 +132,7 @@ def export_recovery(
     Args:
         bank: With a store (`supsup-hopfield encode`); it may have no task left.
         path: The ``.onnx`` file.
+        stream: Recover from a whole stream in one call, for hosts without the runtime.
         check: Run the model against bank and store before it is put in place.
         sidecar: As `export`.
         force: As `export`.
@@ -141,12 +145,13 @@ def export_recovery(
     """
     output = claim_output(bank, path, force=force)
     store = read_store(bank)
-    model = compose_recovery(bank, store)
+    model = compose_stream(bank, store) if stream else compose_recovery(bank, store)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     info = ModelInfo.from_metadata(metadata, place=str(output))
     with placed(output, metadata, sidecar=sidecar) as part:
         part.write_bytes(model.SerializeToString(deterministic=True))
-        parity = check_recovery(part, bank, store, place=str(output)) if check else None
+        checked = check_stream if stream else check_recovery
+        parity = checked(part, bank, store, place=str(output)) if check else None
         model_bytes = part.stat().st_size
     return RecoveryExport(path=output, model_bytes=model_bytes, info=info, parity=parity)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from supsup_export.recovery import OBJECTIVE
+from supsup_export.recovery_parts import OBJECTIVE
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.contract import PREFIX
 from supsup_runtime.errors import ParityError
@@ -21,9 +21,19 @@ from supsup_runtime.hopfield import HopfieldStore
 from supsup_runtime.hopfield_info import HopfieldInfo
 from supsup_runtime.network import MaskedParameter, StateTensor
 from supsup_runtime.objectives import entropy
-from supsup_runtime.session import open_session
+from supsup_runtime.session import Session, open_session
 
-__all__ = ["RECOVERY_TOLERANCE", "RecoveryReport", "check_recovery"]
+__all__ = [
+    "RECOVERY_TOLERANCE",
+    "Programs",
+    "RecoveryReport",
+    "check_recovery",
+    "compare",
+    "energy_terms",
+    "open_checked",
+    "open_programs",
+    "reference",
+]
 
 RECOVERY_TOLERANCE = 1e-5
 """Of the largest value of an output, and of the energy of its terms ``|z_i (Psi z)_i| / 2``, which
@@ -32,6 +42,7 @@ with a rounding of 6e-8 each, most of which cancel."""
 _ROWS = (0, 1, 5)
 
 Array = npt.NDArray[Any]
+Programs = dict[str, Session]
 Tensors = tuple[MaskedParameter | StateTensor, ...]
 
 
@@ -50,6 +61,29 @@ def check_recovery(
     Raises:
         ParityError: If the model is not valid ONNX, or a value is out of tolerance.
     """
+    session = open_checked(path, store, place=place)
+    programs = open_programs(bank, place=place)
+    worst: dict[str, float] = {}
+    rng = np.random.default_rng(0)
+    for rows in _ROWS:
+        feeds = _random_feeds(bank, store, rows, rng)
+        given = {name: value for name, value in feeds.items() if name != "state" or rows != 1}
+        got = session.run(session.output_names, given)  # with one row, the state that is its own
+        want = reference(bank, store, programs, feeds)
+        terms = energy_terms(feeds["mask"], want["energy_gradient"])
+        scales = {"energy": terms, "loss": max(terms, abs(float(want["loss"])))}
+        for name, value in zip(session.output_names, got, strict=True):
+            largest = float(np.abs(want[name]).max(initial=0))
+            compare(place, name, value, want[name], scales.get(name, largest), worst)
+    return RecoveryReport(worst=worst)
+
+
+def open_checked(path: Path, store: HopfieldStore, *, place: str) -> Session:
+    """Open a model that the ONNX checker passes, and that says of a store what it should.
+
+    Raises:
+        ParityError: If it does not.
+    """
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -58,23 +92,15 @@ def check_recovery(
     session = open_session(path, place=place)
     if session.metadata[f"{PREFIX}hopfield"] != HopfieldInfo.of(store).to_json():
         raise ParityError(f"{place}: metadata hopfield differ from the store; report it")
-    programs = {
+    return session
+
+
+def open_programs(bank: MaskBank, *, place: str) -> Programs:
+    """A bank's programs, by name."""
+    return {
         name: open_session(program, place=f"{place}: the bank's {name} program")
         for name, program in (("forward", bank.forward), ("gradient", bank.gradient or b""))
     }
-    worst: dict[str, float] = {}
-    rng = np.random.default_rng(0)
-    for rows in _ROWS:
-        feeds = _random_feeds(bank, store, rows, rng)
-        given = {name: value for name, value in feeds.items() if name != "state" or rows != 1}
-        got = session.run(session.output_names, given)  # with one row, the state that is its own
-        want = _reference(bank, store, programs, feeds)
-        terms = float(np.abs((2 * feeds["mask"] - 1) * want["energy_gradient"]).sum()) / 4
-        scales = {"energy": terms, "loss": max(terms, abs(float(want["loss"])))}
-        for name, value in zip(session.output_names, got, strict=True):
-            largest = float(np.abs(want[name]).max(initial=0))
-            _compare(place, name, value, want[name], scales.get(name, largest), worst)
-    return RecoveryReport(worst=worst)
 
 
 def _random_feeds(
@@ -93,9 +119,10 @@ def _random_feeds(
     return feeds
 
 
-def _reference(
-    bank: MaskBank, store: HopfieldStore, programs: dict[str, Any], feeds: dict[str, Array]
+def reference(
+    bank: MaskBank, store: HopfieldStore, programs: Programs, feeds: dict[str, Array]
 ) -> dict[str, Array]:
+    """What a model that recovers step by step must give for its inputs, by output."""
     network, mask = bank.network, feeds["mask"]
     energy, slopes = 0.0, []
     for p, part in zip(network.parameters, _cut(network.parameters, mask), strict=True):
@@ -115,7 +142,7 @@ def _reference(
 
 
 def _network_reference(
-    bank: MaskBank, programs: dict[str, Any], feeds: dict[str, Array]
+    bank: MaskBank, programs: Programs, feeds: dict[str, Array]
 ) -> dict[str, Array]:
     network = bank.network
     if not len(feeds["x"]):
@@ -151,9 +178,19 @@ def _cut(tensors: Tensors, flat: Array) -> list[Array]:
     ]
 
 
-def _compare(
+def energy_terms(mask: Array, gradient: Array) -> float:
+    """``sum |z_i (Psi z)_i| / 2``, by a mask and the energy's gradient there."""
+    return float(np.abs((2 * mask - 1) * gradient).sum()) / 4
+
+
+def compare(
     place: str, name: str, got: Array, want: Array, scale: float, worst: dict[str, float]
 ) -> None:
+    """Refuse an output that is out of tolerance; `worst` keeps the largest difference by name.
+
+    Raises:
+        ParityError: If it is.
+    """
     if got.shape != want.shape:
         raise ParityError(f"{place}: {name} must have shape {want.shape}, got {got.shape}")
     error = float(np.abs(got.astype(np.float64) - want).max(initial=0)) / (scale or 1.0)

@@ -18,7 +18,7 @@ from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.hopfield_info import HopfieldInfo
 from supsup_runtime.network import Network, canonical_json
 
-__all__ = ["CONTRACT", "PREFIX", "Mode", "ModelInfo", "Scoring", "Target", "TaskInfo"]
+__all__ = ["CONTRACT", "PREFIX", "RECOVERING", "Mode", "ModelInfo", "Scoring", "Target", "TaskInfo"]
 
 CONTRACT = 1
 PREFIX = "org.supsup."
@@ -26,8 +26,11 @@ Target = Literal["cpu", "cuda", "portable"]
 """Operators that a model is made of."""
 Scoring = Literal["exact", "rounded", "screened"]
 """Which scores are exact: all, or those of the tasks that can still win."""
-Mode = Literal["full", "known", "infer", "recover"]
-"""What a model was exported for: both, known tasks only, always inferring, or recovering masks."""
+Mode = Literal["full", "known", "infer", "recover", "recover-stream"]
+"""What a model was exported for: both, known tasks only, always inferring, or recovering masks, a
+step or a whole stream a call."""
+RECOVERING = ("recover", "recover-stream")
+"""Modes of models with a Hopfield store in place of masks."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
 _BIT_ORDER = "least-significant-first"
 
@@ -63,7 +66,7 @@ class ModelInfo:
             ``rounded`` by a few thousandths of the largest, or ``screened``.
         forward: The forward program, an ONNX model with the weights as inputs.
         calibration: What tells known tasks from unknown; None where it was not measured.
-        hopfield: What is to be known of the store; of mode ``recover``, else None.
+        hopfield: What is to be known of the store; of a mode that recovers, else None.
     """
 
     network: Network
@@ -141,10 +144,10 @@ class ModelInfo:
 
 
 def _require_store(mode: str, hopfield: str | None) -> None:
-    if mode == "recover" and hopfield is None:
-        raise BankError("hopfield must be there in mode recover, got none")
-    if mode != "recover" and hopfield is not None:
-        raise BankError(f"hopfield is of mode recover alone, got mode {mode!r}")
+    if mode in RECOVERING and hopfield is None:
+        raise BankError(f"hopfield must be there in mode {mode}, got none")
+    if mode not in RECOVERING and hopfield is not None:
+        raise BankError(f"hopfield is of modes {list(RECOVERING)} alone, got mode {mode!r}")
 
 
 def _parse(

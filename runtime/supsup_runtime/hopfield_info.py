@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,13 @@ import numpy.typing as npt
 from supsup_runtime.errors import BankError
 from supsup_runtime.hopfield import FINGERPRINT, HopfieldStore, is_entropy
 from supsup_runtime.hopfield_matrix import DTYPES, RULES
-from supsup_runtime.network import Network, canonical_json
+from supsup_runtime.network import Network, StateTensor, canonical_json
 
-__all__ = ["HopfieldInfo"]
+__all__ = ["BLEND", "HopfieldInfo", "is_blend", "with_batch_statistics"]
 
 Floats = npt.NDArray[np.float32]
+BLEND = ".blend"
+"""Ends the name of a state tensor that says which share of a normalisation is the batch's."""
 _FIELDS = {"diagonal", "dtype", "entropies", "fingerprints", "mean", "rule", "state"}
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 
@@ -117,6 +120,22 @@ class HopfieldInfo:
             fingerprints=tuple(map(tuple, marks)),
             entropies=tuple(None if entropy is None else float(entropy) for entropy in entropies),
         )
+
+
+def is_blend(state: Sequence[StateTensor]) -> npt.NDArray[np.bool_]:
+    """Which elements of a flat state are blends: ``bool (num_state,)``."""
+    marks = [np.full(tensor.size, tensor.name.endswith(BLEND)) for tensor in state]
+    return np.concatenate([*marks, np.zeros(0, np.bool_)])
+
+
+def with_batch_statistics(state: Sequence[StateTensor], values: Floats) -> Floats:
+    """State whose normalisations take the batch's statistics, where it says so by a blend.
+
+    Args:
+        state: The network's.
+        values: Flat, ``float32 (num_state,)``, as `HopfieldInfo.state`.
+    """
+    return np.where(is_blend(state), np.float32(1), values)
 
 
 def _are_marks(value: object, parameters: int) -> bool:

@@ -15,7 +15,7 @@ from supsup_runtime.bits import pack_mask
 from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield import fingerprint, to_pattern
-from supsup_runtime.hopfield_info import HopfieldInfo
+from supsup_runtime.hopfield_info import HopfieldInfo, with_batch_statistics
 from supsup_runtime.images import Images, checked_images
 from supsup_runtime.network import MaskedParameter, StateTensor
 from supsup_runtime.objectives import entropy
@@ -29,8 +29,6 @@ __all__ = ["HopfieldModel", "Step", "load_hopfield"]
 
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.bool_]
-BLEND = ".blend"
-"""Ends the name of a state tensor that says which share of a normalisation is the batch's."""
 _LAST_ROWS = 320
 
 
@@ -104,7 +102,7 @@ class HopfieldModel:
         network = self.info.network
         self._no_rows = np.zeros((0, *network.input_shape), np.float32)
         self._running = self.store.state
-        self._batch = _with_batch_statistics(network.state, self.store.state)
+        self._batch = with_batch_statistics(network.state, self.store.state)
         self._weights = np.concatenate([w.reshape(-1) for w in network.weights()])
 
     @property
@@ -354,16 +352,6 @@ def _count(batches: Iterable[Images], steps: int | None) -> int:
 def _strengths(schedule: Schedule, number: int, total: int, how: Recovery) -> tuple[float, float]:
     of_entropy, of_energy = schedule(number, total)
     return of_entropy, how.energy_strength * of_energy
-
-
-def _with_batch_statistics(state: tuple[StateTensor, ...], values: Floats) -> Floats:
-    """State whose normalisations take the batch's statistics, where it says so by a blend."""
-    made, start = values.copy(), 0
-    for tensor in state:
-        if tensor.name.endswith(BLEND):
-            made[start : start + tensor.size] = 1
-        start += tensor.size
-    return made
 
 
 def _cut(

@@ -84,6 +84,12 @@ def open_model(
 
 
 def _refuse_kind(file: Path, info: ModelInfo, *, recovers: bool) -> None:
+    if info.mode == "recover-stream":
+        raise ModelError(
+            f"{file}: the model recovers a mask from a whole stream in one call, for hosts that "
+            "call ONNX Runtime themselves (docs/CONTRACT.md); to load one, export the bank with "
+            "--hopfield and without --stream"
+        )
     if info.mode == "recover" and not recovers:
         raise ModelError(
             f"{file}: the model recovers masks from a Hopfield store, it has none to select; load "

@@ -11,7 +11,7 @@ import pytest
 from banks import make_bank
 from commands import run
 from stores import store_bank, unit_task
-from supsup_export import recovery, recovery_parity
+from supsup_export import recovery_parity, recovery_parts
 from supsup_export.exporter import export_recovery
 from supsup_export.graph import Graph
 from supsup_export.recovery import compose_recovery
@@ -151,12 +151,14 @@ def test_the_check_sees_what_is_wrong(
             with pytest.raises(ParityError, match=message):
                 export_recovery(bank, path, force=True)
 
-    energy, default = recovery._energy, Graph.default
+    energy, default = recovery_parts.add_energy, Graph.default
     refused(
-        "supsup_export.recovery._energy", lambda graph, _: energy(graph, other), "energy differs"
+        "supsup_export.recovery.add_energy",
+        lambda graph, _, mask, names: energy(graph, other, mask, names=names),
+        "energy differs",
     )
     refused(
-        "supsup_export.recovery._times_weights",
+        "supsup_export.recovery_parts._times_weights",
         lambda graph, _, flat: graph.op("Mul", flat, graph.constant(np.float32(2))),
         "logits differs from the bank by",
     )
@@ -166,7 +168,7 @@ def test_the_check_sees_what_is_wrong(
         "logits differs from the bank by",
     )
     with monkeypatch.context() as patch:
-        patch.setattr("supsup_export.recovery.HopfieldInfo", _Forgetful)
+        patch.setattr("supsup_export.recovery_parts.HopfieldInfo", _Forgetful)
         with pytest.raises(ParityError, match="metadata hopfield differ from the store"):
             export_recovery(bank, path, force=True)
     assert path.read_text() == "precious"
@@ -183,7 +185,7 @@ class _Forgetful:
 
 def test_nan_does_not_pass_the_check() -> None:
     with pytest.raises(ParityError, match="energy differs from the bank by nan"):
-        recovery_parity._compare("m", "energy", np.array(np.nan), np.array(1.0), 1.0, {})
+        recovery_parity.compare("m", "energy", np.array(np.nan), np.array(1.0), 1.0, {})
 
 
 def test_the_command(bank: MaskBank, tmp_path: Path) -> None:

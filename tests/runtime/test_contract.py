@@ -60,10 +60,11 @@ def test_every_key_is_needed(key: str) -> None:
         (
             "mode",
             "half",
-            r"mode must be one of \['full', 'known', 'infer', 'recover'\], got 'half'",
+            r"mode must be one of \['full', .* 'recover', 'recover-stream'\], got 'half'",
         ),
         ("mode", "recover", "hopfield must be there in mode recover, got none"),
-        ("hopfield", "{}", "hopfield is of mode recover alone, got mode 'full'"),
+        ("mode", "recover-stream", "hopfield must be there in mode recover-stream, got none"),
+        ("hopfield", "{}", r"is of modes \['recover', 'recover-stream'\] alone, got mode 'full'"),
         ("network", "{}", "fields must be"),
         ("network", "[", "malformed"),
         ("network", "[" * 100_000, "malformed"),
