@@ -1,7 +1,7 @@
 """The way of recoveries as a picture: `python tools/trace.py recovered.json --plot trace.svg`.
 
-Each file holds what `supsup-run recover.onnx x.npy --recover --json` printed. Tables go to stdout: a
-line a recovery, then a line a step. `--plot` draws distance, entropy and energy by step.
+Each file holds what `supsup-run recover.onnx x.npy --recover --json` printed. Tables go to stdout:
+a line a recovery, then a line a step. `--plot` draws distance, entropy and energy by step.
 """
 
 from __future__ import annotations
@@ -219,7 +219,8 @@ def plot(ways: Sequence[Way], file: Path) -> str:
         energy.set(ylabel="energy", xlabel="step")
         for axes in panels:
             axes.grid(visible=True, alpha=0.3)
-        distance.legend(fontsize="small")
+        figure = distance.figure
+        figure.legend(loc="outside lower center", ncols=min(len(ways), 3), fontsize="small")
 
     return picture(file, draw, nrows=3, sharex=True, figsize=(6.4, 7.2))
 
