@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -180,3 +182,10 @@ def test_wrong_arguments_are_refused(
     done = recover(*arguments, "--work", work, status=status)
     assert message in done.stderr
     assert not work.exists()
+
+
+def test_the_script_finds_its_parts() -> None:
+    tool = Path(__file__).resolve().parents[2] / "tools" / "recover.py"
+    done = subprocess.run([sys.executable, tool], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("recover: data: ")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,13 @@ def test_files_that_are_no_json_are_refused(tmp_path: Path) -> None:
     assert "r.json: must be JSON: Expecting value" in trace(tmp_path / "r.json", status=1).stderr
     (tmp_path / "r.json").write_bytes(b"\xff\xfe\x00")
     assert "r.json: must be JSON: " in trace(tmp_path / "r.json", status=1).stderr
+
+
+def test_the_script_finds_its_parts(tmp_path: Path) -> None:
+    tool = Path(__file__).resolve().parents[2] / "tools" / "trace.py"
+    command = [sys.executable, str(tool), str(written(tmp_path, "r.json", recovered()))]
+    done = subprocess.run(
+        [*command, "--plot", str(tmp_path / "t.svg")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("recovery ")
+    assert "t.svg" in done.stderr or "matplotlib is not installed" in done.stderr
