@@ -31,7 +31,7 @@ def right(line: Line) -> bool:
 def bars(lines: Sequence[Line], setting: Setting) -> list[Line]:
     """What is asked for of the setting's own way, what was found, and whether that meets it."""
     own = _by_way(lines, setting)
-    late = [line for line in own if not _in_time(line)]
+    late = [line for line in own if not (right(line) and _in_time(line))]
     wrong = [line for line in own if not right(line)]
     off = max(line["off"] for line in own)
     left_out = [line for line in lines if line["left_out"] == line["task"]]
@@ -42,7 +42,7 @@ def bars(lines: Sequence[Line], setting: Setting) -> list[Line]:
         ("mean accuracy, batches of 64", least, f"{batch:.2%}", batch >= LEAST_ACCURACY),
         ("mean accuracy, single images", least, f"{running:.2%}", running >= LEAST_ACCURACY),
         ("the right mask, by its fingerprints", "all", _of(own, wrong), not wrong),
-        (f"converged in fewer than {MOST_STEPS} steps", "all", _of(own, late), not late),
+        (f"converged to it in fewer than {MOST_STEPS} steps", "all", _of(own, late), not late),
         (
             "bits of the learned mask that differ, at most",
             f"{MOST_OFF:.0%}",
@@ -184,13 +184,21 @@ def _seed_table(lines: Sequence[Line], setting: Setting) -> Table:
         [str(seed), _verdicts(group), *(_percent(means[key][seed]) for key in keys)]
         for seed, group in _group(own, _seed).items()
     ]
-    rows.append(["mean", _verdicts(own), *(_mean(list(means[key].values())) for key in keys)])
+    rows.append(["mean", _verdicts(own), *_means(own, keys)])
+    found = [line for line in own if right(line)]
+    if found:
+        rows.append(["mean, where recovered", _verdicts(found), *_means(found, keys)])
     return "Means over tasks and orders; ± is the deviation of seeds", header, rows
 
 
-def _mean(values: Sequence[float]) -> str:
-    spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * fmean(values):.2f}{spread}"
+def _means(lines: Sequence[Line], keys: Sequence[str]) -> list[str]:
+    """Means over seeds, in percent, with their deviation."""
+    cells = []
+    for key in keys:
+        values = list(_seed_means(lines, key).values())
+        spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
+        cells.append(_percent(fmean(values)) + spread)
+    return cells
 
 
 def _left_out_table(lines: Sequence[Line]) -> Table:
