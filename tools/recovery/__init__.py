@@ -1,0 +1,1 @@
+"""The HopSupSup setting, from data to the tables of docs/HOPFIELD.md."""
