@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supsup_runtime.cli.common import run_command
 from supsup_runtime.errors import InputError
@@ -22,6 +22,9 @@ from supsup_runtime.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # the script's own folder is there already, `tools.recovery` is not
     sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    from tools.recovery.setting import Setting
 
 
 def main() -> None:
@@ -59,7 +62,7 @@ def _run() -> None:
     else:
         print(to_markdown(made) if arguments.markdown else to_text(made))
     if arguments.plot:
-        print(_plot(lines, arguments.plot), file=sys.stderr)
+        print(_plot(lines, setting, arguments.plot), file=sys.stderr)
 
 
 def _value(arguments: argparse.Namespace, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -78,13 +81,14 @@ def _value(arguments: argparse.Namespace, lines: Sequence[dict[str, Any]]) -> di
     }
 
 
-def _plot(lines: Sequence[dict[str, Any]], file: Path) -> str:
-    """The traces of the first seed and order, with all tasks in the store."""
+def _plot(lines: Sequence[dict[str, Any]], setting: Setting, file: Path) -> str:
+    """The traces of the first seed and order, the paper's way: to the end, without looks."""
+    from tools.recovery.setting import ways
     from tools.trace import plot, to_way
 
-    first = lines[0]
-    keys = ("seed", "order", "way", "left_out")
-    own = [line for line in lines if all(line[key] == first[key] for key in keys)]
+    way, first = ways(setting)[1].name, lines[0]
+    like = {"seed": first["seed"], "order": first["order"], "left_out": None, "way": way}
+    own = [line for line in lines if all(line[key] == value for key, value in like.items())]
     return plot(
         [to_way(line["recovered"], name=line["task"], place=line["task"]) for line in own], file
     )

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence, Sized
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.bits import pack_mask
 from supsup_runtime.contract import ModelInfo, TaskInfo
-from supsup_runtime.errors import InputError
-from supsup_runtime.hopfield import fingerprint, to_pattern
-from supsup_runtime.hopfield_info import HopfieldInfo, with_batch_statistics
+from supsup_runtime.errors import InputError, ModelError
+from supsup_runtime.hopfield_graph import HopfieldGraph, Step
+from supsup_runtime.hopfield_info import HopfieldInfo
 from supsup_runtime.images import Images, checked_images
-from supsup_runtime.network import MaskedParameter, StateTensor
-from supsup_runtime.objectives import entropy
-from supsup_runtime.opening import OpenedModel, open_model
+from supsup_runtime.opening import open_model
 from supsup_runtime.prediction import Prediction
-from supsup_runtime.recovered import TOLERANCE, Recovered, Trace, judge
-from supsup_runtime.recovery import Descent, Recovery, Schedule, Statistics, linear, settle
+from supsup_runtime.recovered import Recovered
+from supsup_runtime.recovering import Recovering
+from supsup_runtime.recovery import Recovery, Schedule, Statistics, linear
 from supsup_runtime.session import Device
 
-__all__ = ["HopfieldModel", "Step", "load_hopfield"]
+__all__ = ["HopfieldModel", "load_hopfield"]
 
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.bool_]
-_LAST_ROWS = 320
 
 
 def load_hopfield(
@@ -66,22 +61,9 @@ def load_hopfield(
         providers=providers,
         check_memory=check_memory,
     )
-    return HopfieldModel(opened)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Step:
-    """What the graph says of a batch and a mask.
-
-    Attributes:
-        entropy: Mean H of the batch, in nats.
-        energy: ``-1/2 z^T Psi z``, summed over parameters.
-        gradient: Of the two, each times its strength, by the mask: ``float32 (num_masked,)``.
-    """
-
-    entropy: float
-    energy: float
-    gradient: Floats
+    if opened.info.hopfield is None:
+        raise ModelError(f"{path}: the model must say what its store holds; export it again")
+    return HopfieldModel(HopfieldGraph(opened, opened.info.hopfield))
 
 
 class HopfieldModel:
@@ -92,18 +74,10 @@ class HopfieldModel:
         store: What it says of its Hopfield store.
     """
 
-    def __init__(self, opened: OpenedModel) -> None:
-        self._session = opened.session
-        self._forward = opened.forward
-        self.info: ModelInfo = opened.info
-        if opened.info.hopfield is None:
-            raise ValueError("a model of mode recover has a store")  # ModelInfo sees to it
-        self.store: HopfieldInfo = opened.info.hopfield
-        network = self.info.network
-        self._no_rows = np.zeros((0, *network.input_shape), np.float32)
-        self._running = self.store.state
-        self._batch = with_batch_statistics(network.state, self.store.state)
-        self._weights = np.concatenate([w.reshape(-1) for w in network.weights()])
+    def __init__(self, graph: HopfieldGraph) -> None:
+        self._graph = graph
+        self.info: ModelInfo = graph.info
+        self.store: HopfieldInfo = graph.store
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -121,36 +95,29 @@ class HopfieldModel:
         """Recover the mask of the task that a stream of inputs is of, a batch a step.
 
         Args:
-            batches: Each ``float32 (batch, *input_shape)``, of one task; at least `steps` of them.
-            steps: At least 1; None takes all batches, which then must have a length.
+            batches: Each ``float32 (batch, *input_shape)``, of one task; at least `steps` of them,
+                of which no more are taken than the recovery needs.
+            steps: At most, and at least 1; None takes all batches, which then must have a length.
             schedule: Shares of entropy and energy in each step.
-            settings: Step size and the like; None takes the paper's.
+            settings: Step size and the like; None takes the defaults.
 
         Raises:
             InputError: If a batch breaks its shape, type or range, there are too few, or an
                 argument is out of range.
         """
         how = settings or Recovery()
-        total = _count(batches, steps)
-        descent = Descent(self._start(how), how)
-        last = _LastRows()
-        way: list[tuple[Bits, float, float]] = []  # mask, entropy, energy
-        problem = ""
+        total, taken = _count(batches, steps), 0
+        way = Recovering(self._graph, self._start(how), how)
         for number, batch in zip(range(total), batches, strict=False):
-            x = self._checked(batch, number)
-            strengths = _strengths(schedule, number, total, how)
-            step = self.step(x, descent.mask, *strengths, statistics=how.statistics)
-            way.append((descent.mask.astype(np.bool_), step.entropy, step.energy))
-            last.add(x)
-            problem = self._advance(descent, step, number)
-            if problem:
-                break
-        if len(way) < total and not problem:
-            raise InputError(
-                f"batches: {total} steps take as many batches, the stream ended after {len(way)}; "
-                "give more, or take fewer steps"
-            )
-        return self._judged(way, descent.mask, last.rows(), how, problem)
+            of_entropy, of_energy = schedule(number, total)
+            way.step(self._checked(batch, number), (of_entropy, how.energy_strength * of_energy))
+            taken = number + 1
+            looks = how.look_every and taken % how.look_every == 0
+            if way.problem or (looks and way.look()):
+                return way.result()
+        if taken < total:
+            raise _too_few(total, taken)
+        return way.result()
 
     def step(
         self,
@@ -170,16 +137,7 @@ class HopfieldModel:
             energy_strength: Factor of the energy's.
             statistics: As `Recovery` has it.
         """
-        feeds: dict[str, npt.NDArray[Any]] = {
-            "x": x,
-            "mask": mask,
-            "entropy_strength": np.array(entropy_strength, np.float32),
-            "energy_strength": np.array(energy_strength, np.float32),
-        }
-        if self.info.network.state:
-            feeds["state"] = self._state(x, statistics)
-        h, e, gradient = self._session.run(["entropy", "energy", "gradient"], feeds)
-        return Step(entropy=float(h), energy=float(e), gradient=gradient)
+        return self._graph.step(x, mask, entropy_strength, energy_strength, statistics=statistics)
 
     def logits(self, x: Images, mask: Bits, *, statistics: Statistics = "running") -> Floats:
         """Logits ``float32 (batch, outputs)`` through a mask ``bool (num_masked,)``.
@@ -193,11 +151,7 @@ class HopfieldModel:
         expected = (self.info.network.num_masked,)
         if mask.dtype != np.bool_ or mask.shape != expected:
             raise InputError(f"mask: must be bool {expected}, got {mask.dtype} {mask.shape}")
-        network = self.info.network
-        feeds = {"x": x, **_cut(network.parameters, self._weights * mask)}
-        feeds |= _cut(network.state, self._state(x, statistics))
-        logits: Floats = self._forward.run(["logits"], feeds)[0]
-        return logits
+        return self._graph.logits(x, mask, statistics=statistics)
 
     def predict(
         self, x: Images, recovered: Recovered, *, statistics: Statistics = "running"
@@ -221,25 +175,12 @@ class HopfieldModel:
         )
 
     def settle(self, mask: Bits) -> tuple[Bits, bool]:
-        """The fixed point of the store that a mask falls to, and whether it is one; see there."""
-        z, fixed = settle(self._look, self.store.diagonal, to_pattern(mask))
-        return z > 0, fixed
+        """The fixed point of the store that a mask falls to, and whether it is one."""
+        return self._graph.settle(mask)
 
     def find(self, mask: Bits) -> TaskInfo | None:
         """The task whose mask this is, in all parameters; told by fingerprints of 64 bits each."""
-        parts = _cut(self.info.network.parameters, mask).values()
-        marks = tuple(fingerprint(pack_mask(part)) for part in parts)
-        if marks not in self.store.fingerprints:
-            return None
-        return self.tasks[self.store.fingerprints.index(marks)]
-
-    def _look(self, z: Floats) -> tuple[float, Floats]:
-        """Energy and field of a pattern of signs."""
-        seen = self.step(self._no_rows, (z > 0).astype(np.float32), 0.0, 1.0)
-        return seen.energy, seen.gradient / np.float32(-2)
-
-    def _state(self, x: Images, statistics: Statistics) -> Floats:
-        return self._batch if statistics == "batch" and len(x) > 1 else self._running
+        return self._graph.find(mask)
 
     def _start(self, how: Recovery) -> Floats:
         size = self.info.network.num_masked
@@ -258,83 +199,6 @@ class HopfieldModel:
         except InputError as error:
             raise InputError(f"batch {number}: {error}") from error
 
-    def _advance(self, descent: Descent, step: Step, number: int) -> str:
-        """Take a step; what went wrong with it, if something did."""
-        for name, value in (("entropy", step.entropy), ("energy", step.energy)):
-            if not np.isfinite(value):
-                return f"{name} is {value} in step {number}: the inputs are too large"
-        if not descent.step(step.gradient):
-            return f"a score is not finite after step {number}: take a smaller step_size"
-        return ""
-
-    def _judged(
-        self,
-        way: list[tuple[Bits, float, float]],
-        end: Floats,
-        rows: Images,
-        how: Recovery,
-        problem: str,
-    ) -> Recovered:
-        ended = end.astype(np.bool_)
-        fixed_point, fixed = self.settle(ended)
-        masks = [*(mask for mask, _, _ in way), ended]
-        trace = Trace(
-            entropy=np.array([h for _, h, _ in way]),
-            energy=np.array([e for _, _, e in way]),
-            distance=np.array([self._distance(mask, fixed_point) for mask in masks]),
-        )
-        away = float(trace.distance[-1])
-        arrived = fixed and away <= TOLERANCE and not problem
-        mask = fixed_point if arrived else ended
-        task = self.find(mask) if arrived else None
-        logits = self.logits(rows, mask, statistics=how.statistics)
-        found, expected = float(entropy(logits.astype(np.float64)).mean()), self._expected(task)
-        verdict, reason = judge(
-            problem=problem,
-            arrived=arrived,
-            distance=away,
-            task=task,
-            entropy=found,
-            expected=expected,
-            max_ratio=how.max_entropy_ratio,
-        )
-        return Recovered(
-            verdict=verdict,
-            reason=reason,
-            task=task if verdict == "stored" else None,
-            mask=mask,
-            trace=trace,
-            entropy=found,
-            expected_entropy=expected,
-        )
-
-    def _expected(self, task: TaskInfo | None) -> float | None:
-        if task is not None:
-            return self.store.entropies[task.index]
-        return max((h for h in self.store.entropies if h is not None), default=None)
-
-    def _distance(self, one: Bits, other: Bits) -> float:
-        """Fraction of bits that differ, the largest of all parameters."""
-        parts = _cut(self.info.network.parameters, one != other).values()
-        return max(float(part.mean()) for part in parts)
-
-
-class _LastRows:
-    """The newest inputs of a stream, some 320."""
-
-    def __init__(self) -> None:
-        self._batches: deque[Images] = deque()
-        self._count = 0
-
-    def add(self, x: Images) -> None:
-        self._batches.append(x)
-        self._count += len(x)
-        while self._count - len(self._batches[0]) >= _LAST_ROWS:
-            self._count -= len(self._batches.popleft())
-
-    def rows(self) -> Images:
-        return np.concatenate(self._batches)[-_LAST_ROWS:]
-
 
 def _count(batches: Iterable[Images], steps: int | None) -> int:
     if steps is None:
@@ -346,23 +210,16 @@ def _count(batches: Iterable[Images], steps: int | None) -> int:
         steps = len(batches)
     if steps < 1:
         raise InputError(f"steps: must be at least 1, got {steps}")
+    if isinstance(batches, Sized) and len(batches) < steps:
+        raise _too_few(steps, len(batches))
     return steps
 
 
-def _strengths(schedule: Schedule, number: int, total: int, how: Recovery) -> tuple[float, float]:
-    of_entropy, of_energy = schedule(number, total)
-    return of_entropy, how.energy_strength * of_energy
-
-
-def _cut(
-    tensors: Sequence[MaskedParameter | StateTensor], flat: npt.NDArray[Any]
-) -> dict[str, npt.NDArray[Any]]:
-    """A flat array as the tensors it is made of."""
-    ends = np.cumsum([tensor.size for tensor in tensors])
-    return {
-        tensor.name: flat[end - tensor.size : end].reshape(tensor.shape)
-        for tensor, end in zip(tensors, ends, strict=True)
-    }
+def _too_few(steps: int, count: int) -> InputError:
+    return InputError(
+        f"batches: {steps} steps take as many batches, the stream ended after {count}; give more, "
+        "or take fewer steps"
+    )
 
 
 def _no_task(tasks: tuple[TaskInfo, ...]) -> TaskInfo:

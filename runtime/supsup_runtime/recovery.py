@@ -52,7 +52,7 @@ SCHEDULES: dict[str, Schedule] = {"linear": linear, "constant": constant}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """Settings of a recovery; the defaults are those of the paper's code.
+    """Settings of a recovery; the defaults are those of the paper's code, but for the looks.
 
     Attributes:
         step_size: Of gradient descent on the scores, positive.
@@ -63,6 +63,9 @@ class Recovery:
             scores of your own, ``float32 (num_masked,)``.
         statistics: ``batch``, as in the paper, where a batch of one row is normalised by the
             running ones all the same; or ``running``. Networks without such state have neither.
+        look_every: Steps from one look at where the mask would settle to the next: a stored task's
+            mask whose entropy fits ends the recovery there. 0 never looks before the end, which is
+            the paper's way. A store without entropies ends at no look.
         max_entropy_ratio: An end whose entropy is above so many times the stored task's own is of
             no stored task, at least 1.
 
@@ -76,6 +79,7 @@ class Recovery:
     energy_strength: float = 1.5e-3
     start: Literal["mean", "zero"] | Floats = field(default="mean", compare=False)
     statistics: Statistics = "batch"
+    look_every: int = 1
     max_entropy_ratio: float = 1.5
 
     def __post_init__(self) -> None:
@@ -84,6 +88,8 @@ class Recovery:
         for name in ("weight_decay", "energy_strength"):
             value = getattr(self, name)
             _require(name, value, 0 <= value < math.inf, "at least 0 and finite")
+        whole = isinstance(self.look_every, int) and self.look_every >= 0
+        _require("look_every", self.look_every, whole, "an integer of at least 0")
         ratio = self.max_entropy_ratio
         _require("max_entropy_ratio", ratio, ratio >= 1, "at least 1")
         if self.statistics not in {"batch", "running"}:
@@ -121,6 +127,11 @@ class Descent:
     def mask(self) -> Floats:
         """1 where the score is at least 0, else 0: ``float32 (num_masked,)``."""
         return (self.scores >= 0).astype(np.float32)
+
+    def put(self, part: slice, scores: Floats) -> None:
+        """Set a part of the scores, and let it rest."""
+        self.scores[part] = scores
+        self._velocity[part] = 0
 
     def step(self, gradient: Floats) -> bool:
         """Take a step along a gradient by the mask, which counts as one by the scores.

@@ -96,6 +96,7 @@ def test_the_command_says_what_it_found(folder: Path) -> None:
         (["--recover", "--steps", 99], "batches: 99 steps take as many batches, the stream ended"),
         (["--recover", "--momentum", 1], r"momentum: must be in [0, 1), got 1.0"),
         (["--recover", "--step-size", 1e5], "the scores diverge from 38000 on, got 100000; take"),
+        (["--recover", "--look-every", -1], "look_every: must be an integer of at least 0, got -1"),
         (["--start", "zero"], "--start: is of a recovery; add --recover, or leave it out"),
         (["--weight-decay", 0], "--weight-decay: is of a recovery; add --recover"),
         ([], "the model recovers masks from a Hopfield store, it has none to select"),
@@ -114,5 +115,6 @@ def test_nan_in_the_stream_is_refused(folder: Path, tmp_path: Path) -> None:
     x = np.load(folder / "split-0-1.npy")
     x[40, 3] = np.nan
     np.save(tmp_path / "nan.npy", x)
-    done = run("supsup-run", folder / "recover.onnx", tmp_path / "nan.npy", *RECOVER, status=1)
+    words = [folder / "recover.onnx", tmp_path / "nan.npy", *RECOVER, "--look-every", 0]
+    done = run("supsup-run", *words, status=1)
     assert "batch 2: x must be finite, got NaN or infinity in row 8" in done.stderr

@@ -207,7 +207,9 @@ def test_it_is_the_way_that_recover_goes() -> None:
     feeds["entropy_strengths"][:] = 1
     feeds["energy_strengths"][:] = 0.02
     found = made("units").model.recover(
-        list(feeds["batches"]), schedule=constant, settings=Recovery(energy_strength=0.02)
+        list(feeds["batches"]),
+        schedule=constant,
+        settings=Recovery(energy_strength=0.02, look_every=0),
     )
     got = in_one_call("units", feeds)
     np.testing.assert_allclose(got["entropy"], found.trace.entropy, rtol=1e-5)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield import to_pattern
 from supsup_runtime.hopfield_file import read_store, write_store
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
+from supsup_runtime.recovering import Recovering
 from supsup_runtime.recovery import Recovery, constant
 
 Images = npt.NDArray[np.float32]
@@ -56,9 +58,9 @@ def images(rows: int, seed: int = 0) -> Images:
 
 
 def near(bank: MaskBank, task: int) -> Recovery:
-    """Settings that start near a task's mask and let the energy alone pull."""
+    """Settings that start near a task's mask and let the energy alone pull, without looks."""
     scores = flipped(to_pattern(flat_mask(bank, task)), 0.05, seed=task)
-    return Recovery(start=scores, energy_strength=1.0, step_size=1.0)
+    return Recovery(start=scores, energy_strength=1.0, step_size=1.0, look_every=0)
 
 
 def energy_alone(_step: int, _steps: int) -> tuple[float, float]:
@@ -80,6 +82,57 @@ def test_a_mask_is_recovered_from_near_it(model: HopfieldModel, bank: MaskBank, 
     prediction = model.predict(images(3), found)
     assert prediction.task == model.tasks[task]
     assert set(prediction.labels) <= {"a", "b", "c", "3", "4"}
+
+
+def test_a_look_ends_it_where_the_mask_would_settle(model: HopfieldModel, bank: MaskBank) -> None:
+    """From the mask of one task, a few bits off, after one step that moves next to nothing."""
+    start = flipped(to_pattern(flat_mask(bank, 1)), 0.05)
+    still = Recovery(start=start, step_size=1e-6)
+    batches = [images(32, seed) for seed in range(6)]
+    found = model.recover(batches, settings=still)
+    assert (found.verdict, found.task, found.steps) == ("stored", model.tasks[1], 1)
+    assert found.trace.converged_after == 1
+    assert found.trace.distance[0] > 0.02
+    assert found.trace.distance[1] == 0
+    np.testing.assert_array_equal(found.mask, flat_mask(bank, 1))
+    assert model.recover(batches, settings=replace(still, look_every=4)).steps == 4
+    without = model.recover(batches, settings=replace(still, look_every=0))
+    assert (without.steps, without.verdict) == (6, "not-converged")
+    taken = stream(9)  # batches of 4 rows: 8 of them are 32
+    assert model.recover(taken, steps=9, settings=still).steps == 8
+    assert len(list(taken)) == 1
+
+
+def test_a_look_ends_nothing_that_does_not_fit(tmp_path: Path) -> None:
+    """The entropy of the last inputs is not the task's, or the task's own is not known."""
+    batches = [images(32, seed) for seed in range(3)]
+    for name, entropy, verdict in (("low", 1e-3, "not-converged"), ("none", None, "stored")):
+        bank = store_bank(tmp_path / name, entropy=entropy)
+        export_recovery(bank, tmp_path / f"{name}.onnx")
+        start = to_pattern(flat_mask(bank, 0))
+        found = load_hopfield(tmp_path / f"{name}.onnx").recover(
+            batches, settings=Recovery(start=start, step_size=1e-6)
+        )
+        assert (found.steps, found.verdict) == (3, verdict)
+
+
+def test_what_is_found_of_a_mask_stays_and_the_rest_begins_anew(
+    model: HopfieldModel, bank: MaskBank
+) -> None:
+    """One layer at a task's mask, a few bits off, the other somewhere: once, for it is a guess."""
+    first, second = model._graph.parts
+    pattern = to_pattern(flat_mask(bank, 1))
+    somewhere = 5 * np.random.default_rng(3).standard_normal(33).astype(np.float32)
+    assert not set.intersection(*model._graph.owners(np.concatenate([pattern[:65], somewhere]) > 0))
+    scores = np.concatenate([3 * flipped(pattern[first], 0.05), somewhere])
+    way = Recovering(model._graph, scores, Recovery())
+    way._descent.scores[second] += 1
+    assert not way.look()
+    np.testing.assert_allclose(way._descent.scores[first], 3 * pattern[first], rtol=1e-6)
+    np.testing.assert_array_equal(way._descent.scores[second], somewhere)  # the start
+    way._descent.scores[second] += 1
+    assert not way.look()
+    np.testing.assert_array_equal(way._descent.scores[second], somewhere + 1)  # goes on
 
 
 def test_no_task_file_is_read(tmp_path: Path, model: HopfieldModel) -> None:
@@ -124,7 +177,7 @@ def test_a_spurious_end(model: HopfieldModel, bank: MaskBank) -> None:
     cut = bank.network.parameters[0].size
     mixed = np.concatenate([first[:cut], second[cut:]])
     settings = Recovery(start=to_pattern(mixed), energy_strength=1.0, step_size=1e-3)
-    found = model.recover([images(8)], schedule=energy_alone, settings=settings)
+    found = model.recover([images(32)], schedule=energy_alone, settings=settings)
     assert (found.verdict, found.task) == ("spurious", None)
     np.testing.assert_array_equal(found.mask, mixed)
     assert found.expected_entropy == 2.0  # the largest of all tasks
@@ -136,7 +189,8 @@ def test_a_spurious_end(model: HopfieldModel, bank: MaskBank) -> None:
 
 def test_an_end_far_from_any_fixed_point(model: HopfieldModel) -> None:
     start = np.random.default_rng(9).standard_normal(98).astype(np.float32)
-    found = model.recover([images(8)], settings=Recovery(start=start, step_size=1e-6))
+    still = Recovery(start=start, step_size=1e-6, look_every=0)
+    found = model.recover([images(8)], settings=still)
     assert (found.verdict, found.task) == ("not-converged", None)
     assert "% of the bits from the nearest fixed point, allowed 2%" in found.reason
     np.testing.assert_array_equal(found.mask, start >= 0)  # where the descent ended
@@ -154,9 +208,7 @@ def test_inputs_of_no_stored_task(tmp_path: Path) -> None:
     assert "at the mask of 'task-0', but the last inputs have an entropy of" in found.reason
     assert found.expected_entropy == 1e-3
     assert found.entropy > 1.8e-3
-    careless = Recovery(
-        start=near(bank, 0).start, energy_strength=1.0, step_size=1.0, max_entropy_ratio=1e6
-    )
+    careless = replace(near(bank, 0), max_entropy_ratio=1e6)
     assert model.recover(batches, schedule=energy_alone, settings=careless).verdict == "stored"
 
 
@@ -189,7 +241,7 @@ def test_the_last_inputs_are_those_of_the_stream(model: HopfieldModel) -> None:
     """The last 320, whatever the batches; through the mask that was found."""
     x = images(700)
     batches = [x[row : row + 50] for row in range(0, 700, 50)]
-    found = model.recover(batches)
+    found = model.recover(batches, settings=Recovery(look_every=0))
     logits = model.logits(x[-320:], found.mask, statistics="batch").astype(np.float64)
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
@@ -197,7 +249,7 @@ def test_the_last_inputs_are_those_of_the_stream(model: HopfieldModel) -> None:
 
 
 def test_single_images_are_a_stream_too(model: HopfieldModel) -> None:
-    found = model.recover([images(1, seed) for seed in range(9)])
+    found = model.recover([images(1, seed) for seed in range(9)])  # too few for a look to end it
     assert found.steps == 9
     assert np.isfinite(found.trace.entropy).all()
     assert found.trace.entropy.max() > 0
@@ -208,9 +260,8 @@ def stream(count: int) -> Iterator[Images]:
 
 
 def test_a_stream_without_a_length_takes_steps(model: HopfieldModel) -> None:
-    assert model.recover(stream(9), steps=5).steps == 5
     left = stream(9)
-    model.recover(left, steps=5)
+    assert model.recover(left, steps=5, settings=Recovery(look_every=0)).steps == 5
     assert len(list(left)) == 4  # no batch is taken that no step needs
     with pytest.raises(InputError, match="steps: must be given where batches has no length"):
         model.recover(stream(9))

@@ -38,6 +38,8 @@ def test_the_defaults_are_the_papers() -> None:
         ({"weight_decay": -1}, "weight_decay: must be at least 0 and finite, got -1"),
         ({"energy_strength": np.nan}, "energy_strength: must be at least 0 and finite, got nan"),
         ({"max_entropy_ratio": 0.5}, "max_entropy_ratio: must be at least 1, got 0.5"),
+        ({"look_every": -1}, "look_every: must be an integer of at least 0, got -1"),
+        ({"look_every": 0.5}, "look_every: must be an integer of at least 0, got 0.5"),
         ({"start": "end"}, "start: must be mean, zero or an array, got 'end'"),
         ({"statistics": "all"}, "statistics: must be batch or running, got 'all'"),
         (

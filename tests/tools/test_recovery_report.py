@@ -156,11 +156,12 @@ def test_tables_say_what_was_not_recovered() -> None:
     assert [row[3] for row in left_out[2]] == ["4 of 4", "4 of 4", "8 of 8"]
     assert [row[:3] for row in by_way[2]] == [
         ["batches of 64, from mean", "0, 1", "2"],
+        ["batches of 64, from mean, no looks", "0, 1", "2"],
         ["batches of 64, from zero", "0, 1", "2"],
         ["batches of 8, from mean", "0", "1"],
         ["single images, from mean", "0", "1"],
     ]
-    assert [row[-1] for row in by_way[2][1:]] == ["20.0", "30.0", "40.0"]
+    assert [row[-1] for row in by_way[2][1:]] == ["20.0", "30.0", "40.0", "50.0"]
     assert [row[-1] for row in asked[2]] == [
         "NOT met",
         "met",

@@ -106,7 +106,8 @@ class _Series:
         x, size = data.test_x[shuffled], self.way.batch
         batches = [x[start : start + size] for start in range(0, len(x), size)]
         begun = time.perf_counter()
-        found = model.recover(batches, settings=Recovery(start=self.way.start))
+        how = Recovery(start=self.way.start, look_every=self.way.look_every)
+        found = model.recover(batches, settings=how)
         seconds = time.perf_counter() - begun
         own, known = self.trained.task(data.name), model.find(found.mask)
         line: Line = {

@@ -70,24 +70,28 @@ class Way:
     Attributes:
         batch: Inputs of a step.
         start: As `Recovery` has it.
+        look_every: As `Recovery` has it; the paper never looks before the end.
         everywhere: With all seeds and orders; else with the first seed and order alone.
     """
 
     batch: int
     start: Literal["mean", "zero"] = "mean"
+    look_every: int = 1
     everywhere: bool = False
 
     @property
     def name(self) -> str:
         """In tables, and of the measurements on disk."""
         batches = "single images" if self.batch == 1 else f"batches of {self.batch}"
-        return f"{batches}, from {self.start}"
+        looks = "" if self.look_every else ", no looks"
+        return f"{batches}, from {self.start}{looks}"
 
 
 def ways(setting: Setting) -> tuple[Way, ...]:
-    """The way that the setting is about, then others beside it."""
+    """The way that the setting is about, the paper's, then others beside them."""
     return (
         Way(batch=setting.batch, everywhere=True),
+        Way(batch=setting.batch, look_every=0, everywhere=True),
         Way(batch=setting.batch, start="zero", everywhere=True),
         Way(batch=setting.small_batch),
         Way(batch=1),

@@ -23,7 +23,7 @@ _NUMBERS = {
     "weight_decay": "of the scores; 1e-4 by default",
     "energy_strength": "factor of the energy; 1.5e-3 by default",
 }
-_OTHERS = ("batch_size", "schedule", "start", "statistics")
+_OTHERS = ("batch_size", "look_every", "schedule", "start", "statistics")
 _OF_INFERENCE = ("task", "per_image", "method", "score", "candidates")
 
 
@@ -31,7 +31,7 @@ def add_recovery_options(made: argparse.ArgumentParser) -> None:
     """Options of a recovery; ``--steps`` and ``--step-size`` are there already."""
     group = made.add_argument_group(
         "recovery, of a model of supsup-export --hopfield",
-        "--steps is then the number of steps, as many as there are batches by default, and "
+        "--steps is then the number of steps at most, as there are batches by default, and "
         "--step-size theirs, 500 by default",
     )
     group.add_argument(
@@ -42,6 +42,9 @@ def add_recovery_options(made: argparse.ArgumentParser) -> None:
     group.add_argument("--start", choices=("mean", "zero"), help="mean of the masks by default")
     group.add_argument(
         "--statistics", choices=get_args(Statistics), help="of normalisation; batch by default"
+    )
+    group.add_argument(
+        "--look-every", type=int, help="steps from one look to the next; 1 by default, 0 for none"
     )
     for name, help_ in _NUMBERS.items():
         group.add_argument(_option(name), type=float, help=help_)
@@ -79,7 +82,7 @@ def recovery(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _settings(arguments: argparse.Namespace) -> Recovery:
-    names = ("step_size", *_NUMBERS, "start", "statistics")
+    names = ("step_size", *_NUMBERS, "look_every", "start", "statistics")
     given = {name: getattr(arguments, name) for name in names}
     return Recovery(**{name: value for name, value in given.items() if value is not None})
 

@@ -1,0 +1,137 @@
+"""The graph behind a recovery: one look at a batch and a mask, and where a mask settles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.bits import pack_mask
+from supsup_runtime.contract import TaskInfo
+from supsup_runtime.hopfield import fingerprint, to_pattern
+from supsup_runtime.hopfield_info import HopfieldInfo, with_batch_statistics
+from supsup_runtime.images import Images
+from supsup_runtime.network import MaskedParameter, StateTensor
+from supsup_runtime.opening import OpenedModel
+from supsup_runtime.recovery import Statistics, settle
+
+__all__ = ["HopfieldGraph", "Step"]
+
+Floats = npt.NDArray[np.float32]
+Bits = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Step:
+    """What the graph says of a batch and a mask.
+
+    Attributes:
+        entropy: Mean H of the batch, in nats.
+        energy: ``-1/2 z^T Psi z``, summed over parameters.
+        gradient: Of the two, each times its strength, by the mask: ``float32 (num_masked,)``.
+    """
+
+    entropy: float
+    energy: float
+    gradient: Floats
+
+
+class HopfieldGraph:
+    """A model of mode ``recover``, opened; arguments are checked by `HopfieldModel`.
+
+    Attributes:
+        info: What the model says of itself.
+        store: What it says of its Hopfield store.
+        parts: Where each parameter lies in a flat mask, in their order.
+    """
+
+    def __init__(self, opened: OpenedModel, store: HopfieldInfo) -> None:
+        self._session = opened.session
+        self._forward = opened.forward
+        self.info = opened.info
+        self.store = store
+        network = self.info.network
+        ends = np.cumsum([p.size for p in network.parameters]).tolist()
+        self.parts = [
+            slice(end - p.size, end) for p, end in zip(network.parameters, ends, strict=True)
+        ]
+        self._no_rows = np.zeros((0, *network.input_shape), np.float32)
+        self._batch = with_batch_statistics(network.state, store.state)
+        self._weights = np.concatenate([w.reshape(-1) for w in network.weights()])
+
+    def step(
+        self,
+        x: Images,
+        mask: Floats,
+        entropy_strength: float,
+        energy_strength: float,
+        *,
+        statistics: Statistics,
+    ) -> Step:
+        """Run the graph once; see `HopfieldModel.step`."""
+        feeds: dict[str, npt.NDArray[Any]] = {
+            "x": x,
+            "mask": mask,
+            "entropy_strength": np.array(entropy_strength, np.float32),
+            "energy_strength": np.array(energy_strength, np.float32),
+        }
+        if self.info.network.state:
+            feeds["state"] = self._state(x, statistics)
+        h, e, gradient = self._session.run(["entropy", "energy", "gradient"], feeds)
+        return Step(entropy=float(h), energy=float(e), gradient=gradient)
+
+    def logits(self, x: Images, mask: Bits, *, statistics: Statistics) -> Floats:
+        """Logits through a mask, by the forward program alone; see `HopfieldModel.logits`."""
+        network = self.info.network
+        feeds = {"x": x, **_cut(network.parameters, self._weights * mask)}
+        feeds |= _cut(network.state, self._state(x, statistics))
+        logits: Floats = self._forward.run(["logits"], feeds)[0]
+        return logits
+
+    def settle(self, mask: Bits) -> tuple[Bits, bool]:
+        """The fixed point that a mask falls to, and whether it is one; see `recovery.settle`."""
+        z, fixed = settle(self._look, self.store.diagonal, to_pattern(mask))
+        return z > 0, fixed
+
+    def owners(self, mask: Bits) -> list[set[int]]:
+        """By parameter, indices of the tasks whose mask of it this is, told by fingerprints."""
+        return [
+            {
+                task
+                for task, marks in enumerate(self.store.fingerprints)
+                if marks[index] == fingerprint(pack_mask(mask[part]))
+            }
+            for index, part in enumerate(self.parts)
+        ]
+
+    def find(self, mask: Bits) -> TaskInfo | None:
+        """The first task whose mask this is in all parameters."""
+        tasks = set.intersection(*self.owners(mask))
+        return self.info.tasks[min(tasks)] if tasks else None
+
+    def distance(self, one: Bits, other: Bits) -> float:
+        """Fraction of bits that differ, the largest of all parameters."""
+        return max(float(np.mean(one[part] != other[part])) for part in self.parts)
+
+    def _look(self, z: Floats) -> tuple[float, Floats]:
+        """Energy and field of a pattern of signs."""
+        mask = (z > 0).astype(np.float32)
+        seen = self.step(self._no_rows, mask, 0.0, 1.0, statistics="running")
+        return seen.energy, seen.gradient / np.float32(-2)
+
+    def _state(self, x: Images, statistics: Statistics) -> Floats:
+        return self._batch if statistics == "batch" and len(x) > 1 else self.store.state
+
+
+def _cut(
+    tensors: Sequence[MaskedParameter | StateTensor], flat: npt.NDArray[Any]
+) -> dict[str, npt.NDArray[Any]]:
+    """A flat array as the tensors it is made of."""
+    ends = np.cumsum([tensor.size for tensor in tensors])
+    return {
+        tensor.name: flat[end - tensor.size : end].reshape(tensor.shape)
+        for tensor, end in zip(tensors, ends, strict=True)
+    }
