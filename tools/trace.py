@@ -102,6 +102,8 @@ def to_way(value: Mapping[str, Any], *, name: str, place: str) -> Way:
     for key in TEXTS:
         if not isinstance(_field(value, key, place), str):
             raise InputError(f"{place}: {key} must be text, got {value[key]!r:.80}")
+    if value["verdict"] == "diverged":
+        raise InputError(f"{place}: a recovery that diverged has no picture: {value['reason']}")
     task = _field(value, "task", place)
     if task is not None and not isinstance(task, str):
         raise InputError(f"{place}: task must be a name or null, got {task!r:.80}")

@@ -150,14 +150,21 @@ def _require_store(mode: str, hopfield: str | None) -> None:
         raise BankError(f"hopfield is of modes {list(RECOVERING)} alone, got mode {mode!r}")
 
 
+def _objectives(mode: str) -> tuple[str, ...]:
+    if mode == "known":
+        return ("",)
+    return ("entropy",) if mode in RECOVERING else OBJECTIVES
+
+
 def _parse(
     values: Mapping[str, str], *, scoring: str, calibration: str | None, hopfield: str | None
 ) -> ModelInfo:
     mode, objective = values["mode"], values["objective"]
     _require("mode", mode, get_args(Mode))
-    _require("objective", objective, ("",) if mode == "known" else OBJECTIVES)
+    _require("objective", objective, _objectives(mode))
     _require_store(mode, hopfield)
-    _require("target", values["target"], get_args(Target))
+    targets = ("portable",) if mode in RECOVERING else get_args(Target)
+    _require("target", values["target"], targets)
     _require("scoring", scoring, get_args(Scoring))
     forward = base64.b64decode(values["forward"], validate=True)
     network = Network.from_dict(json.loads(values["network"]))

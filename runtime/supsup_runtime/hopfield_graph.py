@@ -107,10 +107,10 @@ class HopfieldGraph:
             for index, part in enumerate(self.parts)
         ]
 
-    def find(self, mask: Bits) -> TaskInfo | None:
-        """The first task whose mask this is in all parameters."""
-        tasks = set.intersection(*self.owners(mask))
-        return self.info.tasks[min(tasks)] if tasks else None
+    def tasks_of(self, mask: Bits) -> tuple[TaskInfo, ...]:
+        """The tasks whose mask this is in all parameters; several where their masks are equal."""
+        indices = set.intersection(*self.owners(mask))
+        return tuple(self.info.tasks[index] for index in sorted(indices))
 
     def distance(self, one: Bits, other: Bits) -> float:
         """Fraction of bits that differ, the largest of all parameters."""

@@ -111,10 +111,13 @@ class HopfieldInfo:
                 f"hopfield: entropies must be those of {num_tasks} tasks, null or at least 0, "
                 f"got {entropies!r:.80}"
             )
+        mean = _decode(value["mean"], network.num_masked, "mean")
+        if np.abs(mean).max() > 1:
+            raise BankError(f"hopfield: mean must be within [-1, 1], got {np.abs(mean).max():.6g}")
         return cls(
             rule=value["rule"],
             dtype=value["dtype"],
-            mean=_decode(value["mean"], network.num_masked, "mean"),
+            mean=mean,
             diagonal=_decode(value["diagonal"], network.num_masked, "diagonal"),
             state=_decode(value["state"], network.num_state, "state"),
             fingerprints=tuple(map(tuple, marks)),

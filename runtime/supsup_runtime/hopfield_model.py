@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from supsup_runtime.opening import open_model
 from supsup_runtime.prediction import Prediction
 from supsup_runtime.recovered import Recovered
 from supsup_runtime.recovering import Recovering
-from supsup_runtime.recovery import Recovery, Schedule, Statistics, linear
+from supsup_runtime.recovery import (
+    Recovery,
+    Schedule,
+    Statistics,
+    check_statistics,
+    is_whole,
+    linear,
+)
 from supsup_runtime.session import Device
 
 __all__ = ["HopfieldModel", "load_hopfield"]
@@ -109,8 +117,8 @@ class HopfieldModel:
         total, taken = _count(batches, steps), 0
         way = Recovering(self._graph, self._start(how), how)
         for number, batch in zip(range(total), batches, strict=False):
-            of_entropy, of_energy = schedule(number, total)
-            way.step(self._checked(batch, number), (of_entropy, how.energy_strength * of_energy))
+            strengths = _strengths(schedule, number, total, how.energy_strength)
+            way.step(self._checked(batch, number), strengths)
             taken = number + 1
             looks = how.look_every and taken % how.look_every == 0
             if way.problem or (looks and way.look()):
@@ -136,7 +144,14 @@ class HopfieldModel:
             entropy_strength: Factor of the entropy's gradient.
             energy_strength: Factor of the energy's.
             statistics: As `Recovery` has it.
+
+        Raises:
+            InputError: If `x` breaks its shape, type or range, or `mask` its own.
         """
+        check_statistics(statistics)
+        mask = self._mask(mask, np.float32)
+        if not _is_empty(x, self.info.network.input_shape):
+            x = checked_images(x, self.info.network.input_shape)
         return self._graph.step(x, mask, entropy_strength, energy_strength, statistics=statistics)
 
     def logits(self, x: Images, mask: Bits, *, statistics: Statistics = "running") -> Floats:
@@ -147,11 +162,9 @@ class HopfieldModel:
         Raises:
             InputError: If `x` breaks its shape, type or range, or `mask` its own.
         """
+        check_statistics(statistics)
         x = checked_images(x, self.info.network.input_shape)
-        expected = (self.info.network.num_masked,)
-        if mask.dtype != np.bool_ or mask.shape != expected:
-            raise InputError(f"mask: must be bool {expected}, got {mask.dtype} {mask.shape}")
-        return self._graph.logits(x, mask, statistics=statistics)
+        return self._graph.logits(x, self._mask(mask, np.bool_), statistics=statistics)
 
     def predict(
         self, x: Images, recovered: Recovered, *, statistics: Statistics = "running"
@@ -161,13 +174,13 @@ class HopfieldModel:
         Args:
             x: ``float32 (batch, *input_shape)``.
             recovered: What `recover` gave. Where it is no task's mask, the prediction's tasks have
-                no name, and the labels are those that all stored tasks share, if they do.
+                no name; labels are those that its tasks (or, of none, all stored ones) share.
             statistics: As `Recovery` has it; with ``running``, rows do not hang on each other.
 
         Raises:
             InputError: As `logits`.
         """
-        task = recovered.task or _no_task(self.tasks)
+        task = _answering(recovered.tasks, self.tasks)
         return Prediction(
             logits=self.logits(x, recovered.mask, statistics=statistics),
             real_outputs=self.info.network.real_outputs,
@@ -175,12 +188,29 @@ class HopfieldModel:
         )
 
     def settle(self, mask: Bits) -> tuple[Bits, bool]:
-        """The fixed point of the store that a mask falls to, and whether it is one."""
-        return self._graph.settle(mask)
+        """The fixed point of the store that a mask falls to, and whether it is one.
 
-    def find(self, mask: Bits) -> TaskInfo | None:
-        """The task whose mask this is, in all parameters; told by fingerprints of 64 bits each."""
-        return self._graph.find(mask)
+        Raises:
+            InputError: If `mask` is not ``bool (num_masked,)``.
+        """
+        return self._graph.settle(self._mask(mask, np.bool_))
+
+    def find(self, mask: Bits) -> tuple[TaskInfo, ...]:
+        """The tasks whose mask this is, in all parameters; told by fingerprints of 64 bits each.
+
+        Raises:
+            InputError: If `mask` is not ``bool (num_masked,)``.
+        """
+        return self._graph.tasks_of(self._mask(mask, np.bool_))
+
+    def _mask(self, mask: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
+        expected, kind = (self.info.network.num_masked,), np.dtype(dtype)
+        if not isinstance(mask, np.ndarray) or mask.dtype != kind or mask.shape != expected:
+            got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask)
+            raise InputError(f"mask: must be {kind} {expected}, got {got}")
+        if not np.isfinite(mask).all():
+            raise InputError("mask: must be finite, got NaN or infinity")
+        return mask
 
     def _start(self, how: Recovery) -> Floats:
         size = self.info.network.num_masked
@@ -207,12 +237,30 @@ def _count(batches: Iterable[Images], steps: int | None) -> int:
                 "steps: must be given where batches has no length, as the schedule needs the end; "
                 "give steps, or a list"
             )
-        steps = len(batches)
-    if steps < 1:
-        raise InputError(f"steps: must be at least 1, got {steps}")
+        if not len(batches):
+            raise InputError("batches: must have at least one, got none")
+        return len(batches)
+    if not is_whole(steps) or steps < 1:
+        raise InputError(f"steps: must be an integer of at least 1, got {steps!r}")
     if isinstance(batches, Sized) and len(batches) < steps:
         raise _too_few(steps, len(batches))
     return steps
+
+
+def _strengths(
+    schedule: Schedule, number: int, total: int, energy_strength: float
+) -> tuple[float, float]:
+    shares = schedule(number, total) if callable(schedule) else schedule
+    if not (isinstance(shares, tuple) and len(shares) == 2 and np.isfinite(shares).all()):
+        raise InputError(
+            "schedule: must give two finite numbers, of entropy and energy, for a step and their "
+            f"count, got {shares!r:.80} in step {number}; see recovery.linear"
+        )
+    return shares[0], energy_strength * shares[1]
+
+
+def _is_empty(x: object, input_shape: tuple[int, ...]) -> bool:
+    return isinstance(x, np.ndarray) and x.dtype == np.float32 and x.shape == (0, *input_shape)
 
 
 def _too_few(steps: int, count: int) -> InputError:
@@ -222,6 +270,10 @@ def _too_few(steps: int, count: int) -> InputError:
     )
 
 
-def _no_task(tasks: tuple[TaskInfo, ...]) -> TaskInfo:
-    shared = tasks[0].labels if len({task.labels for task in tasks}) == 1 else ()
-    return TaskInfo(index=-1, name="", labels=shared)
+def _answering(found: tuple[TaskInfo, ...], stored: tuple[TaskInfo, ...]) -> TaskInfo:
+    """The task that answers; one without a name where none was found."""
+    labels = {task.labels for task in found or stored}
+    shared = labels.pop() if len(labels) == 1 else ()
+    if not found:
+        return TaskInfo(index=-1, name="", labels=shared)
+    return replace(found[0], labels=shared)

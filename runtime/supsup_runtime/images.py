@@ -29,9 +29,8 @@ def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:
             f"got {x.shape}"
         )
     x = np.ascontiguousarray(x)
-    flat = x.reshape(-1)
     # a finite sum of squares has finite terms; it takes a third of the time of isfinite
-    if not math.isfinite(flat.dot(flat)) and not np.isfinite(x).all():
+    if not math.isfinite(np.vdot(x, x)) and not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))[0])
         raise InputError(f"x must be finite, got NaN or infinity in row {row}")
     return x

@@ -10,13 +10,15 @@ import numpy.typing as npt
 
 from supsup_runtime.contract import TaskInfo
 
-__all__ = ["TOLERANCE", "Recovered", "Trace", "Verdict", "judge"]
+__all__ = ["SURE_ROWS", "TOLERANCE", "End", "Recovered", "Trace", "Verdict", "judge"]
 
 Bits = npt.NDArray[np.bool_]
 Verdict = Literal["stored", "spurious", "not-converged", "diverged"]
 
 TOLERANCE = 0.02
 """Bits of a parameter's mask, as a fraction, within which it has arrived at a fixed point."""
+SURE_ROWS = 64
+"""Inputs below which their mean entropy says too little of the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,7 +30,7 @@ class Trace:
         energy: ``-1/2 z^T Psi z`` summed over parameters, ``float64 (steps,)``.
         distance: ``float64 (steps + 1,)``, within ``[0, 1]``: the fraction of bits in which the
             mask differs from the fixed point that the last mask falls to, the largest of all
-            parameters. The last is of the last mask.
+            parameters. The last is of the last mask, before a look puts it there.
     """
 
     entropy: npt.NDArray[np.float64]
@@ -48,15 +50,18 @@ class Recovered:
     """What `HopfieldModel.recover` found.
 
     Attributes:
-        verdict: ``stored``: a task's own mask. ``spurious``: a fixed point that is no task's, or
-            not the same task's in all parameters. ``not-converged``: no fixed point within 2 % of
-            the bits, or one through which the last inputs look like no stored task's.
-            ``diverged``: a number was not finite, and the descent stopped there.
+        verdict: ``stored``: a task's own mask, which a look found, or within 2 % of which the
+            descent ended. ``spurious``: a fixed point that is no task's, or not the same task's in
+            all parameters. ``not-converged``: no fixed point within 2 % of the bits, or one through
+            which the last inputs look like no stored task's, or are too few to tell. ``diverged``:
+            a number was not finite, and the descent stopped there.
         reason: The same in a sentence, with the numbers.
-        task: The task whose mask it is; None unless ``stored``.
+        tasks: The tasks whose mask it is, more than one where masks are equal; empty unless
+            ``stored``.
         mask: ``bool (num_masked,)``, flat, in the order of the network's parameters: the fixed
-            point where one was within reach, else where the descent ended.
+            point where one was found, else where the descent ended.
         trace: What happened on the way.
+        looked: Whether a look found it; it did so after the last step of the trace.
         entropy: Mean H of the last inputs (up to 320) through `mask`, in nats.
         expected_entropy: The task's own, recorded when it was learned; the largest of all tasks'
             where `mask` is no task's; None where it was not recorded.
@@ -64,50 +69,93 @@ class Recovered:
 
     verdict: Verdict
     reason: str
-    task: TaskInfo | None
+    tasks: tuple[TaskInfo, ...]
     mask: Bits
     trace: Trace
+    looked: bool
     entropy: float
     expected_entropy: float | None
+
+    @property
+    def task(self) -> TaskInfo | None:
+        """The first of `tasks`; None where there is none."""
+        return self.tasks[0] if self.tasks else None
 
     @property
     def steps(self) -> int:
         """Steps taken."""
         return len(self.trace.entropy)
 
+    @property
+    def converged_after(self) -> int | None:
+        """Steps after which the fixed point was found, or stayed within 2 %; None if neither."""
+        if self.verdict not in {"stored", "spurious"}:
+            return None
+        return self.steps if self.looked else self.trace.converged_after
 
-def judge(
-    *,
-    problem: str,
-    arrived: bool,
-    distance: float,
-    task: TaskInfo | None,
-    entropy: float,
-    expected: float | None,
-    max_ratio: float,
-) -> tuple[Verdict, str]:
-    """The verdict and its reason.
 
-    Args:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """What a recovery is judged by.
+
+    Attributes:
         problem: What was not finite, if something was.
-        arrived: A fixed point is within `TOLERANCE` of the last mask.
-        distance: Fraction of bits to what the last mask falls to.
-        task: Whose mask the fixed point is.
-        entropy: Of the last inputs through it.
-        expected: What it should be; None where that is not known, and then all is well.
+        steps: Steps taken.
+        looked: Whether a look found the fixed point.
+        distance: Fraction of bits from the last mask of the descent to what it falls to.
+        fixed: Whether that is a fixed point.
+        tasks: Whose mask that is.
+        rows: Inputs that the entropy is of.
+        entropy: Of these inputs through it, in nats.
+        expected: What it should be; None where it was not recorded.
         max_ratio: How many times that is still well.
     """
-    if problem:
-        return "diverged", problem
-    if not arrived:
+
+    problem: str
+    steps: int
+    looked: bool
+    distance: float
+    fixed: bool
+    tasks: tuple[TaskInfo, ...]
+    rows: int
+    entropy: float
+    expected: float | None
+    max_ratio: float
+
+    @property
+    def arrived(self) -> bool:
+        """Whether there is a fixed point to speak of."""
+        near = self.fixed and self.distance <= TOLERANCE
+        return not self.problem and (self.looked or near)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the inputs are as the task's own; so are all where its entropy is not known."""
+        return self.expected is None or self.entropy <= self.max_ratio * self.expected
+
+
+def judge(end: End) -> tuple[Verdict, str]:
+    """The verdict and its reason."""
+    if end.problem:
+        return "diverged", end.problem
+    if not end.arrived:
         return "not-converged", (
-            f"{distance:.1%} of the bits from the nearest fixed point, allowed {TOLERANCE:.0%}"
+            f"{end.distance:.1%} of the bits from the nearest fixed point, allowed {TOLERANCE:.0%}"
         )
-    place = "a fixed point of no stored task" if task is None else f"the mask of {task.name!r}"
-    if expected is not None and not entropy <= max_ratio * expected:
+    place = " and ".join(repr(task.name) for task in end.tasks)
+    place = f"the mask of {place}" if place else "a fixed point of no stored task"
+    if not end.fits:
         return "not-converged", (
-            f"at {place}, but the last inputs have an entropy of {entropy:.3g} through it, "
-            f"expected at most {max_ratio:g} times {expected:.3g}: of an unknown task?"
+            f"at {place}, but the last inputs have an entropy of {end.entropy:.3g} through it, "
+            f"expected at most {end.max_ratio:g} times {end.expected:.3g}: of an unknown task?"
         )
-    reason = f"at {place}, {distance:.1%} of the bits away when the steps ended"
-    return ("stored" if task else "spurious"), reason
+    if end.expected is not None and end.rows < SURE_ROWS:
+        return "not-converged", (
+            f"at {place}, but {end.rows} inputs are too few to tell whether they are of an unknown "
+            f"task, at least {SURE_ROWS} are needed"
+        )
+    way = f"found by a look after {end.steps} steps from" if end.looked else "at the end within"
+    reason = f"at {place}, {way} {end.distance:.1%} of the bits"
+    if end.expected is None:
+        reason += "; its own entropy was not recorded, so an unknown task would not be told"
+    return ("stored" if end.tasks else "spurious"), reason

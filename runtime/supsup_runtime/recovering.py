@@ -7,12 +7,11 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.contract import TaskInfo
 from supsup_runtime.hopfield import to_pattern
 from supsup_runtime.hopfield_graph import HopfieldGraph
 from supsup_runtime.images import Images
 from supsup_runtime.objectives import entropy
-from supsup_runtime.recovered import TOLERANCE, Recovered, Trace, judge
+from supsup_runtime.recovered import SURE_ROWS, End, Recovered, Trace, judge
 from supsup_runtime.recovery import Descent, Recovery
 
 __all__ = ["Recovering"]
@@ -20,8 +19,6 @@ __all__ = ["Recovering"]
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.bool_]
 LAST_ROWS = 320
-SURE_ROWS = 32
-"""Inputs below which their mean entropy says too little to end a descent by it."""
 
 
 class Recovering:
@@ -42,6 +39,7 @@ class Recovering:
         self._entropies: list[float] = []
         self._energies: list[float] = []
         self._anew = False
+        self._looked = False
         self.problem = ""
 
     def step(self, x: Images, strengths: tuple[float, float]) -> None:
@@ -57,23 +55,24 @@ class Recovering:
                 self.problem = f"{name} is {value} in step {number}: the inputs are too large"
                 return
         if not self._descent.step(seen.gradient):
-            self.problem = f"a score is not finite after step {number}: take a smaller step_size"
+            self.problem = (
+                f"a score is not finite after step {number}: step_size, weight_decay or the "
+                "strengths are too large"
+            )
 
     def look(self) -> bool:
         """Settle the mask, and see whose it is.
 
-        A stored task's in all parameters, with an entropy of the last inputs that fits: the
-        recovery is at its end, and the mask is the task's. In some parameters alone: those take
+        A stored task's in all parameters, with an entropy of enough inputs that fits: the recovery
+        is at its end, and the mask is the task's. In some parameters alone: those take
         their fixed point, and the others begin anew, which they do once.
         """
-        mask, _ = self._graph.settle(self._mask())
+        mask, fixed = self._graph.settle(self._mask())
         owners = self._graph.owners(mask)
         if set.intersection(*owners):
-            if not self._fits(mask):
-                return False
-            for part in self._graph.parts:
-                self._descent.put(part, to_pattern(mask[part]))
-            return True
+            end = self._end(mask, fixed=fixed)
+            self._looked = end.expected is not None and end.fits and end.rows >= SURE_ROWS
+            return self._looked
         for part, tasks in zip(self._graph.parts, owners, strict=True):
             if tasks:
                 size = np.abs(self._descent.scores[part]).mean()
@@ -87,58 +86,50 @@ class Recovering:
         """Where it ended, and what that is."""
         graph, ended = self._graph, self._mask()
         fixed_point, fixed = graph.settle(ended)
-        trace = Trace(
-            entropy=np.array(self._entropies),
-            energy=np.array(self._energies),
-            distance=np.array(
-                [graph.distance(mask, fixed_point) for mask in (*self._masks, ended)]
-            ),
-        )
-        away = float(trace.distance[-1])
-        arrived = fixed and away <= TOLERANCE and not self.problem
-        mask = fixed_point if arrived else ended
-        task = graph.find(mask) if arrived else None
-        found, expected = self._entropy(mask), self._expected(task)
-        verdict, reason = judge(
-            problem=self.problem,
-            arrived=arrived,
-            distance=away,
-            task=task,
-            entropy=found,
-            expected=expected,
-            max_ratio=self._how.max_entropy_ratio,
-        )
+        end = self._end(fixed_point, fixed=fixed)
+        mask = fixed_point if end.arrived else ended
+        verdict, reason = judge(end)
+        masks = (*self._masks, ended)
         return Recovered(
             verdict=verdict,
             reason=reason,
-            task=task if verdict == "stored" else None,
+            tasks=end.tasks if verdict == "stored" else (),
             mask=mask,
-            trace=trace,
-            entropy=found,
-            expected_entropy=expected,
+            trace=Trace(
+                entropy=np.array(self._entropies),
+                energy=np.array(self._energies),
+                distance=np.array([graph.distance(mask, fixed_point) for mask in masks]),
+            ),
+            looked=self._looked,
+            entropy=end.entropy if end.arrived else self._entropy(ended),
+            expected_entropy=end.expected,
         )
 
-    def _mask(self) -> Bits:
-        return self._descent.mask.astype(np.bool_)
-
-    def _fits(self, mask: Bits) -> bool:
-        """Whether enough inputs were seen, and are through a stored task's mask as its own."""
-        expected = self._expected(self._graph.find(mask))
-        if expected is None or len(self._last) < SURE_ROWS:
-            return False
-        return self._entropy(mask) <= self._how.max_entropy_ratio * expected
+    def _end(self, fixed_point: Bits, *, fixed: bool) -> End:
+        """What there is to judge, if the recovery ended now at a fixed point."""
+        tasks = self._graph.tasks_of(fixed_point)
+        own = [self._graph.store.entropies[task.index] for task in tasks or self._graph.info.tasks]
+        known = [h for h in own if h is not None]
+        return End(
+            problem=self.problem,
+            steps=len(self._masks),
+            looked=self._looked,
+            distance=self._graph.distance(self._mask(), fixed_point),
+            fixed=fixed,
+            tasks=tasks,
+            rows=len(self._last.rows()),
+            entropy=self._entropy(fixed_point),
+            expected=max(known) if known and (not tasks or len(known) == len(own)) else None,
+            max_ratio=self._how.max_entropy_ratio,
+        )
 
     def _entropy(self, mask: Bits) -> float:
         """Mean H of the last inputs, in nats."""
         logits = self._graph.logits(self._last.rows(), mask, statistics=self._how.statistics)
         return float(entropy(logits.astype(np.float64)).mean())
 
-    def _expected(self, task: TaskInfo | None) -> float | None:
-        """A task's own entropy; of none, the largest of all tasks'."""
-        entropies = self._graph.store.entropies
-        if task is not None:
-            return entropies[task.index]
-        return max((h for h in entropies if h is not None), default=None)
+    def _mask(self) -> Bits:
+        return self._descent.mask.astype(np.bool_)
 
 
 class _LastRows:
@@ -148,11 +139,8 @@ class _LastRows:
         self._batches: deque[Images] = deque()
         self._count = 0
 
-    def __len__(self) -> int:
-        return min(self._count, LAST_ROWS)
-
     def add(self, x: Images) -> None:
-        self._batches.append(x)
+        self._batches.append(x.copy())  # the caller may use the array again
         self._count += len(x)
         while self._count - len(self._batches[0]) >= LAST_ROWS:
             self._count -= len(self._batches.popleft())

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,9 @@ __all__ = [
     "Recovery",
     "Schedule",
     "Statistics",
+    "check_statistics",
     "constant",
+    "is_whole",
     "linear",
     "settle",
 ]
@@ -35,6 +37,7 @@ Statistics = Literal["batch", "running"]
 """By what batch normalisation goes: the batch's own numbers, or the mean of the stored tasks'."""
 
 MAX_LOOKS = 1000
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def linear(step: int, steps: int) -> tuple[float, float]:
@@ -50,7 +53,7 @@ def constant(_step: int, _steps: int) -> tuple[float, float]:
 SCHEDULES: dict[str, Schedule] = {"linear": linear, "constant": constant}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recovery:
     """Settings of a recovery; the defaults are those of the paper's code, but for the looks.
 
@@ -65,7 +68,7 @@ class Recovery:
             running ones all the same; or ``running``. Networks without such state have neither.
         look_every: Steps from one look at where the mask would settle to the next: a stored task's
             mask whose entropy fits ends the recovery there. 0 never looks before the end, which is
-            the paper's way. A store without entropies ends at no look.
+            the paper's way. Where no entropy was recorded, no look ends it.
         max_entropy_ratio: An end whose entropy is above so many times the stored task's own is of
             no stored task, at least 1.
 
@@ -77,23 +80,23 @@ class Recovery:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     energy_strength: float = 1.5e-3
-    start: Literal["mean", "zero"] | Floats = field(default="mean", compare=False)
+    start: Literal["mean", "zero"] | Floats = "mean"
     statistics: Statistics = "batch"
     look_every: int = 1
-    max_entropy_ratio: float = 1.5
+    max_entropy_ratio: float = 1.25
 
     def __post_init__(self) -> None:
-        _require("step_size", self.step_size, 0 < self.step_size < math.inf, "positive and finite")
+        step_size = self.step_size
+        _require("step_size", step_size, 0 < step_size <= LARGEST, "positive, and a float32")
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
         for name in ("weight_decay", "energy_strength"):
             value = getattr(self, name)
-            _require(name, value, 0 <= value < math.inf, "at least 0 and finite")
-        whole = isinstance(self.look_every, int) and self.look_every >= 0
-        _require("look_every", self.look_every, whole, "an integer of at least 0")
+            _require(name, value, 0 <= value <= LARGEST, "at least 0, and a float32")
+        every = self.look_every
+        _require("look_every", every, is_whole(every) and every >= 0, "an integer of at least 0")
         ratio = self.max_entropy_ratio
         _require("max_entropy_ratio", ratio, ratio >= 1, "at least 1")
-        if self.statistics not in {"batch", "running"}:
-            raise InputError(f"statistics: must be batch or running, got {self.statistics!r}")
+        check_statistics(self.statistics)
         if isinstance(self.start, str) and self.start not in {"mean", "zero"}:
             raise InputError(f"start: must be mean, zero or an array, got {self.start!r}")
         # s' = s - step (decay s + momentum ...) is stable below 2 (1 + momentum) (Polyak 1964)
@@ -104,6 +107,21 @@ class Recovery:
                 f"{self.momentum:g} the scores diverge from {limit:g} on, got {self.step_size:g}; "
                 "take less"
             )
+
+
+def check_statistics(statistics: str) -> None:
+    """Refuse what is none of `Statistics`.
+
+    Raises:
+        InputError: If it is.
+    """
+    if statistics not in get_args(Statistics):
+        raise InputError(f"statistics: must be batch or running, got {statistics!r}")
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer, numpy's included; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _require(name: str, value: float, fine: bool, rule: str) -> None:

@@ -58,7 +58,7 @@ def test_a_task_is_recovered_from_its_inputs(folder: Path, index: int) -> None:
     found = recovered(folder, data.name)
     assert (found["verdict"], found["task"]) == ("stored", data.name)
     assert found["converged_after"] < 30
-    assert found["trace"]["distance"][-1] == 0
+    assert found["looked"] or found["trace"]["distance"][-1] <= 0.02
     assert len(found["mask"]) == 1024
     right = np.array([int(label) for label in found["labels"]]) == np.tile(data.train_y, 2)
     assert right.mean() >= 0.95
@@ -67,23 +67,27 @@ def test_a_task_is_recovered_from_its_inputs(folder: Path, index: int) -> None:
 def test_inputs_of_an_unknown_task_are_of_none(folder: Path) -> None:
     found = recovered(folder, "split-6-7")
     assert (found["verdict"], found["task"], found["labels"]) == ("not-converged", None, None)
-    assert found["entropy"] > 1.5 * found["expected_entropy"]
+    assert found["entropy"] > 1.25 * found["expected_entropy"]
     assert "of an unknown task?" in found["reason"]
 
 
 def test_the_command_says_what_it_found(folder: Path) -> None:
     model, stream = folder / "recover.onnx", folder / "split-0-1.npy"
     lines = run("supsup-run", model, stream, *RECOVER).stdout.splitlines()
-    assert lines[0].startswith("stored: at the mask of 'split-0-1', 0.0% of the bits away when")
-    assert " steps, within reach after " in lines[0]
+    assert lines[0].startswith("stored: at the mask of 'split-0-1', found by a look after ")
+    assert lines[0].endswith(" steps)")
     assert lines[1].split() == ["row", "task", "label", "logit"]
     assert lines[2].split()[1] == "split-0-1"
     options = ["--steps", 1, "--start", "zero", "--schedule", "constant", "--statistics", "running"]
     short = run("supsup-run", model, stream, *RECOVER, *options).stdout
     assert short.startswith("not-converged: ")
     assert short.count("\n") == 1  # no labels through a mask that is none
-    far = recovered(folder, "split-0-1", "--step-size", 1e39, "--weight-decay", 0)
+    strong = ["--schedule", "constant", "--energy-strength", 1000, "--weight-decay", 0]
+    far = recovered(folder, "split-0-1", "--step-size", 3e38, *strong)
     assert (far["verdict"], far["steps"], far["labels"]) == ("diverged", 1, None)
+    assert far["converged_after"] is None
+    strict = recovered(folder, "split-0-1", "--max-entropy-ratio", 1)
+    assert strict["entropy"] <= strict["expected_entropy"] or strict["verdict"] != "stored"
 
 
 @pytest.mark.parametrize(
@@ -91,6 +95,8 @@ def test_the_command_says_what_it_found(folder: Path) -> None:
     [
         (["--recover", "--task", "split-0-1"], "--task: the task is recovered; leave it, or"),
         (["--recover", "--per-image"], "--per-image: the task is recovered"),
+        (["--recover", "--task", ""], "--task: the task is recovered"),
+        (["--recover", "--candidates", 0], "--candidates: the task is recovered"),
         (["--recover", "--method", "verified"], "--method: the task is recovered"),
         (["--recover", "--batch-size", 0], "--batch-size: must be at least 1, got 0"),
         (["--recover", "--steps", 99], "batches: 99 steps take as many batches, the stream ended"),
@@ -111,10 +117,31 @@ def test_what_does_not_go_together_is_refused(
     assert done.stderr.count("\n") == 1
 
 
-def test_nan_in_the_stream_is_refused(folder: Path, tmp_path: Path) -> None:
-    x = np.load(folder / "split-0-1.npy")
-    x[40, 3] = np.nan
-    np.save(tmp_path / "nan.npy", x)
-    words = [folder / "recover.onnx", tmp_path / "nan.npy", *RECOVER, "--look-every", 0]
-    done = run("supsup-run", *words, status=1)
-    assert "batch 2: x must be finite, got NaN or infinity in row 8" in done.stderr
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.float32(3), r"x must have shape (batch, 64) with batch >= 1, got ()"),
+        (np.zeros((0, 64), np.float32), "with batch >= 1, got (0, 64)"),
+        (np.zeros((3, 7), np.float32), "x must have shape (batch, 64) with batch >= 1, got (3, 7)"),
+        (np.zeros((3, 64)), "x must be a float32 array, got float64"),
+        (np.full((3, 64), np.nan, np.float32), "x must be finite, got NaN or infinity in row 0"),
+    ],
+)
+def test_inputs_are_checked(folder: Path, tmp_path: Path, x: Any, message: str) -> None:  # noqa: ANN401 - an array
+    np.save(tmp_path / "x.npy", x)
+    done = run("supsup-run", folder / "recover.onnx", tmp_path / "x.npy", *RECOVER, status=1)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_huge_inputs_bring_no_warning(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.load(folder / "split-0-1.npy") * np.float32(1e30))
+    done = run("supsup-run", folder / "recover.onnx", tmp_path / "x.npy", *RECOVER)
+    assert done.stderr == ""
+
+
+def test_one_image_is_of_no_task_for_sure(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.load(folder / "split-0-1.npy")[0])
+    found = run("supsup-run", folder / "recover.onnx", tmp_path / "x.npy", *RECOVER).stdout
+    assert found.startswith("not-converged: ")
+    assert found.count("\n") == 1

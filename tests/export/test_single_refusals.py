@@ -154,7 +154,11 @@ def test_the_command_makes_a_model_of_one_task(tmp_path: Path, real_bank: MaskBa
         (["--task", "task-0", "--bits", "8"], 1, "must be 32 (float32) or 2 (ternary), got 8"),
         (["--task", "task-0", "--bits", "two"], 2, "Invalid value for '--bits'"),
         (["--task", "q"], 1, "'q': not among the 5 tasks of"),
-        (["--task", "task-0", "--target", "cpu"], 1, "--target: does not apply to a model of one"),
+        (
+            ["--task", "task-0", "--target", "cpu"],
+            1,
+            "--target: does not apply to a model that has one task",
+        ),
         (["--task", "task-0", "--objective", "entropy"], 1, "--objective: does not apply"),
         (["--task", "task-0", "--outputs", "logits"], 1, "--outputs: does not apply"),
     ],

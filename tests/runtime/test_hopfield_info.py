@@ -88,6 +88,7 @@ def put(**values: object) -> Change:
         (put(more=1), r"hopfield: fields must be \['diagonal', .*\], got \['diagonal'"),
         (lambda value: value.pop("mean"), "hopfield: fields must be"),
         (put(mean=floats(15)), "hopfield: mean must have 16 floats, got 60 bytes"),
+        (put(mean=floats(16, 1.5)), r"hopfield: mean must be within \[-1, 1\], got 1.5"),
         (put(mean=None), "hopfield: mean must have 16 floats, got 0 bytes"),
         (put(mean="%"), "malformed"),
         (put(diagonal=floats(16, np.nan)), "hopfield: diagonal must be finite, got NaN"),
@@ -115,4 +116,11 @@ def test_what_breaks_a_rule_is_refused(change: Change, message: str) -> None:
 def test_what_is_no_object_is_refused(text: str) -> None:
     metadata = info_of(small_network()).to_metadata() | {PREFIX + "hopfield": text}
     with pytest.raises(ModelError, match="m: metadata are malformed"):
+        ModelInfo.from_metadata(metadata, place="m")
+
+
+@pytest.mark.parametrize(("key", "value"), [("objective", "superfluous"), ("target", "cpu")])
+def test_a_recovery_is_by_entropy_and_portable(key: str, value: str) -> None:
+    metadata = info_of(small_network()).to_metadata() | {PREFIX + key: value}
+    with pytest.raises(ModelError, match=f"{key} must be '(entropy|portable)', got {value!r}"):
         ModelInfo.from_metadata(metadata, place="m")

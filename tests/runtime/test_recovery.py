@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from patterns import Floats, flipped, random_patterns
 from supsup_runtime.contract import TaskInfo
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield_matrix import HopfieldMatrix
-from supsup_runtime.recovered import Trace, judge
+from supsup_runtime.recovered import End, Recovered, Trace, Verdict, judge
 from supsup_runtime.recovery import Descent, Recovery, constant, linear, settle
 
 
@@ -25,20 +26,25 @@ def test_the_defaults_are_the_papers() -> None:
     how = Recovery()
     assert (how.step_size, how.momentum, how.weight_decay) == (500, 0.9, 1e-4)
     assert (how.energy_strength, how.start, how.statistics) == (1.5e-3, "mean", "batch")
+    assert Recovery(look_every=np.int64(3)).look_every == 3  # type: ignore[arg-type]  # no int
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"step_size": 0}, "step_size: must be positive and finite, got 0"),
-        ({"step_size": np.inf}, "step_size: must be positive and finite, got inf"),
-        ({"step_size": np.nan}, "step_size: must be positive and finite, got nan"),
+        ({"step_size": 0}, "step_size: must be positive, and a float32, got 0"),
+        ({"step_size": 1e39}, "step_size: must be positive, and a float32, got 1e\\+39"),
+        ({"step_size": np.nan}, "step_size: must be positive, and a float32, got nan"),
         ({"momentum": 1.0}, r"momentum: must be in \[0, 1\), got 1.0"),
         ({"momentum": -0.1}, r"momentum: must be in \[0, 1\), got -0.1"),
-        ({"weight_decay": -1}, "weight_decay: must be at least 0 and finite, got -1"),
-        ({"energy_strength": np.nan}, "energy_strength: must be at least 0 and finite, got nan"),
+        ({"weight_decay": -1}, "weight_decay: must be at least 0, and a float32, got -1"),
+        (
+            {"energy_strength": np.nan},
+            "energy_strength: must be at least 0, and a float32, got nan",
+        ),
         ({"max_entropy_ratio": 0.5}, "max_entropy_ratio: must be at least 1, got 0.5"),
         ({"look_every": -1}, "look_every: must be an integer of at least 0, got -1"),
+        ({"look_every": True}, "look_every: must be an integer of at least 0, got True"),
         ({"look_every": 0.5}, "look_every: must be an integer of at least 0, got 0.5"),
         ({"start": "end"}, "start: must be mean, zero or an array, got 'end'"),
         ({"statistics": "all"}, "statistics: must be batch or running, got 'all'"),
@@ -185,43 +191,82 @@ def test_converged_is_within_reach_and_stays(distance: list[float], after: int |
     assert trace.converged_after == after
 
 
-FINE: dict[str, Any] = {
-    "problem": "",
-    "arrived": True,
-    "distance": 0.01,
-    "task": TaskInfo(index=0, name="a"),
-    "entropy": 1.7,
-    "expected": 1.0,
-    "max_ratio": 1.8,
-}
+FINE = End(
+    problem="",
+    steps=7,
+    looked=False,
+    distance=0.01,
+    fixed=True,
+    tasks=(TaskInfo(index=0, name="a"),),
+    rows=64,
+    entropy=1.7,
+    expected=1.0,
+    max_ratio=1.8,
+)
+TWO = (TaskInfo(index=0, name="a"), TaskInfo(index=1, name="b"))
 
 
 @pytest.mark.parametrize(
     ("change", "verdict", "reason"),
     [
-        ({}, "stored", "at the mask of 'a', 1.0% of the bits away when the steps ended"),
-        ({"expected": None, "entropy": 9.0}, "stored", "at the mask of 'a'"),
-        ({"task": None}, "spurious", "at a fixed point of no stored task"),
+        ({}, "stored", "at the mask of 'a', at the end within 1.0% of the bits"),
         (
-            {"arrived": False, "distance": 0.2},
-            "not-converged",
-            "20.0% of the bits from the nearest",
+            {"looked": True, "distance": 0.35},
+            "stored",
+            "at the mask of 'a', found by a look after 7 steps from 35.0% of the bits",
         ),
+        ({"tasks": TWO}, "stored", "at the mask of 'a' and 'b', at the end within"),
+        (
+            {"expected": None, "entropy": 9.0, "rows": 1},
+            "stored",
+            "its own entropy was not recorded, so an unknown task would not be told",
+        ),
+        ({"tasks": ()}, "spurious", "at a fixed point of no stored task"),
+        ({"distance": 0.2}, "not-converged", "20.0% of the bits from the nearest fixed point"),
+        ({"fixed": False}, "not-converged", "1.0% of the bits from the nearest fixed point"),
         (
             {"entropy": 1.9},
             "not-converged",
             "entropy of 1.9 through it, expected at most 1.8 times 1: of an unknown task?",
         ),
         ({"entropy": np.nan}, "not-converged", "an entropy of nan"),
+        ({"tasks": (), "entropy": 1.9}, "not-converged", "at a fixed point of no stored task, but"),
         (
-            {"task": None, "entropy": 1.9},
+            {"rows": 63},
             "not-converged",
-            "at a fixed point of no stored task, but",
+            "63 inputs are too few to tell whether they are of an unknown task, at least 64 are",
         ),
-        ({"problem": "all is lost", "arrived": False}, "diverged", "all is lost"),
+        ({"problem": "all is lost", "looked": True}, "diverged", "all is lost"),
     ],
 )
 def test_the_verdict(change: dict[str, Any], verdict: str, reason: str) -> None:
-    found = judge(**(FINE | change))
+    found = judge(replace(FINE, **change))
     assert found[0] == verdict
-    assert found[1].startswith(reason) or reason in found[1]
+    assert reason in found[1]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "looked", "after"),
+    [
+        ("stored", False, 1),
+        ("stored", True, 2),
+        ("spurious", False, 1),
+        ("not-converged", False, None),
+        ("diverged", False, None),
+    ],
+)
+def test_only_what_ended_somewhere_has_converged(
+    verdict: Verdict, looked: bool, after: int | None
+) -> None:
+    rows = np.zeros(2)
+    found = Recovered(
+        verdict=verdict,
+        reason="",
+        tasks=(),
+        mask=np.ones(3, np.bool_),
+        trace=Trace(entropy=rows, energy=rows, distance=np.array([0.5, 0.0, 0.0])),
+        looked=looked,
+        entropy=0.0,
+        expected_entropy=None,
+    )
+    assert (found.steps, found.task, found.converged_after) == (2, None, after)

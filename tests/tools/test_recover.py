@@ -126,7 +126,7 @@ def test_accuracy_is_that_of_the_mask(work: Path) -> None:
     task = MaskBank.open(work / "seed-3" / "trained").task(TASKS[1])
     parts = [unpack_mask(task.masks[p.name], (p.size,)) for p in model.info.network.parameters]
     mask = np.concatenate(parts)
-    assert model.find(mask) == model.tasks[1]
+    assert model.find(mask) == (model.tasks[1],)
     found = replace(model.recover([data.test_x]), mask=mask)
     want = [
         np.mean(model.logits(data.test_x, mask, statistics=kind).argmax(axis=1) == data.test_y)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tools.recovery.measuring import as_json
 from tools.trace import main, plot, read_ways, to_way
 
 from commands import Done, call
+from supsup_runtime.cli.recover import recovered_to_dict
 from supsup_runtime.contract import TaskInfo
 from supsup_runtime.errors import InputError
 from supsup_runtime.recovered import Recovered, Trace
@@ -78,17 +78,18 @@ def test_what_a_recovery_says_is_read_back() -> None:
     found = Recovered(
         verdict="stored",
         reason="why",
-        task=TaskInfo(index=0, name="t", labels=()),
+        tasks=(TaskInfo(index=0, name="t", labels=()),),
+        looked=False,
         mask=np.ones(3, np.bool_),
         trace=Trace(entropy=np.array([1.0, 2]), energy=np.array([-1.0, -2]), distance=distance),
         entropy=0.125,
         expected_entropy=0.5,
     )
-    value = json.loads(json.dumps(as_json(found)))
+    value = json.loads(json.dumps(recovered_to_dict(found)))
     way = to_way(value, name=value["task"], place="x")
     assert way.converged_after is None
     assert (way.end, way.expected, way.energy) == (0.125, 0.5, (-1.0, -2.0))
-    np.testing.assert_allclose(way.distance, distance, rtol=1e-6)  # written in seven digits
+    np.testing.assert_array_equal(way.distance, distance)
 
 
 def test_equal_recoveries_give_equal_pictures(tmp_path: Path) -> None:
@@ -128,6 +129,7 @@ def of_trace(**changed: Any) -> dict[str, Any]:
         (recovered(steps=None), "steps must be at least 1, got None"),
         (recovered(steps=0), "steps must be at least 1, got 0"),
         (recovered(steps=True), "steps must be a whole number from 0 on, got True"),
+        (recovered(verdict="diverged"), "a recovery that diverged has no picture: "),
         (recovered(converged_after=-1), "converged_after must be a whole number from 0 on, got -1"),
         (recovered(trace=[]), "trace must be an object, got \\[\\]"),
         (recovered(steps=4), "trace.distance must have 5 values, as steps says, got 4"),

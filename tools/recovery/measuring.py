@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,12 +17,13 @@ from tools.reproduction.store import Store
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import unpack_mask
+from supsup_runtime.cli.recover import recovered_to_dict
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.recovered import Recovered
 from supsup_runtime.recovery import Recovery, Statistics
 from supsup_runtime.streams import Stream, TaskData
 
-__all__ = ["Seed", "accuracy", "as_json", "measure"]
+__all__ = ["Seed", "accuracy", "measure"]
 
 Line = dict[str, Any]
 Bits = npt.NDArray[np.bool_]
@@ -109,15 +109,15 @@ class _Series:
         how = Recovery(start=self.way.start, look_every=self.way.look_every)
         found = model.recover(batches, settings=how)
         seconds = time.perf_counter() - begun
-        own, known = self.trained.task(data.name), model.find(found.mask)
+        own, owners = self.trained.task(data.name), model.find(found.mask)
         line: Line = {
             "distance": float(found.trace.distance[-1]),
             "left_out": left_out,
             "off": self._off(found.mask, data.name),
             "order": order,
             "own": own.training["accuracy"],
-            "recovered": as_json(found),
-            "same": known is not None and known.name == data.name,
+            "recovered": recovered_to_dict(found),
+            "same": data.name in [task.name for task in owners],
             "seconds": round(seconds, 3),
             "seed": self.seed,
             "task": data.name,
@@ -160,22 +160,3 @@ def accuracy(
         labels = logits[:, : model.info.network.real_outputs].argmax(axis=1)
         right += int(np.sum(labels == data.test_y[chosen]))
     return right / len(shuffled)
-
-
-def as_json(found: Recovered) -> Line:
-    """A recovery as `supsup-run --recover --json` prints it; null for what is not finite."""
-    trace = {key: getattr(found.trace, key) for key in ("distance", "energy", "entropy")}
-    return {
-        "converged_after": found.trace.converged_after,
-        "entropy": _number(found.entropy),
-        "expected_entropy": found.expected_entropy,
-        "reason": found.reason,
-        "steps": found.steps,
-        "task": None if found.task is None else found.task.name,
-        "trace": {key: [_number(value) for value in values] for key, values in trace.items()},
-        "verdict": found.verdict,
-    }
-
-
-def _number(value: float) -> float | None:
-    return float(f"{value:.7g}") if math.isfinite(value) else None

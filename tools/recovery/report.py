@@ -116,7 +116,7 @@ def _task_table(lines: Sequence[Line], setting: Setting) -> Table:
     count = len({line["order"] for line in own})
     orders = f"{count} orders of them" if count > 1 else "one order"
     title = f"From {ways(setting)[0].name}, within one pass over the test images, {orders}"
-    header = ["seed", "task", "recovered", "converged after", "off where it ended, %"]
+    header = ["seed", "task", "recovered", "converged after", "bits to go at the end, %"]
     header += ["off the learned mask, %", "accuracy, single images, %", "batches of 64, %"]
     header += ["own mask and statistics, %", "entropy / expected"]
     rows = [

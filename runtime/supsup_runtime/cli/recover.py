@@ -10,18 +10,25 @@ from typing import Any, get_args
 from supsup_runtime.cli.rows import prediction_text, read_inputs
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield_model import load_hopfield
+from supsup_runtime.images import checked_images
 from supsup_runtime.prediction import Prediction
 from supsup_runtime.recovered import Recovered
 from supsup_runtime.recovery import SCHEDULES, Recovery, Statistics
 from supsup_runtime.session import Device
 
-__all__ = ["add_recovery_options", "recovery", "refuse_recovery_options"]
+__all__ = [
+    "add_recovery_options",
+    "recovered_to_dict",
+    "recovery",
+    "refuse_recovery_options",
+]
 
 BATCH_SIZE = 64
 _NUMBERS = {
     "momentum": "of the descent; 0.9 by default",
     "weight_decay": "of the scores; 1e-4 by default",
     "energy_strength": "factor of the energy; 1.5e-3 by default",
+    "max_entropy_ratio": "entropy over the task's own that is still of it; 1.25 by default",
 }
 _OTHERS = ("batch_size", "look_every", "schedule", "start", "statistics")
 _OF_INFERENCE = ("task", "per_image", "method", "score", "candidates")
@@ -58,13 +65,15 @@ def refuse_recovery_options(arguments: argparse.Namespace) -> None:
 
 
 def recovery(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Recover a mask, then predict with it where it is a fixed point; JSON value and text."""
+    """Recover a mask, then predict with it where it is a task's; JSON value and text."""
     for name in _OF_INFERENCE:
-        if getattr(arguments, name):
+        given = getattr(arguments, name)
+        if given is not None and given is not False:
             raise InputError(f"{_option(name)}: the task is recovered; leave it, or --recover, out")
     device: Device = arguments.device
     model = load_hopfield(arguments.model, device=device, threads=arguments.threads)
-    x = read_inputs(arguments.input, model.info.network.input_shape)
+    shape = model.info.network.input_shape
+    x = checked_images(read_inputs(arguments.input, shape), shape)
     size = BATCH_SIZE if arguments.batch_size is None else arguments.batch_size
     if size < 1:
         raise InputError(f"--batch-size: must be at least 1, got {size}")
@@ -76,9 +85,14 @@ def recovery(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         settings=_settings(arguments),
     )
     milliseconds = (time.perf_counter() - begin) * 1e3
-    settled = found.verdict in {"stored", "spurious"}
-    prediction = model.predict(x, found) if settled else None
-    return _to_dict(found, prediction, milliseconds), _to_text(found, prediction)
+    prediction = model.predict(x, found) if found.verdict == "stored" else None
+    value = {
+        **recovered_to_dict(found),
+        "labels": None if prediction is None else list(prediction.labels),
+        "mask": found.mask.astype(int).tolist(),
+        "milliseconds": round(milliseconds, 3),
+    }
+    return value, _to_text(found, prediction)
 
 
 def _settings(arguments: argparse.Namespace) -> Recovery:
@@ -87,24 +101,19 @@ def _settings(arguments: argparse.Namespace) -> Recovery:
     return Recovery(**{name: value for name, value in given.items() if value is not None})
 
 
-def _to_dict(
-    found: Recovered, prediction: Prediction | None, milliseconds: float
-) -> dict[str, Any]:
+def recovered_to_dict(found: Recovered) -> dict[str, Any]:
+    """A recovery as JSON values, but for its mask; null for what is not finite."""
+    trace = {key: getattr(found.trace, key).tolist() for key in ("distance", "energy", "entropy")}
     return {
-        "converged_after": found.trace.converged_after,
+        "converged_after": found.converged_after,
         "entropy": _finite(found.entropy),
         "expected_entropy": found.expected_entropy,
-        "labels": None if prediction is None else list(prediction.labels),
-        "mask": found.mask.astype(int).tolist(),
-        "milliseconds": round(milliseconds, 3),
+        "looked": found.looked,
         "reason": found.reason,
         "steps": found.steps,
         "task": None if found.task is None else found.task.name,
-        "trace": {
-            "distance": [_finite(value) for value in found.trace.distance.tolist()],
-            "energy": [_finite(value) for value in found.trace.energy.tolist()],
-            "entropy": [_finite(value) for value in found.trace.entropy.tolist()],
-        },
+        "tasks": [task.name for task in found.tasks],
+        "trace": {key: [_finite(value) for value in values] for key, values in trace.items()},
         "verdict": found.verdict,
     }
 
@@ -115,9 +124,7 @@ def _finite(value: float) -> float | None:
 
 
 def _to_text(found: Recovered, prediction: Prediction | None) -> str:
-    after = found.trace.converged_after
-    pace = "" if after is None else f", within reach after {after}"
-    line = f"{found.verdict}: {found.reason} ({found.steps} steps{pace})"
+    line = f"{found.verdict}: {found.reason} ({found.steps} steps)"
     return line if prediction is None else f"{line}\n{prediction_text(prediction)}"
 
 
