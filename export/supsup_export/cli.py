@@ -108,6 +108,7 @@ def export_bank(
             sidecar=sidecar,
             force=force,
         )
+        _say_unrecorded(recovery)
         found = _recovery_to_dict(recovery)
         typer.echo(json.dumps(found, sort_keys=True) if as_json else _recovery_to_text(recovery))
         return
@@ -190,6 +191,22 @@ def _refuse_beside(option: str, what: str, **given: object) -> None:
             raise InputError(
                 f"--{name}: does not apply to a model that {what}; leave it, or {option}, out"
             )
+
+
+def _say_unrecorded(report: RecoveryExport) -> None:
+    store = report.info.hopfield
+    names = [
+        task.name
+        for task, entropy in zip(report.info.tasks, store.entropies if store else (), strict=False)
+        if entropy is None
+    ]
+    if names:
+        typer.echo(
+            f"supsup-export: {len(names)} tasks have no entropy of their own on record "
+            f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), so streams of unknown "
+            "tasks are not told from theirs; learn them with supsup-train, with test images",
+            err=True,
+        )
 
 
 def _recovery_to_dict(report: RecoveryExport) -> dict[str, object]:

@@ -154,7 +154,7 @@ def judge(end: End) -> tuple[Verdict, str]:
             f"at {place}, but {end.rows} inputs are too few to tell whether they are of an unknown "
             f"task, at least {SURE_ROWS} are needed"
         )
-    way = f"found by a look after {end.steps} steps from" if end.looked else "at the end within"
+    way = f"found by a look after step {end.steps}, from" if end.looked else "at the end within"
     reason = f"at {place}, {way} {end.distance:.1%} of the bits"
     if end.expected is None:
         reason += "; its own entropy was not recorded, so an unknown task would not be told"

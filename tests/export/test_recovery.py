@@ -192,6 +192,7 @@ def test_the_command(bank: MaskBank, tmp_path: Path) -> None:
     path = tmp_path / "recover.onnx"
     done = run("supsup-export", "--hopfield", "--bank", bank.path, path)
     assert f"{path}: recovers 2 tasks, {path.stat().st_size:,} bytes, checked" in done.stdout
+    assert done.stderr == ""
     again = ["--hopfield", "--bank", bank.path, path]
     assert "exists" in run("supsup-export", *again, status=1).stderr
     said = json.loads(run("supsup-export", *again, "--force", "--json").stdout)
@@ -205,3 +206,15 @@ def test_the_command(bank: MaskBank, tmp_path: Path) -> None:
     inspected = json.loads(run("supsup-inspect", path, "--json").stdout)
     assert inspected["hopfield"] == {"rule": "storkey", "dtype": "float32"}
     assert "times as much" not in run("supsup-inspect", path).stdout
+
+
+def test_tasks_whose_entropy_is_not_known_are_named(tmp_path: Path) -> None:
+    bank = store_bank(tmp_path / "masks", tasks=4, entropy=None)
+    path = tmp_path / "recover.onnx"
+    for options in (["--hopfield"], ["--hopfield", "--stream"]):
+        done = run("supsup-export", *options, "--bank", bank.path, path, "--force")
+        assert done.stderr.startswith(
+            "supsup-export: 4 tasks have no entropy of their own on record "
+            "(task-0, task-1, task-2, ...), so streams of unknown tasks are not told from theirs; "
+        )
+        assert done.stderr.count("\n") == 1

@@ -213,7 +213,7 @@ TWO = (TaskInfo(index=0, name="a"), TaskInfo(index=1, name="b"))
         (
             {"looked": True, "distance": 0.35},
             "stored",
-            "at the mask of 'a', found by a look after 7 steps from 35.0% of the bits",
+            "at the mask of 'a', found by a look after step 7, from 35.0% of the bits",
         ),
         ({"tasks": TWO}, "stored", "at the mask of 'a' and 'b', at the end within"),
         (

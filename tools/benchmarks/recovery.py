@@ -66,13 +66,7 @@ def _rows(
     setup: Setup, bank: MaskBank, model: HopfieldModel, program: Session, x: Floats
 ) -> list[Row]:
     parts = _Parts(bank, program)
-    descent = Descent(model.store.mean, Recovery())
-    mask = descent.mask
-
-    def whole() -> None:
-        taken = Descent(model.store.mean, Recovery())
-        taken.step(model.step(x, taken.mask, *STRENGTHS).gradient)
-
+    mask = (model.store.mean >= 0).astype(np.float32)
     want = parts.in_onnxruntime(x, mask)
     for name, got in (
         ("numpy", parts.in_numpy(x, mask)),
@@ -97,13 +91,28 @@ def _rows(
             ),
             Candidate(name="the graph", call=partial(model.step, x, mask, *STRENGTHS)),
             Candidate(
-                name="a whole step",
-                call=whole,
-                note="with the step on the scores, and its beginning",
+                name="a step on the scores",
+                call=partial(_step, model, x),
+                note="the graph, and the descent from the mean",
+            ),
+            Candidate(
+                name="the same with a look",
+                call=partial(_step_and_look, model, x),
+                note="and where the mask then settles: from the mean, which is far from any",
             ),
         ],
         setup,
     )
+
+
+def _step(model: HopfieldModel, x: Floats) -> Descent:
+    descent = Descent(model.store.mean, Recovery())
+    descent.step(model.step(x, descent.mask, *STRENGTHS).gradient)
+    return descent
+
+
+def _step_and_look(model: HopfieldModel, x: Floats) -> object:
+    return model.settle(_step(model, x).mask > 0)
 
 
 class _Parts:
