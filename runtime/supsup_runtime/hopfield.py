@@ -98,7 +98,7 @@ class StoredTask:
         name: The task's name.
         labels: Names of the real outputs by index.
         fingerprints: Of its masks, in the order of the network's parameters.
-        entropy: H of the task's own inputs through its mask, mean, in nats; None where its
+        entropy: H of the task's own test images through its mask, mean, in nats; None where its
             training record has none. Recovery tells a known stream from an unknown one by it.
     """
 

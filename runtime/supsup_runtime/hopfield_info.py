@@ -36,7 +36,7 @@ class HopfieldInfo:
         diagonal: Of the matrices, ``float32 (num_masked,)``.
         state: The mean of the tasks' state, ``float32 (num_state,)``.
         fingerprints: Of each task's masks, one a parameter.
-        entropies: Of each task's own inputs, in nats; None where it was not recorded.
+        entropies: Of each task's own test images, in nats; None where it was not recorded.
     """
 
     rule: str
