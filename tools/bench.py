@@ -43,6 +43,8 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from tools.arguments import positive
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _peers(one_shot, "abcdef")
     one_shot.add_argument(
         "--peer-tasks",
-        type=_positive,
+        type=positive,
         default=250,
         help="float models that peer c opens at most, its time scaled up (%(default)s)",
     )
@@ -62,23 +64,23 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG (needs matplotlib)")
     known = _case(cases, "known", _known, "the task known: staying on it, and switching")
     known.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
-    known.add_argument("--outputs", type=_positive, help=OUTPUTS_HELP)
-    known.add_argument("--tasks", type=_positive, default=250, help="(%(default)s)")
-    known.add_argument("--batch", type=_positive, nargs="+", default=[1, 128], help="(1 and 128)")
+    known.add_argument("--outputs", type=positive, help=OUTPUTS_HELP)
+    known.add_argument("--tasks", type=positive, default=250, help="(%(default)s)")
+    known.add_argument("--batch", type=positive, nargs="+", default=[1, 128], help="(1 and 128)")
     load = _case(cases, "load", _load, "seconds and memory to load, in fresh processes (Linux)")
     _network(load, tasks=[250, 2500])
     per_image = _case(cases, "per-image", _per_image, "the task of each row of a batch")
     _network(per_image, tasks=250)
-    per_image.add_argument("--images", type=_positive, default=128, help="(%(default)s)")
+    per_image.add_argument("--images", type=positive, default=128, help="(%(default)s)")
     screened = _case(cases, "screened", _screened, "one-shot with screening, on trained masks")
     screened.add_argument("--data", type=Path, required=True, help="folder of the shared data")
-    screened.add_argument("--tasks", type=_positive, default=2500, help="(%(default)s)")
-    screened.add_argument("--images", type=_positive, default=2000, help="(%(default)s)")
+    screened.add_argument("--tasks", type=positive, default=2500, help="(%(default)s)")
+    screened.add_argument("--images", type=positive, default=2000, help="(%(default)s)")
     recovery = _case(cases, "recovery", _recovery, "one step of a Hopfield recovery, BNNet")
-    recovery.add_argument("--width", type=_positive, default=2048, help="units (%(default)s)")
-    recovery.add_argument("--batch", type=_positive, nargs="+", default=[64], help="(64)")
+    recovery.add_argument("--width", type=positive, default=2048, help="units (%(default)s)")
+    recovery.add_argument("--batch", type=positive, nargs="+", default=[64], help="(64)")
     training = _case(cases, "training", _training, "one task trained, against a plain loop")
-    training.add_argument("--steps", type=_positive, default=1000, help="(%(default)s)")
+    training.add_argument("--steps", type=positive, default=1000, help="(%(default)s)")
     training.set_defaults(threads=os.cpu_count())  # as training itself takes
     _case(cases, "all", _all, "every case with its defaults").set_defaults(threads=None)
     return parser
@@ -95,6 +97,8 @@ def _case(
     text: str,
 ) -> argparse.ArgumentParser:
     """A subcommand with the options that all have."""
+    from tools.arguments import positive
+
     parser: argparse.ArgumentParser = cases.add_parser(name, help=text, description=text)
     cache = Path(tempfile.gettempdir()) / "supsup-bench"
     parser.add_argument(
@@ -104,9 +108,9 @@ def _case(
         help="folder of banks and models (default: %(default)s)",
     )
     parser.add_argument(
-        "--threads", type=_positive, default=1, help="of one call, for all candidates (1)"
+        "--threads", type=positive, default=1, help="of one call, for all candidates (1)"
     )
-    parser.add_argument("--rounds", type=_positive, help="visits to each candidate")
+    parser.add_argument("--rounds", type=positive, help="visits to each candidate")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file too")
     parser.set_defaults(run=run)
@@ -117,10 +121,12 @@ def _network(
     parser: argparse.ArgumentParser, *, tasks: int | list[int], outputs: int | None = None
 ) -> None:
     """Which network and how many tasks; several where the default is a list."""
+    from tools.arguments import positive
+
     parser.add_argument("--model", choices=MODELS, default="lenet-300-100")
-    parser.add_argument("--outputs", type=_positive, default=outputs, help=OUTPUTS_HELP)
+    parser.add_argument("--outputs", type=positive, default=outputs, help=OUTPUTS_HELP)
     nargs = "+" if isinstance(tasks, list) else None
-    parser.add_argument("--tasks", type=_positive, nargs=nargs, default=tasks, help="(%(default)s)")
+    parser.add_argument("--tasks", type=positive, nargs=nargs, default=tasks, help="(%(default)s)")
 
 
 def _peers(parser: argparse.ArgumentParser, default: str) -> None:
@@ -137,12 +143,6 @@ def _letters(text: str) -> str:
     if not set(text) <= set("abcdef"):
         raise argparse.ArgumentTypeError(f"must be some of the letters abcdef, got {text!r}")
     return text
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
-    return int(text)
 
 
 def _setup(arguments: argparse.Namespace) -> Any:  # noqa: ANN401 - a Setup, whose module is heavy

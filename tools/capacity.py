@@ -250,28 +250,24 @@ def _setups(arguments: argparse.Namespace) -> Iterator[Setup]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from tools.arguments import positive
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--size", type=_positive, nargs="+", default=[256, 2048], help="units (256 and 2048)"
+        "--size", type=positive, nargs="+", default=[256, 2048], help="units (256 and 2048)"
     )
     parser.add_argument(
         "--density", type=float, nargs="+", default=[0.5], help="of random patterns (0.5)"
     )
     parser.add_argument("--bank", type=Path, help="a bank, for its masks beside random patterns")
-    parser.add_argument("--probes", type=_positive, default=50, help="asked a load (%(default)s)")
+    parser.add_argument("--probes", type=positive, default=50, help="asked a load (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file too")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG or PNG")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ def _plot(lines: Sequence[dict[str, Any]], setting: Setting, file: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from tools.arguments import positive
+
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -106,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", type=_seeds, default=[0, 1, 2], help="of the weights and batches (0,1,2)"
     )
     parser.add_argument(
-        "--orders", type=_positive, default=1, help="of the test images, seeded from 0 on (1)"
+        "--orders", type=positive, default=1, help="of the test images, seeded from 0 on (1)"
     )
     parser.add_argument(
         "--work",
@@ -131,12 +133,6 @@ def _seeds(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"must differ, got {text!r}")
     return seeds
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

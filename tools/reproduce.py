@@ -112,6 +112,8 @@ def _bank(text: str) -> tuple[str, Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from tools.arguments import positive
+
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -139,19 +141,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tasks", type=int, help="another number of tasks in every bank")
     parser.add_argument("--images", type=int, help="another number of images a task in every row")
-    parser.add_argument("--threads", type=_positive, help="of PyTorch, and of a call (1)")
+    parser.add_argument("--threads", type=positive, help="of PyTorch, and of a call (1)")
     parser.add_argument(
         "--seconds", type=_seconds, help=f"stop cleanly after these, with status {UNFINISHED}"
     )
     parser.add_argument("--record", action="store_true", help="update docs/ whatever was changed")
     parser.add_argument("--json", action="store_true", help="JSON on stdout, not a table")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
-    return int(text)
 
 
 def _seconds(text: str) -> float:
