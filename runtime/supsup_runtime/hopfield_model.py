@@ -106,7 +106,7 @@ class HopfieldModel:
             batches: Each ``float32 (batch, *input_shape)``, of one task; at least `steps` of them,
                 of which no more are taken than the recovery needs.
             steps: At most, and at least 1; None takes all batches, which then must have a length.
-            schedule: Shares of entropy and energy in each step.
+            schedule: Shares of entropy and energy in each step since the last beginning.
             settings: Step size and the like; None takes the defaults.
 
         Raises:
@@ -114,15 +114,18 @@ class HopfieldModel:
                 argument is out of range.
         """
         how = settings or Recovery()
-        total, taken = _count(batches, steps), 0
+        total, taken, begun = _count(batches, steps), 0, 0
         way = Recovering(self._graph, self._start(how), how)
         for number, batch in zip(range(total), batches, strict=False):
-            strengths = _strengths(schedule, number, total, how.energy_strength)
+            strengths = _strengths(schedule, number - begun, total - begun, how.energy_strength)
             way.step(self._checked(batch, number), strengths)
             taken = number + 1
             looks = how.look_every and taken % how.look_every == 0
             if way.problem or (looks and way.look()):
                 return way.result()
+            if _is_lost(how, taken - begun, total - taken):
+                way.restart()
+                begun = taken
         if taken < total:
             raise _too_few(total, taken)
         return way.result()
@@ -257,6 +260,12 @@ def _strengths(
             f"count, got {shares!r:.80} in step {number}; see recovery.linear"
         )
     return shares[0], energy_strength * shares[1]
+
+
+def _is_lost(how: Recovery, taken: int, left: int) -> bool:
+    """Whether a descent that looks has taken its steps in vain, and another is worth it."""
+    every = how.restart_every if how.look_every else 0
+    return every > 0 and taken >= every and 2 * left >= every
 
 
 def _is_empty(x: object, input_shape: tuple[int, ...]) -> bool:

@@ -82,6 +82,11 @@ class Recovering:
         self._anew = self._anew or any(owners)
         return False
 
+    def restart(self) -> None:
+        """Begin the descent anew; what was seen on the way is kept."""
+        self._descent = Descent(self._start, self._how)
+        self._anew = False
+
     def result(self) -> Recovered:
         """Where it ended, and what that is."""
         graph, ended = self._graph, self._mask()

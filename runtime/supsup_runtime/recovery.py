@@ -69,6 +69,9 @@ class Recovery:
         look_every: Steps from one look at where the mask would settle to the next: a stored task's
             mask whose entropy fits ends the recovery there. 0 never looks before the end, which is
             the paper's way. Where no entropy was recorded, no look ends it.
+        restart_every: Steps without a find after which the descent begins anew, its schedule too,
+            with what is left of the stream, if that is half as many steps at least. 0 never does;
+            nor is it done where nothing is looked at.
         max_entropy_ratio: An end whose entropy is above so many times the stored task's own is of
             no stored task, at least 1.
 
@@ -83,6 +86,7 @@ class Recovery:
     start: Literal["mean", "zero"] | Floats = "mean"
     statistics: Statistics = "batch"
     look_every: int = 1
+    restart_every: int = 10
     max_entropy_ratio: float = 1.25
 
     def __post_init__(self) -> None:
@@ -92,8 +96,9 @@ class Recovery:
         for name in ("weight_decay", "energy_strength"):
             value = getattr(self, name)
             _require(name, value, 0 <= value <= LARGEST, "at least 0, and a float32")
-        every = self.look_every
-        _require("look_every", every, is_whole(every) and every >= 0, "an integer of at least 0")
+        for name in ("look_every", "restart_every"):
+            every = getattr(self, name)
+            _require(name, every, is_whole(every) and every >= 0, "an integer of at least 0")
         ratio = self.max_entropy_ratio
         _require("max_entropy_ratio", ratio, ratio >= 1, "at least 1")
         check_statistics(self.statistics)

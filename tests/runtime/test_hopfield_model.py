@@ -118,6 +118,37 @@ def test_a_look_ends_nothing_that_does_not_fit(tmp_path: Path) -> None:
         assert ("was not recorded" in found.reason) == (entropy is None)
 
 
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [
+        ({"restart_every": 3}, [(0, 8), (1, 8), (2, 8), (0, 5), (1, 5), (2, 5), (0, 2), (1, 2)]),
+        ({"restart_every": 5}, [*((t, 8) for t in range(5)), (0, 3), (1, 3), (2, 3)]),
+        ({"restart_every": 6}, [(t, 8) for t in range(8)]),  # 2 steps are too few to begin anew
+        ({"restart_every": 0}, [(t, 8) for t in range(8)]),
+        ({"restart_every": 3, "look_every": 0}, [(t, 8) for t in range(8)]),
+    ],
+)
+def test_a_descent_in_vain_begins_anew(
+    tmp_path: Path, options: dict[str, int], shares: list[tuple[int, int]]
+) -> None:
+    """With what is left of the stream, from the same scores, by the same schedule."""
+    bank = store_bank(tmp_path / "masks", entropy=1e-9)  # which no stream has
+    export_recovery(bank, tmp_path / "recover.onnx")
+    model, asked = load_hopfield(tmp_path / "recover.onnx"), []
+
+    def schedule(step: int, steps: int) -> tuple[float, float]:
+        asked.append((step, steps))
+        return 1.0, 1.0
+
+    batches = [images(16)] * 8
+    how = Recovery(**options)  # type: ignore[arg-type]  # these are integers
+    found = model.recover(batches, schedule=schedule, settings=how)
+    assert (asked, found.steps, found.verdict) == (shares, 8, "not-converged")
+    firsts = [row for row, (step, _) in enumerate(shares) if step == 0]
+    assert len(set(found.trace.energy[firsts])) == 1  # of the same mask
+    assert len(set(found.trace.energy)) > 1
+
+
 def test_what_is_found_of_a_mask_stays_and_the_rest_begins_anew(
     model: HopfieldModel, bank: MaskBank
 ) -> None:

@@ -44,6 +44,7 @@ def test_the_defaults_are_the_papers() -> None:
         ),
         ({"max_entropy_ratio": 0.5}, "max_entropy_ratio: must be at least 1, got 0.5"),
         ({"look_every": -1}, "look_every: must be an integer of at least 0, got -1"),
+        ({"restart_every": -1}, "restart_every: must be an integer of at least 0, got -1"),
         ({"look_every": True}, "look_every: must be an integer of at least 0, got True"),
         ({"look_every": 0.5}, "look_every: must be an integer of at least 0, got 0.5"),
         ({"start": "end"}, "start: must be mean, zero or an array, got 'end'"),

@@ -30,7 +30,7 @@ _NUMBERS = {
     "energy_strength": "factor of the energy; 1.5e-3 by default",
     "max_entropy_ratio": "entropy over the task's own that is still of it; 1.25 by default",
 }
-_OTHERS = ("batch_size", "look_every", "schedule", "start", "statistics")
+_OTHERS = ("batch_size", "look_every", "restart_every", "schedule", "start", "statistics")
 _OF_INFERENCE = ("task", "per_image", "method", "score", "candidates")
 
 
@@ -52,6 +52,9 @@ def add_recovery_options(made: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--look-every", type=int, help="steps from one look to the next; 1 by default, 0 for none"
+    )
+    group.add_argument(
+        "--restart-every", type=int, help="steps in vain to a new beginning; 10 by default, 0: none"
     )
     for name, help_ in _NUMBERS.items():
         group.add_argument(_option(name), type=float, help=help_)
@@ -96,7 +99,7 @@ def recovery(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _settings(arguments: argparse.Namespace) -> Recovery:
-    names = ("step_size", *_NUMBERS, "look_every", "start", "statistics")
+    names = ("step_size", *_NUMBERS, "look_every", "restart_every", "start", "statistics")
     given = {name: getattr(arguments, name) for name in names}
     return Recovery(**{name: value for name, value in given.items() if value is not None})
 
