@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from banks import programs
 from supsup_runtime.bank import MaskBank
+from supsup_runtime.bits import unpack_mask
 from supsup_runtime.hopfield_file import encode_into
+from supsup_runtime.images import Images
 from supsup_runtime.network import Network
 from supsup_runtime.taskfile import TaskMasks, make_task
 
-__all__ = ["MODEL", "store_bank", "unit_task"]
+__all__ = ["MODEL", "flat_mask", "images", "store_bank", "stream", "unit_task"]
 
 MODEL = "bnnet-65-33"  # awkward: rows end inside a byte
 
@@ -48,3 +52,21 @@ def unit_task(network: Network, name: str, *, seed: int, entropy: float | None =
         labels=("a", "b", "c"),
         training={} if entropy is None else {"entropy": entropy},
     )
+
+
+def flat_mask(bank: MaskBank, task: int) -> npt.NDArray[np.bool_]:
+    """A task's masks as recovery has them: ``bool (num_masked,)``."""
+    masks = bank.task(task).masks
+    return np.concatenate(
+        [unpack_mask(masks[p.name], p.shape).reshape(-1) for p in bank.network.parameters]
+    )
+
+
+def images(rows: int, seed: int = 0) -> Images:
+    """Random inputs of `MODEL`."""
+    return np.random.default_rng(seed).standard_normal((rows, 30)).astype(np.float32)
+
+
+def stream(count: int) -> Iterator[Images]:
+    """Batches of four random inputs, without a length."""
+    return (images(4, seed) for seed in range(count))
