@@ -149,7 +149,7 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     bank = tmp_path / "masks"
     arguments = ["permuted", *SMALL, "--steps", "100", "--bank", str(bank)]
     run("supsup-train", *arguments, "--tasks", 1)
-    command, log = [program("supsup-train"), *arguments], bank / "train.jsonl"
+    command, log = [program("supsup-train"), *arguments, "--tasks", "500"], bank / "train.jsonl"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for(process, lambda: lines_of(log) >= 2)
         process.send_signal(signal.SIGINT)
