@@ -150,7 +150,13 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     arguments = ["permuted", *SMALL, "--steps", "100", "--bank", str(bank)]
     run("supsup-train", *arguments, "--tasks", 1)
     command, log = [program("supsup-train"), *arguments, "--tasks", "500"], bank / "train.jsonl"
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs ignore interrupts, and so would all that they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no locks
+    ) as process:
         wait_for(process, lambda: lines_of(log) >= 2)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
