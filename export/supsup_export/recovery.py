@@ -11,8 +11,8 @@ from onnx import ModelProto, TensorProto
 from supsup_export.graph import Graph, tensor_info
 from supsup_export.recovery_parts import add_energy, add_network, add_weighted, recovery_info
 from supsup_runtime.bank import MaskBank
-from supsup_runtime.contract import ModelInfo
 from supsup_runtime.hopfield import HopfieldStore
+from supsup_runtime.hopfield_info import HopfieldInfo
 
 __all__ = ["compose_recovery"]
 
@@ -31,10 +31,7 @@ def compose_recovery(bank: MaskBank, store: HopfieldStore) -> ModelProto:
         BankError: If the bank has no gradient program, the store is of another network or empty,
             or the model would pass 2 GB.
     """
-    return _compose(bank, store, recovery_info(bank, store, "recover"))
-
-
-def _compose(bank: MaskBank, store: HopfieldStore, info: ModelInfo) -> ModelProto:
+    info = recovery_info(bank, store, "recover")
     graph, network = Graph(), bank.network
     energy, energy_gradient = add_energy(graph, store, "mask", names=("energy", "energy_gradient"))
     logits, entropy, entropy_gradient = _network(graph, bank)
@@ -48,8 +45,7 @@ def _compose(bank: MaskBank, store: HopfieldStore, info: ModelInfo) -> ModelProt
     ]
     if network.state:
         inputs.append(tensor_info("state", _FLOAT, [network.num_state]))
-        if info.hopfield is not None:
-            graph.default("state", info.hopfield.state)
+        graph.default("state", HopfieldInfo.of(store).state)
     outputs = [
         tensor_info(logits, _FLOAT, ["batch", network.outputs]),
         tensor_info(entropy, _FLOAT, []),

@@ -19,7 +19,7 @@ from supsup_runtime.contract import PREFIX
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield import HopfieldStore
 from supsup_runtime.hopfield_info import HopfieldInfo
-from supsup_runtime.network import MaskedParameter, StateTensor
+from supsup_runtime.network import cut
 from supsup_runtime.objectives import entropy
 from supsup_runtime.session import Session, open_session
 
@@ -43,7 +43,6 @@ _ROWS = (0, 1, 5)
 
 Array = npt.NDArray[Any]
 Programs = dict[str, Session]
-Tensors = tuple[MaskedParameter | StateTensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +113,7 @@ def _random_feeds(
         "energy_strength": np.array(0.0015, np.float32),
     }
     if network.state:
-        state = [value.reshape(-1) for value in store.mean_state().values()]
-        feeds["state"] = np.concatenate(state)
+        feeds["state"] = HopfieldInfo.of(store).state
     return feeds
 
 
@@ -125,10 +123,10 @@ def reference(
     """What a model that recovers step by step must give for its inputs, by output."""
     network, mask = bank.network, feeds["mask"]
     energy, slopes = 0.0, []
-    for p, part in zip(network.parameters, _cut(network.parameters, mask), strict=True):
+    for name, part in cut(network.parameters, mask).items():
         pattern = 2 * part.reshape(-1) - 1
-        energy += store.energy(p.name, pattern)
-        slopes.append(-2 * store.field(p.name, pattern))
+        energy += store.energy(name, pattern)
+        slopes.append(-2 * store.field(name, pattern))
     found: dict[str, Array] = {
         "energy": np.asarray(energy),
         "energy_gradient": np.concatenate(slopes),
@@ -152,13 +150,11 @@ def _network_reference(
             "entropy_gradient": np.zeros(network.num_masked),
         }
     weights = network.weights()
-    masks = _cut(network.parameters, feeds["mask"])
     inputs = {"x": feeds["x"]}
-    for p, w, m in zip(network.parameters, weights, masks, strict=True):
-        inputs[p.name] = w * m
+    masks = cut(network.parameters, feeds["mask"])
+    inputs |= {name: w * m for w, (name, m) in zip(weights, masks.items(), strict=True)}
     if network.state:
-        parts = _cut(network.state, feeds["state"])
-        inputs |= {s.name: part for s, part in zip(network.state, parts, strict=True)}
+        inputs |= cut(network.state, feeds["state"])
     names = [f"{OBJECTIVE}.{p.name}" for p in network.parameters]
     logits = programs["forward"].run(["logits"], inputs)[0]
     slopes = programs["gradient"].run(names, inputs)
@@ -168,14 +164,6 @@ def _network_reference(
         "entropy": np.asarray(entropy(logits.astype(np.float64)).mean()),
         "entropy_gradient": np.concatenate(flat),
     }
-
-
-def _cut(tensors: Tensors, flat: Array) -> list[Array]:
-    ends = np.cumsum([tensor.size for tensor in tensors])[:-1]
-    return [
-        part.reshape(tensor.shape)
-        for tensor, part in zip(tensors, np.split(flat, ends), strict=True)
-    ]
 
 
 def energy_terms(mask: Array, gradient: Array) -> float:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from supsup_export.layout import ROW_BITS, Layout
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.errors import InputError
+from supsup_runtime.network import cut
 from supsup_runtime.session import open_session
 
 __all__ = ["MIN_TASKS", "choose_screen"]
@@ -86,13 +87,9 @@ def _mean_square(
     if bank.gradient is None:
         raise InputError(f"scoring screened: {bank.path} has no gradient program")
     session = open_session(bank.gradient, place=f"{bank.path}/programs/gradient.onnx")
-    bounds = np.cumsum([p.size for p in network.parameters])[:-1]
     weights = network.weights()
-    parts = np.split(share, bounds)
-    feeds = {
-        p.name: w * part.reshape(p.shape)
-        for p, w, part in zip(network.parameters, weights, parts, strict=True)
-    }
+    parts = cut(network.parameters, share)
+    feeds = {name: w * part for w, (name, part) in zip(weights, parts.items(), strict=True)}
     tasks = len(bank)
     for state in network.state:
         feeds[state.name] = np.asarray(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import InputError
-from supsup_runtime.network import MaskedParameter, StateTensor
+from supsup_runtime.network import MaskedParameter, StateTensor, spans
 from supsup_runtime.session import BoundPart, BoundProgram, Session
 
 __all__ = ["Engine"]
@@ -210,11 +210,10 @@ class Engine:
 
 def _cut(tensors: Sequence[MaskedParameter | StateTensor], flat: Any) -> list[BoundPart]:  # noqa: ANN401 - an OrtValue
     """Where each of the tensors lies in a flat value."""
-    parts, start = [], 0
-    for tensor in tensors:
-        parts.append(BoundPart(name=tensor.name, shape=tensor.shape, value=flat, start=start))
-        start += tensor.size
-    return parts
+    return [
+        BoundPart(name=tensor.name, shape=tensor.shape, value=flat, start=span.start)
+        for tensor, span in zip(tensors, spans(tensors), strict=True)
+    ]
 
 
 def _superposition(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from supsup_runtime.contract import TaskInfo
 from supsup_runtime.hopfield import fingerprint, to_pattern
 from supsup_runtime.hopfield_info import HopfieldInfo, with_batch_statistics
 from supsup_runtime.images import Images
-from supsup_runtime.network import MaskedParameter, StateTensor
+from supsup_runtime.network import cut, spans
 from supsup_runtime.opening import OpenedModel
 from supsup_runtime.recovery import Statistics, settle
 
@@ -54,10 +53,7 @@ class HopfieldGraph:
         self.info = opened.info
         self.store = store
         network = self.info.network
-        ends = np.cumsum([p.size for p in network.parameters]).tolist()
-        self.parts = [
-            slice(end - p.size, end) for p, end in zip(network.parameters, ends, strict=True)
-        ]
+        self.parts = spans(network.parameters)
         self._no_rows = np.zeros((0, *network.input_shape), np.float32)
         self._batch = with_batch_statistics(network.state, store.state)
         self._weights = np.concatenate([w.reshape(-1) for w in network.weights()])
@@ -86,8 +82,8 @@ class HopfieldGraph:
     def logits(self, x: Images, mask: Bits, *, statistics: Statistics) -> Floats:
         """Logits through a mask, by the forward program alone; see `HopfieldModel.logits`."""
         network = self.info.network
-        feeds = {"x": x, **_cut(network.parameters, self._weights * mask)}
-        feeds |= _cut(network.state, self._state(x, statistics))
+        feeds = {"x": x, **cut(network.parameters, self._weights * mask)}
+        feeds |= cut(network.state, self._state(x, statistics))
         logits: Floats = self._forward.run(["logits"], feeds)[0]
         return logits
 
@@ -124,14 +120,3 @@ class HopfieldGraph:
 
     def _state(self, x: Images, statistics: Statistics) -> Floats:
         return self._batch if statistics == "batch" and len(x) > 1 else self.store.state
-
-
-def _cut(
-    tensors: Sequence[MaskedParameter | StateTensor], flat: npt.NDArray[Any]
-) -> dict[str, npt.NDArray[Any]]:
-    """A flat array as the tensors it is made of."""
-    ends = np.cumsum([tensor.size for tensor in tensors])
-    return {
-        tensor.name: flat[end - tensor.size : end].reshape(tensor.shape)
-        for tensor, end in zip(tensors, ends, strict=True)
-    }

@@ -56,7 +56,7 @@ class HopfieldInfo:
         """
         names = [p.name for p in store.network.parameters]
         state = [value.reshape(-1) for value in store.mean_state().values()]
-        diagonals = [store.matrices[name].psi().diagonal() for name in names]
+        diagonals = [store.matrices[name].diagonal() for name in names]
         return cls(
             rule=store.rule,
             dtype=store.dtype,

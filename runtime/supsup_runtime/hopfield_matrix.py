@@ -196,6 +196,10 @@ class HopfieldMatrix:
         """The matrix itself: ``float32 (d, d)``, a copy."""
         return self.scaled / np.float32(self.size)
 
+    def diagonal(self) -> Floats:
+        """The diagonal of `psi`: ``float32 (d,)``, a copy."""
+        return self.scaled.diagonal() / np.float32(self.size)
+
     def field(self, pattern: Floats) -> Floats:
         """``Psi z``, the negative gradient of the energy: ``float32 (d,)``; `pattern` may be real.
 

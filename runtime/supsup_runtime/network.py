@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ __all__ = [
     "Network",
     "StateTensor",
     "canonical_json",
+    "cut",
     "is_unicode",
+    "spans",
 ]
 
 MAX_TENSORS = 10_000
@@ -312,6 +315,22 @@ def _objects(value: object, name: str) -> list[Any]:
     if not isinstance(value, list):
         raise BankError(f"network: {name} must be a list, got {type(value).__name__}")
     return value
+
+
+def spans(tensors: Sequence[MaskedParameter | StateTensor]) -> list[slice]:
+    """Where each tensor lies in a flat array of all of them, without gaps."""
+    ends = accumulate(tensor.size for tensor in tensors)
+    return [slice(end - t.size, end) for t, end in zip(tensors, ends, strict=True)]
+
+
+def cut(
+    tensors: Sequence[MaskedParameter | StateTensor], flat: npt.NDArray[Any]
+) -> dict[str, npt.NDArray[Any]]:
+    """A flat array ``(size of all,)`` as the tensors that it is made of, by name: views."""
+    return {
+        tensor.name: flat[span].reshape(tensor.shape)
+        for tensor, span in zip(tensors, spans(tensors), strict=True)
+    }
 
 
 def _check_tensor(name: str, shape: tuple[int, ...]) -> None:

@@ -15,11 +15,11 @@ from supsup_runtime.session import Device, Session, open_session
 
 __all__ = ["OpenedModel", "open_model"]
 
-_REMEDIES = {
-    False: "export fewer tasks, or, if it is not yet, with --target portable, which takes least "
-    "(or load with check_memory=False)",
-    True: "encode the bank's tasks with --dtype float16, or load with check_memory=False",
-}
+_FEWER_TASKS = (
+    "export fewer tasks, or, if it is not yet, with --target portable, which takes least (or load "
+    "with check_memory=False)"
+)
+_SMALLER_STORE = "encode the bank's tasks with --dtype float16, or load with check_memory=False"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +104,9 @@ def _refuse_kind(file: Path, info: ModelInfo, *, recovers: bool) -> None:
 
 def _refuse_too_large(file: Path, info: ModelInfo) -> None:
     needed, available = bytes_to_load(info, file.stat().st_size), available_bytes()
+    remedy = _SMALLER_STORE if info.mode == "recover" else _FEWER_TASKS
     if available is not None and needed > available:
         raise ModelError(
             f"{file}: loading it takes about {needed >> 20} MiB of memory, {available >> 20} MiB "
-            f"are at hand; {_REMEDIES[info.mode == 'recover']}"
+            f"are at hand; {remedy}"
         )

@@ -37,7 +37,7 @@ def read_views(data: bytes, place: str) -> dict[str, View]:
     """
     try:
         # safetensors leaves this function untyped
-        items: list[tuple[str, View]] = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+        items: list[tuple[str, View]] = safetensors.deserialize(data)  # type: ignore[no-untyped-call]  # safetensors
     except safetensors.SafetensorError as error:
         raise BankError(f"{place}: not a whole safetensors file: {error}") from error
     return dict(items)

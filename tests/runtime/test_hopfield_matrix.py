@@ -241,3 +241,11 @@ def test_one_by_one_is_all_at_once(rule: str, dtype: str) -> None:
         part = HopfieldMatrix.from_half(part.half(), 65, rule=rule)
         part.add(pattern)
     np.testing.assert_array_equal(part.scaled, whole.scaled)
+
+
+@pytest.mark.parametrize("rule", ["hebb", "storkey"])
+def test_the_diagonal_is_that_of_psi(rule: str) -> None:
+    matrix = HopfieldMatrix(9, rule=rule)
+    for pattern in random_patterns(3, 9):
+        matrix.add(pattern)
+    np.testing.assert_array_equal(matrix.diagonal(), matrix.psi().diagonal())

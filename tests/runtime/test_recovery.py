@@ -120,7 +120,7 @@ def test_settling_ends_in_a_fixed_point_below(rule: str, size: int) -> None:
     matrix = HopfieldMatrix(size, rule=rule)
     for pattern in random_patterns(max(1, size // 10), size):
         matrix.add(pattern)
-    diagonal = matrix.psi().diagonal()
+    diagonal = matrix.diagonal()
     for start in random_patterns(20, size, seed=5):
         end, fixed = settle(look_of(matrix), diagonal, start)
         assert fixed
@@ -134,7 +134,7 @@ def test_a_pattern_with_flipped_bits_comes_back_and_a_stored_one_stays() -> None
     patterns = random_patterns(8, 200)
     for pattern in patterns:
         matrix.add(pattern)
-    diagonal = matrix.psi().diagonal()
+    diagonal = matrix.diagonal()
     for index, pattern in enumerate(patterns):
         for start in (pattern, flipped(pattern, 0.1, seed=index)):
             end, fixed = settle(look_of(matrix), diagonal, start)

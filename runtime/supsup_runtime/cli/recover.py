@@ -25,21 +25,24 @@ __all__ = [
 
 BATCH_SIZE = 64
 _NUMBERS = {
-    "momentum": "of the descent; 0.9 by default",
-    "weight_decay": "of the scores; 1e-4 by default",
-    "energy_strength": "factor of the energy; 1.5e-3 by default",
-    "max_entropy_ratio": "entropy over the task's own that is still of it; 1.25 by default",
+    "momentum": "of the descent",
+    "weight_decay": "of the scores",
+    "energy_strength": "factor of the energy",
+    "max_entropy_ratio": "entropy over the task's own that is still of it",
+    "look_every": "steps from one look to the next, 0 for none",
+    "restart_every": "steps in vain to a new beginning, 0 for none",
 }
-_OTHERS = ("batch_size", "look_every", "restart_every", "schedule", "start", "statistics")
+_OTHERS = ("batch_size", "schedule", "start", "statistics")
 _OF_INFERENCE = ("task", "per_image", "method", "score", "candidates")
 
 
 def add_recovery_options(made: argparse.ArgumentParser) -> None:
     """Options of a recovery; ``--steps`` and ``--step-size`` are there already."""
+    usual = Recovery()
     group = made.add_argument_group(
         "recovery, of a model of supsup-export --hopfield",
         "--steps is then the number of steps at most, as there are batches by default, and "
-        "--step-size theirs, 500 by default",
+        f"--step-size theirs, {usual.step_size:g} by default",
     )
     group.add_argument(
         "--recover", action="store_true", help="recover the mask of the inputs' task first"
@@ -50,14 +53,10 @@ def add_recovery_options(made: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--statistics", choices=get_args(Statistics), help="of normalisation; batch by default"
     )
-    group.add_argument(
-        "--look-every", type=int, help="steps from one look to the next; 1 by default, 0 for none"
-    )
-    group.add_argument(
-        "--restart-every", type=int, help="steps in vain to a new beginning; 10 by default, 0: none"
-    )
     for name, help_ in _NUMBERS.items():
-        group.add_argument(_option(name), type=float, help=help_)
+        default = getattr(usual, name)
+        said = f"{help_}; {default:g} by default"
+        group.add_argument(_option(name), type=type(default), help=said)
 
 
 def refuse_recovery_options(arguments: argparse.Namespace) -> None:
@@ -99,7 +98,7 @@ def recovery(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _settings(arguments: argparse.Namespace) -> Recovery:
-    names = ("step_size", *_NUMBERS, "look_every", "restart_every", "start", "statistics")
+    names = ("step_size", *_NUMBERS, "start", "statistics")
     given = {name: getattr(arguments, name) for name in names}
     return Recovery(**{name: value for name, value in given.items() if value is not None})
 
