@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from banks import programs
+from supsup_runtime.arrays import Images
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import unpack_mask
 from supsup_runtime.hopfield_file import encode_into
-from supsup_runtime.images import Images
 from supsup_runtime.network import Network
 from supsup_runtime.taskfile import TaskMasks, make_task
 

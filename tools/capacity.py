@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import unpack_mask
-from supsup_runtime.cli.common import run_command, to_table
+from supsup_runtime.console import run_command, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield import to_pattern
 from supsup_runtime.hopfield_matrix import RULES, HopfieldMatrix, capacity, expected_bit_error

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from supsup_runtime.cli.common import run_command
+from supsup_runtime.console import run_command
 from supsup_runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent

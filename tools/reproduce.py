@@ -14,7 +14,7 @@ import math
 import sys
 from pathlib import Path
 
-from supsup_runtime.cli.common import run_command, to_table
+from supsup_runtime.console import run_command, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import write_whole
 

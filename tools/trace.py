@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supsup_runtime.cli.common import run_command, to_table
+from supsup_runtime.console import run_command, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.recovered import TOLERANCE
 

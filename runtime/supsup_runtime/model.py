@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Images, checked_images
 from supsup_runtime.contract import TaskInfo
 from supsup_runtime.engine import Engine
 from supsup_runtime.errors import InputError
-from supsup_runtime.images import Images, checked_images
 from supsup_runtime.inference import (
     Inference,
     Method,

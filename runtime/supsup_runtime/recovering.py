@@ -7,9 +7,9 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Images
 from supsup_runtime.hopfield import to_pattern
 from supsup_runtime.hopfield_graph import HopfieldGraph
-from supsup_runtime.images import Images
 from supsup_runtime.objectives import entropy
 from supsup_runtime.recovered import SURE_ROWS, End, Recovered, Trace, judge
 from supsup_runtime.recovery import Descent, Recovery

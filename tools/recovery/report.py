@@ -9,7 +9,7 @@ from typing import Any
 
 from tools.recovery.setting import Setting, ways
 
-from supsup_runtime.cli.common import to_table
+from supsup_runtime.console import to_table
 
 __all__ = ["Table", "bars", "right", "tables", "to_markdown", "to_text"]
 

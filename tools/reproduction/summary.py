@@ -9,7 +9,7 @@ from typing import Any
 
 from tools.reproduction.experiment import Experiment, Row
 
-from supsup_runtime.cli.common import to_table
+from supsup_runtime.console import to_table
 
 __all__ = ["COLUMNS", "MEASURES", "cells", "row_summary", "to_text"]
 

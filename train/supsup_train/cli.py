@@ -10,7 +10,7 @@ import typer
 from torch import nn
 
 from supsup_runtime.bank import MaskBank
-from supsup_runtime.cli.common import run_command
+from supsup_runtime.console import run_command
 from supsup_runtime.errors import InputError
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import Stream, make_stream

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.cli.common import parser, print_result, run_command, to_table
 from supsup_runtime.cli.run import (
     add_inference_options,
     add_model_options,
     inference_of,
     load_model,
 )
+from supsup_runtime.console import parser, print_result, run_command, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.inference import Inference, Method, threshold_of
 from supsup_runtime.model import Model

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from supsup_runtime.bank import MaskBank
-from supsup_runtime.cli.common import parser, print_result, run_command, to_table
+from supsup_runtime.console import parser, print_result, run_command, to_table
 from supsup_runtime.errors import BankError, CapacityWarning
 from supsup_runtime.hopfield import HopfieldStore, fingerprints
 from supsup_runtime.hopfield_file import STORE_FILE, encode_into, has_store, read_store

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from supsup_runtime.bank import MaskBank
-from supsup_runtime.cli.common import parser, print_result, run_command
 from supsup_runtime.cli.storage import storage, storage_text
+from supsup_runtime.console import parser, print_result, run_command
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import ModelError
 from supsup_runtime.network import Network

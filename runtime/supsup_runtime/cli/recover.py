@@ -7,10 +7,10 @@ import math
 import time
 from typing import Any, get_args
 
+from supsup_runtime.arrays import checked_images
 from supsup_runtime.cli.rows import prediction_text, read_inputs
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield_model import load_hopfield
-from supsup_runtime.images import checked_images
 from supsup_runtime.prediction import Prediction
 from supsup_runtime.recovered import Recovered
 from supsup_runtime.recovery import SCHEDULES, Recovery, Statistics

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from supsup_runtime.cli.common import read_array, to_table
-from supsup_runtime.images import Images
+from supsup_runtime.arrays import Images
+from supsup_runtime.console import read_array, to_table
 from supsup_runtime.prediction import Prediction
 
 __all__ = ["prediction_text", "read_inputs"]

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from supsup_runtime.cli.common import parser, print_result, run_command
 from supsup_runtime.cli.recover import add_recovery_options, recovery, refuse_recovery_options
 from supsup_runtime.cli.rows import prediction_text, read_inputs
+from supsup_runtime.console import parser, print_result, run_command
 from supsup_runtime.inference import METHODS, SCORES, Inference
 from supsup_runtime.model import Model, load
 from supsup_runtime.prediction import Prediction

@@ -7,7 +7,7 @@ from typing import Any
 
 from supsup_runtime.bank import MaskBank
 from supsup_runtime.bits import packed_bytes
-from supsup_runtime.cli.common import to_table
+from supsup_runtime.console import to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield import store_bytes
 from supsup_runtime.hopfield_file import STORE_FILE, has_store, read_store

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from torch import Tensor
 
-from supsup_runtime.cli.common import run_command
+from supsup_runtime.console import run_command
 from supsup_runtime.errors import InputError
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import make_stream
