@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from conftest import random_task
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.network import Network
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import Network
 from supsup_train.models import make_model
 from supsup_train.network import create_bank
 

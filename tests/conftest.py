@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.network import MaskedParameter, Network, StateTensor
-from supsup_runtime.taskfile import TaskMasks, make_task
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
+from supsup_runtime.bank.task import TaskMasks, make_task
 
 # a deadline would make every property a timed test
 settings.register_profile("supsup", deadline=None)

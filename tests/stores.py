@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from banks import programs
 from supsup_runtime.arrays import Images
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_runtime.hopfield_file import encode_into
-from supsup_runtime.network import Network
-from supsup_runtime.taskfile import TaskMasks, make_task
 
 __all__ = ["MODEL", "flat_mask", "images", "store_bank", "stream", "unit_task"]
 

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.console import run_command, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield import to_pattern

@@ -17,11 +17,11 @@ from supsup_export.graph import Graph, parse, prune, tensor_info
 from supsup_export.inferring import Inferring, state_tensors
 from supsup_export.layout import Layout
 from supsup_export.masks import Weights, fixed_weights, state_of, superposed_weights
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.calibration import Calibration
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.calibration import Calibration
+from supsup_runtime.bank.network import Network
 from supsup_runtime.contract import Mode, ModelInfo, Scoring, Target, TaskInfo
 from supsup_runtime.errors import BankError, InputError
-from supsup_runtime.network import Network
 
 __all__ = ["OUTPUTS", "Request", "choose_objective", "compose"]
 

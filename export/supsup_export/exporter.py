@@ -19,8 +19,8 @@ from supsup_export.recovery_parity import RecoveryReport, check_recovery
 from supsup_export.recovery_stream import compose_stream
 from supsup_export.recovery_stream_parity import check_stream
 from supsup_export.screening import choose_screen
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.calibration import Calibration
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import refuse_overwrite, whole_file

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.network import MaskedParameter, Network
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError
-from supsup_runtime.network import MaskedParameter, Network
-from supsup_runtime.taskfile import TaskMasks
 
 __all__ = ["BLOCK_BYTES", "ROW_BITS", "Layout", "lay_out", "row_bytes"]
 

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from supsup_export.graph import Graph
 from supsup_export.layout import BLOCK_BYTES, ROW_BITS, Layout
-from supsup_runtime.network import Network
+from supsup_runtime.bank.network import Network
 
 __all__ = [
     "Weights",

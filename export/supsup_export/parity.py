@@ -17,12 +17,12 @@ import numpy.typing as npt
 import onnx
 
 from supsup_export.contenders import CONTENDERS
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.contract import ModelInfo, Scoring
 from supsup_runtime.errors import ParityError
 from supsup_runtime.session import Session, open_session
-from supsup_runtime.taskfile import TaskMasks
 
 __all__ = ["LOGITS_TOLERANCE", "SCORE_TOLERANCES", "ParityReport", "check_parity"]
 

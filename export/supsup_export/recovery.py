@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto
 
 from supsup_export.graph import Graph, tensor_info
 from supsup_export.recovery_parts import add_energy, add_network, add_weighted, recovery_info
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.hopfield import HopfieldStore
 from supsup_runtime.hopfield_info import HopfieldInfo
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import onnx
 
 from supsup_export.recovery_parts import OBJECTIVE
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import cut
 from supsup_runtime.contract import PREFIX
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield import HopfieldStore
 from supsup_runtime.hopfield_info import HopfieldInfo
-from supsup_runtime.network import cut
 from supsup_runtime.objectives import entropy
 from supsup_runtime.session import Session, open_session
 

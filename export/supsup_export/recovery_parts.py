@@ -14,12 +14,12 @@ from onnx import TensorProto
 from supsup_export import layout
 from supsup_export.graph import Graph, parse, prune
 from supsup_export.inferring import state_tensors
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import Network
 from supsup_runtime.contract import Mode, ModelInfo, TaskInfo
 from supsup_runtime.errors import BankError
 from supsup_runtime.hopfield import HopfieldStore
 from supsup_runtime.hopfield_info import HopfieldInfo
-from supsup_runtime.network import Network
 
 __all__ = ["OBJECTIVE", "add_energy", "add_network", "add_weighted", "recovery_info"]
 

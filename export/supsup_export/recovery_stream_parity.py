@@ -24,7 +24,7 @@ from supsup_export.recovery_parity import (
     reference,
 )
 from supsup_export.recovery_stream import SETTINGS
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield import HopfieldStore
 from supsup_runtime.hopfield_info import HopfieldInfo, with_batch_statistics

@@ -20,12 +20,12 @@ from supsup_export.graph import Graph, parse, tensor_info
 from supsup_export.layout import MAX_MODEL_BYTES
 from supsup_export.single_parity import Stored, TaskParity, check_task
 from supsup_export.two_bits import Ternary, floats, product, ternary
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.network import MaskedParameter, canonical_json
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.contract import PREFIX
 from supsup_runtime.errors import BankError, InputError
-from supsup_runtime.network import MaskedParameter, canonical_json
-from supsup_runtime.taskfile import TaskMasks
 
 __all__ = ["BITS", "Bits", "TaskExportReport", "export_task"]
 

@@ -28,11 +28,11 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from supsup_export.graph import tensor_info
 from supsup_export.parity import LOGITS_TOLERANCE
 from supsup_export.two_bits import unpack_codes
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import ParityError
 from supsup_runtime.session import open_session
-from supsup_runtime.taskfile import TaskMasks
 
 __all__ = ["NUM_INPUTS", "Stored", "TaskParity", "check_task"]
 

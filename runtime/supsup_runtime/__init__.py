@@ -9,8 +9,10 @@ model.predict(x)  # the task is inferred, then the network runs
 ```
 """
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.calibration import Calibration
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.calibration import Calibration
+from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
+from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.errors import (
     BankError,
@@ -28,11 +30,9 @@ from supsup_runtime.hopfield import HopfieldStore
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.inference import Inference, TaskInference
 from supsup_runtime.model import Model, load
-from supsup_runtime.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.prediction import Prediction
 from supsup_runtime.recovered import Recovered
 from supsup_runtime.recovery import Recovery
-from supsup_runtime.taskfile import TaskMasks, make_task
 
 __all__ = [
     "BankError",

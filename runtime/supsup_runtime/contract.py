@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from supsup_runtime.bank_index import OBJECTIVES
-from supsup_runtime.calibration import Calibration
+from supsup_runtime.bank.calibration import Calibration
+from supsup_runtime.bank.index import OBJECTIVES
+from supsup_runtime.bank.network import Network, canonical_json
 from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.hopfield_info import HopfieldInfo
-from supsup_runtime.network import Network, canonical_json
 
 __all__ = ["CONTRACT", "PREFIX", "RECOVERING", "Mode", "ModelInfo", "Scoring", "Target", "TaskInfo"]
 

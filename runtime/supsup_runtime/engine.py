@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.bank.network import MaskedParameter, StateTensor, spans
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import InputError
-from supsup_runtime.network import MaskedParameter, StateTensor, spans
 from supsup_runtime.session import BoundPart, BoundProgram, Session
 
 __all__ = ["Engine"]

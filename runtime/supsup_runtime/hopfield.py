@@ -17,7 +17,9 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.bits import pack_mask, unpack_mask
+from supsup_runtime.bank.bits import pack_mask, unpack_mask
+from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task import TaskMasks, check_task
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.hopfield_matrix import (
     HopfieldMatrix,
@@ -26,8 +28,6 @@ from supsup_runtime.hopfield_matrix import (
     expected_bit_error,
     matrix_bytes,
 )
-from supsup_runtime.network import Network
-from supsup_runtime.taskfile import TaskMasks, check_task
 
 __all__ = [
     "FINGERPRINT",

@@ -11,8 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bank_index import MAX_TASKS, read_index
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.index import MAX_TASKS, read_index
+from supsup_runtime.bank.network import Network, canonical_json
+from supsup_runtime.bank.task import check_labels, check_name
+from supsup_runtime.bank.tensorfile import (
+    Header,
+    View,
+    check_header_size,
+    read_header,
+    read_views,
+    write_tensors,
+)
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.files import exclusive, inside, read_file, write_whole
 from supsup_runtime.hopfield import (
@@ -25,16 +35,6 @@ from supsup_runtime.hopfield import (
     store_bytes,
 )
 from supsup_runtime.hopfield_matrix import HopfieldMatrix
-from supsup_runtime.network import Network, canonical_json
-from supsup_runtime.taskfile import check_labels, check_name
-from supsup_runtime.tensorfile import (
-    Header,
-    View,
-    check_header_size,
-    read_header,
-    read_views,
-    write_tensors,
-)
 
 __all__ = [
     "STORE_FILE",

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.bank.network import Network, StateTensor, canonical_json
 from supsup_runtime.errors import BankError
 from supsup_runtime.hopfield import FINGERPRINT, HopfieldStore, is_entropy
 from supsup_runtime.hopfield_matrix import DTYPES, RULES
-from supsup_runtime.network import Network, StateTensor, canonical_json
 
 __all__ = ["BLEND", "HopfieldInfo", "is_blend", "with_batch_statistics"]
 

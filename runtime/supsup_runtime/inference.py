@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime import methods
-from supsup_runtime.calibration import JUDGING
+from supsup_runtime.bank.calibration import JUDGING
 from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.errors import InputError
 from supsup_runtime.methods import Scorer

@@ -10,7 +10,7 @@ import pytest
 
 import supsup_runtime as supsup
 from commands import run
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import make_stream
 

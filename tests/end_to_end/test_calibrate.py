@@ -18,7 +18,7 @@ from commands import Done, run
 from conftest import random_task
 from supsup_export.compose import Request
 from supsup_export.exporter import export
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.cli.calibrate import measure
 from supsup_runtime.cli.evaluate import evaluate_task
 from supsup_runtime.errors import InputError

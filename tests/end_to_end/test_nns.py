@@ -9,7 +9,7 @@ from pathlib import Path
 
 import supsup_train  # noqa: F401 - what trains within commands shares exports
 from commands import lines_of, program, run, wait_for
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 
 STREAM = ["permuted", "--model", "lenet-300-100", "--outputs", "500", "--lr", "1e-3"]
 STREAM += ["--scenario", "NNs", "--period", "50", "--steps", "100", "--threads", "1"]

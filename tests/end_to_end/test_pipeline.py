@@ -14,7 +14,7 @@ import pytest
 import supsup_runtime as supsup
 import supsup_train  # noqa: F401 - what trains within commands shares exports
 from commands import lines_of, program, run, run_program, wait_for
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import make_stream
 

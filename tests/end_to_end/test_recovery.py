@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from commands import run
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import make_stream
 

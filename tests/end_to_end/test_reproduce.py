@@ -21,7 +21,7 @@ from tools.reproduction.data import DataFolder
 from tools.reproduction.learning import learned_bank
 
 from commands import Done, call, lines_of, wait_for
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_train.baselines.cli import app as baseline
 

@@ -19,7 +19,7 @@ from supsup_export.exporter import export
 from supsup_export.graph import Graph
 from supsup_export.layout import row_bytes
 from supsup_export.masks import unpack
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
 from supsup_runtime.session import open_session
@@ -201,7 +201,7 @@ def test_a_wrong_model_is_not_put_in_place(
 ) -> None:
     """The check compares with the bank, so another seed's signs in the graph must fail it."""
     monkeypatch.setattr(
-        "supsup_runtime.network.sign_plane",
+        "supsup_runtime.bank.network.sign_plane",
         lambda _seed, _index, size: np.zeros(-(-size // 8), np.uint8),
     )
     path = tmp_path / "out.onnx"
@@ -273,7 +273,7 @@ def test_nan_does_not_pass_the_check() -> None:
 _EXPORT = """
 import sys
 from supsup_export.exporter import export
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 print("start", flush=True)
 while True:
     export(MaskBank.open(sys.argv[1]), sys.argv[2], force=True)

@@ -15,7 +15,7 @@ from supsup_export import recovery_parity, recovery_parts
 from supsup_export.exporter import export_recovery
 from supsup_export.graph import Graph
 from supsup_export.recovery import compose_recovery
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.contract import PREFIX, ModelInfo
 from supsup_runtime.errors import BankError, OutputExistsError, ParityError
 from supsup_runtime.hopfield import HopfieldStore

@@ -17,7 +17,7 @@ from commands import run
 from stores import store_bank
 from supsup_export.exporter import export_recovery
 from supsup_export.recovery_stream_parity import check_stream
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import ModelError, ParityError
 from supsup_runtime.hopfield_file import encode_into, read_store
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield

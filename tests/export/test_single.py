@@ -18,13 +18,13 @@ from supsup_export import single_parity
 from supsup_export.single import _Linear, export_task
 from supsup_export.single_parity import NUM_INPUTS, Stored
 from supsup_export.two_bits import block_size, pack_codes, ternary, unpack_codes
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.network import MaskedParameter, Network
 from supsup_runtime.errors import (
     BankError,
     ParityError,
 )
-from supsup_runtime.network import MaskedParameter, Network
 from supsup_runtime.session import open_session
 from supsup_train.network import create_bank
 from supsup_train.programs import ProgramError

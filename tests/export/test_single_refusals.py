@@ -13,7 +13,8 @@ import supsup_runtime as supsup
 from banks import make_bank
 from supsup_export.single import export_task
 from supsup_export.single_parity import NUM_INPUTS
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import (
     BankError,
     InputError,
@@ -21,7 +22,6 @@ from supsup_runtime.errors import (
     OutputExistsError,
     SupSupError,
 )
-from supsup_runtime.network import Network
 from supsup_runtime.session import open_session
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from parity.plain import numpy_logits, numpy_scores, superposed
 from supsup_export.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime import Inference
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.inference import METHODS, Method
 

@@ -16,8 +16,8 @@ from banks import make_bank
 from parity.plain import numpy_logits, numpy_scores, plain_cnn, superposed, torch_scores
 from supsup_export.compose import Request
 from supsup_export.exporter import export
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.contract import Target
 from supsup_runtime.session import open_session
 

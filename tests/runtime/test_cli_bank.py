@@ -7,9 +7,9 @@ from pathlib import Path
 
 import commands
 from conftest import random_task
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.task import encode_task
 from supsup_runtime.files import exclusive
-from supsup_runtime.taskfile import encode_task
 
 
 def run(*arguments: object, status: int = 0) -> commands.Done:

@@ -8,12 +8,12 @@ import pytest
 
 from commands import Done, run
 from conftest import network_of, random_task
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import pack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import pack_mask
+from supsup_runtime.bank.network import MaskedParameter, StateTensor
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.files import exclusive
 from supsup_runtime.hopfield_file import STORE_FILE, read_store
-from supsup_runtime.network import MaskedParameter, StateTensor
-from supsup_runtime.taskfile import TaskMasks
 
 
 def encode(bank: MaskBank, *arguments: object, status: int = 0) -> Done:

@@ -13,6 +13,8 @@ import pytest
 
 from conftest import network_of, random_task, small_network
 from patterns import flipped
+from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
+from supsup_runtime.bank.task import make_task
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.hopfield import HopfieldStore, store_bytes, to_mask, to_pattern
 from supsup_runtime.hopfield_matrix import (
@@ -20,8 +22,6 @@ from supsup_runtime.hopfield_matrix import (
     expected_bit_error,
     matrix_bytes,
 )
-from supsup_runtime.network import MaskedParameter, Network, StateTensor
-from supsup_runtime.taskfile import make_task
 
 Floats = npt.NDArray[np.float32]
 RULES = ("hebb", "storkey")

@@ -14,7 +14,9 @@ import pytest
 import safetensors.numpy
 
 from conftest import random_task, small_network
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor, canonical_json
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, BankLockedError, CapacityWarning, InputError
 from supsup_runtime.files import exclusive
 from supsup_runtime.hopfield import HopfieldStore
@@ -27,8 +29,6 @@ from supsup_runtime.hopfield_file import (
     read_store,
     write_store,
 )
-from supsup_runtime.network import MaskedParameter, Network, StateTensor, canonical_json
-from supsup_runtime.taskfile import TaskMasks
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::supsup_runtime.errors.CapacityWarning"  # tiny matrices are soon full

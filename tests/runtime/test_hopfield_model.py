@@ -16,7 +16,7 @@ from stores import flat_mask, images, store_bank, stream, unit_task
 from supsup_export.compose import Request
 from supsup_export.exporter import export, export_recovery
 from supsup_runtime.arrays import Images
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield import to_pattern
 from supsup_runtime.hopfield_file import encode_into, read_store

@@ -11,7 +11,7 @@ import pytest
 from patterns import flipped
 from stores import flat_mask, images, store_bank, stream
 from supsup_export.exporter import export_recovery
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.hopfield import to_pattern
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.recovering import Recovering

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared_data import shared_data
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.task import check_name
+from supsup_runtime.bank.weights import kaiming_constant, seeded_weight
 from supsup_runtime.errors import DataError
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import LAYOUTS, STREAM_KINDS, Layout, TaskData, make_stream
-from supsup_runtime.taskfile import check_name
-from supsup_runtime.weights import kaiming_constant, seeded_weight
 from tiny_data import ATOL, MEAN, STD, normalised, tiny
 
 

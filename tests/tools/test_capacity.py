@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tools.capacity import Setup, bank_patterns, loads, measure, plot, random_patterns, table
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield_matrix import RULES, expected_bit_error
 

@@ -21,8 +21,8 @@ from tools.recovery.setting import TINY, ways
 from tools.trace import read_ways
 
 from commands import Done, call, run
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield_model import load_hopfield
 

@@ -17,7 +17,7 @@ from tools.reproduction.record import record
 from tools.reproduction.store import Store, claim
 from tools.reproduction.summary import row_summary
 
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

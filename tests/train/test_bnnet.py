@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import supsup_train as st
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.network import MaskedParameter
+from supsup_runtime.bank.weights import kaiming_constant, seeded_weight
 from supsup_runtime.errors import InputError
-from supsup_runtime.network import MaskedParameter
 from supsup_runtime.streams import TaskData
-from supsup_runtime.weights import kaiming_constant, seeded_weight
 from supsup_train.bnnet import BatchBlend, BnNet
 from supsup_train.learn import batch_rows
 from supsup_train.learning import begin, initial_scores, task_seed

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import supsup_train as st
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.errors import BankError, InputError, OutputExistsError
 from supsup_runtime.streams import TaskData
 from supsup_train.models import load_module, make_model

@@ -11,7 +11,7 @@ import torch
 
 from banks import INPUTS, make_bank
 from parity.plain import numpy_scores, plain_cnn, stacked_masks
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_train.mask_scores import MaskScorer, Objective, joined_mask, pack_parts
 from supsup_train.models import make_model
 from supsup_train.network import fixed_copy

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import supsup_train as st
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import Stream, make_stream

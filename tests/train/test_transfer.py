@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import supsup_train as st
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.errors import InputError
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import Stream, make_stream

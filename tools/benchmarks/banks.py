@@ -20,8 +20,8 @@ import supsup_export
 import supsup_runtime
 import supsup_train
 from supsup_export.exporter import export
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.taskfile import TaskMasks, make_task
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.task import TaskMasks, make_task
 
 __all__ = [
     "MODELS",

@@ -18,8 +18,8 @@ from tools.benchmarks.banks import float_model, task_weights
 from torch import Tensor
 from torch.nn.functional import linear, log_softmax
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.network import Network
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import Network
 from supsup_runtime.objectives import entropy
 
 __all__ = [

@@ -24,12 +24,12 @@ import supsup_runtime
 import supsup_train
 from supsup_export.compose import Request
 from supsup_export.exporter import export
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.contract import Scoring
 from supsup_runtime.model import Model
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import Stream, make_stream
-from supsup_runtime.taskfile import TaskMasks
 
 __all__ = ["screened"]
 

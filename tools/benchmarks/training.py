@@ -12,7 +12,7 @@ from tools.benchmarks.timing import Candidate, Row, Setup, measure
 from torch.nn.functional import cross_entropy, linear
 
 import supsup_train as st
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.streams import TaskData
 
 __all__ = ["STEPS", "TRAINING_ROUNDS", "training"]

@@ -15,8 +15,8 @@ from tools.recovery.making import left_out_model, stored_model, trained_bank
 from tools.recovery.setting import Setting, Way, ways
 from tools.reproduction.store import Store
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.cli.recover import recovered_to_dict
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.recovered import Recovered

@@ -17,7 +17,7 @@ from tools.reproduction.store import Store
 
 from supsup_export.compose import Request
 from supsup_export.exporter import export
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.cli.evaluate import evaluate_task, evaluate_unnamed
 from supsup_runtime.model import Model, load
 from supsup_runtime.streams import Stream

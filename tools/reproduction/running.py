@@ -19,7 +19,7 @@ from tools.reproduction.measuring import exported_model, measure
 from tools.reproduction.store import Store, claim
 from tools.reproduction.summary import row_summary
 
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 
 __all__ = ["Run", "carry_out"]

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from supsup_runtime.bank.weights import kaiming_constant, seeded_weight
 from supsup_runtime.errors import InputError
-from supsup_runtime.weights import kaiming_constant, seeded_weight
 
 __all__ = ["BatchBlend", "BnNet", "SignedLinear"]
 

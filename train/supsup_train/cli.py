@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from torch import nn
 
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import run_command
 from supsup_runtime.errors import InputError
 from supsup_runtime.sources import load_dataset

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from supsup_runtime.network import Network
-from supsup_runtime.taskfile import TaskMasks
+from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task import TaskMasks
 from supsup_train.differentiable import batch_norm
 
 __all__ = ["MaskScorer", "Objective", "Packed", "State", "joined_mask", "pack_parts"]

@@ -23,9 +23,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.task import make_task
 from supsup_runtime.errors import InputError
-from supsup_runtime.taskfile import make_task
 from supsup_train.learning import Learning, begin, initial_scores, task_seed
 from supsup_train.mask_scores import MaskScorer, Objective, Packed, joined_mask, pack_parts
 from supsup_train.nns_files import Known, LearnerFiles, load_learning

@@ -39,7 +39,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.node import Argument, Target
 
-from supsup_runtime.bank_index import OBJECTIVES
+from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.errors import SupSupError
 from supsup_train.decompositions import backward_decompositions
 from supsup_train.differentiable import DIFFERENTIABLE

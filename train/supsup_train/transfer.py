@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import unpack_mask
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.task import TaskMasks, encode_task
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import inside, write_whole
-from supsup_runtime.taskfile import TaskMasks, encode_task
 from supsup_train.learning import Tensors, score_bound
 from supsup_train.recipe import Recipe, TransferKind
 from supsup_train.rules import Rule

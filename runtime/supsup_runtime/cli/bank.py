@@ -7,11 +7,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.task import decode_task, max_task_bytes
 from supsup_runtime.console import parser, print_result, run_command, to_table
 from supsup_runtime.files import read_file
 from supsup_runtime.hopfield_file import has_store, read_store
-from supsup_runtime.taskfile import decode_task, max_task_bytes
 
 __all__ = ["main"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.calibration import JUDGING, Calibration, auroc, calibrate
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.calibration import JUDGING, Calibration, auroc, calibrate
 from supsup_runtime.cli.evaluate import add_stream_options, stream_of
 from supsup_runtime.cli.run import add_model_options, load_model
 from supsup_runtime.console import parser, print_result, run_command

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import parser, print_result, run_command, to_table
 from supsup_runtime.errors import BankError, CapacityWarning
 from supsup_runtime.hopfield import HopfieldStore, fingerprints

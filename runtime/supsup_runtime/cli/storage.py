@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.bits import packed_bytes
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import packed_bytes
 from supsup_runtime.console import to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield import store_bytes

@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from supsup_runtime.bank_index import MAX_INDEX_BYTES, MAX_TASKS, BankEntry
-from supsup_runtime.calibration import Calibration
+from supsup_runtime.bank.calibration import Calibration
+from supsup_runtime.bank.index import MAX_INDEX_BYTES, MAX_TASKS, BankEntry
+from supsup_runtime.bank.network import canonical_json
 from supsup_runtime.errors import BankError
 from supsup_runtime.files import inside, read_file, write_whole
-from supsup_runtime.network import canonical_json
 
 __all__ = ["StoredCalibration", "read_calibration", "write_calibration"]
 

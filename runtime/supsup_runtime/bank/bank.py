@@ -11,7 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from supsup_runtime.bank_index import (
+from supsup_runtime.bank.calibration import Calibration
+from supsup_runtime.bank.calibration_file import (
+    StoredCalibration,
+    read_calibration,
+    write_calibration,
+)
+from supsup_runtime.bank.index import (
     MAX_TASKS,
     BankEntry,
     BankIndex,
@@ -19,22 +25,16 @@ from supsup_runtime.bank_index import (
     read_index,
     write_index,
 )
-from supsup_runtime.calibration import Calibration
-from supsup_runtime.calibration_file import (
-    StoredCalibration,
-    read_calibration,
-    write_calibration,
-)
-from supsup_runtime.errors import BankError, OutputExistsError
-from supsup_runtime.files import exclusive, inside, read_file, write_whole
-from supsup_runtime.network import Network
-from supsup_runtime.taskfile import (
+from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task import (
     TaskMasks,
     check_name,
     decode_task,
     encode_task,
     max_task_bytes,
 )
+from supsup_runtime.errors import BankError, OutputExistsError
+from supsup_runtime.files import exclusive, inside, read_file, write_whole
 
 __all__ = ["MaskBank", "is_blank"]
 

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import random_task, small_network
+from supsup_runtime.bank.network import MaskedParameter, Network
+from supsup_runtime.bank.task import TaskMasks, check_name, decode_task, encode_task
 from supsup_runtime.errors import BankError
-from supsup_runtime.network import MaskedParameter, Network
-from supsup_runtime.taskfile import TaskMasks, check_name, decode_task, encode_task
 
 NETWORK = small_network(state=True)
 
@@ -83,7 +83,7 @@ GOLDEN = (
 
 def test_equal_tasks_give_equal_bytes_in_another_process() -> None:
     code = (
-        "import sys; from conftest import *; from supsup_runtime.taskfile import encode_task\n"
+        "import sys; from conftest import *; from supsup_runtime.bank.task import encode_task\n"
         "n = small_network(state=True)\n"
         "sys.stdout.buffer.write(encode_task(random_task(n, 'a'), n, 'd'))"
     )

@@ -13,7 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.bits import packed_bytes, unpack_mask
+from supsup_runtime.bank.bits import packed_bytes, unpack_mask
 from supsup_runtime.errors import InputError
 
 __all__ = ["MAX_SEED", "kaiming_constant", "seeded_weight", "sign_plane"]

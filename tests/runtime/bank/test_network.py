@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import network_of, small_network
-from supsup_runtime.errors import BankError
-from supsup_runtime.network import (
+from supsup_runtime.bank.network import (
     MAX_ELEMENTS,
     MaskedParameter,
     Network,
@@ -17,7 +16,8 @@ from supsup_runtime.network import (
     cut,
     spans,
 )
-from supsup_runtime.weights import sign_plane
+from supsup_runtime.bank.weights import sign_plane
+from supsup_runtime.errors import BankError
 
 
 def test_dictionary_and_back() -> None:

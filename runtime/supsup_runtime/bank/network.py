@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.bits import pack_mask
+from supsup_runtime.bank.bits import pack_mask
+from supsup_runtime.bank.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
 from supsup_runtime.errors import BankError
-from supsup_runtime.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
 
 __all__ = [
     "MAX_ELEMENTS",

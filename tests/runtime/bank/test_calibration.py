@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from conftest import random_task, small_network
-from supsup_runtime.bank import MaskBank
-from supsup_runtime.calibration import Calibration, auroc, calibrate
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.calibration import Calibration, auroc, calibrate
+from supsup_runtime.bank.network import Network
 from supsup_runtime.contract import PREFIX, ModelInfo, TaskInfo
 from supsup_runtime.errors import BankError, BankLockedError, InputError, ModelError
 from supsup_runtime.files import exclusive
 from supsup_runtime.inference import Inference, TaskInference, resolved_score, threshold_of
-from supsup_runtime.network import Network
 from supsup_runtime.prediction import Prediction
 
 FOUND = Calibration(

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task import check_name
 from supsup_runtime.errors import BankError
 from supsup_runtime.files import inside, read_file, write_whole
-from supsup_runtime.network import Network
-from supsup_runtime.taskfile import check_name
 
 __all__ = [
     "MAX_TASKS",

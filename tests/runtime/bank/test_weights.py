@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supsup_runtime.bits import check_padding
+from supsup_runtime.bank.bits import check_padding
+from supsup_runtime.bank.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
 from supsup_runtime.errors import InputError
-from supsup_runtime.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
 
 
 def test_sign_planes_are_frozen() -> None:

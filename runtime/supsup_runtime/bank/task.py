@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.bits import check_padding, compress, count_ones, decompress, pack_mask
-from supsup_runtime.errors import BankError
-from supsup_runtime.network import (
+from supsup_runtime.bank.bits import check_padding, compress, count_ones, decompress, pack_mask
+from supsup_runtime.bank.network import (
     MaskedParameter,
     Network,
     StateTensor,
     canonical_json,
     is_unicode,
 )
-from supsup_runtime.tensorfile import (
+from supsup_runtime.bank.tensorfile import (
     Header,
     check_header_size,
     read_header,
     read_views,
     write_tensors,
 )
+from supsup_runtime.errors import BankError
 
 __all__ = [
     "TaskMasks",

@@ -17,10 +17,10 @@ import pytest
 
 from conftest import random_task, small_network
 from supsup_runtime import bank as bank_module
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import MaskedParameter
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
-from supsup_runtime.network import MaskedParameter
-from supsup_runtime.taskfile import TaskMasks
 
 TESTS = str(Path(__file__).parents[1])
 
@@ -232,7 +232,7 @@ def test_limits(bank: MaskBank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bank_module, "MAX_TASKS", 3)
     with pytest.raises(BankError, match="at most 3 tasks, and all are taken"):
         bank.add(random_task(bank.network, "one-more"))
-    monkeypatch.setattr("supsup_runtime.bank_index.MAX_TASKS", 2)
+    monkeypatch.setattr("supsup_runtime.bank.index.MAX_TASKS", 2)
     with pytest.raises(BankError, match="a list of at most 2"):
         MaskBank.open(bank.path)
 
@@ -300,7 +300,7 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(bank: MaskBank) -> N
 _ADD = """
 import sys
 from conftest import random_task
-from supsup_runtime.bank import MaskBank
+from supsup_runtime.bank.bank import MaskBank
 bank = MaskBank.open(sys.argv[1], verify=False)
 for i in range(int(sys.argv[2]), 10**6):
     bank.add(random_task(bank.network, f"new-{i}"))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from supsup_runtime.bits import (
+from supsup_runtime.bank.bits import (
     check_padding,
     compress,
     count_ones,
