@@ -14,7 +14,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, make_task
-from supsup_runtime.hopfield_file import encode_into
+from supsup_runtime.hopfield.file import encode_into
 
 __all__ = ["MODEL", "flat_mask", "images", "store_bank", "stream", "unit_task"]
 

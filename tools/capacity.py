@@ -27,8 +27,8 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.console import run_command, to_table
 from supsup_runtime.errors import InputError
-from supsup_runtime.hopfield import to_pattern
-from supsup_runtime.hopfield_matrix import RULES, HopfieldMatrix, capacity, expected_bit_error
+from supsup_runtime.hopfield.matrix import RULES, HopfieldMatrix, capacity, expected_bit_error
+from supsup_runtime.hopfield.store import to_pattern
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # the script's own folder is there already, `tools.pictures` is not

@@ -24,7 +24,7 @@ from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import refuse_overwrite, whole_file
-from supsup_runtime.hopfield_file import read_store
+from supsup_runtime.hopfield.file import read_store
 
 __all__ = [
     "ExportReport",

@@ -18,8 +18,8 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import cut
 from supsup_runtime.contract import PREFIX
 from supsup_runtime.errors import ParityError
-from supsup_runtime.hopfield import HopfieldStore
-from supsup_runtime.hopfield_info import HopfieldInfo
+from supsup_runtime.hopfield.metadata import HopfieldInfo
+from supsup_runtime.hopfield.store import HopfieldStore
 from supsup_runtime.objectives import entropy
 from supsup_runtime.session import Session, open_session
 

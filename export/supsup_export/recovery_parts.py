@@ -18,8 +18,8 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.contract import Mode, ModelInfo, TaskInfo
 from supsup_runtime.errors import BankError
-from supsup_runtime.hopfield import HopfieldStore
-from supsup_runtime.hopfield_info import HopfieldInfo
+from supsup_runtime.hopfield.metadata import HopfieldInfo
+from supsup_runtime.hopfield.store import HopfieldStore
 
 __all__ = ["OBJECTIVE", "add_energy", "add_network", "add_weighted", "recovery_info"]
 

@@ -12,8 +12,8 @@ from supsup_export.graph import Graph, tensor_info
 from supsup_export.recovery_parts import add_energy, add_network, add_weighted, recovery_info
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
-from supsup_runtime.hopfield import HopfieldStore
-from supsup_runtime.hopfield_info import HopfieldInfo, is_blend, with_batch_statistics
+from supsup_runtime.hopfield.metadata import HopfieldInfo, is_blend, with_batch_statistics
+from supsup_runtime.hopfield.store import HopfieldStore
 from supsup_runtime.recovery import Recovery
 
 __all__ = ["compose_stream"]

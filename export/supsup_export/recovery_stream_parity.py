@@ -26,8 +26,8 @@ from supsup_export.recovery_parity import (
 from supsup_export.recovery_stream import SETTINGS
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import ParityError
-from supsup_runtime.hopfield import HopfieldStore
-from supsup_runtime.hopfield_info import HopfieldInfo, with_batch_statistics
+from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
+from supsup_runtime.hopfield.store import HopfieldStore
 from supsup_runtime.recovery import Descent, Recovery
 
 __all__ = ["check_stream"]

@@ -26,7 +26,7 @@ from supsup_runtime.errors import (
     ProviderUnavailableError,
     SupSupError,
 )
-from supsup_runtime.hopfield import HopfieldStore
+from supsup_runtime.hopfield.store import HopfieldStore
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.inference import Inference, TaskInference
 from supsup_runtime.model import Model, load

@@ -16,7 +16,7 @@ from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.bank.network import Network, canonical_json
 from supsup_runtime.errors import BankError, ModelError
-from supsup_runtime.hopfield_info import HopfieldInfo
+from supsup_runtime.hopfield.metadata import HopfieldInfo
 
 __all__ = ["CONTRACT", "PREFIX", "RECOVERING", "Mode", "ModelInfo", "Scoring", "Target", "TaskInfo"]
 

@@ -12,8 +12,8 @@ from supsup_runtime.arrays import Images
 from supsup_runtime.bank.bits import pack_mask
 from supsup_runtime.bank.network import cut, spans
 from supsup_runtime.contract import TaskInfo
-from supsup_runtime.hopfield import fingerprint, to_pattern
-from supsup_runtime.hopfield_info import HopfieldInfo, with_batch_statistics
+from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
+from supsup_runtime.hopfield.store import fingerprint, to_pattern
 from supsup_runtime.opening import OpenedModel
 from supsup_runtime.recovery import Statistics, settle
 

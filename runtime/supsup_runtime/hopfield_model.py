@@ -13,8 +13,8 @@ import numpy.typing as npt
 from supsup_runtime.arrays import Images, checked_images
 from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.errors import InputError, ModelError
+from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield_graph import HopfieldGraph, Step
-from supsup_runtime.hopfield_info import HopfieldInfo
 from supsup_runtime.opening import open_model
 from supsup_runtime.prediction import Prediction
 from supsup_runtime.recovered import Recovered

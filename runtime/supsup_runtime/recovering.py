@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.arrays import Images
-from supsup_runtime.hopfield import to_pattern
+from supsup_runtime.hopfield.store import to_pattern
 from supsup_runtime.hopfield_graph import HopfieldGraph
 from supsup_runtime.objectives import entropy
 from supsup_runtime.recovered import SURE_ROWS, End, Recovered, Trace, judge

@@ -19,7 +19,7 @@ from supsup_export.exporter import export_recovery
 from supsup_export.recovery_stream_parity import check_stream
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import ModelError, ParityError
-from supsup_runtime.hopfield_file import encode_into, read_store
+from supsup_runtime.hopfield.file import encode_into, read_store
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.model import load
 from supsup_runtime.recovery import Descent, Recovery, constant, linear

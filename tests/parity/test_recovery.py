@@ -14,7 +14,7 @@ from banks import INPUTS
 from stores import MODEL, store_bank
 from supsup_export.exporter import export_recovery
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.hopfield_file import read_store
+from supsup_runtime.hopfield.file import read_store
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.recovery import Descent, Recovery, Statistics, linear
 from supsup_train.models import make_model

@@ -13,7 +13,7 @@ from supsup_runtime.bank.bits import pack_mask
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.files import exclusive
-from supsup_runtime.hopfield_file import STORE_FILE, read_store
+from supsup_runtime.hopfield.file import STORE_FILE, read_store
 
 
 def encode(bank: MaskBank, *arguments: object, status: int = 0) -> Done:

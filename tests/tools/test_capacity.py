@@ -12,7 +12,7 @@ from tools.capacity import Setup, bank_patterns, loads, measure, plot, random_pa
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.errors import InputError
-from supsup_runtime.hopfield_matrix import RULES, expected_bit_error
+from supsup_runtime.hopfield.matrix import RULES, expected_bit_error
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "capacity.py"
 

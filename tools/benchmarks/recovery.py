@@ -16,7 +16,7 @@ from tools.benchmarks.timing import Candidate, Row, Setup, measure
 from supsup_export.exporter import export_recovery
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import make_task
-from supsup_runtime.hopfield_file import encode_into, read_store
+from supsup_runtime.hopfield.file import encode_into, read_store
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.recovery import Descent, Recovery
 from supsup_runtime.session import Session, open_session

@@ -13,7 +13,7 @@ from supsup_export.recovery import compose_recovery
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import whole_file
-from supsup_runtime.hopfield import HopfieldStore
+from supsup_runtime.hopfield.store import HopfieldStore
 
 __all__ = ["left_out_model", "stored_model", "trained_bank"]
 

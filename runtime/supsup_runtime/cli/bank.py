@@ -11,7 +11,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import decode_task, max_task_bytes
 from supsup_runtime.console import parser, print_result, run_command, to_table
 from supsup_runtime.files import read_file
-from supsup_runtime.hopfield_file import has_store, read_store
+from supsup_runtime.hopfield.file import has_store, read_store
 
 __all__ = ["main"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import parser, print_result, run_command, to_table
 from supsup_runtime.errors import BankError, CapacityWarning
-from supsup_runtime.hopfield import HopfieldStore, fingerprints
-from supsup_runtime.hopfield_file import STORE_FILE, encode_into, has_store, read_store
-from supsup_runtime.hopfield_matrix import DTYPES, RULES
+from supsup_runtime.hopfield.file import STORE_FILE, encode_into, has_store, read_store
+from supsup_runtime.hopfield.matrix import DTYPES, RULES
+from supsup_runtime.hopfield.store import HopfieldStore, fingerprints
 
 __all__ = ["main"]
 

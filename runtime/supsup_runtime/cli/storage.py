@@ -9,9 +9,9 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import packed_bytes
 from supsup_runtime.console import to_table
 from supsup_runtime.errors import InputError
-from supsup_runtime.hopfield import store_bytes
-from supsup_runtime.hopfield_file import STORE_FILE, has_store, read_store
-from supsup_runtime.hopfield_matrix import DTYPES, MAX_UNITS, RULES, capacity
+from supsup_runtime.hopfield.file import STORE_FILE, has_store, read_store
+from supsup_runtime.hopfield.matrix import DTYPES, MAX_UNITS, RULES, capacity
+from supsup_runtime.hopfield.store import store_bytes
 
 __all__ = ["storage", "storage_text"]
 

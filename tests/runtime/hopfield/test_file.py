@@ -19,8 +19,7 @@ from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor, c
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, BankLockedError, CapacityWarning, InputError
 from supsup_runtime.files import exclusive
-from supsup_runtime.hopfield import HopfieldStore
-from supsup_runtime.hopfield_file import (
+from supsup_runtime.hopfield.file import (
     STORE_FILE,
     decode_store,
     encode_into,
@@ -29,6 +28,7 @@ from supsup_runtime.hopfield_file import (
     read_store,
     write_store,
 )
+from supsup_runtime.hopfield.store import HopfieldStore
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::supsup_runtime.errors.CapacityWarning"  # tiny matrices are soon full
@@ -226,7 +226,7 @@ def test_a_header_that_is_none_is_refused(text: str) -> None:
 def test_a_header_too_long_is_refused_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     store = filled()
     data = encode_store(store)
-    monkeypatch.setattr("supsup_runtime.hopfield_file.MAX_HEADER_BYTES", 100)
+    monkeypatch.setattr("supsup_runtime.hopfield.file.MAX_HEADER_BYTES", 100)
     with pytest.raises(BankError, match="header must have at most 100 characters, got"):
         encode_store(store)
     with pytest.raises(BankError, match="f: header must have at most 100 characters, got"):

@@ -16,12 +16,12 @@ from patterns import flipped
 from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.bank.task import make_task
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
-from supsup_runtime.hopfield import HopfieldStore, store_bytes, to_mask, to_pattern
-from supsup_runtime.hopfield_matrix import (
+from supsup_runtime.hopfield.matrix import (
     capacity,
     expected_bit_error,
     matrix_bytes,
 )
+from supsup_runtime.hopfield.store import HopfieldStore, store_bytes, to_mask, to_pattern
 
 Floats = npt.NDArray[np.float32]
 RULES = ("hebb", "storkey")

@@ -13,8 +13,8 @@ from conftest import random_task, small_network
 from supsup_runtime.bank.network import Network
 from supsup_runtime.contract import PREFIX, ModelInfo, TaskInfo
 from supsup_runtime.errors import InputError, ModelError
-from supsup_runtime.hopfield import HopfieldStore
-from supsup_runtime.hopfield_info import HopfieldInfo
+from supsup_runtime.hopfield.metadata import HopfieldInfo
+from supsup_runtime.hopfield.store import HopfieldStore
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::supsup_runtime.errors.CapacityWarning"  # tiny matrices are soon full

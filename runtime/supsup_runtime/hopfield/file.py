@@ -25,7 +25,8 @@ from supsup_runtime.bank.tensorfile import (
 )
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.files import exclusive, inside, read_file, write_whole
-from supsup_runtime.hopfield import (
+from supsup_runtime.hopfield.matrix import HopfieldMatrix
+from supsup_runtime.hopfield.store import (
     FINGERPRINT,
     TOLERATED,
     HopfieldStore,
@@ -34,7 +35,6 @@ from supsup_runtime.hopfield import (
     recorded_entropy,
     store_bytes,
 )
-from supsup_runtime.hopfield_matrix import HopfieldMatrix
 
 __all__ = [
     "STORE_FILE",

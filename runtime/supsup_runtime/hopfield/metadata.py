@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from supsup_runtime.bank.network import Network, StateTensor, canonical_json
 from supsup_runtime.errors import BankError
-from supsup_runtime.hopfield import FINGERPRINT, HopfieldStore, is_entropy
-from supsup_runtime.hopfield_matrix import DTYPES, RULES
+from supsup_runtime.hopfield.matrix import DTYPES, RULES
+from supsup_runtime.hopfield.store import FINGERPRINT, HopfieldStore, is_entropy
 
 __all__ = ["BLEND", "HopfieldInfo", "is_blend", "with_batch_statistics"]
 

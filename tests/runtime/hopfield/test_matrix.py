@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from patterns import flipped, random_patterns
 from supsup_runtime.errors import InputError
-from supsup_runtime.hopfield_matrix import (
+from supsup_runtime.hopfield.matrix import (
     MAX_UNITS,
     HopfieldMatrix,
     capacity,

@@ -21,7 +21,7 @@ from supsup_runtime.bank.bits import pack_mask, unpack_mask
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, check_task
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
-from supsup_runtime.hopfield_matrix import (
+from supsup_runtime.hopfield.matrix import (
     HopfieldMatrix,
     Settled,
     capacity,
