@@ -14,8 +14,8 @@ from supsup_export.single import TaskExportReport, export_task
 from supsup_export.single_parity import NUM_INPUTS
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import read_array, run_command
-from supsup_runtime.contract import Target
 from supsup_runtime.errors import InputError
+from supsup_runtime.model.metadata import Target
 
 __all__ = ["app", "main"]
 

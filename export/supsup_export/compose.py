@@ -20,8 +20,8 @@ from supsup_export.masks import Weights, fixed_weights, state_of, superposed_wei
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import Network
-from supsup_runtime.contract import Mode, ModelInfo, Scoring, Target, TaskInfo
 from supsup_runtime.errors import BankError, InputError
+from supsup_runtime.model.metadata import Mode, ModelInfo, Scoring, Target, TaskInfo
 
 __all__ = ["OUTPUTS", "Request", "choose_objective", "compose"]
 

@@ -42,7 +42,7 @@ from supsup_export.scores import (
     row_products,
     stack_rows,
 )
-from supsup_runtime.contract import Scoring, Target
+from supsup_runtime.model.metadata import Scoring, Target
 
 __all__ = [
     "CONTENDERS",

@@ -21,10 +21,10 @@ from supsup_export.recovery_stream_parity import check_stream
 from supsup_export.screening import choose_screen
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
-from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import refuse_overwrite, whole_file
 from supsup_runtime.hopfield.file import read_store
+from supsup_runtime.model.metadata import ModelInfo
 
 __all__ = [
     "ExportReport",

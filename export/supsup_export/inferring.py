@@ -19,7 +19,7 @@ from supsup_export.masks import Weights, state_of, superposed_mask, uniform_mask
 from supsup_export.rows import row_vectors
 from supsup_export.scores import mask_scores, row_scores, state_scores
 from supsup_runtime.bank.network import Network
-from supsup_runtime.contract import Scoring, Target
+from supsup_runtime.model.metadata import Scoring, Target
 
 __all__ = ["Inferring", "state_tensors"]
 

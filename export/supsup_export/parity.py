@@ -20,9 +20,9 @@ from supsup_export.contenders import CONTENDERS
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks
-from supsup_runtime.contract import ModelInfo, Scoring
 from supsup_runtime.errors import ParityError
-from supsup_runtime.session import Session, open_session
+from supsup_runtime.model.metadata import ModelInfo, Scoring
+from supsup_runtime.model.session import Session, open_session
 
 __all__ = ["LOGITS_TOLERANCE", "SCORE_TOLERANCES", "ParityReport", "check_parity"]
 

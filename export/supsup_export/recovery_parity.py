@@ -16,12 +16,12 @@ import onnx
 from supsup_export.recovery_parts import OBJECTIVE
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import cut
-from supsup_runtime.contract import PREFIX
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore
+from supsup_runtime.model.metadata import PREFIX
+from supsup_runtime.model.session import Session, open_session
 from supsup_runtime.objectives import entropy
-from supsup_runtime.session import Session, open_session
 
 __all__ = [
     "RECOVERY_TOLERANCE",

@@ -16,10 +16,10 @@ from supsup_export.graph import Graph, parse, prune
 from supsup_export.inferring import state_tensors
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
-from supsup_runtime.contract import Mode, ModelInfo, TaskInfo
 from supsup_runtime.errors import BankError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore
+from supsup_runtime.model.metadata import Mode, ModelInfo, TaskInfo
 
 __all__ = ["OBJECTIVE", "add_energy", "add_network", "add_weighted", "recovery_info"]
 

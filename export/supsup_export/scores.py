@@ -13,7 +13,7 @@ from onnx import TensorProto
 from supsup_export.graph import Graph, tensor_info
 from supsup_export.layout import ROW_BITS, Layout
 from supsup_export.masks import packed_part, unpack
-from supsup_runtime.contract import Target
+from supsup_runtime.model.metadata import Target
 
 __all__ = [
     "block_peaks",

@@ -11,7 +11,7 @@ from supsup_export.layout import ROW_BITS, Layout
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import cut
 from supsup_runtime.errors import InputError
-from supsup_runtime.session import open_session
+from supsup_runtime.model.session import open_session
 
 __all__ = ["MIN_TASKS", "choose_screen"]
 

@@ -24,8 +24,8 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.network import MaskedParameter, canonical_json
 from supsup_runtime.bank.task import TaskMasks
-from supsup_runtime.contract import PREFIX
 from supsup_runtime.errors import BankError, InputError
+from supsup_runtime.model.metadata import PREFIX
 
 __all__ = ["BITS", "Bits", "TaskExportReport", "export_task"]
 

@@ -32,7 +32,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import ParityError
-from supsup_runtime.session import open_session
+from supsup_runtime.model.session import open_session
 
 __all__ = ["NUM_INPUTS", "Stored", "TaskParity", "check_task"]
 

@@ -13,7 +13,6 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.bank.task import TaskMasks, make_task
-from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.errors import (
     BankError,
     BankLockedError,
@@ -28,9 +27,10 @@ from supsup_runtime.errors import (
 )
 from supsup_runtime.hopfield.store import HopfieldStore
 from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
-from supsup_runtime.inference import Inference, TaskInference
-from supsup_runtime.model import Model, load
-from supsup_runtime.prediction import Prediction
+from supsup_runtime.model.inference import Inference, TaskInference
+from supsup_runtime.model.metadata import ModelInfo, TaskInfo
+from supsup_runtime.model.model import Model, load
+from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.recovered import Recovered
 from supsup_runtime.recovery import Recovery
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from supsup_runtime.arrays import Images
 from supsup_runtime.bank.bits import pack_mask
 from supsup_runtime.bank.network import cut, spans
-from supsup_runtime.contract import TaskInfo
 from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
 from supsup_runtime.hopfield.store import fingerprint, to_pattern
-from supsup_runtime.opening import OpenedModel
+from supsup_runtime.model.loading import OpenedModel
+from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.recovery import Statistics, settle
 
 __all__ = ["HopfieldGraph", "Step"]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.contract import TaskInfo
+from supsup_runtime.model.metadata import TaskInfo
 
 __all__ = ["SURE_ROWS", "TOLERANCE", "End", "Recovered", "Trace", "Verdict", "judge"]
 

@@ -9,7 +9,7 @@ import pytest
 from supsup_export.exporter import export
 from supsup_runtime import load
 from supsup_runtime.cli.evaluate import evaluate_task
-from supsup_runtime.inference import Inference
+from supsup_runtime.model.inference import Inference
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import make_stream
 from supsup_train.baselines import METHODS, BaselineMethod, BaselineRecipe, Run

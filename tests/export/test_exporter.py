@@ -20,9 +20,9 @@ from supsup_export.graph import Graph
 from supsup_export.layout import row_bytes
 from supsup_export.masks import unpack
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
-from supsup_runtime.session import open_session
+from supsup_runtime.model.metadata import ModelInfo
+from supsup_runtime.model.session import open_session
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from supsup_export.exporter import export_recovery
 from supsup_export.graph import Graph
 from supsup_export.recovery import compose_recovery
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.contract import PREFIX, ModelInfo
 from supsup_runtime.errors import BankError, OutputExistsError, ParityError
 from supsup_runtime.hopfield.file import STORE_FILE, encode_into, read_store
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore
-from supsup_runtime.session import open_session
+from supsup_runtime.model.metadata import PREFIX, ModelInfo
+from supsup_runtime.model.session import open_session
 
 INPUTS = ["x", "mask", "entropy_strength", "energy_strength", "state"]
 OUTPUTS = [

@@ -25,7 +25,7 @@ from supsup_runtime.errors import (
     BankError,
     ParityError,
 )
-from supsup_runtime.session import open_session
+from supsup_runtime.model.session import open_session
 from supsup_train.network import create_bank
 from supsup_train.programs import ProgramError
 

@@ -22,7 +22,7 @@ from supsup_runtime.errors import (
     OutputExistsError,
     SupSupError,
 )
-from supsup_runtime.session import open_session
+from supsup_runtime.model.session import open_session
 
 
 @pytest.fixture

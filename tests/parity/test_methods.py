@@ -16,7 +16,7 @@ from supsup_export.exporter import export
 from supsup_runtime import Inference
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
-from supsup_runtime.inference import METHODS, Method
+from supsup_runtime.model.inference import METHODS, Method
 
 Floats = npt.NDArray[np.float64]
 NUM_TASKS = (1, 2, 3, 7, 8, 9)

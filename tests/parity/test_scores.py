@@ -18,8 +18,8 @@ from supsup_export.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
-from supsup_runtime.contract import Target
-from supsup_runtime.session import open_session
+from supsup_runtime.model.metadata import Target
+from supsup_runtime.model.session import open_session
 
 Array = npt.NDArray[Any]
 

@@ -22,9 +22,9 @@ from supsup_export.screening import MIN_TASKS
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks, make_task
-from supsup_runtime.contract import Scoring, Target
 from supsup_runtime.errors import InputError, ParityError
-from supsup_runtime.session import Session, open_session
+from supsup_runtime.model.metadata import Scoring, Target
+from supsup_runtime.model.session import Session, open_session
 
 Images = npt.NDArray[np.float32]
 NUM_TASKS, NUM_RANDOM, NUM_PLANTED = 130, 2000, 24

@@ -26,11 +26,11 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import decode_task, encode_task, make_task
 from supsup_runtime.cli.bank import main as bank_main
 from supsup_runtime.cli.inspect import main as inspect_main
-from supsup_runtime.contract import Scoring, Target
 from supsup_runtime.errors import BankError, InputError, ParityError
-from supsup_runtime.inference import Inference
+from supsup_runtime.model.inference import Inference
+from supsup_runtime.model.metadata import Scoring, Target
+from supsup_runtime.model.session import open_session
 from supsup_runtime.objectives import Score
-from supsup_runtime.session import open_session
 from supsup_train.models import Mlp
 from supsup_train.network import create_bank
 from supsup_train.programs import ProgramError, export_programs

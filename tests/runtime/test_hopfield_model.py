@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 import supsup_runtime as supsup
-import supsup_runtime.opening
+import supsup_runtime.model.loading
 from patterns import flipped
 from stores import flat_mask, images, store_bank, stream, unit_task
 from supsup_export.compose import Request
@@ -317,7 +317,7 @@ def test_each_kind_of_model_has_its_own_way_in(
         load_hopfield(folder / "out.onnx")
     with pytest.raises(ModelError, match=r"none.onnx: no such file"):
         load_hopfield(tmp_path / "none.onnx")
-    monkeypatch.setattr(supsup_runtime.opening, "available_bytes", lambda: 3000)
+    monkeypatch.setattr(supsup_runtime.model.loading, "available_bytes", lambda: 3000)
     with pytest.raises(ModelError, match=r"takes about .* are at hand; encode the bank's tasks"):
         load_hopfield(folder / "recover.onnx")
     assert load_hopfield(folder / "recover.onnx", check_memory=False).tasks

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patterns import Floats, flipped, random_patterns
-from supsup_runtime.contract import TaskInfo
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.matrix import HopfieldMatrix
+from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.recovered import End, Recovered, Trace, Verdict, judge
 from supsup_runtime.recovery import Descent, Recovery, constant, linear, settle
 

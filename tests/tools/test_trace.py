@@ -12,8 +12,8 @@ from tools.trace import main, plot, read_ways, to_way
 
 from commands import Done, call
 from supsup_runtime.cli.recover import recovered_to_dict
-from supsup_runtime.contract import TaskInfo
 from supsup_runtime.errors import InputError
+from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.recovered import Recovered, Trace
 
 

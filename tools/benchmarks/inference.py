@@ -29,7 +29,7 @@ from tools.benchmarks.peers import (
 from tools.benchmarks.timing import Candidate, Row, Setup, measure, skipped, too_large
 
 import supsup_runtime
-from supsup_runtime.model import Model
+from supsup_runtime.model.model import Model
 
 __all__ = ["PEERS", "PEER_TASKS", "SWEEP_OUTPUTS", "SWEEP_TASKS", "one_shot", "per_image", "sweep"]
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tools.reproduction.experiment import Bank, Experiment, Row
 
-from supsup_runtime.inference import Inference
+from supsup_runtime.model.inference import Inference
 
 __all__ = ["EXPERIMENTS"]
 

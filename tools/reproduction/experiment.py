@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from supsup_runtime.errors import InputError
-from supsup_runtime.inference import Inference
+from supsup_runtime.model.inference import Inference
 from supsup_train.baselines import BaselineMethod
 
 __all__ = ["Bank", "Experiment", "Row", "altered", "tiny"]

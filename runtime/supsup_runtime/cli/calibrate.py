@@ -19,8 +19,8 @@ from supsup_runtime.cli.evaluate import add_stream_options, stream_of
 from supsup_runtime.cli.run import add_model_options, load_model
 from supsup_runtime.console import parser, print_result, run_command
 from supsup_runtime.errors import InputError
-from supsup_runtime.inference import DEFAULT_CANDIDATES, SCORES, Inference, resolved_score
-from supsup_runtime.model import Model
+from supsup_runtime.model.inference import DEFAULT_CANDIDATES, SCORES, Inference, resolved_score
+from supsup_runtime.model.model import Model
 
 __all__ = ["LeftOut", "Measured", "main", "measure"]
 

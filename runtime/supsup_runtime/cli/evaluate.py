@@ -20,8 +20,8 @@ from supsup_runtime.cli.run import (
 )
 from supsup_runtime.console import parser, print_result, run_command, to_table
 from supsup_runtime.errors import InputError
-from supsup_runtime.inference import Inference, Method, threshold_of
-from supsup_runtime.model import Model
+from supsup_runtime.model.inference import Inference, Method, threshold_of
+from supsup_runtime.model.model import Model
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import LABEL_KINDS, STREAM_KINDS, Stream, TaskData, make_stream
 

@@ -9,9 +9,9 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.cli.storage import storage, storage_text
 from supsup_runtime.console import parser, print_result, run_command
-from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import ModelError
-from supsup_runtime.peek import read_metadata
+from supsup_runtime.model.metadata import ModelInfo
+from supsup_runtime.model.protobuf import read_metadata
 
 __all__ = ["main"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from supsup_runtime.arrays import Images
 from supsup_runtime.console import read_array, to_table
-from supsup_runtime.prediction import Prediction
+from supsup_runtime.model.prediction import Prediction
 
 __all__ = ["prediction_text", "read_inputs"]
 

@@ -12,10 +12,10 @@ from typing import Any
 from supsup_runtime.cli.recover import add_recovery_options, recovery, refuse_recovery_options
 from supsup_runtime.cli.rows import prediction_text, read_inputs
 from supsup_runtime.console import parser, print_result, run_command
-from supsup_runtime.inference import METHODS, SCORES, Inference
-from supsup_runtime.model import Model, load
-from supsup_runtime.prediction import Prediction
-from supsup_runtime.session import Device
+from supsup_runtime.model.inference import METHODS, SCORES, Inference
+from supsup_runtime.model.model import Model, load
+from supsup_runtime.model.prediction import Prediction
+from supsup_runtime.model.session import Device
 
 __all__ = ["add_inference_options", "add_model_options", "inference_of", "load_model", "main"]
 

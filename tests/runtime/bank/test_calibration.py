@@ -21,11 +21,11 @@ from conftest import random_task, small_network
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration, auroc, calibrate
 from supsup_runtime.bank.network import Network
-from supsup_runtime.contract import PREFIX, ModelInfo, TaskInfo
 from supsup_runtime.errors import BankError, BankLockedError, InputError, ModelError
 from supsup_runtime.files import exclusive
-from supsup_runtime.inference import Inference, TaskInference, resolved_score, threshold_of
-from supsup_runtime.prediction import Prediction
+from supsup_runtime.model.inference import Inference, TaskInference, resolved_score, threshold_of
+from supsup_runtime.model.metadata import PREFIX, ModelInfo, TaskInfo
+from supsup_runtime.model.prediction import Prediction
 
 FOUND = Calibration(
     score="entropy", threshold=-1.5, coverage=0.96, images=25, auroc=0.75, accepted=None

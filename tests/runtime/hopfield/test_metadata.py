@@ -11,10 +11,10 @@ import pytest
 
 from conftest import random_task, small_network
 from supsup_runtime.bank.network import Network
-from supsup_runtime.contract import PREFIX, ModelInfo, TaskInfo
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore
+from supsup_runtime.model.metadata import PREFIX, ModelInfo, TaskInfo
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::supsup_runtime.errors.CapacityWarning"  # tiny matrices are soon full

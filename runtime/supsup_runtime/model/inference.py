@@ -13,11 +13,11 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime import methods
 from supsup_runtime.bank.calibration import JUDGING
-from supsup_runtime.contract import ModelInfo, TaskInfo
 from supsup_runtime.errors import InputError
-from supsup_runtime.methods import Scorer
+from supsup_runtime.model import methods
+from supsup_runtime.model.metadata import ModelInfo, TaskInfo
+from supsup_runtime.model.methods import Scorer
 from supsup_runtime.objectives import Score, default_score
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from supsup_runtime.contract import ModelInfo
+from supsup_runtime.model.metadata import ModelInfo
 
 __all__ = ["available_bytes", "bytes_to_load"]
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supsup_runtime.contract import TaskInfo
 from supsup_runtime.errors import InputError
-from supsup_runtime.inference import METHODS, Inference, Method, TaskInference, score_tasks
+from supsup_runtime.model.inference import METHODS, Inference, Method, TaskInference, score_tasks
+from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.objectives import entropy, log_odds, max_probability
 
 

@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.arrays import Images, checked_images
-from supsup_runtime.contract import TaskInfo
-from supsup_runtime.engine import Engine
 from supsup_runtime.errors import InputError
-from supsup_runtime.inference import (
+from supsup_runtime.model.engine import Engine
+from supsup_runtime.model.inference import (
     Inference,
     Method,
     TaskInference,
     score_tasks,
     threshold_of,
 )
-from supsup_runtime.opening import open_model
-from supsup_runtime.prediction import Prediction
-from supsup_runtime.session import Device
+from supsup_runtime.model.loading import open_model
+from supsup_runtime.model.metadata import TaskInfo
+from supsup_runtime.model.prediction import Prediction
+from supsup_runtime.model.session import Device
 
 __all__ = ["Model", "Prediction", "load"]
 

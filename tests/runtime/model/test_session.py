@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
-from supsup_runtime.session import BoundProgram, open_session
+from supsup_runtime.model.session import BoundProgram, open_session
 
 
 def test_cuda_asked_for_where_there_is_none_is_an_error() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.test_contract import INFO
-from supsup_runtime.memory import available_bytes, bytes_to_load
+from runtime.model.test_metadata import INFO
+from supsup_runtime.model.memory import available_bytes, bytes_to_load
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from supsup_runtime.errors import ModelError
-from supsup_runtime.peek import read_metadata
+from supsup_runtime.model.protobuf import read_metadata
 
 VALUES = {"a": "", "org.supsup.tasks": "ä" * 300, "b": "1"}
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.contract import TaskInfo
 from supsup_runtime.errors import InputError
-from supsup_runtime.inference import TaskInference
+from supsup_runtime.model.inference import TaskInference
+from supsup_runtime.model.metadata import TaskInfo
 
 __all__ = ["Prediction"]
 

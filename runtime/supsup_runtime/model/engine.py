@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.bank.network import MaskedParameter, StateTensor, spans
-from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import InputError
-from supsup_runtime.session import BoundPart, BoundProgram, Session
+from supsup_runtime.model.metadata import ModelInfo
+from supsup_runtime.model.session import BoundPart, BoundProgram, Session
 
 __all__ = ["Engine"]
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from conftest import small_network
-from supsup_runtime.contract import PREFIX, ModelInfo, TaskInfo
 from supsup_runtime.errors import ModelError
+from supsup_runtime.model.metadata import PREFIX, ModelInfo, TaskInfo
 
 FORWARD = b"\x00program"
 INFO = ModelInfo(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supsup_runtime.contract import ModelInfo
 from supsup_runtime.errors import ModelError
-from supsup_runtime.memory import available_bytes, bytes_to_load
-from supsup_runtime.peek import read_metadata
-from supsup_runtime.session import Device, Session, open_session
+from supsup_runtime.model.memory import available_bytes, bytes_to_load
+from supsup_runtime.model.metadata import ModelInfo
+from supsup_runtime.model.protobuf import read_metadata
+from supsup_runtime.model.session import Device, Session, open_session
 
 __all__ = ["OpenedModel", "open_model"]
 

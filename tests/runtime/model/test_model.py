@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 import supsup_runtime as supsup
-import supsup_runtime.engine
-import supsup_runtime.model
+import supsup_runtime.model.engine
+import supsup_runtime.model.model
 from banks import make_bank
 from supsup_export.compose import Request
 from supsup_export.exporter import export
@@ -122,7 +122,7 @@ def test_many_rows_take_several_passes(
     whole = [inference.scores for inference in model.infer_tasks(x, method="one-shot")]
     one = 4 * model.info.network.num_masked
     for limit in (30 * one, one):  # three passes; and too few rows a pass, so one by one
-        monkeypatch.setattr(supsup_runtime.engine, "_PASS_BYTES", limit)
+        monkeypatch.setattr(supsup_runtime.model.engine, "_PASS_BYTES", limit)
         parts = [inference.scores for inference in model.infer_tasks(x, method="one-shot")]
         scale = np.abs(whole).max(axis=1, keepdims=True)
         assert (np.abs(np.array(parts) - np.array(whole)) <= 4e-5 * scale).all()
@@ -153,14 +153,14 @@ def test_warming_up_keeps_the_tasks_asked_for(folder: Path) -> None:
 def test_a_model_too_large_for_the_memory_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supsup_runtime.opening, "available_bytes", lambda: 3000)
+    monkeypatch.setattr(supsup_runtime.model.loading, "available_bytes", lambda: 3000)
     message = (
         r"full.onnx: loading it takes about \d+ MiB of memory, 0 MiB are at hand; export fewer"
     )
     with pytest.raises(ModelError, match=message):
         supsup.load(folder / "full.onnx")
     assert supsup.load(folder / "full.onnx", check_memory=False).num_tasks == 6
-    monkeypatch.setattr(supsup_runtime.opening, "available_bytes", lambda: None)
+    monkeypatch.setattr(supsup_runtime.model.loading, "available_bytes", lambda: None)
     assert supsup.load(folder / "full.onnx").num_tasks == 6
 
 

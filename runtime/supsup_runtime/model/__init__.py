@@ -1,0 +1,1 @@
+"""An exported model at run time: load it, predict with it, infer the task."""
