@@ -16,7 +16,7 @@ from typing import Any
 
 from supsup_runtime.console import run_command, to_table
 from supsup_runtime.errors import InputError
-from supsup_runtime.recovered import TOLERANCE
+from supsup_runtime.recovery.result import TOLERANCE
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # the script's own folder is there already, `tools.pictures` is not

@@ -14,7 +14,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.hopfield.metadata import HopfieldInfo, is_blend, with_batch_statistics
 from supsup_runtime.hopfield.store import HopfieldStore
-from supsup_runtime.recovery import Recovery
+from supsup_runtime.recovery.descent import Recovery
 
 __all__ = ["compose_stream"]
 
@@ -80,7 +80,7 @@ def _body(outer: Graph, bank: MaskBank, store: HopfieldStore, state: str) -> Gra
 
 
 def _descend(graph: Graph, gradient: str, scores: str, velocity: str) -> list[str]:
-    """`supsup_runtime.recovery.Descent.step`, operation by operation: scores and velocity."""
+    """`recovery.descent.Descent.step`, operation by operation: scores and velocity."""
     step_size, momentum, weight_decay = SETTINGS
     slope = graph.op("Add", gradient, graph.op("Mul", weight_decay, scores))
     faster = graph.op("Add", graph.op("Mul", momentum, velocity), slope)

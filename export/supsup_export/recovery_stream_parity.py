@@ -1,6 +1,6 @@
 """Proof that a model recovers a stream as the runtime's descent would, before it is put in place.
 
-The reference is `supsup_runtime.recovery.Descent`, along gradients that numpy takes from the
+The reference is `recovery.descent.Descent`, along gradients that numpy takes from the
 store's matrices and the bank's own programs.
 """
 
@@ -28,7 +28,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
 from supsup_runtime.hopfield.store import HopfieldStore
-from supsup_runtime.recovery import Descent, Recovery
+from supsup_runtime.recovery.descent import Descent, Recovery
 
 __all__ = ["check_stream"]
 

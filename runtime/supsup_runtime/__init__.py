@@ -26,13 +26,13 @@ from supsup_runtime.errors import (
     SupSupError,
 )
 from supsup_runtime.hopfield.store import HopfieldStore
-from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.model.inference import Inference, TaskInference
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.model import Model, load
 from supsup_runtime.model.prediction import Prediction
-from supsup_runtime.recovered import Recovered
-from supsup_runtime.recovery import Recovery
+from supsup_runtime.recovery.descent import Recovery
+from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
+from supsup_runtime.recovery.result import Recovered
 
 __all__ = [
     "BankError",

@@ -20,10 +20,10 @@ from supsup_export.recovery_stream_parity import check_stream
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import ModelError, ParityError
 from supsup_runtime.hopfield.file import encode_into, read_store
-from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.model.model import load
 from supsup_runtime.model.session import Session, open_session
-from supsup_runtime.recovery import Descent, Recovery, constant, linear
+from supsup_runtime.recovery.descent import Descent, Recovery, constant, linear
+from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 
 Array = np.ndarray[Any, np.dtype[Any]]
 KINDS = ("units", "units, float16", "weights")

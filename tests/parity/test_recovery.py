@@ -15,8 +15,8 @@ from stores import MODEL, store_bank
 from supsup_export.exporter import export_recovery
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.hopfield.file import read_store
-from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
-from supsup_runtime.recovery import Descent, Recovery, Statistics, linear
+from supsup_runtime.recovery.descent import Descent, Recovery, Statistics, linear
+from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 from supsup_train.models import make_model
 
 # Of the largest value, the project's bar. Both sides are sums of at most 98 float32 terms, which

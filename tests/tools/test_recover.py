@@ -24,7 +24,7 @@ from commands import Done, call, run
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.errors import InputError
-from supsup_runtime.hopfield_model import load_hopfield
+from supsup_runtime.recovery.model import load_hopfield
 
 TASKS = ["split-0-1", "split-2-3", "split-4-5", "split-6-7", "split-8-9"]
 

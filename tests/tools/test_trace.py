@@ -14,7 +14,7 @@ from commands import Done, call
 from supsup_runtime.cli.recover import recovered_to_dict
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.metadata import TaskInfo
-from supsup_runtime.recovered import Recovered, Trace
+from supsup_runtime.recovery.result import Recovered, Trace
 
 
 def recovered(**changed: Any) -> dict[str, Any]:

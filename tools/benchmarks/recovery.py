@@ -17,9 +17,9 @@ from supsup_export.exporter import export_recovery
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import make_task
 from supsup_runtime.hopfield.file import encode_into, read_store
-from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
 from supsup_runtime.model.session import Session, open_session
-from supsup_runtime.recovery import Descent, Recovery
+from supsup_runtime.recovery.descent import Descent, Recovery
+from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 from supsup_train.models import make_model
 from supsup_train.network import create_bank
 

@@ -18,9 +18,9 @@ from tools.reproduction.store import Store
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.cli.recover import recovered_to_dict
-from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
-from supsup_runtime.recovered import Recovered
-from supsup_runtime.recovery import Recovery, Statistics
+from supsup_runtime.recovery.descent import Recovery, Statistics
+from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
+from supsup_runtime.recovery.result import Recovered
 from supsup_runtime.streams import Stream, TaskData
 
 __all__ = ["Seed", "accuracy", "measure"]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from supsup_runtime.recovery import Recovery
+from supsup_runtime.recovery.descent import Recovery
 from supsup_runtime.sources import load_dataset
 from supsup_runtime.streams import Stream, make_stream
 

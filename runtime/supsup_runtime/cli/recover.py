@@ -10,11 +10,11 @@ from typing import Any, get_args
 from supsup_runtime.arrays import checked_images
 from supsup_runtime.cli.rows import prediction_text, read_inputs
 from supsup_runtime.errors import InputError
-from supsup_runtime.hopfield_model import load_hopfield
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import Device
-from supsup_runtime.recovered import Recovered
-from supsup_runtime.recovery import SCHEDULES, Recovery, Statistics
+from supsup_runtime.recovery.descent import SCHEDULES, Recovery, Statistics
+from supsup_runtime.recovery.model import load_hopfield
+from supsup_runtime.recovery.result import Recovered
 
 __all__ = [
     "add_recovery_options",

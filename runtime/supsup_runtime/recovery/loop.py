@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from supsup_runtime.arrays import Images
 from supsup_runtime.hopfield.store import to_pattern
-from supsup_runtime.hopfield_graph import HopfieldGraph
 from supsup_runtime.objectives import entropy
-from supsup_runtime.recovered import SURE_ROWS, End, Recovered, Trace, judge
-from supsup_runtime.recovery import Descent, Recovery
+from supsup_runtime.recovery.descent import Descent, Recovery
+from supsup_runtime.recovery.graph import HopfieldGraph
+from supsup_runtime.recovery.result import SURE_ROWS, End, Recovered, Trace, judge
 
 __all__ = ["Recovering"]
 

@@ -12,8 +12,8 @@ from patterns import Floats, flipped, random_patterns
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.matrix import HopfieldMatrix
 from supsup_runtime.model.metadata import TaskInfo
-from supsup_runtime.recovered import End, Recovered, Trace, Verdict, judge
-from supsup_runtime.recovery import Descent, Recovery, constant, linear, settle
+from supsup_runtime.recovery.descent import Descent, Recovery, constant, linear, settle
+from supsup_runtime.recovery.result import End, Recovered, Trace, Verdict, judge
 
 
 def test_the_papers_schedule_goes_from_entropy_to_energy() -> None:

@@ -13,14 +13,11 @@ import numpy.typing as npt
 from supsup_runtime.arrays import Images, checked_images
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
-from supsup_runtime.hopfield_graph import HopfieldGraph, Step
 from supsup_runtime.model.loading import open_model
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import Device
-from supsup_runtime.recovered import Recovered
-from supsup_runtime.recovering import Recovering
-from supsup_runtime.recovery import (
+from supsup_runtime.recovery.descent import (
     Recovery,
     Schedule,
     Statistics,
@@ -28,6 +25,9 @@ from supsup_runtime.recovery import (
     is_whole,
     linear,
 )
+from supsup_runtime.recovery.graph import HopfieldGraph, Step
+from supsup_runtime.recovery.loop import Recovering
+from supsup_runtime.recovery.result import Recovered
 
 __all__ = ["HopfieldModel", "load_hopfield"]
 

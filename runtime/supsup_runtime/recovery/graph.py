@@ -15,7 +15,7 @@ from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
 from supsup_runtime.hopfield.store import fingerprint, to_pattern
 from supsup_runtime.model.loading import OpenedModel
 from supsup_runtime.model.metadata import TaskInfo
-from supsup_runtime.recovery import Statistics, settle
+from supsup_runtime.recovery.descent import Statistics, settle
 
 __all__ = ["HopfieldGraph", "Step"]
 

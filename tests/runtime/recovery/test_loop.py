@@ -13,9 +13,9 @@ from stores import flat_mask, images, store_bank, stream
 from supsup_export.exporter import export_recovery
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.hopfield.store import to_pattern
-from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
-from supsup_runtime.recovering import Recovering
-from supsup_runtime.recovery import Recovery
+from supsup_runtime.recovery.descent import Recovery
+from supsup_runtime.recovery.loop import Recovering
+from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 
 
 @pytest.fixture(scope="module")

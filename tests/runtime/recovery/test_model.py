@@ -20,8 +20,8 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield.file import encode_into, read_store
 from supsup_runtime.hopfield.store import to_pattern
-from supsup_runtime.hopfield_model import HopfieldModel, load_hopfield
-from supsup_runtime.recovery import Recovery, constant
+from supsup_runtime.recovery.descent import Recovery, constant
+from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 
 
 @pytest.fixture(scope="module")
