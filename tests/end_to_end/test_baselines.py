@@ -9,9 +9,9 @@ import pytest
 from supsup_export.exporter import export
 from supsup_runtime import load
 from supsup_runtime.cli.evaluate import evaluate_task
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import make_stream
 from supsup_runtime.model.inference import Inference
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import make_stream
 from supsup_train.baselines import METHODS, BaselineMethod, BaselineRecipe, Run
 from supsup_train.baselines.run import make_baseline, train_stream
 

@@ -21,11 +21,11 @@ from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.cli.calibrate import measure
 from supsup_runtime.cli.evaluate import evaluate_task
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import make_stream
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.inference import Inference, Method
 from supsup_runtime.objectives import Score, evidence
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import make_stream
 
 Images = npt.NDArray[np.float32]
 VERIFIED = Inference(method="verified")

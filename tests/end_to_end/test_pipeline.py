@@ -15,8 +15,8 @@ import supsup_runtime as supsup
 import supsup_train  # noqa: F401 - what trains within commands shares exports
 from commands import lines_of, program, run, run_program, wait_for
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import make_stream
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import make_stream
 
 SMALL = ["--model", "mlp-64-32", "--outputs", "20", "--lr", "1e-3"]
 

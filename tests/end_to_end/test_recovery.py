@@ -13,8 +13,8 @@ import pytest
 
 from commands import run
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import make_stream
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import make_stream
 
 TRAIN = [
     *("--model", "bnnet-512-512", "--outputs", "10", "--labels", "shared", "--weight-seed", "4"),

@@ -14,8 +14,8 @@ from shared_data import shared_data
 from supsup_export.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.cli.evaluate import evaluate_task
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import make_stream
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import make_stream
 
 CHECKED = (0, 1, 77, 249)
 

@@ -10,9 +10,9 @@ import supsup_runtime as supsup
 import supsup_train as st
 from shared_data import shared_data
 from supsup_export.single import export_task
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import make_stream
 from supsup_runtime.model.session import open_session
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import make_stream
 
 TASK = 77
 

@@ -37,7 +37,7 @@ def loaded(code: str) -> list[str]:
     "module",
     [
         "supsup_runtime",
-        "supsup_runtime.streams",
+        "supsup_runtime.data.streams",
         "supsup_runtime.cli.bank",
         "supsup_runtime.cli.run",
     ],

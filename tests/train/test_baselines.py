@@ -15,9 +15,9 @@ import torch
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import TaskMasks
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError, OutputExistsError
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import Stream, make_stream
 from supsup_train.baselines import METHODS, BaselineMethod, BaselineRecipe, Run
 from supsup_train.baselines.cli import main
 from supsup_train.baselines.method import Baseline

@@ -19,8 +19,8 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.weights import kaiming_constant, seeded_weight
+from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
-from supsup_runtime.streams import TaskData
 from supsup_train.bnnet import BatchBlend, BnNet
 from supsup_train.learn import batch_rows
 from supsup_train.learning import begin, initial_scores, task_seed

@@ -10,8 +10,8 @@ from torch import nn
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import BankError, InputError, OutputExistsError
-from supsup_runtime.streams import TaskData
 from supsup_train.models import load_module, make_model
 
 

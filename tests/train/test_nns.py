@@ -13,9 +13,9 @@ from torch import Tensor
 
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import Stream, make_stream
 from supsup_train.nns import MIN_MASKS, Decision, NnsLearner, NnsSettings
 from supsup_train.nns_stream import _forget, unlabelled_batches
 from supsup_train.recipe import OptimizerKind

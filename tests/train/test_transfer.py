@@ -12,9 +12,9 @@ import torch
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import Stream, make_stream
 from supsup_train.learning import initial_scores
 from supsup_train.recipe import TransferKind
 from supsup_train.resume import check_resumed

@@ -26,10 +26,10 @@ from supsup_export.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import TaskMasks
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.model.metadata import Scoring
 from supsup_runtime.model.model import Model
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import Stream, make_stream
 
 __all__ = ["screened"]
 

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, linear
 
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.streams import TaskData
+from supsup_runtime.data.streams import TaskData
 
 __all__ = ["STEPS", "TRAINING_ROUNDS", "training"]
 

@@ -18,10 +18,10 @@ from tools.reproduction.store import Store
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.cli.recover import recovered_to_dict
+from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.recovery.descent import Recovery, Statistics
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 from supsup_runtime.recovery.result import Recovered
-from supsup_runtime.streams import Stream, TaskData
 
 __all__ = ["Seed", "accuracy", "measure"]
 

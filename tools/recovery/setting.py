@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.recovery.descent import Recovery
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import Stream, make_stream
 
 __all__ = ["PAPER", "TINY", "Setting", "Way", "ways"]
 

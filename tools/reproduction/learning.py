@@ -15,9 +15,9 @@ from tools.reproduction.experiment import Bank
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import TaskMasks
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import Stream, make_stream
 from supsup_train.baselines import BaselineRecipe, make_baseline
 from supsup_train.baselines.cli import app as baseline_app
 from supsup_train.cli import app

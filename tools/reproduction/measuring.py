@@ -19,8 +19,8 @@ from supsup_export.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.cli.evaluate import evaluate_task, evaluate_unnamed
+from supsup_runtime.data.streams import Stream
 from supsup_runtime.model.model import Model, load
-from supsup_runtime.streams import Stream
 
 __all__ = ["exported_model", "measure", "measuring_key"]
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import run_command
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import Stream, make_stream
 from supsup_train import options
 from supsup_train.learn import train_task
 from supsup_train.models import load_module, make_model, wants_images

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, make_task
+from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
-from supsup_runtime.streams import TaskData
 from supsup_train.learning import Learning, begin, initial_scores, task_seed
 from supsup_train.recipe import Recipe
 from supsup_train.transfer import Transfer

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from supsup_runtime.data.streams import Stream
 from supsup_runtime.files import write_whole
-from supsup_runtime.streams import Stream
 from supsup_train.learn import batch_rows
 from supsup_train.learning import task_seed
 from supsup_train.nns import Decision, NnsLearner

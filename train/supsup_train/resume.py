@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.data.sources import Dataset
 from supsup_runtime.errors import InputError
-from supsup_runtime.sources import Dataset
 from supsup_train.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from supsup_runtime.cli.run import (
     load_model,
 )
 from supsup_runtime.console import parser, print_result, run_command, to_table
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import LABEL_KINDS, STREAM_KINDS, Stream, TaskData, make_stream
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.inference import Inference, Method, threshold_of
 from supsup_runtime.model.model import Model
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import LABEL_KINDS, STREAM_KINDS, Stream, TaskData, make_stream
 
 __all__ = ["add_stream_options", "evaluate_task", "evaluate_unnamed", "main", "stream_of"]
 

@@ -8,9 +8,9 @@ import typer
 from torch import Tensor
 
 from supsup_runtime.console import run_command
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import make_stream
 from supsup_runtime.errors import InputError
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import make_stream
 from supsup_train import options
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.baselines.run import Run, make_baseline, train_stream

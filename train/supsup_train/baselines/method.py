@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
-from supsup_runtime.streams import TaskData
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.learn import Progress, batch_rows
 from supsup_train.learning import make_optimizer, task_seed

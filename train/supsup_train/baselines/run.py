@@ -23,9 +23,9 @@ import torch
 
 from supsup_runtime.bank.bank import MaskBank, is_blank
 from supsup_runtime.bank.task import TaskMasks, make_task
+from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import read_file, write_whole
-from supsup_runtime.streams import Stream
 from supsup_train.baselines.batche import BatchE, BatchERandom
 from supsup_train.baselines.dense import Dense, Sequence
 from supsup_train.baselines.heads import Heads, HeadsRandom

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared_data import shared_data
-from supsup_runtime import sources
+from supsup_runtime.data import sources
+from supsup_runtime.data.sources import Dataset, load_dataset
 from supsup_runtime.errors import DataError
-from supsup_runtime.sources import Dataset, load_dataset
 
 IMAGES, LABELS = 0x803, 0x801
 PARTS = {

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import make_stream
 from supsup_runtime.errors import DataError
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import make_stream
 from tiny_data import ATOL, normalised, tiny
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from supsup_runtime.data.sources import Dataset, load_dataset
+from supsup_runtime.data.streams import make_stream
 from supsup_runtime.errors import DataError
-from supsup_runtime.sources import Dataset, load_dataset
-from supsup_runtime.streams import make_stream
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from shared_data import shared_data
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import check_name
 from supsup_runtime.bank.weights import kaiming_constant, seeded_weight
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import LAYOUTS, STREAM_KINDS, Layout, TaskData, make_stream
 from supsup_runtime.errors import DataError
-from supsup_runtime.sources import load_dataset
-from supsup_runtime.streams import LAYOUTS, STREAM_KINDS, Layout, TaskData, make_stream
 from tiny_data import ATOL, MEAN, STD, normalised, tiny
 
 
@@ -286,7 +286,7 @@ def test_rotation_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_heavy_modules_wait_until_they_are_needed() -> None:
     code = (
-        "import sys, supsup_runtime.streams; "
+        "import sys, supsup_runtime.data.streams; "
         "print([m for m in ('scipy', 'sklearn', 'torch', 'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

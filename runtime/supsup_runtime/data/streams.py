@@ -16,8 +16,8 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.data.sources import Dataset, Labels, Values
 from supsup_runtime.errors import DataError
-from supsup_runtime.sources import Dataset, Labels, Values
 
 __all__ = [
     "LABEL_KINDS",

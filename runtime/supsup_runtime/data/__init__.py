@@ -1,0 +1,1 @@
+"""Data sets of arrays, and streams of tasks over them."""
