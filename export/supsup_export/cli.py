@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from supsup_export.compose import Request
+from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import ExportReport, RecoveryExport, export, export_recovery
 from supsup_export.single import TaskExportReport, export_task
 from supsup_export.single_parity import NUM_INPUTS

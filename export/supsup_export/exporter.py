@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from supsup_export.compose import Request, choose_objective, compose
-from supsup_export.layout import lay_out
-from supsup_export.parity import ParityReport, check_parity
+from supsup_export.bank_model.compose import Request, choose_objective, compose
+from supsup_export.bank_model.layout import lay_out
+from supsup_export.bank_model.parity import ParityReport, check_parity
+from supsup_export.bank_model.screening import choose_screen
 from supsup_export.recovery import compose_recovery
 from supsup_export.recovery_parity import RecoveryReport, check_recovery
 from supsup_export.recovery_stream import compose_stream
 from supsup_export.recovery_stream_parity import check_stream
-from supsup_export.screening import choose_screen
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.errors import InputError, OutputExistsError

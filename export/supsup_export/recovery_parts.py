@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
-from supsup_export import layout
+from supsup_export.bank_model import layout
+from supsup_export.bank_model.inference import state_tensors
 from supsup_export.graph import Graph, parse, prune
-from supsup_export.inferring import state_tensors
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError

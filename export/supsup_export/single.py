@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from supsup_export.bank_model.layout import MAX_MODEL_BYTES
 from supsup_export.exporter import claim_output, placed
 from supsup_export.graph import Graph, parse, tensor_info
-from supsup_export.layout import MAX_MODEL_BYTES
 from supsup_export.single_parity import Stored, TaskParity, check_task
 from supsup_export.two_bits import Ternary, floats, product, ternary
 from supsup_runtime.bank.bank import MaskBank

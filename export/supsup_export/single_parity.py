@@ -25,8 +25,8 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from supsup_export.bank_model.parity import LOGITS_TOLERANCE
 from supsup_export.graph import tensor_info
-from supsup_export.parity import LOGITS_TOLERANCE
 from supsup_export.two_bits import unpack_codes
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask

@@ -16,7 +16,7 @@ import supsup_runtime as supsup
 from banks import make_bank
 from commands import Done, run
 from conftest import random_task
-from supsup_export.compose import Request
+from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.cli.calibrate import measure

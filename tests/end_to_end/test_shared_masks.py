@@ -11,7 +11,7 @@ import supsup_runtime as supsup
 import supsup_train as st
 from parity.plain import numpy_scores
 from shared_data import shared_data
-from supsup_export.compose import Request
+from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.cli.evaluate import evaluate_task
 from supsup_runtime.data.sources import load_dataset

@@ -13,12 +13,12 @@ import pytest
 
 from banks import make_bank
 from conftest import small_network
-from supsup_export import parity
-from supsup_export.compose import OUTPUTS, Request
+from supsup_export.bank_model import parity
+from supsup_export.bank_model.compose import OUTPUTS, Request
+from supsup_export.bank_model.layout import row_bytes
+from supsup_export.bank_model.weights import unpack
 from supsup_export.exporter import export
 from supsup_export.graph import Graph
-from supsup_export.layout import row_bytes
-from supsup_export.masks import unpack
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
 from supsup_runtime.model.metadata import ModelInfo
@@ -143,7 +143,7 @@ def test_an_empty_bank_is_refused(tmp_path: Path) -> None:
 def test_a_model_over_2_gb_is_refused(
     tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supsup_export.layout.MAX_MODEL_BYTES", 100)
+    monkeypatch.setattr("supsup_export.bank_model.layout.MAX_MODEL_BYTES", 100)
     with pytest.raises(BankError, match="one ONNX file holds at most 100 bytes, these 3 tasks"):
         export(real_bank, tmp_path / "out.onnx")
 
@@ -232,7 +232,7 @@ def test_the_check_sees_the_wrong_mask_after_inferring(
     def more(graph: Graph, packed: str) -> str:
         return graph.op("Add", unpack(graph, packed), graph.constant(np.float32(1)))
 
-    monkeypatch.setattr("supsup_export.masks.unpack", more)
+    monkeypatch.setattr("supsup_export.bank_model.weights.unpack", more)
     with pytest.raises(ParityError, match=f"{outputs[1]} inferred differs by"):
         export(real_bank, tmp_path / "out.onnx", request=Request(outputs=outputs))
 

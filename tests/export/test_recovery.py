@@ -130,7 +130,7 @@ def test_what_is_missing_is_said(
     encode_into(plain, plain.task_names)
     with pytest.raises(BankError, match="no gradient program, and recovery follows the entropy's"):
         export_recovery(plain, tmp_path / "recover.onnx")
-    monkeypatch.setattr("supsup_export.layout.MAX_MODEL_BYTES", 100)
+    monkeypatch.setattr("supsup_export.bank_model.layout.MAX_MODEL_BYTES", 100)
     with pytest.raises(BankError, match=r"at most 100 bytes, .* take \d+; encode with --dtype"):
         export_recovery(bank, tmp_path / "recover.onnx")
     assert not (tmp_path / "recover.onnx").exists()

@@ -11,7 +11,7 @@ import pytest
 import supsup_runtime as supsup
 from banks import make_bank
 from parity.plain import numpy_logits, numpy_scores, superposed
-from supsup_export.compose import Request
+from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime import Inference
 from supsup_runtime.bank.bank import MaskBank

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from banks import make_bank
 from parity.plain import numpy_logits, numpy_scores, plain_cnn, superposed, torch_scores
-from supsup_export.compose import Request
+from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask

@@ -12,13 +12,13 @@ import pytest
 
 from banks import make_bank
 from parity.plain import numpy_scores, stacked_masks
-from supsup_export import masks
-from supsup_export.compose import Request
-from supsup_export.contenders import ROUNDING_SIGMAS, choose_scoring
+from supsup_export.bank_model import weights as masks
+from supsup_export.bank_model.compose import Request
+from supsup_export.bank_model.layout import ROW_BITS, Layout
+from supsup_export.bank_model.screening import MIN_TASKS
+from supsup_export.bank_model.shortlist import ROUNDING_SIGMAS, choose_scoring
 from supsup_export.exporter import export
 from supsup_export.graph import Graph
-from supsup_export.layout import ROW_BITS, Layout
-from supsup_export.screening import MIN_TASKS
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks, make_task
@@ -261,7 +261,7 @@ def test_the_check_sees_wrong_scores_of_contenders(
         return graph.op("Mul", right(graph, packed), graph.constant(np.float32(0.9)))
 
     right = masks.unpack
-    monkeypatch.setattr("supsup_export.contenders.unpack", halved)
+    monkeypatch.setattr("supsup_export.bank_model.shortlist.unpack", halved)
     with pytest.raises(ParityError, match="task_scores at all differs by"):
         export(bank, tmp_path / "out.onnx", request=Request(scoring="screened"), sample=planted())
 

@@ -16,10 +16,10 @@ import torch
 
 from parity.plain import numpy_logits
 from supsup_export import exporter
+from supsup_export.bank_model.compose import Request
+from supsup_export.bank_model.layout import lay_out
 from supsup_export.cli import main as export_main
-from supsup_export.compose import Request
 from supsup_export.exporter import export
-from supsup_export.layout import lay_out
 from supsup_export.single import export_task
 from supsup_runtime import load
 from supsup_runtime.bank.bank import MaskBank

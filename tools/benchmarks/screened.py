@@ -22,7 +22,7 @@ from tools.benchmarks.timing import Row, Setup, spread
 
 import supsup_runtime
 import supsup_train
-from supsup_export.compose import Request
+from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import TaskMasks

@@ -15,7 +15,7 @@ from tools.reproduction.budget import Budget
 from tools.reproduction.experiment import Row
 from tools.reproduction.store import Store
 
-from supsup_export.compose import Request
+from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.cli.evaluate import evaluate_task, evaluate_unnamed

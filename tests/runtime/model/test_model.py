@@ -14,7 +14,7 @@ import supsup_runtime as supsup
 import supsup_runtime.model.engine
 import supsup_runtime.model.model
 from banks import make_bank
-from supsup_export.compose import Request
+from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.errors import InputError, ModelError
 

@@ -13,7 +13,7 @@ import supsup_runtime as supsup
 import supsup_runtime.model.loading
 from patterns import flipped
 from stores import flat_mask, images, store_bank, stream, unit_task
-from supsup_export.compose import Request
+from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export, export_recovery
 from supsup_runtime.arrays import Images
 from supsup_runtime.bank.bank import MaskBank

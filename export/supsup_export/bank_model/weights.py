@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
+from supsup_export.bank_model.layout import BLOCK_BYTES, ROW_BITS, Layout
 from supsup_export.graph import Graph
-from supsup_export.layout import BLOCK_BYTES, ROW_BITS, Layout
 from supsup_runtime.bank.network import Network
 
 __all__ = [

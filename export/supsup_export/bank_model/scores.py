@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
+from supsup_export.bank_model.layout import ROW_BITS, Layout
+from supsup_export.bank_model.weights import packed_part, unpack
 from supsup_export.graph import Graph, tensor_info
-from supsup_export.layout import ROW_BITS, Layout
-from supsup_export.masks import packed_part, unpack
 from supsup_runtime.model.metadata import Target
 
 __all__ = [

@@ -27,10 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from supsup_export.graph import Graph, tensor_info
-from supsup_export.layout import Layout
-from supsup_export.masks import packed_part, uniform_mask, unpack
-from supsup_export.scores import (
+from supsup_export.bank_model.layout import Layout
+from supsup_export.bank_model.scores import (
     block_peaks,
     block_size,
     by_bit,
@@ -42,6 +40,8 @@ from supsup_export.scores import (
     row_products,
     stack_rows,
 )
+from supsup_export.bank_model.weights import packed_part, uniform_mask, unpack
+from supsup_export.graph import Graph, tensor_info
 from supsup_runtime.model.metadata import Scoring, Target
 
 __all__ = [

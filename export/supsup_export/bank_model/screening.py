@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from supsup_export.layout import ROW_BITS, Layout
+from supsup_export.bank_model.layout import ROW_BITS, Layout
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import cut
 from supsup_runtime.errors import InputError

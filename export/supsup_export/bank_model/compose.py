@@ -12,11 +12,11 @@ from typing import get_args
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from supsup_export.contenders import CONTENDERS, choose_scoring
+from supsup_export.bank_model.inference import Inferring, state_tensors
+from supsup_export.bank_model.layout import Layout
+from supsup_export.bank_model.shortlist import CONTENDERS, choose_scoring
+from supsup_export.bank_model.weights import Weights, fixed_weights, state_of, superposed_weights
 from supsup_export.graph import Graph, parse, prune, tensor_info
-from supsup_export.inferring import Inferring, state_tensors
-from supsup_export.layout import Layout
-from supsup_export.masks import Weights, fixed_weights, state_of, superposed_weights
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import Network

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from supsup_export.contenders import Question, scores_in_passes
+from supsup_export.bank_model.layout import Layout
+from supsup_export.bank_model.rows import row_vectors
+from supsup_export.bank_model.scores import mask_scores, row_scores, state_scores
+from supsup_export.bank_model.shortlist import Question, scores_in_passes
+from supsup_export.bank_model.weights import Weights, state_of, superposed_mask, uniform_mask
 from supsup_export.graph import Graph
-from supsup_export.layout import Layout
-from supsup_export.masks import Weights, state_of, superposed_mask, uniform_mask
-from supsup_export.rows import row_vectors
-from supsup_export.scores import mask_scores, row_scores, state_scores
 from supsup_runtime.bank.network import Network
 from supsup_runtime.model.metadata import Scoring, Target
 
