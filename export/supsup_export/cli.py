@@ -10,8 +10,8 @@ import typer
 
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import ExportReport, RecoveryExport, export, export_recovery
-from supsup_export.single import TaskExportReport, export_task
-from supsup_export.single_parity import NUM_INPUTS
+from supsup_export.task_model.compose import TaskExportReport, export_task
+from supsup_export.task_model.parity import NUM_INPUTS
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import read_array, run_command
 from supsup_runtime.errors import InputError

@@ -27,7 +27,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from supsup_export.bank_model.parity import LOGITS_TOLERANCE
 from supsup_export.graph import tensor_info
-from supsup_export.two_bits import unpack_codes
+from supsup_export.task_model.ternary import unpack_codes
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks

@@ -18,8 +18,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from supsup_export.bank_model.layout import MAX_MODEL_BYTES
 from supsup_export.exporter import claim_output, placed
 from supsup_export.graph import Graph, parse, tensor_info
-from supsup_export.single_parity import Stored, TaskParity, check_task
-from supsup_export.two_bits import Ternary, floats, product, ternary
+from supsup_export.task_model.parity import Stored, TaskParity, check_task
+from supsup_export.task_model.ternary import Ternary, floats, product, ternary
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.network import MaskedParameter, canonical_json

@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as hnp
 from banks import make_bank
 from conftest import random_task
 from networks import NETWORKS, make_network
-from supsup_export import single_parity
-from supsup_export.single import _Linear, export_task
-from supsup_export.single_parity import NUM_INPUTS, Stored
-from supsup_export.two_bits import block_size, pack_codes, ternary, unpack_codes
+from supsup_export.task_model import parity as single_parity
+from supsup_export.task_model.compose import _Linear, export_task
+from supsup_export.task_model.parity import NUM_INPUTS, Stored
+from supsup_export.task_model.ternary import block_size, pack_codes, ternary, unpack_codes
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.network import MaskedParameter, Network
@@ -309,7 +309,8 @@ def test_the_check_sees_wrong_weights(
     tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "supsup_export.single.unpack_mask", lambda _bits, shape: np.ones(shape, np.bool_)
+        "supsup_export.task_model.compose.unpack_mask",
+        lambda _bits, shape: np.ones(shape, np.bool_),
     )
     refused(real_bank, tmp_path / "one.onnx", "logits differs by .*, allowed 1.0e-04", bits=32)
     refused(real_bank, tmp_path / "one.onnx", "the codes of 'layers.0.weight' differ", bits=2)
@@ -319,7 +320,7 @@ def test_the_check_sees_wrong_folded_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = make_bank(tmp_path / "masks", "cnn", outputs=6, real_outputs=4, tasks=1)
-    monkeypatch.setattr("supsup_export.two_bits._CODES", np.ones((256, 4), np.float32))
+    monkeypatch.setattr("supsup_export.task_model.ternary._CODES", np.ones((256, 4), np.float32))
     refused(bank, tmp_path / "one.onnx", "the weights of 'stem.weight' differ", bits=2)
 
 

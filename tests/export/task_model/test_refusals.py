@@ -11,8 +11,8 @@ import pytest
 import commands
 import supsup_runtime as supsup
 from banks import make_bank
-from supsup_export.single import export_task
-from supsup_export.single_parity import NUM_INPUTS
+from supsup_export.task_model.compose import export_task
+from supsup_export.task_model.parity import NUM_INPUTS
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import (
@@ -103,7 +103,7 @@ def test_a_damaged_task_is_refused(tmp_path: Path, real_bank: MaskBank) -> None:
 def test_a_model_over_2_gb_is_refused(
     tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch, bits: int, remedy: str
 ) -> None:
-    monkeypatch.setattr("supsup_export.single.MAX_MODEL_BYTES", 30)
+    monkeypatch.setattr("supsup_export.task_model.compose.MAX_MODEL_BYTES", 30)
     with pytest.raises(BankError, match=rf"at most 30 bytes, this task's .* need \d+{remedy}$"):
         export_task(real_bank, "task-0", tmp_path / "one.onnx", bits=bits)
 
