@@ -15,10 +15,10 @@ from supsup_export.bank_model.compose import Request, choose_objective, compose
 from supsup_export.bank_model.layout import lay_out
 from supsup_export.bank_model.parity import ParityReport, check_parity
 from supsup_export.bank_model.screening import choose_screen
-from supsup_export.recovery import compose_recovery
-from supsup_export.recovery_parity import RecoveryReport, check_recovery
-from supsup_export.recovery_stream import compose_stream
-from supsup_export.recovery_stream_parity import check_stream
+from supsup_export.recovery_model.step import compose_recovery
+from supsup_export.recovery_model.step_parity import RecoveryReport, check_recovery
+from supsup_export.recovery_model.stream import compose_stream
+from supsup_export.recovery_model.stream_parity import check_stream
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.errors import InputError, OutputExistsError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tools.recovery.setting import Setting
 
-from supsup_export.recovery import compose_recovery
+from supsup_export.recovery_model.step import compose_recovery
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import whole_file

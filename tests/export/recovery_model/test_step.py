@@ -11,10 +11,11 @@ import pytest
 from banks import make_bank
 from commands import run
 from stores import store_bank, unit_task
-from supsup_export import recovery_parity, recovery_parts
 from supsup_export.exporter import export_recovery
 from supsup_export.graph import Graph
-from supsup_export.recovery import compose_recovery
+from supsup_export.recovery_model import parts
+from supsup_export.recovery_model import step_parity as recovery_parity
+from supsup_export.recovery_model.step import compose_recovery
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import BankError, OutputExistsError, ParityError
 from supsup_runtime.hopfield.file import STORE_FILE, encode_into, read_store
@@ -151,14 +152,14 @@ def test_the_check_sees_what_is_wrong(
             with pytest.raises(ParityError, match=message):
                 export_recovery(bank, path, force=True)
 
-    energy, default = recovery_parts.add_energy, Graph.default
+    energy, default = parts.add_energy, Graph.default
     refused(
-        "supsup_export.recovery.add_energy",
+        "supsup_export.recovery_model.step.add_energy",
         lambda graph, _, mask, names: energy(graph, other, mask, names=names),
         "energy differs",
     )
     refused(
-        "supsup_export.recovery_parts._times_weights",
+        "supsup_export.recovery_model.parts._times_weights",
         lambda graph, _, flat: graph.op("Mul", flat, graph.constant(np.float32(2))),
         "logits differs from the bank by",
     )
@@ -168,7 +169,7 @@ def test_the_check_sees_what_is_wrong(
         "logits differs from the bank by",
     )
     with monkeypatch.context() as patch:
-        patch.setattr("supsup_export.recovery_parts.HopfieldInfo", _Forgetful)
+        patch.setattr("supsup_export.recovery_model.parts.HopfieldInfo", _Forgetful)
         with pytest.raises(ParityError, match="metadata hopfield differ from the store"):
             export_recovery(bank, path, force=True)
     assert path.read_text() == "precious"

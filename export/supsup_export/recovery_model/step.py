@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from supsup_export.graph import Graph, tensor_info
-from supsup_export.recovery_parts import add_energy, add_network, add_weighted, recovery_info
+from supsup_export.recovery_model.parts import add_energy, add_network, add_weighted, recovery_info
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore

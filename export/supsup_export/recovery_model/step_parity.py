@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from supsup_export.recovery_parts import OBJECTIVE
+from supsup_export.recovery_model.parts import OBJECTIVE
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import cut
 from supsup_runtime.errors import ParityError

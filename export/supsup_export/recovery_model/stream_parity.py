@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_export.recovery_parity import (
+from supsup_export.recovery_model.step_parity import (
     RECOVERY_TOLERANCE,
     Programs,
     RecoveryReport,
@@ -23,7 +23,7 @@ from supsup_export.recovery_parity import (
     open_programs,
     reference,
 )
-from supsup_export.recovery_stream import SETTINGS
+from supsup_export.recovery_model.stream import SETTINGS
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 from supsup_export.graph import Graph, tensor_info
-from supsup_export.recovery_parts import add_energy, add_network, add_weighted, recovery_info
+from supsup_export.recovery_model.parts import add_energy, add_network, add_weighted, recovery_info
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.hopfield.metadata import HopfieldInfo, is_blend, with_batch_statistics
