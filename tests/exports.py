@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from supsup_train.programs import Programs, export_programs
+from supsup_train.programs.programs import Programs, export_programs
 
 __all__ = ["each_made_once", "key_of", "remembering"]
 

@@ -1,4 +1,4 @@
-"""Networks of every kind that `supsup_train.programs` exports, small enough for a test."""
+"""Networks of every kind that `supsup_train.programs.programs` exports, small enough for a test."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from supsup_runtime.model.session import open_session
 from supsup_runtime.objectives import Score
 from supsup_train.models import Mlp
 from supsup_train.network import create_bank
-from supsup_train.programs import ProgramError, export_programs
+from supsup_train.programs.programs import ProgramError, export_programs
 
 Array = npt.NDArray[Any]
 SIZES = [5, 7, 9, 6]

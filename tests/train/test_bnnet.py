@@ -25,7 +25,7 @@ from supsup_train.bnnet import BatchBlend, BnNet
 from supsup_train.learn import batch_rows
 from supsup_train.learning import begin, initial_scores, task_seed
 from supsup_train.nns import NnsLearner
-from supsup_train.programs import export_programs
+from supsup_train.programs.programs import export_programs
 
 SIZES = [5, 9, 7, 4]
 REAL = 3

@@ -14,7 +14,7 @@ import supsup_train.network
 from exports import key_of, remembering
 from networks import NoGradient
 from supsup_train.models import Mlp
-from supsup_train.programs import Programs, export_programs
+from supsup_train.programs.programs import Programs, export_programs
 
 OPTIONS: dict[str, Any] = {
     "input_shape": (4,),

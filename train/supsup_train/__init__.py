@@ -12,7 +12,7 @@ bank.add(task)
 from supsup_train.learn import train_task
 from supsup_train.models import Cnn, Mlp, make_model
 from supsup_train.network import create_bank
-from supsup_train.programs import ProgramError
+from supsup_train.programs.programs import ProgramError
 from supsup_train.recipe import Recipe
 from supsup_train.rules import Rule
 from supsup_train.transfer import Transfer

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks
-from supsup_train.differentiable import batch_norm
+from supsup_train.programs.forward_ops import batch_norm
 
 __all__ = ["MaskScorer", "Objective", "Packed", "State", "joined_mask", "pack_parts"]
 

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.errors import InputError
-from supsup_train.programs import export_programs
+from supsup_train.programs.programs import export_programs
 
 __all__ = ["check_module", "create_bank", "describe", "fixed_copy", "state_tensors"]
 

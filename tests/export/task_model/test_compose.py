@@ -27,7 +27,7 @@ from supsup_runtime.errors import (
 )
 from supsup_runtime.model.session import open_session
 from supsup_train.network import create_bank
-from supsup_train.programs import ProgramError
+from supsup_train.programs.programs import ProgramError
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 MODELS = ["mlp-7-9", "cnn", "lenet-300-100"]
@@ -189,7 +189,7 @@ def test_every_kind_of_layer(tmp_path: Path, name: str, monkeypatch: pytest.Monk
     def refused(*_: object) -> NoReturn:
         raise ProgramError("no gradient: a model of one task has none, and it takes the most time")
 
-    monkeypatch.setattr("supsup_train.programs._differentiate", refused)
+    monkeypatch.setattr("supsup_train.programs.programs._differentiate", refused)
     network = NETWORKS[name]
     bank = create_bank(
         tmp_path / "masks",

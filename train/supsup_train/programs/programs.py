@@ -41,9 +41,9 @@ from torch.fx.node import Argument, Target
 
 from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.errors import SupSupError
-from supsup_train.decompositions import backward_decompositions
-from supsup_train.differentiable import DIFFERENTIABLE
-from supsup_train.portable import Interface, Shape, to_onnx
+from supsup_train.programs.backward_ops import backward_decompositions
+from supsup_train.programs.forward_ops import DIFFERENTIABLE
+from supsup_train.programs.onnx_file import Interface, Shape, to_onnx
 
 __all__ = ["ProgramError", "Programs", "export_programs"]
 
