@@ -11,8 +11,8 @@ import numpy as np
 from conftest import random_task
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
-from supsup_train.models import make_model
-from supsup_train.network import create_bank
+from supsup_train.networks.create_bank import create_bank
+from supsup_train.networks.models import make_model
 
 Shape = tuple[int, ...]
 INPUTS: dict[str, Shape] = {

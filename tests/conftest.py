@@ -64,7 +64,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def exports_made_once() -> Iterator[None]:
     """Where a module of the tests has imported supsup_train, and without torch where none has."""
-    exporting = "supsup_train.network" in sys.modules
+    exporting = "supsup_train.networks.create_bank" in sys.modules
     with import_module("exports").each_made_once() if exporting else nullcontext():
         yield
 

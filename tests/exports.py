@@ -32,7 +32,9 @@ _DESCRIBED = {"training", "_parameters", "_buffers", "_modules", "_non_persisten
 def each_made_once() -> Iterator[None]:
     """Banks of equal networks share an export, and exports share torch's table of operators."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("supsup_train.network.export_programs", remembering(export_programs))
+        patch.setattr(
+            "supsup_train.networks.create_bank.export_programs", remembering(export_programs)
+        )
         patch.setattr(ONNXRegistry, "from_torchlib", _one_registry())
         yield
 

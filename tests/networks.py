@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from supsup_train.models import Cnn, Mlp
+from supsup_train.networks.models import Cnn, Mlp
 
 __all__ = ["NETWORKS", "Network", "NoForward", "NoGradient", "Tied", "make_network"]
 

@@ -17,7 +17,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.hopfield.file import read_store
 from supsup_runtime.recovery.descent import Descent, Recovery, Statistics, linear
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
-from supsup_train.models import make_model
+from supsup_train.networks.models import make_model
 
 # Of the largest value, the project's bar. Both sides are sums of at most 98 float32 terms, which
 # differ by 1e-6 as a rule; the reference here is float64.

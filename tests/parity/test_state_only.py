@@ -31,8 +31,8 @@ from supsup_runtime.model.inference import Inference
 from supsup_runtime.model.metadata import Scoring, Target
 from supsup_runtime.model.session import open_session
 from supsup_runtime.objectives import Score
-from supsup_train.models import Mlp
-from supsup_train.network import create_bank
+from supsup_train.networks.create_bank import create_bank
+from supsup_train.networks.models import Mlp
 from supsup_train.programs.programs import ProgramError, export_programs
 
 Array = npt.NDArray[Any]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-import supsup_train.network
+import supsup_train.networks.create_bank
 from exports import key_of, remembering
 from networks import NoGradient
-from supsup_train.models import Mlp
+from supsup_train.networks.models import Mlp
 from supsup_train.programs.programs import Programs, export_programs
 
 OPTIONS: dict[str, Any] = {
@@ -141,7 +141,7 @@ def test_equal_networks_are_exported_once() -> None:
 
 
 def test_tests_share_exports_and_torchs_operators() -> None:
-    assert vars(supsup_train.network)["export_programs"] is not export_programs
+    assert vars(supsup_train.networks.create_bank)["export_programs"] is not export_programs
     one, two = (ONNXRegistry.from_torchlib(opset_version=18) for _ in range(2))
     target = torch.ops.aten.relu.default
     assert one.get_decomps(target)[0] is two.get_decomps(target)[0]

@@ -12,7 +12,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import BankError, InputError, OutputExistsError
-from supsup_train.models import load_module, make_model
+from supsup_train.networks.models import load_module, make_model
 
 
 def blobs(name: str = "blobs", images: int = 200) -> TaskData:

@@ -20,8 +20,8 @@ from supsup_runtime.hopfield.file import encode_into, read_store
 from supsup_runtime.model.session import Session, open_session
 from supsup_runtime.recovery.descent import Descent, Recovery
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
-from supsup_train.models import make_model
-from supsup_train.network import create_bank
+from supsup_train.networks.create_bank import create_bank
+from supsup_train.networks.models import make_model
 
 __all__ = ["recovery"]
 

@@ -10,8 +10,8 @@ bank.add(task)
 """
 
 from supsup_train.learn import train_task
-from supsup_train.models import Cnn, Mlp, make_model
-from supsup_train.network import create_bank
+from supsup_train.networks.create_bank import create_bank
+from supsup_train.networks.models import Cnn, Mlp, make_model
 from supsup_train.programs.programs import ProgramError
 from supsup_train.recipe import Recipe
 from supsup_train.rules import Rule

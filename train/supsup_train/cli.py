@@ -16,8 +16,8 @@ from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
 from supsup_train import options
 from supsup_train.learn import train_task
-from supsup_train.models import load_module, make_model, wants_images
-from supsup_train.network import check_module, create_bank, fixed_copy
+from supsup_train.networks.create_bank import check_module, create_bank, fixed_copy
+from supsup_train.networks.models import load_module, make_model, wants_images
 from supsup_train.nns import NnsLearner, NnsSettings
 from supsup_train.nns_stream import learn_stream
 from supsup_train.recipe import Recipe

@@ -26,7 +26,7 @@ from supsup_runtime.errors import (
     ParityError,
 )
 from supsup_runtime.model.session import open_session
-from supsup_train.network import create_bank
+from supsup_train.networks.create_bank import create_bank
 from supsup_train.programs.programs import ProgramError
 
 Tensors = dict[str, npt.NDArray[np.float32]]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import NETWORKS, NoForward, NoGradient, Tied, make_network
-from supsup_train.models import Mlp
+from supsup_train.networks.models import Mlp
 from supsup_train.programs.programs import ProgramError, Programs, export_programs
 
 TOLERANCE = 1e-5

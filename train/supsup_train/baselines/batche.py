@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from supsup_train.baselines.method import Baseline, State
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.models import layer_stack
+from supsup_train.networks.models import layer_stack
 
 __all__ = ["BatchE", "BatchEMlp", "BatchERandom", "RankOneMlp"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from supsup_train.baselines.method import Baseline, draw_kaiming
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.models import Mlp
+from supsup_train.networks.models import Mlp
 
 __all__ = ["Heads", "HeadsRandom"]
 

@@ -6,7 +6,7 @@ takes a unit out. So a mask has a bit for each unit, few enough for a Hopfield n
 
 Nothing here is known to the rest of the trainer by name. A module says by `masked_names` and
 `state_names` which of its tensors are masked, and which a task has of its own
-(`supsup_train.network`).
+(`supsup_train.networks.create_bank`).
 """
 
 from __future__ import annotations

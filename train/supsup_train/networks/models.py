@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from supsup_runtime.errors import InputError
-from supsup_train.bnnet import BnNet
+from supsup_train.networks.bnnet import BnNet
 
 __all__ = ["Cnn", "Mlp", "layer_stack", "load_module", "make_model", "wants_images"]
 
