@@ -9,13 +9,13 @@ bank.add(task)
 ```
 """
 
-from supsup_train.learn import train_task
+from supsup_train.masks.recipe import Recipe
+from supsup_train.masks.rules import Rule
+from supsup_train.masks.train_task import train_task
+from supsup_train.masks.transfer import Transfer
 from supsup_train.networks.create_bank import create_bank
 from supsup_train.networks.models import Cnn, Mlp, make_model
 from supsup_train.programs.programs import ProgramError
-from supsup_train.recipe import Recipe
-from supsup_train.rules import Rule
-from supsup_train.transfer import Transfer
 
 __all__ = [
     "Cnn",

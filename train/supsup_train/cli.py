@@ -15,16 +15,16 @@ from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
 from supsup_train import options
-from supsup_train.learn import train_task
+from supsup_train.masks.recipe import Recipe
+from supsup_train.masks.rules import Rule
+from supsup_train.masks.train_task import train_task
+from supsup_train.masks.transfer import Transfer
 from supsup_train.networks.create_bank import check_module, create_bank, fixed_copy
 from supsup_train.networks.models import load_module, make_model, wants_images
 from supsup_train.nns import NnsLearner, NnsSettings
 from supsup_train.nns_stream import learn_stream
-from supsup_train.recipe import Recipe
 from supsup_train.reporting import Reporter, reporting
 from supsup_train.resume import Record, check_resumed, fingerprint
-from supsup_train.rules import Rule
-from supsup_train.transfer import Transfer
 
 __all__ = ["app", "main"]
 

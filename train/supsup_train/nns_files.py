@@ -24,7 +24,7 @@ from torch import Tensor
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import inside, read_file, write_whole
-from supsup_train.learning import Learning
+from supsup_train.masks.state import Learning
 from supsup_train.resume import with_defaults
 
 __all__ = ["Known", "LearnerFiles", "load_learning"]

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from supsup_runtime.errors import InputError
-from supsup_train.learn import Progress as StepProgress
+from supsup_train.masks.train_task import Progress as StepProgress
 
 __all__ = ["Reporter", "progress_bars", "reporting"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.sources import Dataset
 from supsup_runtime.errors import InputError
-from supsup_train.recipe import Recipe
+from supsup_train.masks.recipe import Recipe
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.learn import Progress, batch_rows
-from supsup_train.learning import make_optimizer, task_seed
+from supsup_train.masks.state import make_optimizer, task_seed
+from supsup_train.masks.train_task import Progress, batch_rows
 
 __all__ = ["Baseline", "State", "accuracy", "draw_kaiming"]
 

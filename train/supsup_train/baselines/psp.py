@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from supsup_train.baselines.method import Baseline
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.learning import task_seed
+from supsup_train.masks.state import task_seed
 from supsup_train.networks.models import layer_stack
 
 __all__ = ["Psp", "PspMlp", "orthogonal"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from supsup_runtime.errors import InputError
-from supsup_train.recipe import OptimizerKind, Recipe
+from supsup_train.masks.recipe import OptimizerKind, Recipe
 
 __all__ = ["METHODS", "BaselineMethod", "BaselineRecipe"]
 

@@ -32,7 +32,7 @@ from supsup_train.baselines.heads import Heads, HeadsRandom
 from supsup_train.baselines.method import Baseline, State, accuracy
 from supsup_train.baselines.psp import Psp
 from supsup_train.baselines.recipe import BaselineMethod, BaselineRecipe
-from supsup_train.learn import Progress
+from supsup_train.masks.train_task import Progress
 from supsup_train.networks.create_bank import check_module, create_bank, fixed_copy
 from supsup_train.resume import check_resumed
 

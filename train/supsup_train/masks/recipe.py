@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from supsup_runtime.errors import InputError
-from supsup_train.rules import Rule
+from supsup_train.masks.rules import Rule
 
 __all__ = ["OptimizerKind", "Recipe", "ScheduleKind", "ScoreInit", "TransferKind"]
 

@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from supsup_runtime.bank.network import Network
+from supsup_train.masks.recipe import Recipe, ScoreInit
+from supsup_train.masks.rules import Rule
 from supsup_train.networks.create_bank import check_module, fixed_copy, state_tensors
-from supsup_train.recipe import Recipe, ScoreInit
-from supsup_train.rules import Rule
 
 __all__ = [
     "Learning",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supsup_runtime.errors import InputError
-from supsup_train.rules import Rule, er_densities
+from supsup_train.masks.rules import Rule, er_densities
 
 
 def test_threshold_keeps_scores_of_at_least_zero_straight_through() -> None:

@@ -1,0 +1,1 @@
+"""One task's masks, learned: recipe, rule, scores, steps."""
