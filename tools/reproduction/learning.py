@@ -22,7 +22,7 @@ from supsup_train.baselines import BaselineRecipe, make_baseline
 from supsup_train.baselines.cli import app as baseline_app
 from supsup_train.cli import app
 from supsup_train.networks.create_bank import check_module, fixed_copy
-from supsup_train.nns import NnsSettings
+from supsup_train.nns.learner import NnsSettings
 from supsup_train.resume import check_resumed, fingerprint
 
 __all__ = ["learned_bank", "stream_of"]

@@ -21,8 +21,8 @@ from supsup_train.masks.train_task import train_task
 from supsup_train.masks.transfer import Transfer
 from supsup_train.networks.create_bank import check_module, create_bank, fixed_copy
 from supsup_train.networks.models import load_module, make_model, wants_images
-from supsup_train.nns import NnsLearner, NnsSettings
-from supsup_train.nns_stream import learn_stream
+from supsup_train.nns.learner import NnsLearner, NnsSettings
+from supsup_train.nns.stream import learn_stream
 from supsup_train.reporting import Reporter, reporting
 from supsup_train.resume import Record, check_resumed, fingerprint
 

@@ -24,7 +24,7 @@ from supsup_runtime.errors import InputError
 from supsup_train.masks.state import begin, initial_scores, task_seed
 from supsup_train.masks.train_task import batch_rows
 from supsup_train.networks.bnnet import BatchBlend, BnNet
-from supsup_train.nns import NnsLearner
+from supsup_train.nns.learner import NnsLearner
 from supsup_train.programs.programs import export_programs
 
 SIZES = [5, 9, 7, 4]

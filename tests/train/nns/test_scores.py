@@ -12,9 +12,9 @@ import torch
 from banks import INPUTS, make_bank
 from parity.plain import numpy_scores, plain_cnn, stacked_masks
 from supsup_runtime.bank.bank import MaskBank
-from supsup_train.mask_scores import MaskScorer, Objective, joined_mask, pack_parts
 from supsup_train.networks.create_bank import fixed_copy
 from supsup_train.networks.models import make_model
+from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts
 
 # float32 passes, sums in float64: some rounding steps of 6e-8, and scores cancel to a tenth.
 TOLERANCE = 1e-5

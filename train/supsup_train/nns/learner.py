@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import make_task
 from supsup_runtime.errors import InputError
-from supsup_train.mask_scores import MaskScorer, Objective, Packed, joined_mask, pack_parts
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.state import Learning, begin, initial_scores, task_seed
-from supsup_train.nns_files import Known, LearnerFiles, load_learning
+from supsup_train.nns.checkpoint import Known, LearnerFiles, load_learning
+from supsup_train.nns.scores import MaskScorer, Objective, Packed, joined_mask, pack_parts
 
 __all__ = ["Decision", "NnsLearner", "NnsSettings"]
 

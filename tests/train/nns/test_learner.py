@@ -17,8 +17,8 @@ from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import OptimizerKind
-from supsup_train.nns import MIN_MASKS, Decision, NnsLearner, NnsSettings
-from supsup_train.nns_stream import _forget, unlabelled_batches
+from supsup_train.nns.learner import MIN_MASKS, Decision, NnsLearner, NnsSettings
+from supsup_train.nns.stream import _forget, unlabelled_batches
 
 # On digits, entropy tells a few tasks apart where there are many superfluous outputs.
 MODEL, OUTPUTS, NUM_TASKS = "lenet-300-100", 500, 4

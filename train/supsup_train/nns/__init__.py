@@ -1,0 +1,1 @@
+"""Scenario NNs: tasks that nobody names, allocated where the learner is uncertain."""
