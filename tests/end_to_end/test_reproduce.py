@@ -23,7 +23,7 @@ from tools.reproduction.learning import learned_bank
 from commands import Done, call, lines_of, wait_for
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
-from supsup_train.baselines.cli import app as baseline
+from supsup_train.cli.baseline import app as baseline
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs" / "REPRODUCIBILITY.md"

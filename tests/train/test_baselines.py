@@ -19,10 +19,10 @@ from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_train.baselines import METHODS, BaselineMethod, BaselineRecipe, Run
-from supsup_train.baselines.cli import main
 from supsup_train.baselines.method import Baseline
 from supsup_train.baselines.psp import orthogonal
 from supsup_train.baselines.run import make_baseline, train_stream
+from supsup_train.cli.baseline import main
 
 SIZES = [64, 24, 16, 10]
 # Two sums in float32 of at most 64 products, three layers deep: some 200 roundings of 6e-8.

@@ -19,8 +19,8 @@ from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
 from supsup_train.baselines import BaselineRecipe, make_baseline
-from supsup_train.baselines.cli import app as baseline_app
-from supsup_train.cli import app
+from supsup_train.cli.baseline import app as baseline_app
+from supsup_train.cli.train import app
 from supsup_train.networks.create_bank import check_module, fixed_copy
 from supsup_train.nns.learner import NnsSettings
 from supsup_train.resume import check_resumed, fingerprint

@@ -11,9 +11,9 @@ from supsup_runtime.console import run_command
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
 from supsup_runtime.errors import InputError
-from supsup_train import options
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.baselines.run import Run, make_baseline, train_stream
+from supsup_train.cli import options
 from supsup_train.networks.models import Mlp, make_model
 from supsup_train.reporting import reporting
 from supsup_train.resume import fingerprint

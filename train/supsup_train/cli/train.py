@@ -14,7 +14,7 @@ from supsup_runtime.console import run_command
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
-from supsup_train import options
+from supsup_train.cli import options
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.rules import Rule
 from supsup_train.masks.train_task import train_task
