@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from supsup_train.baselines.method import Baseline, State
+from supsup_train.baselines.base import Baseline, State
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.networks.models import layer_stack
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from supsup_train.baselines.method import Baseline, draw_kaiming
+from supsup_train.baselines.base import Baseline, draw_kaiming
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.networks.models import Mlp
 

@@ -26,10 +26,10 @@ from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import read_file, write_whole
+from supsup_train.baselines.base import Baseline, State, accuracy
 from supsup_train.baselines.batche import BatchE, BatchERandom
 from supsup_train.baselines.dense import Dense, Sequence
 from supsup_train.baselines.heads import Heads, HeadsRandom
-from supsup_train.baselines.method import Baseline, State, accuracy
 from supsup_train.baselines.psp import Psp
 from supsup_train.baselines.recipe import BaselineMethod, BaselineRecipe
 from supsup_train.masks.train_task import Progress

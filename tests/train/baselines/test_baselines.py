@@ -19,7 +19,7 @@ from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_train.baselines import METHODS, BaselineMethod, BaselineRecipe, Run
-from supsup_train.baselines.method import Baseline
+from supsup_train.baselines.base import Baseline
 from supsup_train.baselines.psp import orthogonal
 from supsup_train.baselines.run import make_baseline, train_stream
 from supsup_train.cli.baseline import main
