@@ -101,7 +101,7 @@ def torch_scores(
 
 
 def plain_cnn(tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """`supsup_train.networks.models.Cnn`, its statistics differentiable: ``nn.BatchNorm2d``'s are not."""
+    """`networks.models.Cnn`, its statistics differentiable: ``nn.BatchNorm2d``'s are not."""
 
     def norm(value: torch.Tensor, name: str) -> torch.Tensor:
         mean, variance = tensors[f"{name}.running_mean"], tensors[f"{name}.running_var"]

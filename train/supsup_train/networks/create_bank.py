@@ -3,7 +3,7 @@
 Unless the caller names others, masked are the weights of two and more dimensions, and state, of
 which every task has its own, are the running statistics of batch normalisation. A module adds to
 either by class attributes, `masked_names` and `state_names`, of names within it, as
-`supsup_train.networks.bnnet.BatchBlend` does. Every other tensor is a constant: biases are zero, as in the
+`networks.bnnet.BatchBlend` does. Every other tensor is a constant: biases are zero, as in the
 paper, and the rest keeps the value that the module holds.
 
 What masks select from depends on the shape: seeded signed constants for weights of two and more
