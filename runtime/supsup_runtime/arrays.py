@@ -1,17 +1,26 @@
-"""The inputs of a network, checked."""
+"""Names of array types, and inputs of a network, checked."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.errors import InputError
 
-__all__ = ["Images", "checked_images"]
+__all__ = ["Array", "Bits", "Bytes", "Floats", "Images", "Scores", "checked_images"]
 
-Images = npt.NDArray[np.float32]
+Array: TypeAlias = npt.NDArray[Any]
+Bits: TypeAlias = npt.NDArray[np.bool_]
+"""Unpacked masks."""
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+"""Packed masks."""
+Floats: TypeAlias = npt.NDArray[np.float32]
+Images: TypeAlias = npt.NDArray[np.float32]
+"""A batch, ``(batch, *input_shape)``."""
+Scores: TypeAlias = npt.NDArray[np.float64]
 
 
 def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:

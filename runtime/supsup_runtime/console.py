@@ -1,4 +1,4 @@
-"""What all commands share: how they end, and how they print."""
+"""What all commands share: how they take options, how they end, and how they print."""
 
 from __future__ import annotations
 
@@ -6,17 +6,30 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.errors import InputError, SupSupError
 
-__all__ = ["parser", "print_result", "read_array", "run_command", "to_table"]
+__all__ = [
+    "GROUPS",
+    "Options",
+    "add_renamed",
+    "parser",
+    "positive",
+    "print_result",
+    "read_array",
+    "run_command",
+    "to_table",
+]
+
+GROUPS = ("what goes in", "what comes out", "method", "speed")
+"""Titles under which every command's help lists its options, in this order."""
 
 INTERRUPTED = 130
 MAX_INPUT_BYTES = 4 << 30
@@ -61,6 +74,37 @@ def parser(name: str, description: str, examples: Sequence[str]) -> argparse.Arg
     )
     made.add_argument("--version", action="store_true", help="print the version and exit")
     return made
+
+
+class Options(Protocol):
+    """A parser or a group of its options: what takes an option."""
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        """As `argparse.ArgumentParser.add_argument`."""
+
+
+class _Renamed(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002 - argparse gives all four
+        values: object,  # noqa: ARG002
+        option_string: str | None = None,
+    ) -> None:
+        parser.error(f"{option_string}: is called {self.const} now")
+
+
+def add_renamed(made: Options, names: Mapping[str, str]) -> None:
+    """Refuse options of earlier releases, by old name, with the new name in the message."""
+    for old, new in names.items():
+        made.add_argument(old, action=_Renamed, nargs="?", const=new, help=argparse.SUPPRESS)
+
+
+def positive(text: str) -> int:
+    """The type of an option that is an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return int(text)
 
 
 def print_result(value: object, *, as_json: bool, text: str) -> None:

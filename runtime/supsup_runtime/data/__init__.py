@@ -1,1 +1,6 @@
-"""Data sets of arrays, and streams of tasks over them."""
+"""Data sets of arrays, and streams of tasks over them (docs/DATA.md)."""
+
+from supsup_runtime.data.sources import Dataset, load_dataset
+from supsup_runtime.data.streams import Stream, TaskData, make_stream
+
+__all__ = ["Dataset", "Stream", "TaskData", "load_dataset", "make_stream"]
