@@ -240,8 +240,12 @@ def test_the_check_sees_the_wrong_mask_after_inferring(
 @pytest.mark.parametrize(
     ("part", "request_", "message"),
     [
-        ("inferring.row_scores", Request(), "task_scores of row 0 differs by"),
-        ("contenders.row_products", Request(scoring="screened"), "task_scores at all differs by"),
+        ("inference.row_scores", Request(), "task_scores of row 0 differs by"),
+        (
+            "shortlist.row_products",
+            Request(scoring="screened"),
+            "task_scores at all differs by",
+        ),
     ],
 )
 def test_the_check_sees_wrong_scores_of_every_way(
@@ -253,12 +257,12 @@ def test_the_check_sees_wrong_scores_of_every_way(
 ) -> None:
     bank = make_bank(tmp_path / "masks", "mlp-64-48", outputs=20, real_outputs=6, tasks=70)
     module, name = part.split(".")
-    right = getattr(sys.modules[f"supsup_export.{module}"], name)
+    right = getattr(sys.modules[f"supsup_export.bank_model.{module}"], name)
 
     def doubled(graph: Graph, *arguments: object) -> str:
         return graph.op("Mul", right(graph, *arguments), graph.constant(np.float32(2)))
 
-    monkeypatch.setattr(f"supsup_export.{part}", doubled)
+    monkeypatch.setattr(f"supsup_export.bank_model.{part}", doubled)
     with pytest.raises(ParityError, match=message):
         export(bank, tmp_path / "out.onnx", request=request_)
     assert not (tmp_path / "out.onnx").exists()

@@ -27,7 +27,7 @@ from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 
 Array = np.ndarray[Any, np.dtype[Any]]
 KINDS = ("units", "units, float16", "weights")
-CONTRACT = Path(__file__).resolve().parents[2] / "docs" / "CONTRACT.md"
+CONTRACT = Path(__file__).resolve().parents[3] / "docs" / "CONTRACT.md"
 _FOLDER = TemporaryDirectory()
 
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from conftest import random_task, small_network
-from supsup_runtime import bank as bank_module
+from supsup_runtime.bank import bank as bank_module
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
 
-TESTS = str(Path(__file__).parents[1])
+TESTS = str(Path(__file__).parents[2])
 
 
 def names_on_disk(bank: MaskBank) -> list[str]:

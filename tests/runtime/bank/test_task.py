@@ -89,7 +89,7 @@ def test_equal_tasks_give_equal_bytes_in_another_process() -> None:
     )
     here = encode_task(random_task(NETWORK, "a"), NETWORK, "d")
     for seed in ("1", "2"):
-        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, check=True, env=environment
         )
