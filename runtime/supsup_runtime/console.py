@@ -20,11 +20,13 @@ __all__ = [
     "GROUPS",
     "Options",
     "add_renamed",
+    "option_groups",
     "parser",
     "positive",
     "print_result",
     "read_array",
     "run_command",
+    "subcommands",
     "to_table",
 ]
 
@@ -72,8 +74,32 @@ def parser(name: str, description: str, examples: Sequence[str]) -> argparse.Arg
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--version", action="store_true", help="print the version and exit")
+    _add_version(made)
     return made
+
+
+def subcommands(
+    made: argparse.ArgumentParser, texts: Mapping[str, str]
+) -> dict[str, argparse.ArgumentParser]:
+    """A parser for each subcommand, by name; ``command`` is the name of the one that was given."""
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = {}
+    for name, text in texts.items():
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        _add_version(sub)
+        parsers[name] = sub
+    return parsers
+
+
+def _add_version(made: argparse.ArgumentParser) -> None:
+    """List an option that `run_command` answers."""
+    made.add_argument("--version", action="store_true", help="print the version and exit")
+
+
+def option_groups(made: argparse.ArgumentParser) -> tuple[Options, Options, Options, Options]:
+    """A group of options for each of `GROUPS`; one without options is not shown."""
+    what_in, what_out, method, speed = (made.add_argument_group(title) for title in GROUPS)
+    return what_in, what_out, method, speed
 
 
 class Options(Protocol):
