@@ -9,7 +9,15 @@ from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import decode_task, max_task_bytes
-from supsup_runtime.console import parser, print_result, run_command, to_table
+from supsup_runtime.console import (
+    Options,
+    option_groups,
+    parser,
+    print_result,
+    run_command,
+    subcommands,
+    to_table,
+)
 from supsup_runtime.files import read_file
 from supsup_runtime.hopfield.file import has_store, read_store
 
@@ -30,39 +38,34 @@ def main() -> None:
 
 
 def _run() -> None:
-    arguments = _parser().parse_args()
-    commands = {
-        "list": _list,
-        "verify": _verify,
-        "add": _add,
-        "remove": _remove,
-        "rename": _rename,
-    }
-    commands[arguments.command](arguments)
-
-
-def _parser() -> argparse.ArgumentParser:
     made = parser("supsup-bank", "Look at a mask bank, check it, change its tasks.", _EXAMPLES)
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = {
+        "list": (_list, "Show the tasks in index order."),
+        "verify": (_verify, "Read every file and check every rule of the format."),
+        "add": (_add, "Add a task file that came from elsewhere."),
+        "remove": (_remove, "Take a task out; later tasks move up one index."),
+        "rename": (_rename, "Give a task another name; its index stays."),
+    }
+    parsers = subcommands(made, {name: text for name, (_, text) in commands.items()})
+    for name, sub in parsers.items():
+        what_in, what_out, _, _ = option_groups(sub)
+        what_in.add_argument("bank", type=Path, help="folder of the bank")
+        _add_options(name, what_in)
+        what_out.add_argument("--json", action="store_true", help="answer in JSON")
+    arguments = made.parse_args()
+    commands[arguments.command][0](arguments)
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.add_argument("bank", type=Path, help="folder of the bank")
-        sub.add_argument("--json", action="store_true", help="answer in JSON")
-        return sub
 
-    command("list", "Show the tasks in index order.")
-    command("verify", "Read every file and check every rule of the format.")
-    add = command("add", "Add a task file that came from elsewhere.")
-    add.add_argument("file", type=Path, help="a task of the same network")
-    add.add_argument("--name", help="name it here; its own name if missing")
-    add.add_argument("--replace", action="store_true", help="replace the task of that name")
-    remove = command("remove", "Take a task out; later tasks move up one index.")
-    remove.add_argument("name")
-    rename = command("rename", "Give a task another name; its index stays.")
-    rename.add_argument("old")
-    rename.add_argument("new")
-    return made
+def _add_options(command: str, what_in: Options) -> None:
+    if command == "add":
+        what_in.add_argument("file", type=Path, help="a task of the same network")
+        what_in.add_argument("--name", help="name it has here (default: its own)")
+        what_in.add_argument("--replace", action="store_true", help="replace the task of that name")
+    elif command == "remove":
+        what_in.add_argument("name", help="task to take out")
+    elif command == "rename":
+        what_in.add_argument("old", help="the task's name")
+        what_in.add_argument("new", help="the name it gets")
 
 
 def _list(arguments: argparse.Namespace) -> None:
