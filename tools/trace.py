@@ -1,7 +1,7 @@
 """The way of recoveries as a picture: `python tools/trace.py recovered.json --plot trace.svg`.
 
-Each file holds what `supsup-hopfield recover recover.onnx x.npy --json` printed. Tables go to stdout:
-a line a recovery, then a line a step. `--plot` draws distance, entropy and energy by step.
+Each file holds what `supsup-hopfield recover recover.onnx x.npy --json` printed. Tables go to
+stdout: a line a recovery, then a line a step. `--plot` draws distance, entropy and energy by step.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_evaluation_through_the_model(trained: Path) -> None:
-    done = run_program("supsup-eval", trained / "out.onnx", "permuted", "--images", 20, "--json")
+    done = run_program("supsup-eval", trained / "out.onnx", "permuted", "--per-task", 20, "--json")
     result = json.loads(done.stdout)
     assert result["method"] == "verified"
     assert result["known"] >= 0.9
@@ -74,6 +74,13 @@ def test_run_and_inspect(trained: Path, tmp_path: Path) -> None:
         (["missing.npy"], 1, "no such file"),
         (["{x}", "--threads", "0"], 1, "threads must be an integer in"),
         (["{x}", "--method", "magic"], 2, "invalid choice"),
+        (["{x}", "--task", "0", "--method", "verified"], 1, "--method: is for a task that is inf"),
+        (["{x}", "--task", "0", "--per-image"], 1, "--per-image: is for a task that is inferred"),
+        (["{x}", "--task", "0", "--score", "entropy"], 1, "--score: is for a task that is infer"),
+        (["{x}", "--task", "0", "--candidates", "0"], 1, "--candidates: is for a task that is"),
+        (["{x}", "--steps", "2"], 2, "--steps: is called --alpha-steps now"),
+        (["{x}", "--step-size", "2"], 2, "--step-size: is called --alpha-step-size now"),
+        (["{x}", "--recover"], 2, "--recover: is called supsup-hopfield recover now"),
         (["{x}", "--device", "cuda"], 5, "device 'cuda' needs CUDAExecutionProvider"),
     ],
 )
@@ -114,8 +121,8 @@ def test_json_of_one_task_is_json(trained: Path, tmp_path: Path) -> None:
     done = run("supsup-run", model, x, "--json")
     assert "Infinity" not in done.stdout
     assert json.loads(done.stdout)["margins"] == [None]
-    refused = run("supsup-eval", model, "permuted", "--tasks", 0, status=1)
-    assert refused.stderr.count("\n") == 1
+    refused = run("supsup-eval", model, "permuted", "--tasks", 0, status=2)
+    assert "--tasks: must be an integer of at least 1, got '0'" in refused.stderr
 
 
 def _has_cuda() -> bool:
@@ -223,7 +230,7 @@ def test_a_batch_normalised_network_keeps_its_statistics(tmp_path: Path) -> None
     options = ["--tasks", 2, "--steps", 150, "--lr", "1e-2", "--outputs", 20]
     run("supsup-train", "permuted", "--model", "cnn", *options, "--bank", bank)
     run("supsup-export", "--bank", bank, path)
-    result = json.loads(run("supsup-eval", path, "permuted", "--images", 10, "--json").stdout)
+    result = json.loads(run("supsup-eval", path, "permuted", "--per-task", 10, "--json").stdout)
     assert result["known"] >= 0.8
     model = supsup.load(path)
     opened = MaskBank.open(bank)
@@ -244,7 +251,7 @@ def test_other_streams(tmp_path: Path, stream: str) -> None:
     options = ["--tasks", tasks, "--steps", 60, "--rule", "top-k", "--density", "0.3"]
     run("supsup-train", stream, *SMALL, *options, "--bank", tmp_path / "masks")
     run("supsup-export", "--bank", tmp_path / "masks", tmp_path / "out.onnx")
-    done = run("supsup-eval", tmp_path / "out.onnx", stream, "--images", 5, "--json")
+    done = run("supsup-eval", tmp_path / "out.onnx", stream, "--per-task", 5, "--json")
     assert json.loads(done.stdout)["known"] >= 0.5
     listed = json.loads(run("supsup-bank", "list", tmp_path / "masks", "--json").stdout)
     assert all(abs(task["density"] - 0.3) < 0.01 for task in listed)
@@ -268,6 +275,11 @@ def test_bad_input_of_train_and_eval(trained: Path, tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1, done.stderr
         assert message in done.stderr
         assert not (tmp_path / "masks").exists()
+    for old, new in (("--images", "--per-task"), ("--batch", "--batch-size")):
+        done = run("supsup-eval", trained / "out.onnx", "permuted", old, 9, status=2)
+        assert f"{old}: is called {new} now" in done.stderr
+    done = run("supsup-eval", trained / "out.onnx", "permuted", "--per-task", -1, status=1)
+    assert "per_task must be at least 0, got -1" in done.stderr
     done = run("supsup-eval", trained / "out.onnx", "rotated", status=1)
     assert "task 'rotated-000': not among the 3" in done.stderr
 
@@ -277,7 +289,7 @@ def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path
     np.save(tmp_path / "x.npy", np.zeros((2, 64), np.float32))
     for method, settings, passes in (
         ("binary", [], 2),
-        ("gradient", ["--steps", 1, "--step-size", 0.2], 1),
+        ("gradient", ["--alpha-steps", 1, "--alpha-step-size", 0.2], 1),
         ("verified", ["--candidates", 2, "--score", "entropy"], 3),
         ("exhaustive", ["--score", "max-probability"], 3),
     ):
@@ -285,17 +297,17 @@ def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path
         result = json.loads(run("supsup-run", model, tmp_path / "x.npy", *options).stdout)
         assert result["method"] == method
         assert result["passes"] == [passes]
-    done = run("supsup-run", model, tmp_path / "x.npy", "--steps", 2, status=1)
+    done = run("supsup-run", model, tmp_path / "x.npy", "--alpha-steps", 2, status=1)
     assert "steps is for gradient, got 2 with verified; leave it out" in done.stderr
-    done = run("supsup-eval", model, "permuted", "--batch", 0, status=1)
-    assert "batch must be at least 1, got 0" in done.stderr
+    done = run("supsup-eval", model, "permuted", "--batch-size", 0, status=1)
+    assert "batch_size must be at least 1, got 0" in done.stderr
 
 
 def test_batches_of_one_task_are_evaluated_together(trained: Path) -> None:
     """GNs counts labels alone, GNu only where the task is right: never more."""
-    common: list[object] = [trained / "out.onnx", "permuted", "--images", 30, "--json"]
+    common: list[object] = [trained / "out.onnx", "permuted", "--per-task", 30, "--json"]
     one, many = (
-        json.loads(run("supsup-eval", *common, "--batch", size).stdout) for size in (1, 16)
+        json.loads(run("supsup-eval", *common, "--batch-size", size).stdout) for size in (1, 16)
     )
     assert (one["batch"], many["batch"]) == (1, 16)
     for result in (one, many):

@@ -163,10 +163,7 @@ def test_a_missing_field_is_named(key: str, tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_json_are_refused(tmp_path: Path) -> None:
-    assert (
-        "no such file; give what supsup-hopfield recover"
-        in trace(tmp_path / "r.json", status=1).stderr
-    )
+    assert "no such file; give what supsup-" in trace(tmp_path / "r.json", status=1).stderr
     (tmp_path / "r.json").write_text("verdict: stored")
     assert "r.json: must be JSON: Expecting value" in trace(tmp_path / "r.json", status=1).stderr
     (tmp_path / "r.json").write_bytes(b"\xff\xfe\x00")

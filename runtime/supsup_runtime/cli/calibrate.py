@@ -9,15 +9,15 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import JUDGING
 from supsup_runtime.cli.options import (
     add_inference_options,
-    add_session_options,
+    add_model_options,
+    add_sample_options,
+    inference_of,
     load_model,
     model_stream,
     say_progress,
 )
-from supsup_runtime.console import add_renamed, option_groups, parser, print_result, run_command
-from supsup_runtime.data.options import add_stream_options
+from supsup_runtime.console import option_groups, parser, print_result, run_command
 from supsup_runtime.evaluation.calibration import check_same_bank, choose_samples, measure
-from supsup_runtime.model.inference import Inference
 
 __all__ = ["main"]
 
@@ -39,22 +39,14 @@ def _run() -> None:
         _EXAMPLES,
     )
     what_in, what_out, method, speed = option_groups(made)
-    add_session_options(what_in, speed)
-    add_stream_options(what_in, tasks="all of the model's")
-    what_in.add_argument(
-        "--per-task",
-        type=int,
-        default=100,
-        metavar="N",
-        help="test images of each task (default: 100)",
-    )
-    add_renamed(what_in, {"--images": "--per-task"})
+    add_model_options(what_in, speed)
+    add_sample_options(what_in, "test images of each task to measure")
     what_out.add_argument(
         "--bank",
         type=Path,
         required=True,
         metavar="PATH",
-        help="bank that the model was exported from, which keeps the calibration (required)",
+        help="bank that the model was exported from, which keeps the calibration",
     )
     what_out.add_argument("--json", action="store_true", help="answer in JSON")
     add_inference_options(method, JUDGING)
@@ -63,17 +55,13 @@ def _run() -> None:
         type=float,
         default=0.95,
         metavar="F",
-        help="fraction of the images of known tasks to accept, at least (default: 0.95)",
+        help="fraction of the images of known tasks to accept, at least",
     )
     arguments = made.parse_args()
     model = load_model(arguments)
     bank = MaskBank.open(arguments.bank, verify=False)
     check_same_bank(model, bank)
-    how = Inference(
-        method=arguments.method or ("exhaustive" if model.info.mode == "known" else "verified"),
-        score=arguments.score,
-        candidates=arguments.candidates,
-    )
+    how = inference_of(arguments, "exhaustive" if model.info.mode == "known" else "verified")
     samples = choose_samples(model, model_stream(arguments, model), per_task=arguments.per_task)
     measured = measure(model, samples, how=how, coverage=arguments.coverage, progress=say_progress)
     bank.set_calibration(measured.calibration)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from supsup_runtime.cli.options import (
-    add_alpha_options,
     add_inference_options,
-    add_session_options,
+    add_model_options,
+    add_sample_options,
     inference_of,
     load_model,
     model_stream,
@@ -21,7 +21,6 @@ from supsup_runtime.console import (
     run_command,
     to_table,
 )
-from supsup_runtime.data.options import add_stream_options
 from supsup_runtime.evaluation.accuracy import evaluate
 
 __all__ = ["main"]
@@ -45,33 +44,20 @@ def _run() -> None:
         _EXAMPLES,
     )
     what_in, what_out, method, speed = option_groups(made)
-    add_session_options(what_in, speed)
-    add_stream_options(what_in, tasks="all of the model's")
+    add_model_options(what_in, speed)
+    add_sample_options(what_in, "test images of each task whose task is inferred")
     what_in.add_argument(
-        "--per-task",
-        type=int,
-        default=100,
-        metavar="N",
-        help="test images of each task whose task is inferred (default: 100)",
+        "--batch-size", type=int, default=1, metavar="N", help="images inferred together"
     )
-    what_in.add_argument(
-        "--batch-size",
-        type=int,
-        default=1,
-        metavar="N",
-        help="images of one task that are inferred together (default: 1)",
-    )
-    add_renamed(what_in, {"--images": "--per-task", "--batch": "--batch-size"})
+    add_renamed(what_in, {"--batch": "--batch-size"})
     what_out.add_argument("--json", action="store_true", help="answer in JSON")
     method.add_argument(
         "--scenario",
         choices=("named", "NNs"),
         default="named",
-        help="NNs: the model's tasks were found by a learner, and have names of their own "
-        "(default: named)",
+        help="NNs: the model's tasks were found by a learner, and have names of their own",
     )
     add_inference_options(method)
-    add_alpha_options(method)
     arguments = made.parse_args()
     model = load_model(arguments)
     value = evaluate(
@@ -79,7 +65,7 @@ def _run() -> None:
         model_stream(arguments, model),
         per_task=arguments.per_task,
         batch_size=arguments.batch_size,
-        method=inference_of(arguments, model),
+        method=inference_of(arguments, model.default_method),
         unnamed=arguments.scenario == "NNs",
         progress=say_progress,
     )

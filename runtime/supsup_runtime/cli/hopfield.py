@@ -70,7 +70,7 @@ def _run() -> None:
 def _add_encoding_options(made: argparse.ArgumentParser) -> None:
     what_in, what_out, method, _ = option_groups(made)
     what_in.add_argument(
-        "--bank", type=Path, required=True, metavar="PATH", help="folder of the bank (required)"
+        "--bank", type=Path, required=True, metavar="PATH", help="folder of the bank"
     )
     what_in.add_argument(
         "tasks", nargs="*", metavar="TASK", help="task to encode (default: all not yet encoded)"

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they ask for."""
+"""What several commands share: options, what they ask for, inputs, and predictions as text."""
 
 from __future__ import annotations
 
@@ -8,56 +8,57 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from supsup_runtime.console import Options, add_renamed
-from supsup_runtime.data.options import stream_of
+from supsup_runtime.arrays import Images
+from supsup_runtime.console import Options, add_renamed, read_array, to_table
+from supsup_runtime.data.options import add_stream_options, stream_of
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream
-from supsup_runtime.model.inference import (
-    DEFAULT_CANDIDATES,
-    DEFAULT_STEP_SIZE,
-    DEFAULT_STEPS,
-    METHODS,
-    SCORES,
-    Inference,
-)
+from supsup_runtime.model import inference
+from supsup_runtime.model.inference import Inference, Method
 from supsup_runtime.model.model import Model, load
+from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import Device, SessionOptions
 
 __all__ = [
-    "add_alpha_options",
     "add_inference_options",
-    "add_session_options",
+    "add_model_options",
+    "add_sample_options",
     "inference_of",
     "load_model",
     "model_stream",
+    "prediction_text",
+    "read_inputs",
     "say_progress",
     "session_of",
 ]
 
 
-def add_session_options(what_in: Options, speed: Options) -> None:
-    """Options of every command that runs a model: which, where, and with how many threads."""
+def add_model_options(what_in: Options, speed: Options) -> None:
+    """Options of every command that runs a model."""
     what_in.add_argument("model", type=Path, help="a model of supsup-export")
-    speed.add_argument(
-        "--device", choices=get_args(Device), default="cpu", help="where it runs (default: cpu)"
-    )
-    speed.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads of one call (default: 1)"
-    )
+    speed.add_argument("--device", choices=get_args(Device), default="cpu", help="where it runs")
+    speed.add_argument("--threads", type=int, default=1, metavar="N", help="threads of one call")
 
 
 def session_of(arguments: argparse.Namespace) -> SessionOptions:
-    """The session that `add_session_options` describes."""
+    """The session that `add_model_options` describes."""
     return {"device": arguments.device, "threads": arguments.threads}
 
 
 def load_model(arguments: argparse.Namespace) -> Model:
-    """The model that `add_session_options` describes."""
+    """The model that `add_model_options` describes."""
     return load(arguments.model, **session_of(arguments))
 
 
+def add_sample_options(what_in: Options, per_task: str) -> None:
+    """Options of every command that takes a sample of each task; `per_task` says what for."""
+    add_stream_options(what_in, tasks="all of the model's")
+    what_in.add_argument("--per-task", type=int, default=100, metavar="N", help=per_task)
+    add_renamed(what_in, {"--images": "--per-task"})
+
+
 def model_stream(arguments: argparse.Namespace, model: Model) -> Stream:
-    """The stream that `add_stream_options` describes, with inputs as the model takes them."""
+    """The stream that `add_sample_options` describes, with inputs as the model takes them."""
     return stream_of(
         arguments,
         load_dataset(arguments.data),
@@ -66,14 +67,14 @@ def model_stream(arguments: argparse.Namespace, model: Model) -> Stream:
     )
 
 
-def add_inference_options(method: Options, methods: Sequence[str] = METHODS) -> None:
+def add_inference_options(method: Options, methods: Sequence[str] = inference.METHODS) -> None:
     """Options of every command that infers a task by one of `methods`."""
     method.add_argument(
         "--method", choices=methods, help="how to infer the task (default: by what the model has)"
     )
     method.add_argument(
         "--score",
-        choices=SCORES,
+        choices=inference.SCORES,
         help="verified, exhaustive: what judges a forward pass (default: log-odds where there are "
         "superfluous outputs, else entropy)",
     )
@@ -81,36 +82,58 @@ def add_inference_options(method: Options, methods: Sequence[str] = METHODS) -> 
         "--candidates",
         type=int,
         metavar="N",
-        help=f"verified: tasks to try with a forward pass (default: {DEFAULT_CANDIDATES})",
+        help=f"verified: tasks to try (default: {inference.DEFAULT_CANDIDATES})",
     )
+    if "gradient" in methods:
+        method.add_argument(
+            "--alpha-steps",
+            type=int,
+            metavar="N",
+            help=f"gradient: passes at most (default: {inference.DEFAULT_STEPS})",
+        )
+        method.add_argument(
+            "--alpha-step-size",
+            type=float,
+            metavar="A",
+            help="gradient: how far a step changes an alpha, at most (default: "
+            f"{inference.DEFAULT_STEP_SIZE})",
+        )
+        add_renamed(method, {"--steps": "--alpha-steps", "--step-size": "--alpha-step-size"})
 
 
-def add_alpha_options(method: Options) -> None:
-    """Options of every command that may infer by ``gradient``."""
-    method.add_argument(
-        "--alpha-steps",
-        type=int,
-        metavar="N",
-        help=f"gradient: passes at most (default: {DEFAULT_STEPS})",
-    )
-    method.add_argument(
-        "--alpha-step-size",
-        type=float,
-        metavar="A",
-        help=f"gradient: what one step changes an alpha by at most (default: {DEFAULT_STEP_SIZE})",
-    )
-    add_renamed(method, {"--steps": "--alpha-steps", "--step-size": "--alpha-step-size"})
-
-
-def inference_of(arguments: argparse.Namespace, model: Model) -> Inference:
-    """The inference that `add_inference_options` and `add_alpha_options` describe."""
+def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:
+    """The inference that `add_inference_options` describes."""
     return Inference(
-        method=arguments.method or model.default_method,
+        method=arguments.method or default,
         score=arguments.score,
         candidates=arguments.candidates,
-        steps=arguments.alpha_steps,
-        step_size=arguments.alpha_step_size,
+        steps=getattr(arguments, "alpha_steps", None),  # only where `gradient` is among the methods
+        step_size=getattr(arguments, "alpha_step_size", None),
     )
+
+
+def read_inputs(path: Path, input_shape: tuple[int, ...]) -> Images:
+    """A batch from a ``.npy`` file, or one input as a batch of one; the model checks it."""
+    x = read_array(path)
+    return x[None] if x.shape == input_shape else x
+
+
+def prediction_text(prediction: Prediction) -> str:
+    """A row for each input; whether its task is known where the model can tell."""
+    judged = prediction.known if None not in prediction.known else ()
+    header = ("row", "task", "label", "logit", *(["known"] if judged else []))
+    answers = zip(prediction.tasks, prediction.labels, prediction.label_indices, strict=True)
+    rows = [
+        (
+            row,
+            task.name,
+            label,
+            f"{prediction.logits[row, index]:.3f}",
+            *("yes" if known else "no" for known in judged[row : row + 1]),
+        )
+        for row, (task, label, index) in enumerate(answers)
+    ]
+    return to_table(header, rows)
 
 
 def say_progress(name: str, done: int, total: int) -> None:

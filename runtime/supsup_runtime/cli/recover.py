@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from supsup_runtime.arrays import checked_images
-from supsup_runtime.cli.options import add_session_options, session_of
-from supsup_runtime.cli.rows import prediction_text, read_inputs
+from supsup_runtime.cli.options import add_model_options, prediction_text, read_inputs, session_of
 from supsup_runtime.console import add_renamed, option_groups, positive, print_result
 from supsup_runtime.recovery.descent import SCHEDULES, Recovery, Statistics
 from supsup_runtime.recovery.model import load_hopfield
@@ -31,10 +30,10 @@ def add_recovery_options(made: argparse.ArgumentParser) -> None:
     """Add the options of a recovery; their defaults are those of `Recovery`."""
     usual = Recovery()
     what_in, what_out, method, speed = option_groups(made)
-    add_session_options(what_in, speed)
+    add_model_options(what_in, speed)
     what_in.add_argument("input", type=Path, help="float32 (batch, ...) of one task, as .npy")
     what_in.add_argument(
-        "--batch-size", type=positive, default=64, metavar="N", help="inputs a step (default: 64)"
+        "--batch-size", type=positive, default=64, metavar="N", help="inputs a step"
     )
     what_in.add_argument(
         "--steps", type=int, metavar="N", help="steps at most (default: as there are batches)"
@@ -45,20 +44,20 @@ def add_recovery_options(made: argparse.ArgumentParser) -> None:
         choices=tuple(SCHEDULES),
         default="linear",
         help="how the strengths of entropy and energy run: from the one to the other, or both in "
-        "full (default: linear)",
+        "full",
     )
     add_renamed(method, {"--schedule": "--strengths"})
     method.add_argument(
         "--start",
         choices=("mean", "zero"),
         default=usual.start,
-        help="scores to start from: the mean of the masks, or zero (default: mean)",
+        help="scores to start from: the mean of the masks, or zero",
     )
     method.add_argument(
         "--statistics",
         choices=get_args(Statistics),
         default=usual.statistics,
-        help="what batch normalisation goes by (default: batch)",
+        help="what batch normalisation goes by",
     )
     for name, (metavar, text) in _NUMBERS.items():
         default = getattr(usual, name)
@@ -67,7 +66,7 @@ def add_recovery_options(made: argparse.ArgumentParser) -> None:
             type=type(default),
             default=default,
             metavar=metavar,
-            help=f"{text} (default: {default:g})",
+            help=text,
         )
 
 

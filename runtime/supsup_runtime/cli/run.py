@@ -11,13 +11,13 @@ from typing import Any
 
 from supsup_runtime.arrays import Images
 from supsup_runtime.cli.options import (
-    add_alpha_options,
     add_inference_options,
-    add_session_options,
+    add_model_options,
     inference_of,
     load_model,
+    prediction_text,
+    read_inputs,
 )
-from supsup_runtime.cli.rows import prediction_text, read_inputs
 from supsup_runtime.console import add_renamed, option_groups, parser, print_result, run_command
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.model import Model
@@ -41,7 +41,7 @@ def main() -> None:
 def _run() -> None:
     made = parser("supsup-run", "Run a model on inputs from a .npy file.", _EXAMPLES)
     what_in, what_out, method, speed = option_groups(made)
-    add_session_options(what_in, speed)
+    add_model_options(what_in, speed)
     what_in.add_argument("input", type=Path, help="float32 (batch, ...) or one input, as .npy")
     what_in.add_argument(
         "--task", metavar="NAME", help="the task's name or index (default: it is inferred)"
@@ -49,7 +49,6 @@ def _run() -> None:
     what_out.add_argument("--json", action="store_true", help="answer in JSON")
     method.add_argument("--per-image", action="store_true", help="infer the task of each row")
     add_inference_options(method)
-    add_alpha_options(method)
     add_renamed(method, {"--recover": "supsup-hopfield recover"})
     arguments = made.parse_args()
     model = load_model(arguments)
@@ -63,10 +62,11 @@ def _run() -> None:
 
 def _predict(model: Model, x: Images, arguments: argparse.Namespace) -> Prediction:
     if arguments.task is None:
-        how = inference_of(arguments, model)
+        how = inference_of(arguments, model.default_method)
         return model.predict(x, per_image=arguments.per_image, method=how)
     for name in _INFERRING:
-        if getattr(arguments, name) not in {None, False}:
+        given = getattr(arguments, name)
+        if given is not None and given is not False:
             option = "--" + name.replace("_", "-")
             raise InputError(f"{option}: is for a task that is inferred; leave it, or --task, out")
     return model.predict(x, _task(arguments.task, model))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,16 +44,16 @@ def evaluate(
     Args:
         model: A loaded model.
         stream: Its test parts are used.
-        per_task: As `evaluate_task`, like `batch_size` and `method`.
+        per_task: As `evaluate_task`; so are `batch_size` and `method`.
         batch_size: As there.
         method: As there.
         unnamed: The model's tasks were found by a learner and have names of their own (NNs).
         progress: Called after each task.
 
     Returns:
-        ``tasks``, a row for each of `evaluate_task` or, if `unnamed`, `evaluate_unnamed`; by their
-        names the means of a row's numbers over the tasks that have them, None where none has;
-        ``batch``, which is `batch_size`, and ``method``, by name.
+        ``tasks``, a row for each, of `evaluate_task` or, if `unnamed`, `evaluate_unnamed`; the mean
+        of each of their numbers over the tasks that have it, None where none has; ``batch``, which
+        is `batch_size`, and ``method``, by name.
 
     Raises:
         InputError: If the stream does not fit the model, or a number is out of range.
@@ -63,17 +62,39 @@ def evaluate(
     how = method or model.default_method
     if not isinstance(how, Inference):
         how = Inference(method=how)
-    evaluate_one = evaluate_unnamed if unnamed else evaluate_task
+    of_task = evaluate_unnamed if unnamed else evaluate_task
     rows = []
     for index in range(stream.num_tasks):
         data = stream.task(index, train=False)
-        rows.append(evaluate_one(model, data, per_task=per_task, batch_size=batch_size, method=how))
+        rows.append(of_task(model, data, per_task=per_task, batch_size=batch_size, method=how))
         if progress is not None:
             progress(data.name, index + 1, stream.num_tasks)
     judged = not unnamed and threshold_of(model.info, how) is not None
     keys = (*_KEYS, "rejected") if judged else _KEYS
-    means = {key: _mean([row.get(key) for row in rows]) for key in keys}
+    means: dict[str, float | None] = {}
+    for key in keys:
+        values = [row[key] for row in rows if row.get(key) is not None]
+        means[key] = fmean(values) if values else None
     return {"batch": batch_size, "method": how.method, "tasks": rows, **means}
+
+
+def check_stream(model: Model, stream: Stream) -> None:
+    """Refuse a stream whose inputs or number of classes are not the model's.
+
+    Raises:
+        InputError: If so.
+    """
+    network = model.info.network
+    if stream.input_shape != network.input_shape:
+        raise InputError(
+            f"{stream.dataset.name}: the model takes inputs {network.input_shape}, the data have "
+            f"{stream.input_shape}"
+        )
+    if stream.real_outputs != network.real_outputs:
+        raise InputError(
+            f"{stream.kind}: the model has {network.real_outputs} real outputs, the stream's tasks "
+            f"have {stream.real_outputs} classes; give --labels and --tasks as in training"
+        )
 
 
 def evaluate_task(
@@ -107,25 +128,20 @@ def evaluate_task(
     Raises:
         InputError: If `per_task` or `batch_size` is out of range.
     """
-    task = model.task(data.name)
-    x = data.test_x
+    task, x = model.task(data.name), data.test_x
     batches = _batches(len(x), per_task, batch_size, seed=task.index)
     chunks = [model.predict(x[i : i + _CHUNK], task.index) for i in range(0, len(x), _CHUNK)]
     labels = np.concatenate([prediction.label_indices for prediction in chunks])
     times = [_timed(model, x[i : i + 1], task.index)[1] for i in range(min(_TIMED, len(x)))]
-    sample = _infer(model, data, batches, method)
-    hits = [name == task.name for name in sample.tasks]
-    row = {
-        **sample.row,
-        "inferred": _mean(hits),
-        "inferred_as": dict(Counter(sample.tasks)),
-        "known": float((labels == data.test_y).mean()),
-        "known_ms": _median_ms(times),
-        "unknown": _mean([hit and right for hit, right in zip(hits, sample.right, strict=True)]),
-    }
-    if sample.known and None not in sample.known:
-        accepted = [known for known, hit in zip(sample.known, hits, strict=True) if hit]
-        row["rejected"] = _mean([not known for known in accepted])
+    row, answers = _infer(model, data, batches, method)
+    own = [answer for answer in answers if answer.task == task.name]
+    row["inferred"] = _share(len(own), len(answers))
+    row["inferred_as"] = dict(Counter(answer.task for answer in answers))
+    row["known"] = float((labels == data.test_y).mean())
+    row["known_ms"] = _median_ms(times)
+    row["unknown"] = _share(sum(answer.right for answer in own), len(answers))
+    if answers and answers[-1].known is not None:
+        row["rejected"] = _share(sum(not answer.known for answer in own), len(own))
     return row
 
 
@@ -148,76 +164,48 @@ def evaluate_unnamed(
     """
     seed = int.from_bytes(data.name.encode()[-4:], "little")
     batches = _batches(len(data.test_x), per_task, batch_size, seed=seed)
-    sample = _infer(model, data, batches, method)
-    mask = Counter(sample.tasks).most_common(1)[0][0] if sample.tasks else None
-    return {**sample.row, "inferred": _mean([name == mask for name in sample.tasks]), "mask": mask}
+    row, answers = _infer(model, data, batches, method)
+    masks = Counter(answer.task for answer in answers)
+    row["mask"], most = masks.most_common(1)[0] if masks else (None, 0)
+    row["inferred"] = _share(most, len(answers))
+    return row
 
 
-def check_stream(model: Model, stream: Stream) -> None:
-    """Refuse a stream whose inputs or number of classes are not the model's.
+class _Answer(NamedTuple):
+    """An image whose task was inferred: which one, is the label right, is the task known."""
 
-    Raises:
-        InputError: If so.
-    """
-    network = model.info.network
-    if stream.input_shape != network.input_shape:
-        raise InputError(
-            f"{stream.dataset.name}: the model takes inputs {network.input_shape}, the data have "
-            f"{stream.input_shape}"
-        )
-    if stream.real_outputs != network.real_outputs:
-        raise InputError(
-            f"{stream.kind}: the model has {network.real_outputs} real outputs, the stream's tasks "
-            f"have {stream.real_outputs} classes; give --labels and --tasks as in training"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sample:
-    """Images whose task was inferred.
-
-    Attributes:
-        row: What both scenarios report of them.
-        tasks: Names of the inferred tasks, one for each image.
-        right: Whether its label is right through the inferred mask.
-        known: Whether it is of a known task, as `Prediction.known`.
-    """
-
-    row: dict[str, Any]
-    tasks: list[str]
-    right: list[bool]
-    known: list[bool | None]
+    task: str
+    right: bool
+    known: bool | None
 
 
 def _infer(
     model: Model, data: TaskData, batches: list[Rows], method: Method | Inference | None
-) -> _Sample:
-    tasks: list[str] = []
-    right: list[bool] = []
-    known: list[bool | None] = []
-    times = []
+) -> tuple[dict[str, Any], list[_Answer]]:
+    """What both scenarios report of a sample, and an answer for each of its images."""
+    answers: list[_Answer] = []
+    times: list[float] = []
     for rows in batches:
         prediction, milliseconds = _timed(model, data.test_x[rows], method=method)
         times.append(milliseconds)
-        tasks += [task.name for task in prediction.tasks]
-        right += (prediction.label_indices == data.test_y[rows]).tolist()
-        known += prediction.known
+        right = (prediction.label_indices == data.test_y[rows]).tolist()
+        names = [task.name for task in prediction.tasks]
+        answers += map(_Answer, names, right, prediction.known)
     row = {
-        "images": len(right),
-        "shared": _mean(right),
+        "images": len(answers),
+        "shared": _share(sum(answer.right for answer in answers), len(answers)),
         "task": data.name,
         "test_images": len(data.test_x),
         "unknown_ms": _median_ms(times),
     }
-    return _Sample(row=row, tasks=tasks, right=right, known=known)
+    return row, answers
 
 
 def _batches(count: int, per_task: int, batch_size: int, *, seed: int) -> list[Rows]:
     """A sample of `count` rows, in order, in batches; RandomState's stream is frozen by numpy."""
-    if per_task < 0:
-        raise InputError(f"per_task must be at least 0, got {per_task}")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    for name, value, least in (("per_task", per_task, 0), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise InputError(f"{name} must be at least {least}, got {value}")
     rows = np.sort(np.random.RandomState(seed).permutation(count)[:per_task])
     return np.split(rows, range(batch_size, len(rows), batch_size)) if len(rows) else []
 
@@ -238,7 +226,5 @@ def _median_ms(times: list[float]) -> float | None:
     return round(median(times), 3) if times else None
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Of those that are there; None where none is."""
-    numbers = [value for value in values if value is not None]
-    return fmean(numbers) if numbers else None
+def _share(count: int, total: int) -> float | None:
+    return count / total if total else None

@@ -87,6 +87,10 @@ def test_rows_may_name_their_tasks(model: supsup.Model) -> None:
         alone = model.predict(x[row : row + 1], key).logits[0]
         # other batch sizes may take other kernels
         np.testing.assert_allclose(mixed.logits[row], alone, rtol=0, atol=1e-5)
+    for more in ({"method": "verified"}, {"method": "one-shot"}, {"per_image": True}):
+        for task in (3, keys):
+            with pytest.raises(InputError, match=r"^\w+: is for a task that is inferred, got task"):
+                model.predict(x, task, **more)
     with pytest.raises(InputError, match="one for each of the 5 rows, got 2"):
         model.predict(x, [0, 1])
     with pytest.raises(InputError, match="task 'nobody': not among the 6"):
