@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import decode_task, max_task_bytes
-from supsup_runtime.console import (
-    Options,
-    option_groups,
-    parser,
-    print_result,
-    run_command,
-    subcommands,
-    to_table,
-)
+from supsup_runtime.console import Options, parser, print_result, run_command, to_table
 from supsup_runtime.files import read_file
 from supsup_runtime.hopfield.file import has_store, read_store
 
@@ -39,33 +32,28 @@ def main() -> None:
 
 def _run() -> None:
     made = parser("supsup-bank", "Look at a mask bank, check it, change its tasks.", _EXAMPLES)
-    commands = {
-        "list": (_list, "Show the tasks in index order."),
-        "verify": (_verify, "Read every file and check every rule of the format."),
-        "add": (_add, "Add a task file that came from elsewhere."),
-        "remove": (_remove, "Take a task out; later tasks move up one index."),
-        "rename": (_rename, "Give a task another name; its index stays."),
-    }
-    parsers = subcommands(made, {name: text for name, (_, text) in commands.items()})
-    for name, sub in parsers.items():
-        what_in, what_out, _, _ = option_groups(sub)
-        what_in.add_argument("bank", type=Path, help="folder of the bank")
-        _add_options(name, what_in)
-        what_out.add_argument("--json", action="store_true", help="answer in JSON")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Callable[[argparse.Namespace], None], name: str, text: str) -> Options:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        sub.what_in.add_argument("bank", type=Path, help="folder of the bank")
+        sub.what_out.add_argument("--json", action="store_true", help="answer in JSON")
+        return sub.what_in
+
+    command(_list, "list", "Show the tasks in index order.")
+    command(_verify, "verify", "Read every file and check every rule of the format.")
+    add = command(_add, "add", "Add a task file that came from elsewhere.")
+    add.add_argument("file", type=Path, help="a task of the same network")
+    add.add_argument("--name", help="name that it gets (default: its own)")
+    add.add_argument("--replace", action="store_true", help="replace the task of that name")
+    remove = command(_remove, "remove", "Take a task out; later tasks move up one index.")
+    remove.add_argument("name", help="task to take out")
+    rename = command(_rename, "rename", "Give a task another name; its index stays.")
+    rename.add_argument("old", help="the task's name")
+    rename.add_argument("new", help="the name it gets")
     arguments = made.parse_args()
-    commands[arguments.command][0](arguments)
-
-
-def _add_options(command: str, what_in: Options) -> None:
-    if command == "add":
-        what_in.add_argument("file", type=Path, help="a task of the same network")
-        what_in.add_argument("--name", help="name it has here (default: its own)")
-        what_in.add_argument("--replace", action="store_true", help="replace the task of that name")
-    elif command == "remove":
-        what_in.add_argument("name", help="task to take out")
-    elif command == "rename":
-        what_in.add_argument("old", help="the task's name")
-        what_in.add_argument("new", help="the name it gets")
+    arguments.run(arguments)
 
 
 def _list(arguments: argparse.Namespace) -> None:

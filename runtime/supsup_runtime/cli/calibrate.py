@@ -16,7 +16,7 @@ from supsup_runtime.cli.options import (
     model_stream,
     say_progress,
 )
-from supsup_runtime.console import option_groups, parser, print_result, run_command
+from supsup_runtime.console import parser, print_result, run_command
 from supsup_runtime.evaluation.calibration import check_same_bank, choose_samples, measure
 
 __all__ = ["main"]
@@ -38,19 +38,17 @@ def _run() -> None:
         "Measure from which best score on an image is of a known task; store it in the bank.",
         _EXAMPLES,
     )
-    what_in, what_out, method, speed = option_groups(made)
-    add_model_options(what_in, speed)
-    add_sample_options(what_in, "test images of each task to measure")
-    what_out.add_argument(
+    add_model_options(made)
+    add_sample_options(made, "test images of each task to measure")
+    made.what_out.add_argument(
         "--bank",
         type=Path,
         required=True,
         metavar="PATH",
         help="bank that the model was exported from, which keeps the calibration",
     )
-    what_out.add_argument("--json", action="store_true", help="answer in JSON")
-    add_inference_options(method, JUDGING)
-    method.add_argument(
+    add_inference_options(made, JUDGING)
+    made.method.add_argument(
         "--coverage",
         type=float,
         default=0.95,

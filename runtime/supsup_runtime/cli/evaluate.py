@@ -13,14 +13,7 @@ from supsup_runtime.cli.options import (
     model_stream,
     say_progress,
 )
-from supsup_runtime.console import (
-    add_renamed,
-    option_groups,
-    parser,
-    print_result,
-    run_command,
-    to_table,
-)
+from supsup_runtime.console import add_renamed, parser, print_result, run_command, to_table
 from supsup_runtime.evaluation.accuracy import evaluate
 
 __all__ = ["main"]
@@ -43,21 +36,19 @@ def _run() -> None:
         "unknown on some, an image or a batch of one task at a time.",
         _EXAMPLES,
     )
-    what_in, what_out, method, speed = option_groups(made)
-    add_model_options(what_in, speed)
-    add_sample_options(what_in, "test images of each task whose task is inferred")
-    what_in.add_argument(
+    add_model_options(made)
+    add_sample_options(made, "test images of each task whose task is inferred")
+    made.what_in.add_argument(
         "--batch-size", type=int, default=1, metavar="N", help="images inferred together"
     )
-    add_renamed(what_in, {"--batch": "--batch-size"})
-    what_out.add_argument("--json", action="store_true", help="answer in JSON")
-    method.add_argument(
+    add_renamed(made, {"--batch": "--batch-size"})
+    made.method.add_argument(
         "--scenario",
         choices=("named", "NNs"),
         default="named",
         help="NNs: the model's tasks were found by a learner, and have names of their own",
     )
-    add_inference_options(method)
+    add_inference_options(made)
     arguments = made.parse_args()
     model = load_model(arguments)
     value = evaluate(

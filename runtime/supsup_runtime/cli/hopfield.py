@@ -11,14 +11,7 @@ import numpy as np
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.cli.recover import add_recovery_options, recover
-from supsup_runtime.console import (
-    option_groups,
-    parser,
-    print_result,
-    run_command,
-    subcommands,
-    to_table,
-)
+from supsup_runtime.console import CommandParser, parser, print_result, run_command, to_table
 from supsup_runtime.errors import BankError, CapacityWarning
 from supsup_runtime.hopfield.file import STORE_FILE, encode_into, has_store, read_store
 from supsup_runtime.hopfield.matrix import DTYPES, RULES
@@ -35,12 +28,6 @@ _EXAMPLES = (
     "encode --bank masks/ --delete-masks",
     "recover recover.onnx stream.npy",
 )
-_COMMANDS = {
-    "encode": f"Encode tasks into {STORE_FILE}, one after the other; those before stay as they "
-    "are.",
-    "recover": "Recover the mask of the inputs' task with a model of supsup-export --hopfield; "
-    "predict with it.",
-}
 
 
 def main() -> None:
@@ -54,9 +41,11 @@ def _run() -> None:
         "Keep the masks of a bank in a Hopfield network of fixed size, and find one again.",
         _EXAMPLES,
     )
-    commands = subcommands(made, _COMMANDS)
-    _add_encoding_options(commands["encode"])
-    add_recovery_options(commands["recover"])
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    text = f"Encode tasks into {STORE_FILE}, one after the other; those before stay as they are."
+    _add_encoding_options(commands.add_parser("encode", help=text, description=text))
+    text = "Recover the mask of the inputs' task, with a model of supsup-export --hopfield."
+    add_recovery_options(commands.add_parser("recover", help=text, description=text))
     arguments = made.parse_args()
     if arguments.command == "recover":
         recover(arguments)
@@ -67,15 +56,14 @@ def _run() -> None:
         _encode(arguments)
 
 
-def _add_encoding_options(made: argparse.ArgumentParser) -> None:
-    what_in, what_out, method, _ = option_groups(made)
-    what_in.add_argument(
+def _add_encoding_options(made: CommandParser) -> None:
+    made.what_in.add_argument(
         "--bank", type=Path, required=True, metavar="PATH", help="folder of the bank"
     )
-    what_in.add_argument(
+    made.what_in.add_argument(
         "tasks", nargs="*", metavar="TASK", help="task to encode (default: all not yet encoded)"
     )
-    what_out.add_argument(
+    made.what_out.add_argument(
         "--delete-masks",
         action="store_true",
         help="then take these tasks' files out of the bank; with no TASK, those of all tasks "
@@ -83,11 +71,9 @@ def _add_encoding_options(made: argparse.ArgumentParser) -> None:
         "percent of its bits changed. Training records go with the files, a task's own state too: "
         "the store keeps its mean",
     )
-    what_out.add_argument("--json", action="store_true", help="answer in JSON")
-    method.add_argument(
-        "--rule", choices=RULES, help="learning rule of a new store (default: storkey)"
-    )
-    method.add_argument("--dtype", choices=DTYPES, help="numbers of a new store (default: float32)")
+    made.what_out.add_argument("--json", action="store_true", help="answer in JSON")
+    made.method.add_argument("--rule", choices=RULES, help="of a new store (default: storkey)")
+    made.method.add_argument("--dtype", choices=DTYPES, help="of a new store (default: float32)")
 
 
 def _encode(arguments: argparse.Namespace) -> None:

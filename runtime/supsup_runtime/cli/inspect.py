@@ -8,7 +8,7 @@ from typing import Any
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.cli.storage import storage, storage_text
-from supsup_runtime.console import option_groups, parser, print_result, run_command
+from supsup_runtime.console import parser, print_result, run_command
 from supsup_runtime.errors import ModelError
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.protobuf import read_metadata
@@ -27,14 +27,13 @@ def _run() -> None:
         "Say what a bank or a model holds.",
         ("masks/", "masks/ --storage", "out.onnx --json"),
     )
-    what_in, what_out, _, _ = option_groups(made)
-    what_in.add_argument("path", type=Path, help="a bank's folder, or a model")
-    what_out.add_argument(
+    made.what_in.add_argument("path", type=Path, help="a bank's folder, or a model")
+    made.what_out.add_argument(
         "--storage",
         action="store_true",
         help="of a bank: bytes as explicit masks and in a Hopfield store, and which is smaller",
     )
-    what_out.add_argument("--json", action="store_true", help="answer in JSON")
+    made.what_out.add_argument("--json", action="store_true", help="answer in JSON")
     arguments = made.parse_args()
     path: Path = arguments.path
     if not path.exists():

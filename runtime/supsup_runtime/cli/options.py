@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from supsup_runtime.arrays import Images
-from supsup_runtime.console import Options, add_renamed, read_array, to_table
+from supsup_runtime.console import CommandParser, add_renamed, read_array, to_table
 from supsup_runtime.data.options import add_stream_options, stream_of
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream
@@ -33,11 +33,16 @@ __all__ = [
 ]
 
 
-def add_model_options(what_in: Options, speed: Options) -> None:
+def add_model_options(made: CommandParser) -> None:
     """Options of every command that runs a model."""
-    what_in.add_argument("model", type=Path, help="a model of supsup-export")
-    speed.add_argument("--device", choices=get_args(Device), default="cpu", help="where it runs")
-    speed.add_argument("--threads", type=int, default=1, metavar="N", help="threads of one call")
+    made.what_in.add_argument("model", type=Path, help="a model of supsup-export")
+    made.what_out.add_argument("--json", action="store_true", help="answer in JSON")
+    made.speed.add_argument(
+        "--device", choices=get_args(Device), default="cpu", help="where the model runs"
+    )
+    made.speed.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads of one call"
+    )
 
 
 def session_of(arguments: argparse.Namespace) -> SessionOptions:
@@ -50,11 +55,11 @@ def load_model(arguments: argparse.Namespace) -> Model:
     return load(arguments.model, **session_of(arguments))
 
 
-def add_sample_options(what_in: Options, per_task: str) -> None:
+def add_sample_options(made: CommandParser, per_task: str) -> None:
     """Options of every command that takes a sample of each task; `per_task` says what for."""
-    add_stream_options(what_in, tasks="all of the model's")
-    what_in.add_argument("--per-task", type=int, default=100, metavar="N", help=per_task)
-    add_renamed(what_in, {"--images": "--per-task"})
+    add_stream_options(made.what_in, tasks="all of the model's")
+    made.what_in.add_argument("--per-task", type=int, default=100, metavar="N", help=per_task)
+    add_renamed(made, {"--images": "--per-task"})
 
 
 def model_stream(arguments: argparse.Namespace, model: Model) -> Stream:
@@ -67,38 +72,38 @@ def model_stream(arguments: argparse.Namespace, model: Model) -> Stream:
     )
 
 
-def add_inference_options(method: Options, methods: Sequence[str] = inference.METHODS) -> None:
+def add_inference_options(made: CommandParser, methods: Sequence[str] = inference.METHODS) -> None:
     """Options of every command that infers a task by one of `methods`."""
-    method.add_argument(
+    made.method.add_argument(
         "--method", choices=methods, help="how to infer the task (default: by what the model has)"
     )
-    method.add_argument(
+    made.method.add_argument(
         "--score",
         choices=inference.SCORES,
         help="verified, exhaustive: what judges a forward pass (default: log-odds where there are "
         "superfluous outputs, else entropy)",
     )
-    method.add_argument(
+    made.method.add_argument(
         "--candidates",
         type=int,
         metavar="N",
         help=f"verified: tasks to try (default: {inference.DEFAULT_CANDIDATES})",
     )
     if "gradient" in methods:
-        method.add_argument(
+        made.method.add_argument(
             "--alpha-steps",
             type=int,
             metavar="N",
             help=f"gradient: passes at most (default: {inference.DEFAULT_STEPS})",
         )
-        method.add_argument(
+        made.method.add_argument(
             "--alpha-step-size",
             type=float,
             metavar="A",
             help="gradient: how far a step changes an alpha, at most (default: "
             f"{inference.DEFAULT_STEP_SIZE})",
         )
-        add_renamed(method, {"--steps": "--alpha-steps", "--step-size": "--alpha-step-size"})
+        add_renamed(made, {"--steps": "--alpha-steps", "--step-size": "--alpha-step-size"})
 
 
 def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:

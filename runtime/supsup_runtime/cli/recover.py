@@ -9,7 +9,7 @@ from typing import get_args
 
 from supsup_runtime.arrays import checked_images
 from supsup_runtime.cli.options import add_model_options, prediction_text, read_inputs, session_of
-from supsup_runtime.console import add_renamed, option_groups, positive, print_result
+from supsup_runtime.console import CommandParser, add_renamed, positive, print_result
 from supsup_runtime.recovery.descent import SCHEDULES, Recovery, Statistics
 from supsup_runtime.recovery.model import load_hopfield
 
@@ -26,34 +26,32 @@ _NUMBERS = {
 }
 
 
-def add_recovery_options(made: argparse.ArgumentParser) -> None:
+def add_recovery_options(made: CommandParser) -> None:
     """Add the options of a recovery; their defaults are those of `Recovery`."""
     usual = Recovery()
-    what_in, what_out, method, speed = option_groups(made)
-    add_model_options(what_in, speed)
-    what_in.add_argument("input", type=Path, help="float32 (batch, ...) of one task, as .npy")
-    what_in.add_argument(
+    add_model_options(made)
+    made.what_in.add_argument("input", type=Path, help="float32 (batch, ...) of one task, as .npy")
+    made.what_in.add_argument(
         "--batch-size", type=positive, default=64, metavar="N", help="inputs a step"
     )
-    what_in.add_argument(
+    made.what_in.add_argument(
         "--steps", type=int, metavar="N", help="steps at most (default: as there are batches)"
     )
-    what_out.add_argument("--json", action="store_true", help="answer in JSON, with the mask")
-    method.add_argument(
+    made.method.add_argument(
         "--strengths",
         choices=tuple(SCHEDULES),
         default="linear",
         help="how the strengths of entropy and energy run: from the one to the other, or both in "
         "full",
     )
-    add_renamed(method, {"--schedule": "--strengths"})
-    method.add_argument(
+    add_renamed(made, {"--schedule": "--strengths"})
+    made.method.add_argument(
         "--start",
         choices=("mean", "zero"),
         default=usual.start,
         help="scores to start from: the mean of the masks, or zero",
     )
-    method.add_argument(
+    made.method.add_argument(
         "--statistics",
         choices=get_args(Statistics),
         default=usual.statistics,
@@ -61,7 +59,7 @@ def add_recovery_options(made: argparse.ArgumentParser) -> None:
     )
     for name, (metavar, text) in _NUMBERS.items():
         default = getattr(usual, name)
-        method.add_argument(
+        made.method.add_argument(
             "--" + name.replace("_", "-"),
             type=type(default),
             default=default,

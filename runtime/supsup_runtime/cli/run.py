@@ -18,7 +18,7 @@ from supsup_runtime.cli.options import (
     prediction_text,
     read_inputs,
 )
-from supsup_runtime.console import add_renamed, option_groups, parser, print_result, run_command
+from supsup_runtime.console import add_renamed, parser, print_result, run_command
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
@@ -40,16 +40,14 @@ def main() -> None:
 
 def _run() -> None:
     made = parser("supsup-run", "Run a model on inputs from a .npy file.", _EXAMPLES)
-    what_in, what_out, method, speed = option_groups(made)
-    add_model_options(what_in, speed)
-    what_in.add_argument("input", type=Path, help="float32 (batch, ...) or one input, as .npy")
-    what_in.add_argument(
+    add_model_options(made)
+    made.what_in.add_argument("input", type=Path, help="float32 (batch, ...) or one input, as .npy")
+    made.what_in.add_argument(
         "--task", metavar="NAME", help="the task's name or index (default: it is inferred)"
     )
-    what_out.add_argument("--json", action="store_true", help="answer in JSON")
-    method.add_argument("--per-image", action="store_true", help="infer the task of each row")
-    add_inference_options(method)
-    add_renamed(method, {"--recover": "supsup-hopfield recover"})
+    made.method.add_argument("--per-image", action="store_true", help="infer the task of each row")
+    add_inference_options(made)
+    add_renamed(made, {"--recover": "supsup-hopfield recover"})
     arguments = made.parse_args()
     model = load_model(arguments)
     x = read_inputs(arguments.input, model.info.network.input_shape)
