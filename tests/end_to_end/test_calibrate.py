@@ -19,10 +19,9 @@ from conftest import random_task
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.data.sources import load_dataset
-from supsup_runtime.data.streams import make_stream
+from supsup_runtime.data import load_dataset, make_stream
 from supsup_runtime.errors import InputError
-from supsup_runtime.evaluation import evaluate_task, measure
+from supsup_runtime.evaluation import choose_samples, evaluate_task, measure
 from supsup_runtime.model.inference import Inference, Method
 from supsup_runtime.objectives import Score, evidence
 
@@ -205,6 +204,11 @@ def test_calibrate_export_run(trained: Path, tmp_path: Path) -> None:
     assert value["accepted"] >= 0.75  # 120 other images: 0.9 less five standard errors
     assert value["auroc"] >= value["auroc_min"] >= 0.8
     assert len(value["left_out"]) == 3
+    model = supsup.load(trained / "out.onnx")
+    given = choose_samples(
+        model, make_stream("permuted", load_dataset(None), num_tasks=3), per_task=80
+    )
+    assert measure(model, given, how=VERIFIED, coverage=0.9).to_dict() == value
     again = calibrate(trained / "out.onnx", *options).stdout
     assert "AUROC with a task left out" in again
     assert again.splitlines()[-1] == "  export the bank again to have it in the model"

@@ -6,6 +6,7 @@ And of every command and subcommand, in this process: what its ``--help`` says.
 from __future__ import annotations
 
 import argparse
+from unittest.mock import patch
 
 import pytest
 
@@ -39,43 +40,32 @@ def test_a_refusal_is_one_line_and_a_status(command: str) -> None:
     assert done.stdout == ""
 
 
-class _FoundError(Exception):
-    """Carries the parser of a command out of it."""
-
-
 def parsers(command: str) -> dict[str, argparse.ArgumentParser]:
     """The parser of a command and those of its subcommands, by what is typed for them."""
-
-    def found(parser: argparse.ArgumentParser, *_: object) -> None:
-        raise _FoundError(parser)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", found)
-        with pytest.raises(_FoundError) as caught:
-            run(command)
-    every = {command: caught.value.args[0]}
-    for typed, parser in list(every.items()):
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                every |= {f"{typed} {name}": sub for name, sub in action.choices.items()}
+    parse_args = (argparse.ArgumentParser, "parse_args")
+    with patch.object(*parse_args, autospec=True, side_effect=SystemExit) as parse:
+        run(command)
+    every = {command: parse.call_args.args[0]}
+    for action in every[command]._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            every |= {f"{command} {name}": sub for name, sub in action.choices.items()}
     return every
 
 
 @pytest.mark.parametrize("command", SCRIPTS)
 def test_help_says_of_each_option_what_it_is_and_its_default(command: str) -> None:
     for typed, parser in parsers(command).items():
-        name, *subcommand = typed.split()
-        said = run(name, *subcommand, "--help").stdout
+        said = run(command, *typed.split()[1:], "--help").stdout
         assert said == parser.format_help()
-        assert "  --version" in said, typed
-        groups = [group.title for group in parser._action_groups if group._group_actions]
-        own = [title for title in groups if title not in {"options", "positional arguments"}]
+        titles = [group.title for group in parser._action_groups if group._group_actions]
+        own = [title for title in titles if title not in {"options", "positional arguments"}]
         assert own == [title for title in GROUPS if title in own], typed
+        assert "--version" in parser._option_string_actions, typed
         for action in parser._actions:
             place = f"{typed} {action.option_strings or action.dest}"
-            if action.help == argparse.SUPPRESS:
+            if action.help == argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction):
                 continue
-            text = parser._get_formatter()._expand_help(action) if action.help else ""
-            assert text or isinstance(action, argparse._SubParsersAction), f"{place}: no help"
+            assert action.help, f"{place}: no help"
+            text = parser._get_formatter()._expand_help(action)
             if action.option_strings and action.nargs != 0:
                 assert ("required" if action.required else "default: ") in text, f"{place}: {text}"

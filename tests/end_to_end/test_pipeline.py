@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ import supsup_runtime as supsup
 import supsup_train  # noqa: F401 - what trains within commands shares exports
 from commands import lines_of, program, run, run_program, wait_for
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.data.sources import load_dataset
-from supsup_runtime.data.streams import make_stream
+from supsup_runtime.data import load_dataset, make_stream
+from supsup_runtime.evaluation import evaluate
 
 SMALL = ["--model", "mlp-64-32", "--outputs", "20", "--lr", "1e-3"]
 
@@ -74,10 +75,10 @@ def test_run_and_inspect(trained: Path, tmp_path: Path) -> None:
         (["missing.npy"], 1, "no such file"),
         (["{x}", "--threads", "0"], 1, "threads must be an integer in"),
         (["{x}", "--method", "magic"], 2, "invalid choice"),
-        (["{x}", "--task", "0", "--method", "verified"], 1, "--method: is for a task that is inf"),
-        (["{x}", "--task", "0", "--per-image"], 1, "--per-image: is for a task that is inferred"),
-        (["{x}", "--task", "0", "--score", "entropy"], 1, "--score: is for a task that is infer"),
-        (["{x}", "--task", "0", "--candidates", "0"], 1, "--candidates: is for a task that is"),
+        (["{x}", "--task=0", "--method=verified"], 1, "--method: is for a task that is inferred"),
+        (["{x}", "--task=0", "--per-image"], 1, "--per-image: is for a task that is inferred"),
+        (["{x}", "--task=0", "--score=entropy"], 1, "--score: is for a task that is inferred"),
+        (["{x}", "--task=0", "--candidates=0"], 1, "--candidates: is for a task that is inferred"),
         (["{x}", "--steps", "2"], 2, "--steps: is called --alpha-steps now"),
         (["{x}", "--step-size", "2"], 2, "--step-size: is called --alpha-step-size now"),
         (["{x}", "--recover"], 2, "--recover: is called supsup-hopfield recover now"),
@@ -121,8 +122,6 @@ def test_json_of_one_task_is_json(trained: Path, tmp_path: Path) -> None:
     done = run("supsup-run", model, x, "--json")
     assert "Infinity" not in done.stdout
     assert json.loads(done.stdout)["margins"] == [None]
-    refused = run("supsup-eval", model, "permuted", "--tasks", 0, status=2)
-    assert "--tasks: must be an integer of at least 1, got '0'" in refused.stderr
 
 
 def _has_cuda() -> bool:
@@ -275,13 +274,17 @@ def test_bad_input_of_train_and_eval(trained: Path, tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1, done.stderr
         assert message in done.stderr
         assert not (tmp_path / "masks").exists()
-    for old, new in (("--images", "--per-task"), ("--batch", "--batch-size")):
-        done = run("supsup-eval", trained / "out.onnx", "permuted", old, 9, status=2)
-        assert f"{old}: is called {new} now" in done.stderr
-    done = run("supsup-eval", trained / "out.onnx", "permuted", "--per-task", -1, status=1)
-    assert "per_task must be at least 0, got -1" in done.stderr
-    done = run("supsup-eval", trained / "out.onnx", "rotated", status=1)
-    assert "task 'rotated-000': not among the 3" in done.stderr
+    for arguments, status, message in (
+        (["permuted", "--images", 9], 2, "--images: is called --per-task now"),
+        (["permuted", "--batch", 9], 2, "--batch: is called --batch-size now"),
+        (["permuted", "--per-task", -1], 1, "per_task must be at least 0, got -1"),
+        (["permuted", "--batch-size", 0], 1, "batch_size must be at least 1, got 0"),
+        (["permuted", "--tasks", 0], 2, "--tasks: must be an integer of at least 1, got '0'"),
+        (["rotated"], 1, "task 'rotated-000': not among the 3"),
+        (["split", "--tasks", 5], 1, "the model has 10 real outputs, the stream's tasks have 2 cl"),
+    ):
+        done = run("supsup-eval", trained / "out.onnx", *arguments, status=status)
+        assert message in done.stderr
 
 
 def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path) -> None:
@@ -299,8 +302,6 @@ def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path
         assert result["passes"] == [passes]
     done = run("supsup-run", model, tmp_path / "x.npy", "--alpha-steps", 2, status=1)
     assert "steps is for gradient, got 2 with verified; leave it out" in done.stderr
-    done = run("supsup-eval", model, "permuted", "--batch-size", 0, status=1)
-    assert "batch_size must be at least 1, got 0" in done.stderr
 
 
 def test_batches_of_one_task_are_evaluated_together(trained: Path) -> None:
@@ -316,3 +317,11 @@ def test_batches_of_one_task_are_evaluated_together(trained: Path) -> None:
             assert row["unknown"] <= min(row["shared"], row["inferred"])
     assert many["inferred"] >= one["inferred"] - 0.1  # a batch tells more than an image
     assert many["known"] == one["known"]
+    stream = make_stream("permuted", load_dataset(None), num_tasks=3)
+    model = supsup.load(trained / "out.onnx")
+    assert _untimed(evaluate(model, stream, per_task=30, batch_size=16)) == _untimed(many)
+
+
+def _untimed(value: dict[str, Any]) -> dict[str, Any]:
+    rows = [{key: row[key] for key in row if "_ms" not in key} for row in value["tasks"]]
+    return {key: value[key] for key in value if "_ms" not in key} | {"tasks": rows}

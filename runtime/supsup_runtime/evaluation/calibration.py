@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -188,8 +188,7 @@ def measure(
     return Measured(calibration=calibration, left_out=left_out, method=how.method)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Bests:
+class _Bests(NamedTuple):
     """Best scores of single images, and what they would be without a task.
 
     Attributes:
@@ -215,9 +214,7 @@ class _Bests:
 def _bests(model: Model, x: Images, how: Inference) -> _Bests:
     """What is kept of the scores; those of all tasks would be too many with thousands."""
     chunks = [_chunk(model, x[at : at + _CHUNK], how) for at in range(0, len(x), _CHUNK)]
-    return _Bests(
-        **{name: np.concatenate([getattr(c, name) for c in chunks]) for name in _Bests.__slots__}
-    )
+    return _Bests(*(np.concatenate(parts) for parts in zip(*chunks, strict=True)))
 
 
 def _chunk(model: Model, x: Images, how: Inference) -> _Bests:
@@ -229,9 +226,7 @@ def _chunk(model: Model, x: Images, how: Inference) -> _Bests:
     candidates = np.argsort(-narrow, axis=1, kind="stable")[:, :count]
     wider = wide.max(axis=1)
     wide[np.arange(len(x)), candidates[:, 0]] = -np.inf
-    return _Bests(
-        best=narrow.max(axis=1), candidates=candidates, second=wide.max(axis=1), wider=wider
-    )
+    return _Bests(narrow.max(axis=1), candidates, wide.max(axis=1), wider)
 
 
 def _infer(model: Model, x: Images, how: Inference) -> Scores:
