@@ -1,7 +1,4 @@
-"""Every command as the program that is installed: it starts, and what it refuses is one line.
-
-And of every command and subcommand, in this process: what its ``--help`` says.
-"""
+"""Every command: as it is installed it starts, what it refuses is one line, its help is whole."""
 
 from __future__ import annotations
 

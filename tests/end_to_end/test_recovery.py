@@ -123,12 +123,9 @@ def test_settings_are_checked(
     assert status == 2 or done.stderr.count("\n") == 1
 
 
-def test_a_model_of_the_other_kind_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_model_without_masks_is_not_run(folder: Path) -> None:
     done = run("supsup-run", folder / "recover.onnx", folder / "split-0-1.npy", status=1)
     assert "it has none to select; load it with load_hopfield, or run supsup-hopf" in done.stderr
-    run("supsup-export", "--bank", folder / "all", tmp_path / "explicit.onnx", "--no-check")
-    done = recover(tmp_path / "explicit.onnx", folder / "split-0-1.npy", status=1)
-    assert "mode must be 'recover', got 'full', a model with explicit masks" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-"""The threshold of a calibration, and the area under the ROC curve."""
-
 from __future__ import annotations
 
 import math
