@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -20,6 +20,8 @@ __all__ = [
     "GROUPS",
     "CommandParser",
     "Options",
+    "Row",
+    "add_options",
     "add_renamed",
     "parser",
     "positive",
@@ -104,6 +106,20 @@ class Options(Protocol):
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
         """As `argparse.ArgumentParser.add_argument`."""
+
+
+Row = tuple[str, Callable[[str], object] | Sequence[str], object, str]
+"""An option that takes a value: its name, its type or choices, its default, its help."""
+
+
+def add_options(made: Options, rows: Iterable[Row]) -> None:
+    """Add options that take a value."""
+    for name, kind, default, text in rows:
+        if callable(kind):
+            metavar = "X" if kind is float else "N"
+            made.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
+        else:
+            made.add_argument(name, choices=kind, default=default, help=text)
 
 
 class _Renamed(argparse.Action):

@@ -16,7 +16,7 @@ from supsup_runtime.cli.options import (
     model_stream,
     say_progress,
 )
-from supsup_runtime.console import parser, print_result, run_command
+from supsup_runtime.console import add_options, parser, print_result, run_command
 from supsup_runtime.evaluation.calibration import check_same_bank, choose_samples, measure
 
 __all__ = ["main"]
@@ -40,21 +40,11 @@ def _run() -> None:
     )
     add_model_options(made)
     add_sample_options(made, "test images of each task to measure")
-    made.what_out.add_argument(
-        "--bank",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="bank that the model was exported from, which keeps the calibration",
-    )
+    text = "bank that the model was exported from, which keeps the calibration"
+    made.what_out.add_argument("--bank", type=Path, required=True, metavar="PATH", help=text)
     add_inference_options(made, JUDGING)
-    made.method.add_argument(
-        "--coverage",
-        type=float,
-        default=0.95,
-        metavar="F",
-        help="fraction of the images of known tasks to accept, at least",
-    )
+    text = "fraction of the images of known tasks to accept, at least"
+    add_options(made.method, [("--coverage", float, 0.95, text)])
     arguments = made.parse_args()
     model = load_model(arguments)
     bank = MaskBank.open(arguments.bank, verify=False)

@@ -13,7 +13,14 @@ from supsup_runtime.cli.options import (
     model_stream,
     say_progress,
 )
-from supsup_runtime.console import add_renamed, parser, print_result, run_command, to_table
+from supsup_runtime.console import (
+    add_options,
+    add_renamed,
+    parser,
+    print_result,
+    run_command,
+    to_table,
+)
 from supsup_runtime.evaluation.accuracy import evaluate
 
 __all__ = ["main"]
@@ -38,16 +45,12 @@ def _run() -> None:
     )
     add_model_options(made)
     add_sample_options(made, "test images of each task whose task is inferred")
-    made.what_in.add_argument(
-        "--batch-size", type=int, default=1, metavar="N", help="images inferred together"
+    add_options(
+        made.what_in, [("--batch-size", int, 1, "images of one task that are inferred together")]
     )
     add_renamed(made, {"--batch": "--batch-size"})
-    made.method.add_argument(
-        "--scenario",
-        choices=("named", "NNs"),
-        default="named",
-        help="NNs: the model's tasks were found by a learner, and have names of their own",
-    )
+    text = "NNs: the model's tasks were found by a learner, and have names of their own"
+    add_options(made.method, [("--scenario", ("named", "NNs"), "named", text)])
     add_inference_options(made)
     arguments = made.parse_args()
     model = load_model(arguments)

@@ -9,12 +9,26 @@ from pathlib import Path
 from typing import get_args
 
 from supsup_runtime.arrays import Images
-from supsup_runtime.console import CommandParser, add_renamed, read_array, to_table
+from supsup_runtime.console import (
+    CommandParser,
+    Row,
+    add_options,
+    add_renamed,
+    read_array,
+    to_table,
+)
 from supsup_runtime.data.options import add_stream_options, stream_of
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream
-from supsup_runtime.model import inference
-from supsup_runtime.model.inference import Inference, Method
+from supsup_runtime.model.inference import (
+    DEFAULT_CANDIDATES,
+    DEFAULT_STEP_SIZE,
+    DEFAULT_STEPS,
+    METHODS,
+    SCORES,
+    Inference,
+    Method,
+)
 from supsup_runtime.model.model import Model, load
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import Device, SessionOptions
@@ -37,12 +51,11 @@ def add_model_options(made: CommandParser) -> None:
     """Options of every command that runs a model."""
     made.what_in.add_argument("model", type=Path, help="a model of supsup-export")
     made.what_out.add_argument("--json", action="store_true", help="answer in JSON")
-    made.speed.add_argument(
-        "--device", choices=get_args(Device), default="cpu", help="where the model runs"
-    )
-    made.speed.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads of one call"
-    )
+    rows: list[Row] = [
+        ("--device", get_args(Device), "cpu", "where the model runs"),
+        ("--threads", int, 1, "threads of one call"),
+    ]
+    add_options(made.speed, rows)
 
 
 def session_of(arguments: argparse.Namespace) -> SessionOptions:
@@ -58,7 +71,7 @@ def load_model(arguments: argparse.Namespace) -> Model:
 def add_sample_options(made: CommandParser, per_task: str) -> None:
     """Options of every command that takes a sample of each task; `per_task` says what for."""
     add_stream_options(made.what_in, tasks="all of the model's")
-    made.what_in.add_argument("--per-task", type=int, default=100, metavar="N", help=per_task)
+    add_options(made.what_in, [("--per-task", int, 100, per_task)])
     add_renamed(made, {"--images": "--per-task"})
 
 
@@ -72,38 +85,22 @@ def model_stream(arguments: argparse.Namespace, model: Model) -> Stream:
     )
 
 
-def add_inference_options(made: CommandParser, methods: Sequence[str] = inference.METHODS) -> None:
+def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS) -> None:
     """Options of every command that infers a task by one of `methods`."""
-    made.method.add_argument(
-        "--method", choices=methods, help="how to infer the task (default: by what the model has)"
-    )
-    made.method.add_argument(
-        "--score",
-        choices=inference.SCORES,
-        help="verified, exhaustive: what judges a forward pass (default: log-odds where there are "
-        "superfluous outputs, else entropy)",
-    )
-    made.method.add_argument(
-        "--candidates",
-        type=int,
-        metavar="N",
-        help=f"verified: tasks to try (default: {inference.DEFAULT_CANDIDATES})",
-    )
+    by_default = "log-odds where there are superfluous outputs, else entropy"
+    rows: list[Row] = [
+        ("--method", methods, None, "way to infer the task (default: verified, where it can be)"),
+        ("--score", SCORES, None, f"judge of forward passes through masks (default: {by_default})"),
+        ("--candidates", int, None, f"verified: tasks to try (default: {DEFAULT_CANDIDATES})"),
+    ]
     if "gradient" in methods:
-        made.method.add_argument(
-            "--alpha-steps",
-            type=int,
-            metavar="N",
-            help=f"gradient: passes at most (default: {inference.DEFAULT_STEPS})",
-        )
-        made.method.add_argument(
-            "--alpha-step-size",
-            type=float,
-            metavar="A",
-            help="gradient: how far a step changes an alpha, at most (default: "
-            f"{inference.DEFAULT_STEP_SIZE})",
-        )
+        text = f"gradient: change of an alpha in a step, at most (default: {DEFAULT_STEP_SIZE})"
+        rows += [
+            ("--alpha-steps", int, None, f"gradient: passes at most (default: {DEFAULT_STEPS})"),
+            ("--alpha-step-size", float, None, text),
+        ]
         add_renamed(made, {"--steps": "--alpha-steps", "--step-size": "--alpha-step-size"})
+    add_options(made.method, rows)
 
 
 def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:

@@ -9,63 +9,49 @@ from typing import get_args
 
 from supsup_runtime.arrays import checked_images
 from supsup_runtime.cli.options import add_model_options, prediction_text, read_inputs, session_of
-from supsup_runtime.console import CommandParser, add_renamed, positive, print_result
+from supsup_runtime.console import (
+    CommandParser,
+    Row,
+    add_options,
+    add_renamed,
+    positive,
+    print_result,
+)
 from supsup_runtime.recovery.descent import SCHEDULES, Recovery, Statistics
 from supsup_runtime.recovery.model import load_hopfield
 
 __all__ = ["add_recovery_options", "recover"]
 
-_NUMBERS = {
-    "step_size": ("A", "step of the descent on the scores"),
-    "momentum": ("M", "momentum of the descent, in [0, 1)"),
-    "weight_decay": ("D", "fraction of the scores that is added to the gradient"),
-    "energy_strength": ("E", "factor of the energy"),
-    "max_entropy_ratio": ("R", "a mask with more than R times its task's own entropy is of none"),
-    "look_every": ("N", "steps from one look at where the mask settles to the next, 0 for none"),
-    "restart_every": ("N", "restart after N steps without a match, 0 for never"),
+_SETTINGS: dict[str, tuple[type | tuple[str, ...], str]] = {
+    "start": (("mean", "zero"), "scores to start from: the mean of the masks, or zero"),
+    "statistics": (get_args(Statistics), "what batch normalisation goes by"),
+    "step_size": (float, "step of the descent on the scores"),
+    "momentum": (float, "momentum of the descent, in [0, 1)"),
+    "weight_decay": (float, "fraction of the scores that is added to the gradient"),
+    "energy_strength": (float, "factor of the energy"),
+    "max_entropy_ratio": (float, "largest entropy of a task's mask, in multiples of its own"),
+    "look_every": (int, "steps from one look at where the mask settles to the next, 0 for none"),
+    "restart_every": (int, "restart after N steps without a match, 0 for never"),
 }
+"""Fields of `Recovery` that are options, which take their defaults from it."""
 
 
 def add_recovery_options(made: CommandParser) -> None:
-    """Add the options of a recovery; their defaults are those of `Recovery`."""
-    usual = Recovery()
+    """Add the options of a recovery."""
     add_model_options(made)
     made.what_in.add_argument("input", type=Path, help="float32 (batch, ...) of one task, as .npy")
-    made.what_in.add_argument(
-        "--batch-size", type=positive, default=64, metavar="N", help="inputs a step"
-    )
-    made.what_in.add_argument(
-        "--steps", type=int, metavar="N", help="steps at most (default: as there are batches)"
-    )
-    made.method.add_argument(
-        "--strengths",
-        choices=tuple(SCHEDULES),
-        default="linear",
-        help="how the strengths of entropy and energy run: from the one to the other, or both in "
-        "full",
-    )
+    rows: list[Row] = [
+        ("--batch-size", positive, 64, "inputs per step"),
+        ("--steps", int, None, "steps at most (default: one for each batch)"),
+    ]
+    add_options(made.what_in, rows)
+    text = "how the strengths of entropy and energy run: from one to the other, or both in full"
+    rows = [("--strengths", tuple(SCHEDULES), "linear", text)]
+    usual = Recovery()
+    for name, (kind, text) in _SETTINGS.items():
+        rows.append(("--" + name.replace("_", "-"), kind, getattr(usual, name), text))
+    add_options(made.method, rows)
     add_renamed(made, {"--schedule": "--strengths"})
-    made.method.add_argument(
-        "--start",
-        choices=("mean", "zero"),
-        default=usual.start,
-        help="scores to start from: the mean of the masks, or zero",
-    )
-    made.method.add_argument(
-        "--statistics",
-        choices=get_args(Statistics),
-        default=usual.statistics,
-        help="what batch normalisation goes by",
-    )
-    for name, (metavar, text) in _NUMBERS.items():
-        default = getattr(usual, name)
-        made.method.add_argument(
-            "--" + name.replace("_", "-"),
-            type=type(default),
-            default=default,
-            metavar=metavar,
-            help=text,
-        )
 
 
 def recover(arguments: argparse.Namespace) -> None:
@@ -74,13 +60,12 @@ def recover(arguments: argparse.Namespace) -> None:
     shape = model.info.network.input_shape
     x = checked_images(read_inputs(arguments.input, shape), shape)
     size = arguments.batch_size
-    names = (*_NUMBERS, "start", "statistics")
     begin = time.perf_counter()
     found = model.recover(
         [x[row : row + size] for row in range(0, len(x), size)],
         steps=arguments.steps,
         schedule=SCHEDULES[arguments.strengths],
-        settings=Recovery(**{name: getattr(arguments, name) for name in names}),
+        settings=Recovery(**{name: getattr(arguments, name) for name in _SETTINGS}),
     )
     milliseconds = (time.perf_counter() - begin) * 1e3
     prediction = model.predict(x, found) if found.verdict == "stored" else None
