@@ -1,7 +1,7 @@
 """The way of recoveries as a picture: `python tools/trace.py recovered.json --plot trace.svg`.
 
-Each file holds what `supsup-run recover.onnx x.npy --recover --json` printed. Tables go to stdout:
-a line a recovery, then a line a step. `--plot` draws distance, entropy and energy by step.
+Each file holds what `supsup-hopfield recover recover.onnx x.npy --json` printed. Tables go to
+stdout: a line a recovery, then a line a step. `--plot` draws distance, entropy and energy by step.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read_ways(files: Sequence[Path]) -> list[Way]:
     """The recoveries of some files, each named after its task, or its file where two have that.
 
     Raises:
-        InputError: If a file is missing or not what supsup-run prints.
+        InputError: If a file is missing or not what supsup-hopfield recover prints.
     """
     values = [(file, _json(file)) for file in files]
     names = [str(value.get("task") or value.get("verdict")) for _, value in values]
@@ -73,7 +73,7 @@ def read_ways(files: Sequence[Path]) -> list[Way]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    remedy = "give what supsup-run MODEL x.npy --recover --json prints"
+    remedy = "give what supsup-hopfield recover MODEL x.npy --json prints"
     if not file.is_file():
         raise InputError(f"{file}: no such file; {remedy}")
     if file.stat().st_size > MAX_BYTES:
@@ -135,7 +135,7 @@ def _field(value: Mapping[str, Any], key: str, place: str) -> object:
     if key not in value:
         raise InputError(
             f"{place}: must have the field {key!r}, got {sorted(map(str, value))!r:.200}; give "
-            "what supsup-run MODEL x.npy --recover --json prints"
+            "what supsup-hopfield recover MODEL x.npy --json prints"
         )
     found: object = value[key]
     return found

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -18,7 +18,10 @@ from supsup_runtime.errors import InputError, SupSupError
 
 __all__ = [
     "GROUPS",
+    "CommandParser",
     "Options",
+    "Row",
+    "add_options",
     "add_renamed",
     "parser",
     "positive",
@@ -63,17 +66,39 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
     sys.exit(0)
 
 
-def parser(name: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
-    """An argument parser whose help starts with examples."""
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Adds to the help of an option what its default is, or that it is required."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help
+        if not text or not action.option_strings or action.nargs == 0 or "default:" in text:
+            return text
+        if action.required:
+            return text if "required" in text else f"{text} (required)"
+        return text if action.default is None else f"{text} (default: %(default)s)"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser of a command, or of a subcommand, with ``--version`` and a group for each of GROUPS.
+
+    Attributes:
+        what_in: Takes the options that say what goes in.
+        what_out: What comes out.
+        method: By which method.
+        speed: Where, and how fast.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **settings)
+        self.add_argument("--version", action="store_true", help="print the version and exit")
+        groups: list[Options] = [self.add_argument_group(title) for title in GROUPS]
+        self.what_in, self.what_out, self.method, self.speed = groups
+
+
+def parser(name: str, description: str, examples: Sequence[str]) -> CommandParser:
+    """An argument parser whose help starts with examples and says defaults."""
     usage = "\n".join(["examples:", *(f"  {name} {example}" for example in examples)])
-    made = argparse.ArgumentParser(
-        prog=name,
-        description=f"{description}\n\n{usage}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    made.add_argument("--version", action="store_true", help="print the version and exit")
-    return made
+    return CommandParser(prog=name, description=f"{description}\n\n{usage}")
 
 
 class Options(Protocol):
@@ -81,6 +106,20 @@ class Options(Protocol):
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
         """As `argparse.ArgumentParser.add_argument`."""
+
+
+Row = tuple[str, Callable[[str], object] | Sequence[str], object, str]
+"""An option that takes a value: its name, its type or choices, its default, its help."""
+
+
+def add_options(made: Options, rows: Iterable[Row]) -> None:
+    """Add options that take a value."""
+    for name, kind, default, text in rows:
+        if callable(kind):
+            metavar = "X" if kind is float else "N"
+            made.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
+        else:
+            made.add_argument(name, choices=kind, default=default, help=text)
 
 
 class _Renamed(argparse.Action):

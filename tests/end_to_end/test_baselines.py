@@ -8,9 +8,9 @@ import pytest
 
 from supsup_export.exporter import export
 from supsup_runtime import load
-from supsup_runtime.cli.evaluate import evaluate_task
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
+from supsup_runtime.evaluation import evaluate_task
 from supsup_runtime.model.inference import Inference
 from supsup_train.baselines import METHODS, BaselineMethod, BaselineRecipe, Run
 from supsup_train.baselines.run import make_baseline, train_stream
@@ -42,7 +42,7 @@ def test_it_learns_and_the_model_says_the_same(tmp_path: Path, method: BaselineM
     model = load(export(bank, tmp_path / "out.onnx").path)
     known = []
     for index in range(TASKS):
-        row = evaluate_task(model, stream.task(index, train=False), images=0)
+        row = evaluate_task(model, stream.task(index, train=False), per_task=0)
         assert row["known"] == bank.task(index).training["accuracy"]  # torch = ONNX Runtime
         known.append(row["known"])
     assert sum(known) / TASKS >= LEARNS[method]
@@ -67,7 +67,7 @@ def test_batche_finds_the_task_in_all_ways(tmp_path: Path) -> None:
             ]
         for method in methods:
             rows = [
-                evaluate_task(model, stream.task(i, train=False), images=40, method=method)
+                evaluate_task(model, stream.task(i, train=False), per_task=40, method=method)
                 for i in range(TASKS)
             ]
             key = (matrices, method.method, method.score)

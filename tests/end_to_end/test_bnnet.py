@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_known_tasks_are_right_through_the_model(trained: Path) -> None:
-    options = ["--labels", "shared", "--images", 0, "--json"]
+    options = ["--labels", "shared", "--per-task", 0, "--json"]
     result = json.loads(run("supsup-eval", trained / "out.onnx", "split", *options).stdout)
     assert result["known"] >= 0.9
     bank = MaskBank.open(trained / "masks")

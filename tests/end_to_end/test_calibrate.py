@@ -19,11 +19,9 @@ from conftest import random_task
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.cli.calibrate import measure
-from supsup_runtime.cli.evaluate import evaluate_task
-from supsup_runtime.data.sources import load_dataset
-from supsup_runtime.data.streams import make_stream
+from supsup_runtime.data import load_dataset, make_stream
 from supsup_runtime.errors import InputError
+from supsup_runtime.evaluation import choose_samples, evaluate_task, measure
 from supsup_runtime.model.inference import Inference, Method
 from supsup_runtime.objectives import Score, evidence
 
@@ -198,7 +196,7 @@ def test_calibrate_export_run(trained: Path, tmp_path: Path) -> None:
     np.save(x, np.concatenate([unknown, stream.task(0, train=False).test_x[:50]]))
     before = json.loads(run("supsup-run", trained / "out.onnx", x, "--json").stdout)
     assert before["known"] == [None] * 350
-    options = ["permuted", "--bank", bank, "--images", 80, "--coverage", 0.9]
+    options = ["permuted", "--bank", bank, "--per-task", 80, "--coverage", 0.9]
     done = calibrate(trained / "out.onnx", *options, "--json")
     value = json.loads(done.stdout)
     assert (value["score"], value["method"], value["images"]) == ("log-odds", "verified", 120)
@@ -206,6 +204,11 @@ def test_calibrate_export_run(trained: Path, tmp_path: Path) -> None:
     assert value["accepted"] >= 0.75  # 120 other images: 0.9 less five standard errors
     assert value["auroc"] >= value["auroc_min"] >= 0.8
     assert len(value["left_out"]) == 3
+    model = supsup.load(trained / "out.onnx")
+    given = choose_samples(
+        model, make_stream("permuted", load_dataset(None), num_tasks=3), per_task=80
+    )
+    assert measure(model, given, how=VERIFIED, coverage=0.9).to_dict() == value
     again = calibrate(trained / "out.onnx", *options).stdout
     assert "AUROC with a task left out" in again
     assert again.splitlines()[-1] == "  export the bank again to have it in the model"
@@ -221,13 +224,13 @@ def test_calibrate_export_run(trained: Path, tmp_path: Path) -> None:
     assert model.predict(unknown[:2], 0).known == (None, None)
     _say_it(tmp_path / "out.onnx", bank, x)
     task = stream.task(1, train=False)
-    row = evaluate_task(model, task, images=40)
+    row = evaluate_task(model, task, per_task=40)
     judged = [model.infer_task(image[None]) for image in task.test_x]
     assert 0 <= row["rejected"] <= 0.4
     right = [found for found in judged if found.task.index == 1]
     assert 0 < np.mean([found.known for found in right]) < 1
-    assert "rejected" not in evaluate_task(model, task, images=5, method="one-shot")
-    assert "rejected" not in evaluate_task(supsup.load(trained / "out.onnx"), task, images=5)
+    assert "rejected" not in evaluate_task(model, task, per_task=5, method="one-shot")
+    assert "rejected" not in evaluate_task(supsup.load(trained / "out.onnx"), task, per_task=5)
 
 
 def _say_it(model: Path, bank: Path, x: Path) -> None:
@@ -244,10 +247,10 @@ def _say_it(model: Path, bank: Path, x: Path) -> None:
         assert about["calibration"]["score"] == "log-odds"
         text = run("supsup-inspect", path).stdout
         assert "  calibration: score log-odds, threshold " in text
-    evaluated = run("supsup-eval", model, "permuted", "--images", 10, "--json")
+    evaluated = run("supsup-eval", model, "permuted", "--per-task", 10, "--json")
     total = json.loads(evaluated.stdout)
     assert total["rejected"] == pytest.approx(np.mean([r["rejected"] for r in total["tasks"]]))
-    options = ["permuted", "--images", 10, "--method", "one-shot"]
+    options = ["permuted", "--per-task", 10, "--method", "one-shot"]
     header = run("supsup-eval", model, *options).stdout.splitlines()[0]
     assert "rejected" not in header
 
@@ -255,11 +258,12 @@ def _say_it(model: Path, bank: Path, x: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["permuted", "--images", 0], 1, "--images must be at least 1, got 0"),
-        (["permuted", "--coverage", 0], 1, "--coverage must be in (0, 1], got 0.0"),
-        (["permuted", "--coverage", "nan"], 1, "--coverage must be in (0, 1], got nan"),
-        (["permuted", "--coverage", 1.5], 1, "--coverage must be in (0, 1], got 1.5"),
+        (["permuted", "--per-task", 0], 1, "per_task must be at least 1, got 0"),
+        (["permuted", "--coverage", 0], 1, "coverage must be in (0, 1], got 0.0"),
+        (["permuted", "--coverage", "nan"], 1, "coverage must be in (0, 1], got nan"),
+        (["permuted", "--coverage", 1.5], 1, "coverage must be in (0, 1], got 1.5"),
         (["permuted", "--method", "one-shot"], 2, "invalid choice"),
+        (["permuted", "--images", 9], 2, "--images: is called --per-task now"),
         (["permuted", "--method", "exhaustive", "--candidates", 2], 1, "candidates is for"),
         (["rotated"], 1, "rotated stream: must have each task of"),
         (["permuted", "--bank", "nowhere"], 3, "not a mask bank"),
@@ -295,6 +299,6 @@ def test_models_of_other_banks_are_refused(trained: Path, tmp_path: Path) -> Non
         MaskBank.open(trained / "masks"), tmp_path / "i.onnx", request=Request(outputs=("task",))
     )
     done = calibrate(
-        tmp_path / "i.onnx", "permuted", "--bank", trained / "masks", "--images", 2, status=1
+        tmp_path / "i.onnx", "permuted", "--bank", trained / "masks", "--per-task", 2, status=1
     )
     assert "exported" in done.stderr

@@ -1,10 +1,14 @@
-"""Every command as the program that is installed: it starts, and what it refuses is one line."""
+"""Every command: as it is installed it starts, what it refuses is one line, its help is whole."""
 
 from __future__ import annotations
 
+import argparse
+from unittest.mock import patch
+
 import pytest
 
-from commands import SCRIPTS, run_program
+from commands import SCRIPTS, run, run_program
+from supsup_runtime.console import GROUPS
 
 REFUSED: dict[str, tuple[list[str], int, str]] = {
     "supsup-bank": (["verify", "nowhere"], 3, "not a mask bank: bank.json is missing"),
@@ -31,3 +35,34 @@ def test_a_refusal_is_one_line_and_a_status(command: str) -> None:
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def parsers(command: str) -> dict[str, argparse.ArgumentParser]:
+    """The parser of a command and those of its subcommands, by what is typed for them."""
+    parse_args = (argparse.ArgumentParser, "parse_args")
+    with patch.object(*parse_args, autospec=True, side_effect=SystemExit) as parse:
+        run(command)
+    every = {command: parse.call_args.args[0]}
+    for action in every[command]._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            every |= {f"{command} {name}": sub for name, sub in action.choices.items()}
+    return every
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_help_says_of_each_option_what_it_is_and_its_default(command: str) -> None:
+    for typed, parser in parsers(command).items():
+        said = run(command, *typed.split()[1:], "--help").stdout
+        assert said == parser.format_help()
+        titles = [group.title for group in parser._action_groups if group._group_actions]
+        own = [title for title in titles if title not in {"options", "positional arguments"}]
+        assert own == [title for title in GROUPS if title in own], typed
+        assert "--version" in parser._option_string_actions, typed
+        for action in parser._actions:
+            place = f"{typed} {action.option_strings or action.dest}"
+            if action.help == argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction):
+                continue
+            assert action.help, f"{place}: no help"
+            text = parser._get_formatter()._expand_help(action)
+            if action.option_strings and action.nargs != 0:
+                assert ("required" if action.required else "default: ") in text, f"{place}: {text}"

@@ -37,7 +37,7 @@ def test_learning_survives_a_kill_and_the_model_is_evaluated(tmp_path: Path) -> 
 
     model = tmp_path / "out.onnx"
     run("supsup-export", "--bank", whole, model, "--objective", "superfluous")
-    evaluate = [model, "permuted", "--tasks", 3, "--images", 40, "--scenario", "NNs", "--json"]
+    evaluate = [model, "permuted", "--tasks", 3, "--per-task", 40, "--scenario", "NNs", "--json"]
     result = json.loads(run("supsup-eval", *evaluate).stdout)
     assert [row["mask"] for row in result["tasks"]] == [f"learned-{i:04d}" for i in range(3)]
     assert result["shared"] > 0.5  # of ten classes

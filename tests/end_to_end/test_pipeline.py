@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ import supsup_runtime as supsup
 import supsup_train  # noqa: F401 - what trains within commands shares exports
 from commands import lines_of, program, run, run_program, wait_for
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.data.sources import load_dataset
-from supsup_runtime.data.streams import make_stream
+from supsup_runtime.data import load_dataset, make_stream
+from supsup_runtime.evaluation import evaluate
 
 SMALL = ["--model", "mlp-64-32", "--outputs", "20", "--lr", "1e-3"]
 
@@ -32,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_evaluation_through_the_model(trained: Path) -> None:
-    done = run_program("supsup-eval", trained / "out.onnx", "permuted", "--images", 20, "--json")
+    done = run_program("supsup-eval", trained / "out.onnx", "permuted", "--per-task", 20, "--json")
     result = json.loads(done.stdout)
     assert result["method"] == "verified"
     assert result["known"] >= 0.9
@@ -74,6 +75,13 @@ def test_run_and_inspect(trained: Path, tmp_path: Path) -> None:
         (["missing.npy"], 1, "no such file"),
         (["{x}", "--threads", "0"], 1, "threads must be an integer in"),
         (["{x}", "--method", "magic"], 2, "invalid choice"),
+        (["{x}", "--task=0", "--method=verified"], 1, "--method: is for a task that is inferred"),
+        (["{x}", "--task=0", "--per-image"], 1, "--per-image: is for a task that is inferred"),
+        (["{x}", "--task=0", "--score=entropy"], 1, "--score: is for a task that is inferred"),
+        (["{x}", "--task=0", "--candidates=0"], 1, "--candidates: is for a task that is inferred"),
+        (["{x}", "--steps", "2"], 2, "--steps: is called --alpha-steps now"),
+        (["{x}", "--step-size", "2"], 2, "--step-size: is called --alpha-step-size now"),
+        (["{x}", "--recover"], 2, "--recover: is called supsup-hopfield recover now"),
         (["{x}", "--device", "cuda"], 5, "device 'cuda' needs CUDAExecutionProvider"),
     ],
 )
@@ -114,8 +122,6 @@ def test_json_of_one_task_is_json(trained: Path, tmp_path: Path) -> None:
     done = run("supsup-run", model, x, "--json")
     assert "Infinity" not in done.stdout
     assert json.loads(done.stdout)["margins"] == [None]
-    refused = run("supsup-eval", model, "permuted", "--tasks", 0, status=1)
-    assert refused.stderr.count("\n") == 1
 
 
 def _has_cuda() -> bool:
@@ -223,7 +229,7 @@ def test_a_batch_normalised_network_keeps_its_statistics(tmp_path: Path) -> None
     options = ["--tasks", 2, "--steps", 150, "--lr", "1e-2", "--outputs", 20]
     run("supsup-train", "permuted", "--model", "cnn", *options, "--bank", bank)
     run("supsup-export", "--bank", bank, path)
-    result = json.loads(run("supsup-eval", path, "permuted", "--images", 10, "--json").stdout)
+    result = json.loads(run("supsup-eval", path, "permuted", "--per-task", 10, "--json").stdout)
     assert result["known"] >= 0.8
     model = supsup.load(path)
     opened = MaskBank.open(bank)
@@ -244,7 +250,7 @@ def test_other_streams(tmp_path: Path, stream: str) -> None:
     options = ["--tasks", tasks, "--steps", 60, "--rule", "top-k", "--density", "0.3"]
     run("supsup-train", stream, *SMALL, *options, "--bank", tmp_path / "masks")
     run("supsup-export", "--bank", tmp_path / "masks", tmp_path / "out.onnx")
-    done = run("supsup-eval", tmp_path / "out.onnx", stream, "--images", 5, "--json")
+    done = run("supsup-eval", tmp_path / "out.onnx", stream, "--per-task", 5, "--json")
     assert json.loads(done.stdout)["known"] >= 0.5
     listed = json.loads(run("supsup-bank", "list", tmp_path / "masks", "--json").stdout)
     assert all(abs(task["density"] - 0.3) < 0.01 for task in listed)
@@ -268,8 +274,16 @@ def test_bad_input_of_train_and_eval(trained: Path, tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1, done.stderr
         assert message in done.stderr
         assert not (tmp_path / "masks").exists()
-    done = run("supsup-eval", trained / "out.onnx", "rotated", status=1)
-    assert "task 'rotated-000': not among the 3" in done.stderr
+    for options, status, message in (
+        (["permuted", "--images", 9], 2, "--images: is called --per-task now"),
+        (["permuted", "--batch", 9], 2, "--batch: is called --batch-size now"),
+        (["permuted", "--per-task", -1], 1, "per_task must be at least 0, got -1"),
+        (["permuted", "--batch-size", 0], 1, "batch_size must be at least 1, got 0"),
+        (["permuted", "--tasks", 0], 2, "--tasks: must be an integer of at least 1, got '0'"),
+        (["rotated"], 1, "task 'rotated-000': not among the 3"),
+    ):
+        done = run("supsup-eval", trained / "out.onnx", *options, status=status)
+        assert message in done.stderr
 
 
 def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path) -> None:
@@ -277,7 +291,7 @@ def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path
     np.save(tmp_path / "x.npy", np.zeros((2, 64), np.float32))
     for method, settings, passes in (
         ("binary", [], 2),
-        ("gradient", ["--steps", 1, "--step-size", 0.2], 1),
+        ("gradient", ["--alpha-steps", 1, "--alpha-step-size", 0.2], 1),
         ("verified", ["--candidates", 2, "--score", "entropy"], 3),
         ("exhaustive", ["--score", "max-probability"], 3),
     ):
@@ -285,17 +299,15 @@ def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path
         result = json.loads(run("supsup-run", model, tmp_path / "x.npy", *options).stdout)
         assert result["method"] == method
         assert result["passes"] == [passes]
-    done = run("supsup-run", model, tmp_path / "x.npy", "--steps", 2, status=1)
+    done = run("supsup-run", model, tmp_path / "x.npy", "--alpha-steps", 2, status=1)
     assert "steps is for gradient, got 2 with verified; leave it out" in done.stderr
-    done = run("supsup-eval", model, "permuted", "--batch", 0, status=1)
-    assert "batch must be at least 1, got 0" in done.stderr
 
 
 def test_batches_of_one_task_are_evaluated_together(trained: Path) -> None:
     """GNs counts labels alone, GNu only where the task is right: never more."""
-    common: list[object] = [trained / "out.onnx", "permuted", "--images", 30, "--json"]
+    common: list[object] = [trained / "out.onnx", "permuted", "--per-task", 30, "--json"]
     one, many = (
-        json.loads(run("supsup-eval", *common, "--batch", size).stdout) for size in (1, 16)
+        json.loads(run("supsup-eval", *common, "--batch-size", size).stdout) for size in (1, 16)
     )
     assert (one["batch"], many["batch"]) == (1, 16)
     for result in (one, many):
@@ -304,3 +316,11 @@ def test_batches_of_one_task_are_evaluated_together(trained: Path) -> None:
             assert row["unknown"] <= min(row["shared"], row["inferred"])
     assert many["inferred"] >= one["inferred"] - 0.1  # a batch tells more than an image
     assert many["known"] == one["known"]
+    stream = make_stream("permuted", load_dataset(None), num_tasks=3)
+    model = supsup.load(trained / "out.onnx")
+    assert _untimed(evaluate(model, stream, per_task=30, batch_size=16)) == _untimed(many)
+
+
+def _untimed(value: dict[str, Any]) -> dict[str, Any]:
+    rows = [{key: row[key] for key in row if "_ms" not in key} for row in value["tasks"]]
+    return {key: value[key] for key in value if "_ms" not in key} | {"tasks": rows}

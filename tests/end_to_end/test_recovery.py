@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from commands import run
+from commands import Done, run
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
@@ -21,7 +21,6 @@ TRAIN = [
     *("--steps", "60", "--batch-size", "32", "--optimizer", "sgd", "--lr", "0.1"),
     *("--schedule", "cosine", "--weight-decay", "1e-4", "--score-init", "zeros", "--quiet"),
 ]
-RECOVER = ["--recover"]
 STREAM = make_stream("split", load_dataset(None), num_tasks=5, labels="shared")
 
 
@@ -50,11 +49,15 @@ def stored(folder: Path, left_out: str, model: str) -> str:
     return done.stdout
 
 
+def recover(model: Path, x: Path, *options: object, status: int = 0) -> Done:
+    return run("supsup-hopfield", "recover", model, x, *options, status=status)
+
+
 def recovered(
     folder: Path, task: str, *options: object, model: str = "recover.onnx"
 ) -> Mapping[str, Any]:
     stream = folder / f"{task}.npy"
-    done = run("supsup-run", folder / model, stream, *RECOVER, *options, "--json")
+    done = recover(folder / model, stream, *options, "--json")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -84,16 +87,16 @@ def test_inputs_of_an_unknown_task_are_of_none(folder: Path, left_out: str) -> N
 
 def test_the_command_says_what_it_found(folder: Path) -> None:
     model, stream = folder / "recover.onnx", folder / "split-0-1.npy"
-    lines = run("supsup-run", model, stream, *RECOVER).stdout.splitlines()
+    lines = recover(model, stream).stdout.splitlines()
     assert lines[0].startswith("stored: at the mask of 'split-0-1', found by a look after step")
     assert lines[0].endswith(" steps)")
     assert lines[1].split() == ["row", "task", "label", "logit"]
     assert lines[2].split()[1] == "split-0-1"
-    options = ["--steps", 1, "--start", "zero", "--schedule", "constant", "--statistics", "running"]
-    short = run("supsup-run", model, stream, *RECOVER, *options).stdout
+    options = ["--start", "zero", "--strengths", "constant", "--statistics", "running"]
+    short = recover(model, stream, "--steps", 1, *options).stdout
     assert short.startswith("not-converged: ")
     assert short.count("\n") == 1  # no labels through a mask that is none
-    strong = ["--schedule", "constant", "--energy-strength", 1000, "--weight-decay", 0]
+    strong = ["--strengths", "constant", "--energy-strength", 1000, "--weight-decay", 0]
     far = recovered(folder, "split-0-1", "--step-size", 3e38, *strong)
     assert (far["verdict"], far["steps"], far["labels"]) == ("diverged", 1, None)
     assert far["converged_after"] is None
@@ -102,30 +105,27 @@ def test_the_command_says_what_it_found(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "status", "message"),
     [
-        (["--recover", "--task", "split-0-1"], "--task: the task is recovered; leave it, or"),
-        (["--recover", "--per-image"], "--per-image: the task is recovered"),
-        (["--recover", "--task", ""], "--task: the task is recovered"),
-        (["--recover", "--candidates", 0], "--candidates: the task is recovered"),
-        (["--recover", "--method", "verified"], "--method: the task is recovered"),
-        (["--recover", "--batch-size", 0], "--batch-size: must be at least 1, got 0"),
-        (["--recover", "--steps", 99], "batches: 99 steps take as many batches, the stream ended"),
-        (["--recover", "--momentum", 1], r"momentum: must be in [0, 1), got 1.0"),
-        (["--recover", "--step-size", 1e5], "the scores diverge from 38000 on, got 100000; take"),
-        (["--recover", "--look-every", -1], "look_every: must be an integer of at least 0, got -1"),
-        (["--start", "zero"], "--start: is of a recovery; add --recover, or leave it out"),
-        (["--weight-decay", 0], "--weight-decay: is of a recovery; add --recover"),
-        ([], "the model recovers masks from a Hopfield store, it has none to select"),
+        (["--batch-size", 0], 2, "--batch-size: must be an integer of at least 1, got '0'"),
+        (["--schedule", "constant"], 2, "--schedule: is called --strengths now"),
+        (["--steps", 99], 1, "batches: 99 steps take as many batches, the stream ended"),
+        (["--momentum", 1], 1, "momentum: must be in [0, 1), got 1.0"),
+        (["--step-size", 1e5], 1, "the scores diverge from 38000 on, got 100000; take"),
+        (["--look-every", -1], 1, "look_every: must be an integer of at least 0, got -1"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
-    folder: Path, options: list[object], message: str
+def test_settings_are_checked(
+    folder: Path, options: list[object], status: int, message: str
 ) -> None:
-    stream = folder / "split-0-1.npy"
-    done = run("supsup-run", folder / "recover.onnx", stream, *options, status=1)
+    done = recover(folder / "recover.onnx", folder / "split-0-1.npy", *options, status=status)
     assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert status == 2 or done.stderr.count("\n") == 1
+
+
+def test_a_model_without_masks_is_not_run(folder: Path) -> None:
+    done = run("supsup-run", folder / "recover.onnx", folder / "split-0-1.npy", status=1)
+    assert "it has none to select; load it with load_hopfield, or run supsup-hopf" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -140,19 +140,19 @@ def test_what_does_not_go_together_is_refused(
 )
 def test_inputs_are_checked(folder: Path, tmp_path: Path, x: Any, message: str) -> None:  # noqa: ANN401 - an array
     np.save(tmp_path / "x.npy", x)
-    done = run("supsup-run", folder / "recover.onnx", tmp_path / "x.npy", *RECOVER, status=1)
+    done = recover(folder / "recover.onnx", tmp_path / "x.npy", status=1)
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 def test_huge_inputs_bring_no_warning(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.load(folder / "split-0-1.npy") * np.float32(1e30))
-    done = run("supsup-run", folder / "recover.onnx", tmp_path / "x.npy", *RECOVER)
+    done = recover(folder / "recover.onnx", tmp_path / "x.npy")
     assert done.stderr == ""
 
 
 def test_one_image_is_of_no_task_for_sure(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.load(folder / "split-0-1.npy")[0])
-    found = run("supsup-run", folder / "recover.onnx", tmp_path / "x.npy", *RECOVER).stdout
+    found = recover(folder / "recover.onnx", tmp_path / "x.npy").stdout
     assert found.startswith("not-converged: ")
     assert found.count("\n") == 1

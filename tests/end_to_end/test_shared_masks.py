@@ -13,9 +13,9 @@ from parity.plain import numpy_scores
 from shared_data import shared_data
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
-from supsup_runtime.cli.evaluate import evaluate_task
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
+from supsup_runtime.evaluation import evaluate_task
 
 CHECKED = (0, 1, 77, 249)
 
@@ -48,7 +48,7 @@ def test_250_tasks_of_mnist(bank: supsup.MaskBank, tmp_path: Path, objective: st
     inferred = 0.0
     for index in CHECKED:
         data = stream.task(index, train=False)
-        row = evaluate_task(model, data, images=25, method="one-shot")
+        row = evaluate_task(model, data, per_task=25, method="one-shot")
         stored = bank.task(index).training["accuracy"]
         assert abs(row["known"] - stored) * len(data.test_x) <= 5
         inferred += row["inferred"] / len(CHECKED)

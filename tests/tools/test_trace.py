@@ -11,7 +11,6 @@ import pytest
 from tools.trace import main, plot, read_ways, to_way
 
 from commands import Done, call
-from supsup_runtime.cli.recover import recovered_to_dict
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.recovery.result import Recovered, Trace
@@ -85,7 +84,7 @@ def test_what_a_recovery_says_is_read_back() -> None:
         entropy=0.125,
         expected_entropy=0.5,
     )
-    value = json.loads(json.dumps(recovered_to_dict(found)))
+    value = json.loads(json.dumps(found.to_dict()))
     way = to_way(value, name=value["task"], place="x")
     assert way.converged_after is None
     assert (way.end, way.expected, way.energy) == (0.125, 0.5, (-1.0, -2.0))
@@ -122,8 +121,8 @@ def of_trace(**changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([1], "must be a JSON object, got list; give what supsup-run"),
-        ({}, "must have the field 'verdict', got \\[\\]; give what supsup-run"),
+        ([1], "must be a JSON object, got list; give what supsup-hopfield recover"),
+        ({}, "must have the field 'verdict', got \\[\\]; give what supsup-hopfield recover"),
         (recovered(verdict=3), "verdict must be text, got 3"),
         (recovered(task=3), "task must be a name or null, got 3"),
         (recovered(steps=None), "steps must be at least 1, got None"),
@@ -164,7 +163,7 @@ def test_a_missing_field_is_named(key: str, tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_json_are_refused(tmp_path: Path) -> None:
-    assert "no such file; give what supsup-run" in trace(tmp_path / "r.json", status=1).stderr
+    assert "no such file; give what supsup-" in trace(tmp_path / "r.json", status=1).stderr
     (tmp_path / "r.json").write_text("verdict: stored")
     assert "r.json: must be JSON: Expecting value" in trace(tmp_path / "r.json", status=1).stderr
     (tmp_path / "r.json").write_bytes(b"\xff\xfe\x00")

@@ -17,7 +17,6 @@ from tools.reproduction.store import Store
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
-from supsup_runtime.cli.recover import recovered_to_dict
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.recovery.descent import Recovery, Statistics
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
@@ -116,7 +115,7 @@ class _Series:
             "off": self._off(found.mask, data.name),
             "order": order,
             "own": own.training["accuracy"],
-            "recovered": recovered_to_dict(found),
+            "recovered": found.to_dict(),
             "same": data.name in [task.name for task in owners],
             "seconds": round(seconds, 3),
             "seed": self.seed,

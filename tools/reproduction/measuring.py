@@ -18,8 +18,8 @@ from tools.reproduction.store import Store
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.cli.evaluate import evaluate_task, evaluate_unnamed
 from supsup_runtime.data.streams import Stream
+from supsup_runtime.evaluation import evaluate_task, evaluate_unnamed
 from supsup_runtime.model.model import Model, load
 
 __all__ = ["exported_model", "measure", "measuring_key"]
@@ -93,7 +93,9 @@ def measure(
                 model = model or load(model_path, threads=threads)
                 evaluate = evaluate_unnamed if unnamed else evaluate_task
                 data = stream.task(index, train=False)
-                line = evaluate(model, data, images=row.images, batch=row.batch, method=row.how)
+                line = evaluate(
+                    model, data, per_task=row.images, batch_size=row.batch, method=row.how
+                )
                 store.add(key, line)
             lines.append(line)
             bars.advance(bar)

@@ -6,19 +6,15 @@ image of a known task may fall before it is believed to be of none of them.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-import numpy as np
-import numpy.typing as npt
-
-from supsup_runtime.errors import BankError, InputError
+from supsup_runtime.errors import BankError
 from supsup_runtime.objectives import Score
 
-__all__ = ["JUDGING", "Calibration", "auroc", "calibrate"]
+__all__ = ["JUDGING", "Calibration"]
 
 JUDGING = ("verified", "exhaustive")
 """Methods whose scores are of real forward passes, and so of calibrated units."""
@@ -94,69 +90,3 @@ def _check_number(name: str, value: float, low: float, high: float) -> None:
         raise BankError(
             f"calibration: {name} must be a number in [{low:g}, {high:g}], got {value!r:.80}"
         )
-
-
-def auroc(known: npt.ArrayLike, unknown: npt.ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a known image scores above an unknown one.
-
-    Args:
-        known: ``float (images,)``, scores of images of known tasks; at least one.
-        unknown: ``float (images,)``, of images of no known task; at least one.
-
-    Returns:
-        In ``[0, 1]``; equal scores count half, so 0.5 where all are equal (Mann-Whitney's U by
-        ranks).
-
-    Raises:
-        InputError: If one is empty or has NaN.
-    """
-    above, below = _checked("known", known), _checked("unknown", unknown)
-    scores = np.concatenate([above, below])
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)  # rank, from 1, of the last of each equal value
-    ranks = (last - (counts - 1) / 2)[inverse.reshape(-1)]
-    wins = ranks[: len(above)].sum() - len(above) * (len(above) + 1) / 2
-    return float(wins / (len(above) * len(below)))
-
-
-def calibrate(known: npt.ArrayLike, coverage: float) -> float:
-    """The highest threshold that keeps at least `coverage` of the known images.
-
-    It is one of the scores: of `n`, the `m`-th highest with the smallest `m` of ``m / n >=
-    coverage``. So one image gives its own score, and all are kept where `coverage` is above
-    ``(n - 1) / n``.
-
-    Args:
-        known: ``float (images,)``, best scores of held-out images of the known tasks; at least
-            one.
-        coverage: In ``(0, 1]``.
-
-    Returns:
-        The threshold; an image is kept where its score is at least this.
-
-    Raises:
-        InputError: If `coverage` is out of range, or `known` is empty or has a value that is not
-            finite.
-    """
-    if not 0 < coverage <= 1:
-        raise InputError(f"coverage must be in (0, 1], got {coverage}")
-    scores = np.sort(_checked("known", known))
-    if not np.isfinite(scores).all():
-        raise InputError("known scores must be finite, got infinity; is the model's output sound?")
-    kept = math.ceil(coverage * len(scores))
-    if (kept - 1) / len(scores) >= coverage:  # the product was rounded up
-        kept -= 1
-    elif kept / len(scores) < coverage:  # the product was rounded down
-        kept += 1
-    return float(scores[len(scores) - kept])
-
-
-def _checked(name: str, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    values = np.asarray(scores, np.float64)
-    if values.ndim != 1 or not len(values):
-        raise InputError(
-            f"{name} scores must have shape (images,) with at least one image, got {values.shape}"
-        )
-    if np.isnan(values).any():
-        raise InputError(f"{name} scores must be numbers, got NaN; is the model's output sound?")
-    return values

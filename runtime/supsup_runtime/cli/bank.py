@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import decode_task, max_task_bytes
-from supsup_runtime.console import parser, print_result, run_command, to_table
+from supsup_runtime.console import Options, parser, print_result, run_command, to_table
 from supsup_runtime.files import read_file
 from supsup_runtime.hopfield.file import has_store, read_store
 
@@ -30,39 +31,29 @@ def main() -> None:
 
 
 def _run() -> None:
-    arguments = _parser().parse_args()
-    commands = {
-        "list": _list,
-        "verify": _verify,
-        "add": _add,
-        "remove": _remove,
-        "rename": _rename,
-    }
-    commands[arguments.command](arguments)
-
-
-def _parser() -> argparse.ArgumentParser:
     made = parser("supsup-bank", "Look at a mask bank, check it, change its tasks.", _EXAMPLES)
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.add_argument("bank", type=Path, help="folder of the bank")
-        sub.add_argument("--json", action="store_true", help="answer in JSON")
-        return sub
+    def command(run: Callable[[argparse.Namespace], None], name: str, text: str) -> Options:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        sub.what_in.add_argument("bank", type=Path, help="folder of the bank")
+        sub.what_out.add_argument("--json", action="store_true", help="answer in JSON")
+        return sub.what_in
 
-    command("list", "Show the tasks in index order.")
-    command("verify", "Read every file and check every rule of the format.")
-    add = command("add", "Add a task file that came from elsewhere.")
+    command(_list, "list", "Show the tasks in index order.")
+    command(_verify, "verify", "Read every file and check every rule of the format.")
+    add = command(_add, "add", "Add a task file that came from elsewhere.")
     add.add_argument("file", type=Path, help="a task of the same network")
-    add.add_argument("--name", help="name it here; its own name if missing")
+    add.add_argument("--name", help="name that it gets (default: its own)")
     add.add_argument("--replace", action="store_true", help="replace the task of that name")
-    remove = command("remove", "Take a task out; later tasks move up one index.")
-    remove.add_argument("name")
-    rename = command("rename", "Give a task another name; its index stays.")
-    rename.add_argument("old")
-    rename.add_argument("new")
-    return made
+    remove = command(_remove, "remove", "Take a task out; later tasks move up one index.")
+    remove.add_argument("name", help="task to take out")
+    rename = command(_rename, "rename", "Give a task another name; its index stays.")
+    rename.add_argument("old", help="the task's name")
+    rename.add_argument("new", help="the name it gets")
+    arguments = made.parse_args()
+    arguments.run(arguments)
 
 
 def _list(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The command supsup-hopfield: encode a bank's masks into its Hopfield store."""
+"""The command supsup-hopfield: encode masks into a bank's Hopfield store, recover one again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.console import parser, print_result, run_command, to_table
+from supsup_runtime.cli.recover import add_recovery_options, recover
+from supsup_runtime.console import CommandParser, parser, print_result, run_command, to_table
 from supsup_runtime.errors import BankError, CapacityWarning
 from supsup_runtime.hopfield.file import STORE_FILE, encode_into, has_store, read_store
 from supsup_runtime.hopfield.matrix import DTYPES, RULES
@@ -25,6 +26,7 @@ _EXAMPLES = (
     "encode --bank masks/",
     "encode --bank masks/ --rule hebb --dtype float16 digits-01",
     "encode --bank masks/ --delete-masks",
+    "recover recover.onnx stream.npy",
 )
 
 
@@ -34,38 +36,44 @@ def main() -> None:
 
 
 def _run() -> None:
-    arguments = _parser().parse_args()
+    made = parser(
+        "supsup-hopfield",
+        "Keep the masks of a bank in a Hopfield network of fixed size, and find one again.",
+        _EXAMPLES,
+    )
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    text = f"Encode tasks into {STORE_FILE}, one after the other; those before stay as they are."
+    _add_encoding_options(commands.add_parser("encode", help=text, description=text))
+    text = "Recover the mask of the inputs' task, with a model of supsup-export --hopfield."
+    add_recovery_options(commands.add_parser("recover", help=text, description=text))
+    arguments = made.parse_args()
+    if arguments.command == "recover":
+        recover(arguments)
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("always", CapacityWarning)
         warnings.showwarning = _say_warning
         _encode(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    made = parser(
-        "supsup-hopfield",
-        "Keep the masks of a bank in a Hopfield network of fixed size.",
-        _EXAMPLES,
+def _add_encoding_options(made: CommandParser) -> None:
+    made.what_in.add_argument(
+        "--bank", type=Path, required=True, metavar="PATH", help="folder of the bank"
     )
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    text = f"Encode tasks into {STORE_FILE}, one after the other; those before stay as they are."
-    encode = commands.add_parser("encode", help=text, description=text, allow_abbrev=False)
-    encode.add_argument("--bank", type=Path, required=True, help="folder of the bank")
-    encode.add_argument(
+    made.what_in.add_argument(
         "tasks", nargs="*", metavar="TASK", help="task to encode (default: all not yet encoded)"
     )
-    encode.add_argument("--rule", choices=RULES, help="of a new store (default: storkey)")
-    encode.add_argument("--dtype", choices=DTYPES, help="of a new store (default: float32)")
-    encode.add_argument(
+    made.what_out.add_argument(
         "--delete-masks",
         action="store_true",
         help="then take these tasks' files out of the bank; with no TASK, those of all tasks "
-        f"encoded. Refused where the store gives a mask back with more than {MAX_DISTANCE:.0%} of "
-        "its bits changed. Training records go with the files, a task's own state too: the store "
-        "keeps its mean",
+        f"encoded. Refused where the store gives a mask back with more than {100 * MAX_DISTANCE:g} "
+        "percent of its bits changed. Training records go with the files, a task's own state too: "
+        "the store keeps its mean",
     )
-    encode.add_argument("--json", action="store_true", help="answer in JSON")
-    return made
+    made.what_out.add_argument("--json", action="store_true", help="answer in JSON")
+    made.method.add_argument("--rule", choices=RULES, help="of a new store (default: storkey)")
+    made.method.add_argument("--dtype", choices=DTYPES, help="of a new store (default: float32)")
 
 
 def _encode(arguments: argparse.Namespace) -> None:

@@ -27,13 +27,13 @@ def _run() -> None:
         "Say what a bank or a model holds.",
         ("masks/", "masks/ --storage", "out.onnx --json"),
     )
-    made.add_argument("path", type=Path, help="a bank's folder, or a model")
-    made.add_argument(
+    made.what_in.add_argument("path", type=Path, help="a bank's folder, or a model")
+    made.what_out.add_argument(
         "--storage",
         action="store_true",
         help="of a bank: bytes as explicit masks and in a Hopfield store, and which is smaller",
     )
-    made.add_argument("--json", action="store_true", help="answer in JSON")
+    made.what_out.add_argument("--json", action="store_true", help="answer in JSON")
     arguments = made.parse_args()
     path: Path = arguments.path
     if not path.exists():

@@ -1,134 +1,81 @@
-"""``supsup-run --recover``: a mask from a Hopfield store, then the labels through it."""
+"""``supsup-hopfield recover``: a mask from a Hopfield store, then the labels through it."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import time
-from typing import Any, get_args
+from pathlib import Path
+from typing import get_args
 
 from supsup_runtime.arrays import checked_images
-from supsup_runtime.cli.rows import prediction_text, read_inputs
-from supsup_runtime.errors import InputError
-from supsup_runtime.model.prediction import Prediction
-from supsup_runtime.model.session import Device
+from supsup_runtime.cli.options import add_model_options, prediction_text, read_inputs, session_of
+from supsup_runtime.console import (
+    CommandParser,
+    Row,
+    add_options,
+    add_renamed,
+    positive,
+    print_result,
+)
 from supsup_runtime.recovery.descent import SCHEDULES, Recovery, Statistics
 from supsup_runtime.recovery.model import load_hopfield
-from supsup_runtime.recovery.result import Recovered
 
-__all__ = [
-    "add_recovery_options",
-    "recovered_to_dict",
-    "recovery",
-    "refuse_recovery_options",
-]
+__all__ = ["add_recovery_options", "recover"]
 
-BATCH_SIZE = 64
-_NUMBERS = {
-    "momentum": "of the descent",
-    "weight_decay": "of the scores",
-    "energy_strength": "factor of the energy",
-    "max_entropy_ratio": "entropy over the task's own that is still of it",
-    "look_every": "steps from one look to the next, 0 for none",
-    "restart_every": "steps in vain to a new beginning, 0 for none",
+_SETTINGS: dict[str, tuple[type | tuple[str, ...], str]] = {
+    "start": (("mean", "zero"), "scores to start from: the mean of the masks, or zero"),
+    "statistics": (get_args(Statistics), "what batch normalisation goes by"),
+    "step_size": (float, "step of the descent on the scores"),
+    "momentum": (float, "momentum of the descent, in [0, 1)"),
+    "weight_decay": (float, "fraction of the scores that is added to the gradient"),
+    "energy_strength": (float, "factor of the energy"),
+    "max_entropy_ratio": (float, "largest entropy of a task's mask, in multiples of its own"),
+    "look_every": (int, "steps from one look at where the mask settles to the next, 0 for none"),
+    "restart_every": (int, "restart after N steps without a match, 0 for never"),
 }
-_OTHERS = ("batch_size", "schedule", "start", "statistics")
-_OF_INFERENCE = ("task", "per_image", "method", "score", "candidates")
+"""Fields of `Recovery` that are options, which take their defaults from it."""
 
 
-def add_recovery_options(made: argparse.ArgumentParser) -> None:
-    """Options of a recovery; ``--steps`` and ``--step-size`` are there already."""
+def add_recovery_options(made: CommandParser) -> None:
+    """Add the options of a recovery."""
+    add_model_options(made)
+    made.what_in.add_argument("input", type=Path, help="float32 (batch, ...) of one task, as .npy")
+    rows: list[Row] = [
+        ("--batch-size", positive, 64, "inputs per step"),
+        ("--steps", int, None, "steps at most (default: one for each batch)"),
+    ]
+    add_options(made.what_in, rows)
+    text = "how the strengths of entropy and energy run: from one to the other, or both in full"
+    rows = [("--strengths", tuple(SCHEDULES), "linear", text)]
     usual = Recovery()
-    group = made.add_argument_group(
-        "recovery, of a model of supsup-export --hopfield",
-        "--steps is then the number of steps at most, as there are batches by default, and "
-        f"--step-size theirs, {usual.step_size:g} by default",
-    )
-    group.add_argument(
-        "--recover", action="store_true", help="recover the mask of the inputs' task first"
-    )
-    group.add_argument("--batch-size", type=int, help=f"inputs a step; {BATCH_SIZE} by default")
-    group.add_argument("--schedule", choices=tuple(SCHEDULES), help="linear by default")
-    group.add_argument("--start", choices=("mean", "zero"), help="mean of the masks by default")
-    group.add_argument(
-        "--statistics", choices=get_args(Statistics), help="of normalisation; batch by default"
-    )
-    for name, help_ in _NUMBERS.items():
-        default = getattr(usual, name)
-        said = f"{help_}; {default:g} by default"
-        group.add_argument(_option(name), type=type(default), help=said)
+    for name, (kind, text) in _SETTINGS.items():
+        rows.append(("--" + name.replace("_", "-"), kind, getattr(usual, name), text))
+    add_options(made.method, rows)
+    add_renamed(made, {"--schedule": "--strengths"})
 
 
-def refuse_recovery_options(arguments: argparse.Namespace) -> None:
-    """Refuse what means nothing without ``--recover``."""
-    for name in (*_NUMBERS, *_OTHERS):
-        if getattr(arguments, name) is not None:
-            raise InputError(f"{_option(name)}: is of a recovery; add --recover, or leave it out")
-
-
-def recovery(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Recover a mask, then predict with it where it is a task's; JSON value and text."""
-    for name in _OF_INFERENCE:
-        given = getattr(arguments, name)
-        if given is not None and given is not False:
-            raise InputError(f"{_option(name)}: the task is recovered; leave it, or --recover, out")
-    device: Device = arguments.device
-    model = load_hopfield(arguments.model, device=device, threads=arguments.threads)
+def recover(arguments: argparse.Namespace) -> None:
+    """Recover a mask, and predict with it where it is a task's."""
+    model = load_hopfield(arguments.model, **session_of(arguments))
     shape = model.info.network.input_shape
     x = checked_images(read_inputs(arguments.input, shape), shape)
-    size = BATCH_SIZE if arguments.batch_size is None else arguments.batch_size
-    if size < 1:
-        raise InputError(f"--batch-size: must be at least 1, got {size}")
+    size = arguments.batch_size
     begin = time.perf_counter()
     found = model.recover(
         [x[row : row + size] for row in range(0, len(x), size)],
         steps=arguments.steps,
-        schedule=SCHEDULES[arguments.schedule or "linear"],
-        settings=_settings(arguments),
+        schedule=SCHEDULES[arguments.strengths],
+        settings=Recovery(**{name: getattr(arguments, name) for name in _SETTINGS}),
     )
     milliseconds = (time.perf_counter() - begin) * 1e3
     prediction = model.predict(x, found) if found.verdict == "stored" else None
     value = {
-        **recovered_to_dict(found),
+        **found.to_dict(),
         "labels": None if prediction is None else list(prediction.labels),
         "mask": found.mask.astype(int).tolist(),
         "milliseconds": round(milliseconds, 3),
     }
-    return value, _to_text(found, prediction)
-
-
-def _settings(arguments: argparse.Namespace) -> Recovery:
-    names = ("step_size", *_NUMBERS, "start", "statistics")
-    given = {name: getattr(arguments, name) for name in names}
-    return Recovery(**{name: value for name, value in given.items() if value is not None})
-
-
-def recovered_to_dict(found: Recovered) -> dict[str, Any]:
-    """A recovery as JSON values, but for its mask; null for what is not finite."""
-    trace = {key: getattr(found.trace, key).tolist() for key in ("distance", "energy", "entropy")}
-    return {
-        "converged_after": found.converged_after,
-        "entropy": _finite(found.entropy),
-        "expected_entropy": found.expected_entropy,
-        "looked": found.looked,
-        "reason": found.reason,
-        "steps": found.steps,
-        "task": None if found.task is None else found.task.name,
-        "tasks": [task.name for task in found.tasks],
-        "trace": {key: [_finite(value) for value in values] for key, values in trace.items()},
-        "verdict": found.verdict,
-    }
-
-
-def _finite(value: float) -> float | None:
-    """What JSON has a word for: a descent that diverged has none."""
-    return value if math.isfinite(value) else None
-
-
-def _to_text(found: Recovered, prediction: Prediction | None) -> str:
-    line = f"{found.verdict}: {found.reason} ({found.steps} steps)"
-    return line if prediction is None else f"{line}\n{prediction_text(prediction)}"
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    lines = [f"{found.verdict}: {found.reason} ({found.steps} steps)"]
+    if prediction is not None:
+        lines.append(prediction_text(prediction))
+    print_result(value, as_json=arguments.json, text="\n".join(lines))

@@ -9,22 +9,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from supsup_runtime.cli.recover import add_recovery_options, recovery, refuse_recovery_options
-from supsup_runtime.cli.rows import prediction_text, read_inputs
-from supsup_runtime.console import parser, print_result, run_command
-from supsup_runtime.model.inference import METHODS, SCORES, Inference
-from supsup_runtime.model.model import Model, load
+from supsup_runtime.arrays import Images
+from supsup_runtime.cli.options import (
+    add_inference_options,
+    add_model_options,
+    inference_of,
+    load_model,
+    prediction_text,
+    read_inputs,
+)
+from supsup_runtime.console import add_renamed, parser, print_result, run_command
+from supsup_runtime.errors import InputError
+from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
-from supsup_runtime.model.session import Device
 
-__all__ = ["add_inference_options", "add_model_options", "inference_of", "load_model", "main"]
+__all__ = ["main"]
 
 _EXAMPLES = (
     "out.onnx input.npy",
     "out.onnx input.npy --task rotated-090",
     "out.onnx input.npy --per-image --json",
-    "recover.onnx stream.npy --recover",
 )
+_INFERRING = ("per_image", "method", "score", "candidates", "alpha_steps", "alpha_step_size")
 
 
 def main() -> None:
@@ -32,70 +38,42 @@ def main() -> None:
     run_command("supsup-run", _run)
 
 
-def add_model_options(made: argparse.ArgumentParser) -> None:
-    """Options of every command that runs a model."""
-    made.add_argument("model", type=Path, help="a model of supsup-export")
-    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    made.add_argument("--threads", type=int, default=1, help="threads of one call")
-    made.add_argument("--json", action="store_true", help="answer in JSON")
-
-
-def load_model(arguments: argparse.Namespace) -> Model:
-    """The model that `add_model_options` describes."""
-    device: Device = arguments.device
-    return load(arguments.model, device=device, threads=arguments.threads)
-
-
-def add_inference_options(made: argparse.ArgumentParser) -> None:
-    """Options of every command that infers a task."""
-    made.add_argument("--method", choices=METHODS, help="how to infer; verified by default")
-    made.add_argument("--score", choices=SCORES, help="verified, exhaustive: what judges a pass")
-    made.add_argument("--candidates", type=int, help="verified: tasks to try; 4 by default")
-    made.add_argument("--steps", type=int, help="gradient: passes at most; 5 by default")
-    made.add_argument("--step-size", type=float, help="gradient: an alpha's step; 0.5 by default")
-
-
-def inference_of(arguments: argparse.Namespace, model: Model) -> Inference:
-    """The inference that `add_inference_options` describes."""
-    return Inference(
-        method=arguments.method or model.default_method,
-        score=arguments.score,
-        candidates=arguments.candidates,
-        steps=arguments.steps,
-        step_size=arguments.step_size,
-    )
-
-
 def _run() -> None:
     made = parser("supsup-run", "Run a model on inputs from a .npy file.", _EXAMPLES)
     add_model_options(made)
-    made.add_argument("input", type=Path, help="float32 (batch, ...) or one input, as .npy")
-    made.add_argument("--task", help="the task's name or index; inferred if missing")
-    made.add_argument("--per-image", action="store_true", help="infer each row's task")
+    made.what_in.add_argument("input", type=Path, help="float32 (batch, ...) or one input, as .npy")
+    made.what_in.add_argument(
+        "--task", metavar="NAME", help="the task's name or index (default: it is inferred)"
+    )
+    made.method.add_argument("--per-image", action="store_true", help="infer the task of each row")
     add_inference_options(made)
-    add_recovery_options(made)
+    add_renamed(made, {"--recover": "supsup-hopfield recover"})
     arguments = made.parse_args()
-    value, text = recovery(arguments) if arguments.recover else _prediction(arguments)
-    print_result(value, as_json=arguments.json, text=text)
-
-
-def _prediction(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    refuse_recovery_options(arguments)
     model = load_model(arguments)
-    how = inference_of(arguments, model)
     x = read_inputs(arguments.input, model.info.network.input_shape)
     start = time.perf_counter()
-    prediction = model.predict(
-        x, _task(arguments.task, model), per_image=arguments.per_image, method=how
-    )
+    prediction = _predict(model, x, arguments)
     milliseconds = (time.perf_counter() - start) * 1e3
-    return _to_dict(prediction, milliseconds), prediction_text(prediction)
+    value = _to_dict(prediction, milliseconds)
+    print_result(value, as_json=arguments.json, text=prediction_text(prediction))
 
 
-def _task(given: str | None, model: Model) -> int | str | None:
+def _predict(model: Model, x: Images, arguments: argparse.Namespace) -> Prediction:
+    if arguments.task is None:
+        how = inference_of(arguments, model.default_method)
+        return model.predict(x, per_image=arguments.per_image, method=how)
+    for name in _INFERRING:
+        given = getattr(arguments, name)
+        if given is not None and given is not False:
+            option = "--" + name.replace("_", "-")
+            raise InputError(f"{option}: is for a task that is inferred; leave it, or --task, out")
+    return model.predict(x, _task(arguments.task, model))
+
+
+def _task(given: str, model: Model) -> int | str:
     """A task as the shell gives it: its name if there is one, else its index."""
     names = {task.name for task in model.tasks}
-    if given is None or given in names or not re.fullmatch(r"-?[0-9]{1,9}", given):
+    if given in names or not re.fullmatch(r"-?[0-9]{1,9}", given):
         return given
     return int(given)
 

@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Array, Floats, Images
 from supsup_runtime.bank.network import MaskedParameter, StateTensor, spans
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import BoundPart, BoundProgram, Session
 
 __all__ = ["Engine"]
-
-Images = npt.NDArray[np.float32]
-
 
 _FEW_ROWS = 24
 """Rows below which a call for each is faster than one pass for all (docs/PERFORMANCE.md)."""
@@ -66,7 +64,7 @@ class Engine:
         """Bytes that cached weights take now."""
         return len(self._cache) * self.task_bytes
 
-    def task_scores(self, x: Images) -> npt.NDArray[np.float32]:
+    def task_scores(self, x: Images) -> Floats:
         """One-shot scores of a batch: ``float32 (tasks,)``, ``-d objective / d alphas``.
 
         Raises:
@@ -74,17 +72,11 @@ class Engine:
         """
         return self._scored(x, ["task_scores"])[0]
 
-    def scored(self, x: Images) -> list[npt.NDArray[np.float32]]:
-        """Logits ``float32 (batch, outputs)`` of the likeliest task, and `task_scores`.
-
-        Raises:
-            InputError: If the model was exported without them.
-        """
+    def scored(self, x: Images) -> list[Floats]:
+        """Logits ``float32 (batch, outputs)`` of the likeliest task, and `task_scores`."""
         return self._scored(x, ["logits", "task_scores"])
 
-    def scores_at(
-        self, x: Images, tasks: npt.NDArray[np.int64], alphas: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
+    def scores_at(self, x: Images, tasks: npt.NDArray[np.int64], alphas: Floats) -> Floats:
         """As `task_scores`, at a superposition: ``alphas (n,)`` of the masks of `tasks` ``(n,)``.
 
         Raises:
@@ -95,22 +87,19 @@ class Engine:
                 f"{self.place}: exported with outputs {list(self.outputs)}, so it cannot score at "
                 "a superposition, as binary and gradient do; export with all outputs"
             )
-        feeds = _superposition(tasks.tolist(), alphas, infer=True)
-        scores: npt.NDArray[np.float32] = self._session.run(["task_scores"], {"x": x, **feeds})[0]
-        return scores
+        feeds = _superposition(tasks, alphas, infer=True)
+        return self._session.run(["task_scores"], {"x": x, **feeds})[0]
 
-    def _scored(self, x: Images, outputs: list[str]) -> list[npt.NDArray[np.float32]]:
+    def _scored(self, x: Images, outputs: list[str], **more: Array) -> list[Floats]:
         if "task_scores" not in self.outputs:
             raise InputError(
                 f"{self.place}: exported without task_scores, so one-shot is not there; "
                 "export with all outputs, or, with known tasks, use method='exhaustive'"
             )
-        feeds: dict[str, npt.NDArray[Any]] = {"x": x}
-        if self.info.mode == "full":
-            feeds |= _superposition([], np.zeros(0, np.float32), infer=True)
-        return self._session.run(outputs, feeds)
+        all_tasks = _superposition([], [], infer=True) if self.info.mode == "full" else {}
+        return self._session.run(outputs, {"x": x, **all_tasks, **more})
 
-    def row_scores(self, x: Images) -> npt.NDArray[np.float32]:
+    def row_scores(self, x: Images) -> Floats:
         """As `task_scores`, for each row on its own: ``float32 (batch, tasks)``.
 
         Many rows are scored in one pass, which unpacks the masks once for all of them; a few, or
@@ -120,22 +109,20 @@ class Engine:
         able = "per_image" in self._session.input_names and step >= _FEW_ROWS
         if len(x) < _FEW_ROWS or not able:
             return np.stack([self.task_scores(x[i : i + 1]) for i in range(len(x))])
-        passes = [self._row_pass(x[i : i + step]) for i in range(0, len(x), step)]
-        return np.concatenate(passes)
+        per_image = np.array(True)
+        passes = [
+            self._scored(x[i : i + step], ["task_scores"], per_image=per_image)[0]
+            for i in range(0, len(x), step)
+        ]
+        return np.concatenate(passes, axis=None).reshape(len(x), self.num_tasks)
 
-    def _row_pass(self, x: Images) -> npt.NDArray[np.float32]:
-        feeds = _superposition([], np.zeros(0, np.float32), infer=True)
-        feeds |= {"x": x, "per_image": np.array(True)}
-        scores: npt.NDArray[np.float32] = self._session.run(["task_scores"], feeds)[0]
-        return scores.reshape(len(x), self.num_tasks)
-
-    def task_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
+    def task_logits(self, x: Images, task_index: int) -> Floats:
         """Logits ``float32 (batch, outputs)`` through one task's mask; its weights are not kept."""
         if task_index in self._cache:
             return self._bound(task_index).run(x)
-        return self.select(x, [task_index], np.ones(1, np.float32), ["logits"])[0]
+        return self.superposed(x, [task_index], [1.0])
 
-    def inferred(self, x: Images) -> tuple[npt.NDArray[np.float32], int]:
+    def inferred(self, x: Images) -> tuple[Floats, int]:
         """Logits and task of a model that always infers and answers with both."""
         logits, task = self._session.run(["logits", "task"], {"x": x})
         return logits, int(task[0])
@@ -147,7 +134,7 @@ class Engine:
         elif self.info.mode == "infer":
             self._session.run(self.outputs, {"x": x})
 
-    def known_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
+    def known_logits(self, x: Images, task_index: int) -> Floats:
         """As `task_logits`, and keep the task's weights for the next call."""
         if self.max_cached and self.keeps_weights:
             return self._bound(task_index).run(x)
@@ -166,31 +153,25 @@ class Engine:
 
     def _bind(self, task_index: int) -> BoundProgram:
         network = self.info.network
-        feeds = self._feeds([task_index], np.ones(1, np.float32), self._own)
+        feeds = self._feeds([task_index], [1.0], self._own)
         values = self._session.fetch(self._own, {"x": self._no_rows, **feeds})
         flat = dict(zip(self._own, values, strict=True))
         parts = _cut(network.parameters, flat.get("parameters"))
         parts += _cut(network.state, flat.get("state"))
         return self._forward.bind(parts, "logits", network.outputs)
 
-    def select(
-        self,
-        x: Images,
-        indices: Sequence[int],
-        alphas: npt.NDArray[np.float32],
-        outputs: Sequence[str],
-    ) -> list[npt.NDArray[Any]]:
-        """Run the graph with the superposition given; return the outputs asked for.
+    def superposed(self, x: Images, indices: Sequence[int], alphas: npt.ArrayLike) -> Floats:
+        """Logits ``float32 (batch, outputs)`` through a superposition of masks.
 
         Raises:
             InputError: If the model was exported without what that takes.
         """
-        feeds = self._feeds(indices, alphas, outputs)
-        return self._session.run(outputs, {"x": x, **feeds})
+        feeds = self._feeds(indices, alphas, ["logits"])
+        return self._session.run(["logits"], {"x": x, **feeds})[0]
 
     def _feeds(
-        self, indices: Sequence[int], alphas: npt.NDArray[np.float32], outputs: Sequence[str]
-    ) -> dict[str, npt.NDArray[Any]]:
+        self, indices: Sequence[int], alphas: npt.ArrayLike, outputs: Sequence[str]
+    ) -> dict[str, Array]:
         """What selects a superposition, if the model can and has the outputs."""
         if self.info.mode == "infer":
             raise InputError(
@@ -217,10 +198,10 @@ def _cut(tensors: Sequence[MaskedParameter | StateTensor], flat: Any) -> list[Bo
 
 
 def _superposition(
-    indices: Sequence[int], alphas: npt.NDArray[np.float32], *, infer: bool
-) -> dict[str, npt.NDArray[Any]]:
+    indices: npt.ArrayLike, alphas: npt.ArrayLike, *, infer: bool
+) -> dict[str, Array]:
     return {
-        "tasks": np.array(indices, np.int64),
-        "alphas": alphas,
+        "tasks": np.asarray(indices, np.int64),
+        "alphas": np.asarray(alphas, np.float32),
         "infer": np.array(infer),
     }

@@ -10,12 +10,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Floats, Images, Scores
 from supsup_runtime.objectives import Score, evidence
 
 __all__ = ["Scorer", "binary", "exhaustive", "gradient", "one_shot", "verified"]
-
-Scores = npt.NDArray[np.float64]
-Images = npt.NDArray[np.float32]
 
 
 class Scorer(Protocol):
@@ -24,18 +22,16 @@ class Scorer(Protocol):
     num_tasks: int
     real_outputs: int
 
-    def task_scores(self, x: Images) -> npt.NDArray[np.float32]:
+    def task_scores(self, x: Images) -> Floats:
         """One-shot scores ``(tasks,)`` of a batch at the uniform superposition of all tasks."""
 
-    def scores_at(
-        self, x: Images, tasks: npt.NDArray[np.int64], alphas: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
+    def scores_at(self, x: Images, tasks: npt.NDArray[np.int64], alphas: Floats) -> Floats:
         """As `task_scores`, at the superposition ``sum_j alphas[j] M[tasks[j]]``."""
 
-    def row_scores(self, x: Images) -> npt.NDArray[np.float32]:
+    def row_scores(self, x: Images) -> Floats:
         """As `task_scores`, for each row on its own: ``(batch, tasks)``."""
 
-    def task_logits(self, x: Images, task_index: int) -> npt.NDArray[np.float32]:
+    def task_logits(self, x: Images, task_index: int) -> Floats:
         """Logits ``(batch, outputs)`` through one task's mask."""
 
 
@@ -56,7 +52,8 @@ def binary(scorer: Scorer, x: Images, *, per_image: bool) -> tuple[Scores, list[
         then, zero for the only task of a model; and the passes of each row.
     """
     if scorer.num_tasks == 1:
-        return np.zeros((len(x) if per_image else 1, 1)), [0] * (len(x) if per_image else 1)
+        rows = len(x) if per_image else 1
+        return np.zeros((rows, 1)), [0] * rows
     first = one_shot(scorer, x, per_image=per_image)
     found = [
         _halve(scorer, x[row : row + 1] if per_image else x, scores)
@@ -69,19 +66,14 @@ def _halve(scorer: Scorer, x: Images, scores: Scores) -> tuple[Scores, int]:
     """Go on from the first round's `scores` ``(tasks,)``."""
     left, passes = np.arange(len(scores)), 1
     while len(left) > 2:
-        kept = _best(scores[left], -(-len(left) // 2))
-        left = left[kept]
+        best = np.argsort(-scores[left], kind="stable")
+        left = np.sort(left[best[: -(-len(left) // 2)]])
         alphas = np.full(len(left), 1 / len(left), np.float32)
         scores = scorer.scores_at(x, left, alphas).astype(np.float64)
         passes += 1
     last = np.full(len(scores), -np.inf)
     last[left] = scores[left]
     return last, passes
-
-
-def _best(scores: Scores, count: int) -> npt.NDArray[np.int64]:
-    """Positions of the `count` highest scores, the lower of equal ones first; sorted."""
-    return np.sort(np.argsort(-scores, kind="stable")[:count])
 
 
 def gradient(

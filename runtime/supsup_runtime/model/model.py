@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Images, checked_images
+from supsup_runtime.arrays import Floats, Images, checked_images
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.engine import Engine
 from supsup_runtime.model.inference import (
@@ -22,9 +22,9 @@ from supsup_runtime.model.inference import (
 from supsup_runtime.model.loading import open_model
 from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.model.prediction import Prediction
-from supsup_runtime.model.session import Device
+from supsup_runtime.model.session import SessionOptions
 
-__all__ = ["Model", "Prediction", "load"]
+__all__ = ["Model", "load"]
 
 DEFAULT_CACHE_BYTES = 64 << 20
 MAX_CACHE_BYTES = 1 << 40
@@ -33,28 +33,25 @@ MAX_CACHE_BYTES = 1 << 40
 def load(
     path: str | Path,
     *,
-    device: Device = "cpu",
-    threads: int = 1,
-    sess_options: Any = None,  # noqa: ANN401 - onnxruntime.SessionOptions
-    providers: Sequence[Any] | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     check_memory: bool = True,
+    **session: Unpack[SessionOptions],
 ) -> Model:
     """Load a model that `supsup-export` made.
 
     Args:
         path: The ``.onnx`` file.
-        device: ``cpu`` or ``cuda``; a device that is not there is an error.
-        threads: Threads of one call.
-        sess_options: An ``onnxruntime.SessionOptions`` in place of `threads`.
-        providers: ONNX Runtime providers in place of `device`.
         cache_bytes: Weights of recent tasks to keep, in bytes; 0 keeps none. A task takes 4 bytes
-            a masked weight; `Model.cached_bytes` says what is taken.
-        check_memory: Refuse a model that the memory at hand cannot hold while it loads.
+            per masked weight; `Model.cached_bytes` says what is taken.
+        check_memory: Refuse a model that takes more memory than is available while it loads.
+        **session: ``device``, ``cpu`` (the default) or ``cuda``: one that is not there is an error.
+            ``threads`` of one call, 1 by default. In place of `threads` an
+            ``onnxruntime.SessionOptions``, ``sess_options``; in place of `device` the
+            ``providers`` of ONNX Runtime.
 
     Raises:
         ModelError: If the file is missing, not a model of supsup, of another contract, one that
-            recovers masks, or too large for the memory at hand; all before it is loaded.
+            recovers masks, or too large for the memory available; all before it is loaded.
         ProviderUnavailableError: If onnxruntime or the provider is not there.
         InputError: If an argument is out of range.
     """
@@ -62,15 +59,7 @@ def load(
         raise InputError(
             f"cache_bytes must be an integer in [0, {MAX_CACHE_BYTES}], got {cache_bytes!r}"
         )
-    opened = open_model(
-        path,
-        recovers=False,
-        device=device,
-        threads=threads,
-        sess_options=sess_options,
-        providers=providers,
-        check_memory=check_memory,
-    )
+    opened = open_model(path, recovers=False, check_memory=check_memory, **session)
     return Model(Engine(opened.session, opened.forward, opened.info, cache_bytes=cache_bytes))
 
 
@@ -78,8 +67,9 @@ class Model:
     """A loaded model. Calls are independent; one thread at a time.
 
     Attributes:
-        info: What the model says of itself.
+        info: Its metadata.
         num_tasks: Number of tasks.
+        place: What messages call it: its path.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -87,6 +77,7 @@ class Model:
         self._by_name = {task.name: task for task in engine.info.tasks}
         self.info = engine.info
         self.num_tasks = engine.num_tasks
+        self.place = engine.place
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -134,28 +125,31 @@ class Model:
             method: How to infer: a name, or an `Inference` with settings; see `infer_task`.
 
         Raises:
-            InputError: If `x` breaks its shape, type or range, the task is not there, or the
-                model was exported without what the call needs.
+            InputError: If `x` breaks its shape, type or range, the task is not there, it is given
+                together with `per_image` or `method`, or the model was exported without what the
+                call needs.
         """
         x = checked_images(x, self.info.network.input_shape)
+        if task is None:
+            return self._predict_unknown(x, self._how(method), per_image=per_image)
+        if per_image or method is not None:
+            given = "method" if method is not None else "per_image"
+            raise InputError(
+                f"{given}: is for a task that is inferred, got task {task!r:.80}; leave out one "
+                "of the two"
+            )
         if isinstance(task, (int, str, np.integer)):
             chosen = self.task(task)
             return self._answer(self._engine.known_logits(x, chosen.index), (chosen,) * len(x))
-        if task is None and self.info.mode == "infer":
-            return self._predict_inferring(x, per_image=per_image, method=method)
-        if task is None and not per_image and self._how(method).method == "one-shot":
-            return self._predict_one_shot(x)
-        if task is None:
-            inferences = tuple(self._infer(x, per_image=per_image, method=method))
-            tasks = [inference.task for inference in inferences]
-        else:
-            inferences, tasks = (), self._given(task, len(x))
-        if len(tasks) == 1:
-            logits = self._engine.known_logits(x, tasks[0].index)
-            return self._answer(logits, tasks * len(x), inferences)
-        return self._answer(self._mixed_logits(x, tasks), tasks, inferences)
+        if len(task) != len(x):
+            raise InputError(
+                f"task: expected one name or index, or one for each of the {len(x)} rows, got "
+                f"{len(task)}"
+            )
+        tasks = [self.task(key) for key in task]
+        return self._answer(self._mixed_logits(x, tasks), tasks)
 
-    def logits(self, x: Images, task: int | str) -> npt.NDArray[np.float32]:
+    def logits(self, x: Images, task: int | str) -> Floats:
         """Logits through one task's mask: what `predict` does, and nothing around it.
 
         Args:
@@ -203,12 +197,7 @@ class Model:
             self._engine.known_logits(blank, index)
         self._engine.warm(blank)
 
-    def infer_task(
-        self,
-        x: Images,
-        *,
-        method: Method | Inference | None = None,
-    ) -> TaskInference:
+    def infer_task(self, x: Images, *, method: Method | Inference | None = None) -> TaskInference:
         """Infer the task of a batch whose rows all have the same.
 
         Args:
@@ -220,22 +209,16 @@ class Model:
             InputError: As `predict`.
         """
         x = checked_images(x, self.info.network.input_shape)
-        (inference,) = self._infer(x, per_image=False, method=method)
-        return inference
+        return self._infer(x, self._how(method), per_image=False)[0]
 
     def infer_tasks(
-        self,
-        x: Images,
-        *,
-        method: Method | Inference | None = None,
+        self, x: Images, *, method: Method | Inference | None = None
     ) -> tuple[TaskInference, ...]:
         """Infer the task of each row on its own; arguments as `infer_task`."""
         x = checked_images(x, self.info.network.input_shape)
-        return tuple(self._infer(x, per_image=True, method=method))
+        return self._infer(x, self._how(method), per_image=True)
 
-    def superpose(
-        self, x: Images, tasks: Sequence[int | str], alphas: npt.ArrayLike
-    ) -> npt.NDArray[np.float32]:
+    def superpose(self, x: Images, tasks: Sequence[int | str], alphas: npt.ArrayLike) -> Floats:
         """Logits through a superposition of masks (paper, equation 2).
 
         Args:
@@ -258,24 +241,8 @@ class Model:
         if not np.isfinite(weights).all():
             raise InputError("alphas must be finite, got NaN or infinity")
         indices = [self.task(task).index for task in tasks]
-        return self._engine.select(
-            checked_images(x, self.info.network.input_shape), indices, weights, ["logits"]
-        )[0]
-
-    def _infer(
-        self,
-        x: Images,
-        *,
-        per_image: bool,
-        method: Method | Inference | None,
-    ) -> list[TaskInference]:
-        how = self._how(method)
-        threshold = threshold_of(self.info, how)
-        scores, passes = score_tasks(self._engine, x, how, per_image=per_image)
-        return [
-            TaskInference.from_scores(row, self.tasks, how.method, count, threshold)
-            for row, count in zip(scores, passes, strict=True)
-        ]
+        x = checked_images(x, self.info.network.input_shape)
+        return self._engine.superposed(x, indices, weights)
 
     @property
     def default_method(self) -> Method:
@@ -288,10 +255,30 @@ class Model:
             return Inference(method=wanted or self.default_method)
         if wanted.score == "log-odds" and not self.info.network.superfluous_outputs:
             raise InputError(
-                f"{self._engine.place}: score log-odds needs superfluous outputs, the network has "
+                f"{self.place}: score log-odds needs superfluous outputs, the network has "
                 "none; take entropy or max-probability"
             )
         return wanted
+
+    def _infer(self, x: Images, how: Inference, *, per_image: bool) -> tuple[TaskInference, ...]:
+        """One inference for the batch, or one for each row."""
+        threshold = threshold_of(self.info, how)
+        scores, passes = score_tasks(self._engine, x, how, per_image=per_image)
+        return tuple(
+            TaskInference.from_scores(row, self.tasks, how.method, count, threshold)
+            for row, count in zip(scores, passes, strict=True)
+        )
+
+    def _predict_unknown(self, x: Images, how: Inference, *, per_image: bool) -> Prediction:
+        if self.info.mode == "infer":
+            return self._predict_inferring(x, how, per_image=per_image)
+        if how.method == "one-shot" and not per_image:
+            return self._predict_one_shot(x)
+        inferences = self._infer(x, how, per_image=per_image)
+        tasks = [inference.task for inference in inferences]
+        if not per_image:
+            tasks *= len(x)
+        return self._answer(self._mixed_logits(x, tasks), tasks, inferences)
 
     def _predict_one_shot(self, x: Images) -> Prediction:
         """One run of the graph: its logits are those of the task that it infers."""
@@ -299,17 +286,13 @@ class Model:
         inference = TaskInference.from_scores(scores.astype(np.float64), self.tasks, "one-shot", 1)
         return self._answer(logits, (inference.task,) * len(x), (inference,))
 
-    def _predict_inferring(
-        self, x: Images, *, per_image: bool, method: Method | Inference | None
-    ) -> Prediction:
+    def _predict_inferring(self, x: Images, how: Inference, *, per_image: bool) -> Prediction:
         """Predict with a model that always infers: it answers through its own one-shot task."""
-        if self._how(method).method != "one-shot" or not {"logits", "task"} <= set(
-            self._engine.outputs
-        ):
+        outputs = self._engine.outputs
+        if how.method != "one-shot" or not {"logits", "task"} <= set(outputs):
             raise InputError(
-                f"{self._engine.place}: exported to infer only, with outputs "
-                f"{list(self._engine.outputs)}: predicting takes logits and task, and one-shot is "
-                "the only method; export with all outputs"
+                f"{self.place}: exported to infer only, with outputs {list(outputs)}: predicting "
+                "takes logits and task, and one-shot is the only method; export with all outputs"
             )
         groups = [x[row : row + 1] for row in range(len(x))] if per_image else [x]
         answers = [self._engine.inferred(group) for group in groups]
@@ -317,18 +300,11 @@ class Model:
         logits = np.concatenate([logits for logits, _ in answers])
         return self._answer(logits, tasks if per_image else tasks * len(x), ())
 
-    def _given(self, task: Sequence[int | str], rows: int) -> list[TaskInfo]:
-        """The tasks of each row."""
-        if len(task) != rows:
-            raise InputError(
-                f"task: expected one name or index, or one for each of the {rows} rows, "
-                f"got {len(task)}"
-            )
-        return [self.task(key) for key in task]
-
-    def _mixed_logits(self, x: Images, tasks: list[TaskInfo]) -> npt.NDArray[np.float32]:
+    def _mixed_logits(self, x: Images, tasks: list[TaskInfo]) -> Floats:
         """Run each row through its task's mask, rows of a task together."""
         indices = np.array([task.index for task in tasks])
+        if (indices == indices[0]).all():
+            return self._engine.known_logits(x, tasks[0].index)
         logits = np.empty((len(x), self.info.network.outputs), np.float32)
         for index in np.unique(indices):
             rows = np.flatnonzero(indices == index)
@@ -337,7 +313,7 @@ class Model:
 
     def _answer(
         self,
-        logits: npt.NDArray[np.float32],
+        logits: Floats,
         tasks: Sequence[TaskInfo],
         inferences: tuple[TaskInference, ...] = (),
     ) -> Prediction:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Floats
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.inference import TaskInference
 from supsup_runtime.model.metadata import TaskInfo
@@ -26,7 +27,7 @@ class Prediction:
             was exported to infer only.
     """
 
-    logits: npt.NDArray[np.float32]
+    logits: Floats
     real_outputs: int
     tasks: tuple[TaskInfo, ...]
     inferences: tuple[TaskInference, ...] = ()

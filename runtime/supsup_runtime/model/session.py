@@ -10,21 +10,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Array, Floats, Images
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
 
-__all__ = ["BoundPart", "BoundProgram", "Device", "Session", "open_session"]
+__all__ = ["BoundPart", "BoundProgram", "Device", "Session", "SessionOptions", "open_session"]
 
 Device = Literal["cpu", "cuda"]
-Array = npt.NDArray[Any]
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 MAX_THREADS = 1024
 _COPIED_BYTES = 64 << 10
 """Batches up to which a copy into a bound buffer is cheaper than binding the caller's."""
+
+
+class SessionOptions(TypedDict, total=False):
+    """Where and how a model runs; `open_session` says what each means, and has the defaults."""
+
+    device: Device
+    threads: int
+    sess_options: Any
+    providers: Sequence[Any] | None
 
 
 class Session:
@@ -116,7 +124,7 @@ class BoundProgram:
         self._x = np.empty(0, np.float32)
         self._y = np.empty((0, columns), np.float32)
 
-    def run(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(self, x: Images) -> Floats:
         """Run on a batch ``float32 (batch, ...)``, C-contiguous; the result is the caller's."""
         if x.nbytes > self._copied_bytes:
             self._x = np.empty(0, np.float32)  # the caller's arrays are bound, not ours
@@ -132,7 +140,7 @@ class BoundProgram:
         self._session.run_with_iobinding(self._binding)
         return self._y.copy()
 
-    def _bind(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _bind(self, x: Images) -> Floats:
         y = np.empty((len(x), self._columns), np.float32)
         self._binding.bind_cpu_input("x", x)
         self._binding.bind_output(self._output, "cpu", 0, np.float32, y.shape, y.ctypes.data)
@@ -237,17 +245,11 @@ def _ort_errors() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     # onnxruntime gives its errors no common base but Exception
-    names = [
-        "Fail",
-        "InvalidArgument",
-        "InvalidGraph",
-        "InvalidProtobuf",
-        "NoModel",
-        "NoSuchFile",
-        "NotFound",
-    ]
-    names += ["NotImplemented", "RuntimeException", "EPFail", "EngineError"]
-    return tuple(getattr(state, name) for name in names)
+    names = (
+        "EPFail EngineError Fail InvalidArgument InvalidGraph InvalidProtobuf NoModel NoSuchFile "
+        "NotFound NotImplemented RuntimeException"
+    )
+    return tuple(getattr(state, name) for name in names.split())
 
 
 def _one_line(error: Exception) -> str:

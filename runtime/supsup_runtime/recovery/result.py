@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +93,27 @@ class Recovered:
         if self.verdict not in {"stored", "spurious"}:
             return None
         return self.steps if self.looked else self.trace.converged_after
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the mask as JSON has it; null for what is not finite."""
+        values = {name: getattr(self.trace, name) for name in ("distance", "energy", "entropy")}
+        return {
+            "converged_after": self.converged_after,
+            "entropy": _finite(self.entropy),
+            "expected_entropy": self.expected_entropy,
+            "looked": self.looked,
+            "reason": self.reason,
+            "steps": self.steps,
+            "task": None if self.task is None else self.task.name,
+            "tasks": [task.name for task in self.tasks],
+            "trace": {name: [_finite(v) for v in row.tolist()] for name, row in values.items()},
+            "verdict": self.verdict,
+        }
+
+
+def _finite(value: float) -> float | None:
+    """What JSON has a word for: a descent that diverged has none."""
+    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

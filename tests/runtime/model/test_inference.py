@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supsup_runtime.arrays import Floats
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.inference import METHODS, Inference, Method, TaskInference, score_tasks
 from supsup_runtime.model.metadata import TaskInfo
@@ -22,29 +23,24 @@ class Fake:
         self.num_tasks, self.real_outputs = num_tasks, 2
         self.tried: list[int] = []
 
-    def task_scores(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def task_scores(self, x: Floats) -> Floats:
         return np.float32(x.mean()) * np.arange(self.num_tasks, dtype=np.float32)
 
-    def scores_at(
-        self,
-        x: npt.NDArray[np.float32],
-        tasks: npt.NDArray[np.int64],
-        alphas: npt.NDArray[np.float32],
-    ) -> npt.NDArray[np.float32]:
+    def scores_at(self, x: Floats, tasks: npt.NDArray[np.int64], alphas: Floats) -> Floats:
         assert np.isclose(alphas.sum(), 1)
         assert (alphas > 0).all()
         assert len(set(tasks.tolist())) == len(alphas)
         return self.task_scores(x)
 
-    def row_scores(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def row_scores(self, x: Floats) -> Floats:
         return np.stack([self.task_scores(row[None]) for row in x])
 
-    def task_logits(self, x: npt.NDArray[np.float32], task_index: int) -> npt.NDArray[np.float32]:
+    def task_logits(self, x: Floats, task_index: int) -> Floats:
         self.tried.append(task_index)
         return x * (task_index + 1)
 
 
-def images(rows: int) -> npt.NDArray[np.float32]:
+def images(rows: int) -> Floats:
     return np.random.default_rng(rows).standard_normal((rows, 5)).astype(np.float32)
 
 
@@ -88,15 +84,10 @@ class Given(Fake):
         self.rounds = iter(rounds)
         self.superposed: list[tuple[list[int], list[float]]] = []
 
-    def task_scores(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:  # noqa: ARG002 - given
+    def task_scores(self, x: Floats) -> Floats:  # noqa: ARG002 - given
         return np.array(next(self.rounds), np.float32)
 
-    def scores_at(
-        self,
-        x: npt.NDArray[np.float32],
-        tasks: npt.NDArray[np.int64],
-        alphas: npt.NDArray[np.float32],
-    ) -> npt.NDArray[np.float32]:
+    def scores_at(self, x: Floats, tasks: npt.NDArray[np.int64], alphas: Floats) -> Floats:
         self.superposed.append((tasks.tolist(), alphas.tolist()))
         return self.task_scores(x)
 
@@ -230,12 +221,8 @@ def test_scores_follow_their_formulas() -> None:
 
 def test_tied_one_shot_scores_give_the_lowest_candidates() -> None:
     fake = Fake(6)
-    score_tasks(
-        fake,
-        np.zeros((2, 5), np.float32),
-        Inference(method="verified", candidates=2),
-        per_image=True,
-    )
+    how = Inference(method="verified", candidates=2)
+    score_tasks(fake, np.zeros((2, 5), np.float32), how, per_image=True)
     assert fake.tried == [0, 1]
 
 

@@ -87,6 +87,10 @@ def test_rows_may_name_their_tasks(model: supsup.Model) -> None:
         alone = model.predict(x[row : row + 1], key).logits[0]
         # other batch sizes may take other kernels
         np.testing.assert_allclose(mixed.logits[row], alone, rtol=0, atol=1e-5)
+    for more in ({"method": "verified"}, {"method": "one-shot"}, {"per_image": True}):
+        for task in (3, keys):
+            with pytest.raises(InputError, match=r"^\w+: is for a task that is inferred, got task"):
+                model.predict(x, task, **more)
     with pytest.raises(InputError, match="one for each of the 5 rows, got 2"):
         model.predict(x, [0, 1])
     with pytest.raises(InputError, match="task 'nobody': not among the 6"):
@@ -196,18 +200,6 @@ def test_inferring_and_predicting(model: supsup.Model, method: Any) -> None:  # 
         np.testing.assert_allclose(rows.logits[row], alone.logits[0], rtol=0, atol=1e-5)
 
 
-def test_verified_tries_candidates_alone(model: supsup.Model) -> None:
-    scores = model.infer_task(
-        images(model, 1), method=supsup.Inference(method="verified", candidates=2)
-    ).scores
-    assert np.isfinite(scores).sum() == 2
-    every = model.infer_task(
-        images(model, 1), method=supsup.Inference(method="verified", candidates=99)
-    )
-    exhaustive = model.infer_task(images(model, 1), method="exhaustive")
-    np.testing.assert_array_equal(every.scores, exhaustive.scores)
-
-
 def test_rows_of_different_tasks_have_no_single_task(model: supsup.Model) -> None:
     rows = model.predict(images(model, 64), per_image=True)
     if len({task.index for task in rows.tasks}) > 1:
@@ -253,14 +245,6 @@ def test_what_an_inferring_model_was_exported_without(folder: Path) -> None:
         task.infer_task(x)
     with pytest.raises(InputError, match=r"with outputs \['task'\]: predicting takes logits"):
         task.predict(x)
-
-
-def test_tasks_of_rows(model: supsup.Model) -> None:
-    x = images(model, 4)
-    by_row = model.infer_tasks(x, method="one-shot")
-    for row, inference in enumerate(by_row):
-        alone = model.infer_task(x[row : row + 1], method="one-shot")
-        np.testing.assert_array_equal(inference.scores, alone.scores)
 
 
 BAD_X = [

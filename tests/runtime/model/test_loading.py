@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runtime.model.test_metadata import INFO
-from supsup_runtime.model.memory import available_bytes, bytes_to_load
+from supsup_runtime.model.loading import available_bytes, bytes_to_load
 
 
 @pytest.fixture

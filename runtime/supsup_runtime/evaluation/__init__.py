@@ -1,0 +1,25 @@
+"""A model measured on a stream of tasks: accuracy and speed, and when an image is of no task."""
+
+from supsup_runtime.evaluation.accuracy import evaluate, evaluate_task, evaluate_unnamed
+from supsup_runtime.evaluation.calibration import (
+    LeftOut,
+    Measured,
+    auroc,
+    calibrate,
+    check_same_bank,
+    choose_samples,
+    measure,
+)
+
+__all__ = [
+    "LeftOut",
+    "Measured",
+    "auroc",
+    "calibrate",
+    "check_same_bank",
+    "choose_samples",
+    "evaluate",
+    "evaluate_task",
+    "evaluate_unnamed",
+    "measure",
+]

@@ -1,0 +1,323 @@
+"""When is an image of no known task? A model calibrated on images of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.arrays import Images, Scores
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.calibration import JUDGING, Calibration
+from supsup_runtime.data.streams import Stream
+from supsup_runtime.errors import InputError
+from supsup_runtime.evaluation.accuracy import Progress, check_stream
+from supsup_runtime.model.inference import DEFAULT_CANDIDATES, Inference, Method, resolved_score
+from supsup_runtime.model.model import Model
+
+__all__ = [
+    "LeftOut",
+    "Measured",
+    "auroc",
+    "calibrate",
+    "check_same_bank",
+    "choose_samples",
+    "measure",
+]
+
+_CHUNK = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A task that was left out: its images are then of no known task.
+
+    Attributes:
+        task: Its name.
+        auroc: Of the other tasks' images against its own, in ``[0, 1]``.
+        rejected: Fraction of its images whose best score is below the threshold.
+    """
+
+    task: str
+    auroc: float
+    rejected: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was measured.
+
+    Attributes:
+        calibration: For `MaskBank.set_calibration`.
+        left_out: Each task left out in turn; empty where there is but one.
+        method: Whose scores they are.
+    """
+
+    calibration: Calibration
+    left_out: tuple[LeftOut, ...]
+    method: Method
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``supsup-calibrate --json`` prints."""
+        worst = min(self.left_out, key=lambda task: task.auroc, default=None)
+        rejected = [task.rejected for task in self.left_out]
+        return {
+            **self.calibration.to_dict(),
+            "auroc_min": None if worst is None else worst.auroc,
+            "auroc_min_task": None if worst is None else worst.task,
+            "left_out": [asdict(task) for task in self.left_out],
+            "method": self.method,
+            "rejected": fmean(rejected) if rejected else None,
+        }
+
+
+def check_same_bank(model: Model, bank: MaskBank) -> None:
+    """Refuse a model that is not of this bank, by network and names of the tasks.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if model.info.digest != bank.digest:
+        raise InputError(
+            f"{model.place}: must be a model of {bank.path}: its network's digest must be "
+            f"{bank.digest}, got {model.info.digest}; export this bank"
+        )
+    pairs = zip((task.name for task in model.tasks), bank.task_names, strict=False)
+    different = [f"{want!r}, got {got!r}" for got, want in pairs if got != want]
+    if model.num_tasks != len(bank) or different:
+        expected = different[0] if different else f"{len(bank)} tasks, got {model.num_tasks}"
+        raise InputError(
+            f"{model.place}: must have the tasks of {bank.path}: expected {expected}; export the "
+            "bank again"
+        )
+
+
+def choose_samples(model: Model, stream: Stream, *, per_task: int = 100) -> list[Images]:
+    """Shuffled test images of each task of a model, in its order.
+
+    `evaluate` takes its sample from the beginning of the same shuffle, this is the end: while the
+    test part suffices, an evaluation is not on the images of the calibration.
+
+    Args:
+        model: A loaded model.
+        stream: Has each of its tasks, by name.
+        per_task: Test images of each task, at least 1; all where there are fewer.
+
+    Returns:
+        ``float32 (images, *input_shape)`` for each task.
+
+    Raises:
+        InputError: If the stream does not fit the model or lacks a task, or `per_task` is out of
+            range.
+    """
+    if per_task < 1:
+        raise InputError(f"per_task must be at least 1, got {per_task}")
+    check_stream(model, stream)
+    places = {name: place for place, name in enumerate(stream.task_names)}
+    missing = [task.name for task in model.tasks if task.name not in places]
+    if missing:
+        raise InputError(
+            f"{stream.kind} stream: must have each task of {model.place}, has no {missing[0]!r}; "
+            "take the stream it was trained on"
+        )
+    samples = []
+    for task in model.tasks:
+        x = stream.task(places[task.name], train=False).test_x
+        samples.append(x[np.random.RandomState(task.index).permutation(len(x))[-per_task:]])
+    return samples
+
+
+def measure(
+    model: Model,
+    samples: Sequence[Images],
+    *,
+    how: Inference,
+    coverage: float,
+    progress: Progress | None = None,
+) -> Measured:
+    """Calibrate a model on single images of its tasks.
+
+    The first half of each task's images, rounded up, makes the threshold, one for all tasks; the
+    other half says what it accepts. Then each task is struck from the candidates in turn, for its
+    own images and all others', and the best scores that remain are compared: a mask less among
+    the candidates is what a model without the task would have.
+
+    Args:
+        model: Loaded.
+        samples: ``float32 (images, *input_shape)``, images of each task, in index order; at least
+            one of each.
+        how: ``verified`` or ``exhaustive``.
+        coverage: Fraction of the images to accept, at least, in ``(0, 1]``.
+        progress: Called after each task.
+
+    Raises:
+        InputError: If `how` makes no real forward passes or the model cannot do it, a sample is
+            missing or empty, `coverage` is out of range, or scores are not finite.
+    """
+    _check_coverage(coverage)  # before minutes of measuring
+    score = resolved_score(model.info, how)
+    if score is None:
+        raise InputError(f"method must be one of {list(JUDGING)}, got {how.method!r}")
+    if len(samples) != model.num_tasks or not all(len(x) for x in samples):
+        raise InputError(
+            f"samples must be at least one image of each of the {model.num_tasks} tasks, got "
+            f"{[len(x) for x in samples]!s:.80}"
+        )
+    found = []
+    for task, x in zip(model.tasks, samples, strict=True):
+        found.append(_bests(model, x, how))
+        if progress is not None:
+            progress(task.name, task.index + 1, model.num_tasks)
+    halves = [np.split(bests.best, [(len(bests.best) + 1) // 2]) for bests in found]
+    held_out = np.concatenate([half for half, _ in halves])
+    others = np.concatenate([half for _, half in halves])
+    threshold = calibrate(held_out, coverage)
+    left_out = _leave_out(model, found, threshold)
+    calibration = Calibration(
+        score=score,
+        threshold=threshold,
+        coverage=float((held_out >= threshold).mean()),
+        images=len(held_out),
+        auroc=fmean(task.auroc for task in left_out) if left_out else None,
+        accepted=float((others >= threshold).mean()) if len(others) else None,
+    )
+    return Measured(calibration=calibration, left_out=left_out, method=how.method)
+
+
+class _Bests(NamedTuple):
+    """Best scores of single images, and what they would be without a task.
+
+    Attributes:
+        best: ``float64 (images,)``.
+        candidates: ``int64 (images, candidates)``, tasks that were tried, that of `best` first;
+            it alone where all were tried.
+        second: ``float64 (images,)``, best without that task, and with one candidate more.
+        wider: ``float64 (images,)``, best of all, with one candidate more.
+    """
+
+    best: Scores
+    candidates: npt.NDArray[np.int64]
+    second: Scores
+    wider: Scores
+
+    def without(self, struck: int) -> Scores:
+        """Best scores without a task: where it was a candidate, the next one is tried."""
+        tried = (self.candidates == struck).any(axis=1)
+        left = np.where(tried, self.wider, self.best)
+        return np.where(self.candidates[:, 0] == struck, self.second, left)
+
+
+def _bests(model: Model, x: Images, how: Inference) -> _Bests:
+    """What is kept of the scores; those of all tasks would be too many with thousands."""
+    chunks = [_chunk(model, x[at : at + _CHUNK], how) for at in range(0, len(x), _CHUNK)]
+    return _Bests(*(np.concatenate(parts) for parts in zip(*chunks, strict=True)))
+
+
+def _chunk(model: Model, x: Images, how: Inference) -> _Bests:
+    narrow, count = _infer(model, x, how), 1
+    wide = narrow.copy()
+    tried = how.candidates or DEFAULT_CANDIDATES
+    if how.method == "verified" and tried < model.num_tasks:
+        wide, count = _infer(model, x, replace(how, candidates=tried + 1)), tried
+    candidates = np.argsort(-narrow, axis=1, kind="stable")[:, :count]
+    wider = wide.max(axis=1)
+    wide[np.arange(len(x)), candidates[:, 0]] = -np.inf
+    return _Bests(narrow.max(axis=1), candidates, wide.max(axis=1), wider)
+
+
+def _infer(model: Model, x: Images, how: Inference) -> Scores:
+    """Scores of single images, ``(images, tasks)``."""
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN is refused below, in one line
+        scores = np.stack([found.scores for found in model.infer_tasks(x, method=how)])
+    if np.isnan(scores).any():
+        raise InputError("scores must be numbers, got NaN: the model's logits are not finite")
+    return scores
+
+
+def _leave_out(model: Model, found: Sequence[_Bests], threshold: float) -> tuple[LeftOut, ...]:
+    """Each task in turn as the unknown one; nothing where there is but one task."""
+    if model.num_tasks == 1:
+        return ()
+    rows = []
+    for task in model.tasks:
+        best = [bests.without(task.index) for bests in found]
+        unknown = best.pop(task.index)
+        rows.append(
+            LeftOut(
+                task=task.name,
+                auroc=auroc(np.concatenate(best), unknown),
+                rejected=float((unknown < threshold).mean()),
+            )
+        )
+    return tuple(rows)
+
+
+def auroc(known: npt.ArrayLike, unknown: npt.ArrayLike) -> float:
+    """Area under the ROC curve: the chance that a known image scores above an unknown one.
+
+    Args:
+        known: ``float (images,)``, scores of images of known tasks; at least one.
+        unknown: ``float (images,)``, of images of no known task; at least one.
+
+    Returns:
+        In ``[0, 1]``; equal scores count half, so 0.5 where all are equal (Mann-Whitney's U by
+        ranks).
+
+    Raises:
+        InputError: If one is empty or has NaN.
+    """
+    above, below = _checked("known", known), _checked("unknown", unknown)
+    scores = np.concatenate([above, below])
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)  # rank, from 1, of the last of each equal value
+    ranks = (last - (counts - 1) / 2)[inverse.reshape(-1)]
+    wins = ranks[: len(above)].sum() - len(above) * (len(above) + 1) / 2
+    return float(wins / (len(above) * len(below)))
+
+
+def calibrate(known: npt.ArrayLike, coverage: float) -> float:
+    """The highest threshold that keeps at least `coverage` of the known images.
+
+    It is one of the scores: of `n`, the `m`-th highest with the smallest `m` of ``m / n >=
+    coverage``. So one image gives its own score, and all are kept where `coverage` is above
+    ``(n - 1) / n``.
+
+    Args:
+        known: ``float (images,)``, best scores of held-out images of the known tasks; at least
+            one.
+        coverage: In ``(0, 1]``.
+
+    Returns:
+        The threshold; an image is kept where its score is at least this.
+
+    Raises:
+        InputError: If `coverage` is out of range, or `known` is empty or has a value that is not
+            finite.
+    """
+    _check_coverage(coverage)
+    scores = np.sort(_checked("known", known))
+    if not np.isfinite(scores).all():
+        raise InputError("known scores must be finite, got infinity; is the model's output sound?")
+    shares = np.arange(1, len(scores) + 1) / len(scores)  # kept with 1, 2, ... images
+    kept = 1 + int(np.searchsorted(shares, coverage))
+    return float(scores[len(scores) - kept])
+
+
+def _check_coverage(coverage: float) -> None:
+    if not 0 < coverage <= 1:
+        raise InputError(f"coverage must be in (0, 1], got {coverage}")
+
+
+def _checked(name: str, scores: npt.ArrayLike) -> Scores:
+    values = np.asarray(scores, np.float64)
+    if values.ndim != 1 or not len(values):
+        raise InputError(
+            f"{name} scores must have shape (images,) with at least one image, got {values.shape}"
+        )
+    if np.isnan(values).any():
+        raise InputError(f"{name} scores must be numbers, got NaN; is the model's output sound?")
+    return values
