@@ -11,8 +11,8 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Array, Bytes, Floats
 from supsup_runtime.bank.bits import pack_mask
 from supsup_runtime.bank.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
 from supsup_runtime.errors import BankError
@@ -126,7 +126,7 @@ class MaskedParameter:
         """Number of weights."""
         return math.prod(self.shape)
 
-    def signs(self, weight_seed: int, index: int) -> npt.NDArray[np.uint8]:
+    def signs(self, weight_seed: int, index: int) -> Bytes:
         """The packed signs, as `sign_plane`; of ``ones`` every bit is one, the padding zero.
 
         Args:
@@ -137,7 +137,7 @@ class MaskedParameter:
             return pack_mask(np.ones(self.size, np.bool_))
         return sign_plane(weight_seed, index, self.size)
 
-    def weight(self, weight_seed: int, index: int) -> npt.NDArray[np.float32]:
+    def weight(self, weight_seed: int, index: int) -> Floats:
         """The weights, ``float32 shape``; arguments as `signs`."""
         if self.init == ONES:
             return np.ones(self.shape, np.float32)
@@ -213,7 +213,7 @@ class Network:
         """Outputs that are no label: the paper's superfluous neurons."""
         return self.outputs - self.real_outputs
 
-    def weights(self) -> list[npt.NDArray[np.float32]]:
+    def weights(self) -> list[Floats]:
         """The fixed weights, one array a masked parameter, in order."""
         return [p.weight(self.weight_seed, index) for index, p in enumerate(self.parameters)]
 
@@ -323,9 +323,7 @@ def spans(tensors: Sequence[MaskedParameter | StateTensor]) -> list[slice]:
     return [slice(end - t.size, end) for t, end in zip(tensors, ends, strict=True)]
 
 
-def cut(
-    tensors: Sequence[MaskedParameter | StateTensor], flat: npt.NDArray[Any]
-) -> dict[str, npt.NDArray[Any]]:
+def cut(tensors: Sequence[MaskedParameter | StateTensor], flat: Array) -> dict[str, Array]:
     """A flat array ``(size of all,)`` as the tensors that it is made of, by name: views."""
     return {
         tensor.name: flat[span].reshape(tensor.shape)

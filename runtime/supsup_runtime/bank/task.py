@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Array, Bits, Bytes, Floats
 from supsup_runtime.bank.bits import check_padding, compress, count_ones, decompress, pack_mask
 from supsup_runtime.bank.network import (
     MaskedParameter,
@@ -58,8 +58,8 @@ class TaskMasks:
     """
 
     name: str
-    masks: Mapping[str, npt.NDArray[np.uint8]]
-    state: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    masks: Mapping[str, Bytes]
+    state: Mapping[str, Floats] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -75,9 +75,9 @@ class TaskMasks:
 
 def make_task(
     name: str,
-    masks: Mapping[str, npt.NDArray[np.bool_]],
+    masks: Mapping[str, Bits],
     *,
-    state: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    state: Mapping[str, Floats] | None = None,
     labels: tuple[str, ...] = (),
     training: Mapping[str, Any] | None = None,
 ) -> TaskMasks:
@@ -127,7 +127,7 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
     """
     place = f"task {task.name!r}"
     check_task(task, network, place)
-    tensors: dict[str, npt.NDArray[Any]] = {}
+    tensors: dict[str, Array] = {}
     encodings: dict[str, str] = {}
     for parameter in network.parameters:
         packed = task.masks[parameter.name]
@@ -194,7 +194,7 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
     return task
 
 
-def _tensors(data: bytes, place: str) -> dict[str, npt.NDArray[Any]]:
+def _tensors(data: bytes, place: str) -> dict[str, Array]:
     tensors = {}
     for name, info in read_views(data, place).items():
         dtype = _DTYPES.get(info["dtype"])
@@ -226,9 +226,7 @@ def _header(data: bytes, place: str) -> Header:
     return header
 
 
-def _mask(
-    stored: npt.NDArray[Any], parameter: MaskedParameter, encoding: object, place: str
-) -> npt.NDArray[np.uint8]:
+def _mask(stored: Array, parameter: MaskedParameter, encoding: object, place: str) -> Bytes:
     where = f"{place}: mask of {parameter.name!r}"
     if stored.dtype != np.uint8 or stored.ndim != 1:
         raise BankError(f"{where} must be uint8 (n,), got {stored.dtype} {stored.shape}")
@@ -282,7 +280,7 @@ def check_labels(labels: tuple[str, ...], network: Network, place: str) -> None:
         raise BankError(f"{place}: labels must be Unicode text, got a lone surrogate")
 
 
-def _check_state(value: npt.NDArray[Any], tensor: StateTensor, place: str) -> None:
+def _check_state(value: Array, tensor: StateTensor, place: str) -> None:
     if value.dtype != np.float32 or value.shape != tensor.shape:
         raise BankError(
             f"{place}: state {tensor.name!r} must be float32 {tensor.shape}, "

@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from supsup_runtime.arrays import Array
 from supsup_runtime.errors import BankError
 
 __all__ = ["Header", "View", "check_header_size", "read_header", "read_views", "write_tensors"]
@@ -23,7 +23,7 @@ View = dict[str, Any]
 """``dtype`` and ``shape`` as safetensors names them, and ``data``, the bytes."""
 
 
-def write_tensors(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> bytes:
+def write_tensors(tensors: Mapping[str, Array], text: str) -> bytes:
     """Bytes of a file with these tensors and this header; equal ones give equal bytes."""
     # One metadata key: safetensors does not promise the order of several.
     return safetensors.numpy.save(dict(tensors), metadata={"supsup": text})

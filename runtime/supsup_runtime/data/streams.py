@@ -14,9 +14,9 @@ from itertools import islice
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from supsup_runtime.data.sources import Dataset, Labels, Values
+from supsup_runtime.arrays import Floats, Labels, Values
+from supsup_runtime.data.sources import Dataset
 from supsup_runtime.errors import DataError
 
 __all__ = [
@@ -63,9 +63,9 @@ class TaskData:
 
     name: str
     labels: tuple[str, ...]
-    train_x: npt.NDArray[np.float32]
+    train_x: Floats
     train_y: Labels
-    test_x: npt.NDArray[np.float32]
+    test_x: Floats
     test_y: Labels
 
 
@@ -132,7 +132,7 @@ class Stream:
             test_y=test_y,
         )
 
-    def _part(self, index: int, x: Values, y: Labels) -> tuple[npt.NDArray[np.float32], Labels]:
+    def _part(self, index: int, x: Values, y: Labels) -> tuple[Floats, Labels]:
         raw, labels = self.view(index, _channels_first(x), y)
         normalised = _normalise(raw, self.dataset)
         return normalised.reshape(len(raw), *self.input_shape), labels.copy()
@@ -271,7 +271,7 @@ def _view_rotated(index: int, x: Values, y: Labels, *, degrees: float) -> tuple[
         raise DataError(
             "rotated stream: needs scipy, which is not installed; pip install 'supsup[train]'"
         ) from error
-    turned: npt.NDArray[np.float32] = ndimage.rotate(
+    turned: Floats = ndimage.rotate(
         x,  # (images, channels, height, width)
         index * degrees,
         axes=(2, 3),
@@ -388,11 +388,9 @@ def _channels_first(x: Values) -> Values:
     return x[:, np.newaxis] if x.ndim == 3 else np.moveaxis(x, 3, 1)
 
 
-def _normalise(raw: Values, dataset: Dataset) -> npt.NDArray[np.float32]:
+def _normalise(raw: Values, dataset: Dataset) -> Floats:
     """``(raw / scale - mean) / std`` in float32, in a new array of the same shape."""
-    x: npt.NDArray[np.float32] = np.divide(
-        raw, np.float32(dataset.scale), dtype=np.float32, order="C"
-    )
+    x: Floats = np.divide(raw, np.float32(dataset.scale), dtype=np.float32, order="C")
     x -= np.float32(dataset.mean)
     x /= np.float32(dataset.std)
     return x

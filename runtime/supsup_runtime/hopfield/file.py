@@ -6,11 +6,10 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.index import MAX_TASKS, read_index
 from supsup_runtime.bank.network import Network, canonical_json
@@ -167,7 +166,7 @@ def encode_store(store: HopfieldStore) -> bytes:
     Raises:
         BankError: If the tasks' names and labels take more than 2^24 characters.
     """
-    tensors: dict[str, npt.NDArray[Any]] = {}
+    tensors: dict[str, Array] = {}
     for name, matrix in store.matrices.items():
         tensors[f"matrix.{name}"] = matrix.half()
         tensors[f"sum.{name}"] = store.sums[name].astype(np.int32)
@@ -263,9 +262,7 @@ def _fill(store: HopfieldStore, views: dict[str, View], place: str) -> None:
         store.state_sums[s.name] = arrays[f"state.{s.name}"].astype(np.float64)  # a copy of our own
 
 
-def _array(
-    name: str, view: View, kind: str, shape: tuple[int, ...], place: str
-) -> npt.NDArray[Any]:
+def _array(name: str, view: View, kind: str, shape: tuple[int, ...], place: str) -> Array:
     got = tuple(view["shape"])
     if view["dtype"] != kind or got != shape:
         raise BankError(f"{place}: {name!r} must be {kind} {shape}, got {view['dtype']} {got}")

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Floats, Reals
 from supsup_runtime.errors import InputError
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "matrix_bytes",
 ]
 
-Floats = npt.NDArray[np.float32]
 
 RULES = ("hebb", "storkey")
 DTYPES = ("float32", "float16")
@@ -129,7 +128,7 @@ class HopfieldMatrix:
         self.scaled: Floats = np.zeros((size, size), np.float32)
 
     @classmethod
-    def from_half(cls, half: npt.NDArray[np.floating], size: int, *, rule: str) -> HopfieldMatrix:
+    def from_half(cls, half: Reals, size: int, *, rule: str) -> HopfieldMatrix:
         """Invert `half`: ``float (d (d + 1) / 2,)``, whose dtype is kept."""
         made = cls(size, rule=rule, dtype=half.dtype.name)
         start = 0
@@ -140,7 +139,7 @@ class HopfieldMatrix:
             start += size - row
         return made
 
-    def half(self) -> npt.NDArray[np.floating]:
+    def half(self) -> Reals:
         """Upper triangle of ``d Psi``, row by row, each from its diagonal on, in `dtype`."""
         rows = [self.scaled[row, row:] for row in range(self.size)]
         return np.concatenate(rows).astype(self.dtype)

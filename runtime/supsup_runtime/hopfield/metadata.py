@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Bits, Floats
 from supsup_runtime.bank.network import Network, StateTensor, canonical_json
 from supsup_runtime.errors import BankError
 from supsup_runtime.hopfield.matrix import DTYPES, RULES
@@ -18,7 +18,6 @@ from supsup_runtime.hopfield.store import FINGERPRINT, HopfieldStore, is_entropy
 
 __all__ = ["BLEND", "HopfieldInfo", "is_blend", "with_batch_statistics"]
 
-Floats = npt.NDArray[np.float32]
 BLEND = ".blend"
 """Ends the name of a state tensor that says which share of a normalisation is the batch's."""
 _FIELDS = {"diagonal", "dtype", "entropies", "fingerprints", "mean", "rule", "state"}
@@ -125,7 +124,7 @@ class HopfieldInfo:
         )
 
 
-def is_blend(state: Sequence[StateTensor]) -> npt.NDArray[np.bool_]:
+def is_blend(state: Sequence[StateTensor]) -> Bits:
     """Which elements of a flat state are blends: ``bool (num_state,)``."""
     marks = [np.full(tensor.size, tensor.name.endswith(BLEND)) for tensor in state]
     return np.concatenate([*marks, np.zeros(0, np.bool_)])

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Bits, Bytes, Floats
 from supsup_runtime.bank.bits import pack_mask, unpack_mask
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, check_task
@@ -43,7 +43,6 @@ __all__ = [
     "to_pattern",
 ]
 
-Floats = npt.NDArray[np.float32]
 
 FINGERPRINT = 16
 """Hexadecimal digits of a mask's fingerprint."""
@@ -51,17 +50,17 @@ TOLERATED = math.erfc(math.sqrt(1 / (2 * 0.138))) / 2
 """Fraction of bits turned by one step above which a warning comes: Hebb's rule at its capacity."""
 
 
-def to_pattern(mask: npt.NDArray[np.bool_]) -> Floats:
+def to_pattern(mask: Bits) -> Floats:
     """A mask as signs, 1 where it is set, else -1: ``bool (...)`` to ``float32 (mask.size,)``."""
     return np.where(mask.reshape(-1), np.float32(1), np.float32(-1))
 
 
-def to_mask(pattern: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def to_mask(pattern: Floats, shape: tuple[int, ...]) -> Bits:
     """Invert `to_pattern`; a value of 0 counts as set."""
     return (pattern >= 0).reshape(shape)
 
 
-def fingerprint(packed: npt.NDArray[np.uint8]) -> str:
+def fingerprint(packed: Bytes) -> str:
     """What tells stored masks from others: the head of the SHA-256 of the packed mask."""
     return hashlib.sha256(packed.tobytes()).hexdigest()[:FINGERPRINT]
 

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Images
 from supsup_runtime.bank.network import MaskedParameter, StateTensor, spans
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import BoundPart, BoundProgram, Session
 
 __all__ = ["Engine"]
-
-Images = npt.NDArray[np.float32]
 
 
 _FEW_ROWS = 24

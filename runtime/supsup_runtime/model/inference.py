@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Images, Scores
 from supsup_runtime.bank.calibration import JUDGING
 from supsup_runtime.errors import InputError
 from supsup_runtime.model import methods
@@ -37,8 +37,6 @@ SCORES: tuple[Score, ...] = get_args(Score)
 DEFAULT_CANDIDATES = 4
 DEFAULT_STEPS = 5
 DEFAULT_STEP_SIZE = 0.5
-Scores = npt.NDArray[np.float64]
-Images = npt.NDArray[np.float32]
 _APPLIES: dict[str, tuple[str, ...]] = {
     "score": JUDGING,
     "candidates": ("verified",),

@@ -10,12 +10,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Images, Scores
 from supsup_runtime.objectives import Score, evidence
 
 __all__ = ["Scorer", "binary", "exhaustive", "gradient", "one_shot", "verified"]
-
-Scores = npt.NDArray[np.float64]
-Images = npt.NDArray[np.float32]
 
 
 class Scorer(Protocol):

@@ -15,12 +15,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Array
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
 
 __all__ = ["BoundPart", "BoundProgram", "Device", "Session", "open_session"]
 
 Device = Literal["cpu", "cuda"]
-Array = npt.NDArray[Any]
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 MAX_THREADS = 1024
 _COPIED_BYTES = 64 << 10

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Floats
 from supsup_runtime.errors import InputError
 
 __all__ = [
@@ -29,8 +29,6 @@ __all__ = [
     "settle",
 ]
 
-Floats = npt.NDArray[np.float32]
-Bits = npt.NDArray[np.bool_]
 Schedule = Callable[[int, int], tuple[float, float]]
 """Shares of the entropy and of the energy in step `t` of `steps`, counted from 0."""
 Statistics = Literal["batch", "running"]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from supsup_runtime.arrays import Images
+from supsup_runtime.arrays import Array, Bits, Floats, Images
 from supsup_runtime.bank.bits import pack_mask
 from supsup_runtime.bank.network import cut, spans
 from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
@@ -18,9 +16,6 @@ from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.recovery.descent import Statistics, settle
 
 __all__ = ["HopfieldGraph", "Step"]
-
-Floats = npt.NDArray[np.float32]
-Bits = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,7 +63,7 @@ class HopfieldGraph:
         statistics: Statistics,
     ) -> Step:
         """Run the graph once; see `HopfieldModel.step`."""
-        feeds: dict[str, npt.NDArray[Any]] = {
+        feeds: dict[str, Array] = {
             "x": x,
             "mask": mask,
             "entropy_strength": np.array(entropy_strength, np.float32),

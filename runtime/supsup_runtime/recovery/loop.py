@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-import numpy.typing as npt
 
-from supsup_runtime.arrays import Images
+from supsup_runtime.arrays import Bits, Floats, Images
 from supsup_runtime.hopfield.store import to_pattern
 from supsup_runtime.objectives import entropy
 from supsup_runtime.recovery.descent import Descent, Recovery
@@ -16,8 +15,6 @@ from supsup_runtime.recovery.result import SURE_ROWS, End, Recovered, Trace, jud
 
 __all__ = ["Recovering"]
 
-Floats = npt.NDArray[np.float32]
-Bits = npt.NDArray[np.bool_]
 LAST_ROWS = 320
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from supsup_runtime.arrays import Images, checked_images
+from supsup_runtime.arrays import Array, Bits, Floats, Images, checked_images
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.model.loading import open_model
@@ -30,9 +29,6 @@ from supsup_runtime.recovery.loop import Recovering
 from supsup_runtime.recovery.result import Recovered
 
 __all__ = ["HopfieldModel", "load_hopfield"]
-
-Floats = npt.NDArray[np.float32]
-Bits = npt.NDArray[np.bool_]
 
 
 def load_hopfield(
@@ -206,7 +202,7 @@ class HopfieldModel:
         """
         return self._graph.tasks_of(self._mask(mask, np.bool_))
 
-    def _mask(self, mask: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    def _mask(self, mask: Array, dtype: type[np.generic]) -> Array:
         expected, kind = (self.info.network.num_masked,), np.dtype(dtype)
         if not isinstance(mask, np.ndarray) or mask.dtype != kind or mask.shape != expected:
             got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask)

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Bits
 from supsup_runtime.model.metadata import TaskInfo
 
 __all__ = ["SURE_ROWS", "TOLERANCE", "End", "Recovered", "Trace", "Verdict", "judge"]
 
-Bits = npt.NDArray[np.bool_]
 Verdict = Literal["stored", "spurious", "not-converged", "diverged"]
 
 TOLERANCE = 0.02
