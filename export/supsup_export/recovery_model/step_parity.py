@@ -15,7 +15,7 @@ import onnx
 
 from supsup_export.recovery_model.parts import OBJECTIVE
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.network import cut
+from supsup_runtime.bank.layout import cut
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore

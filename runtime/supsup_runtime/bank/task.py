@@ -11,16 +11,11 @@ import numpy as np
 
 from supsup_runtime.arrays import Array, Bits, Bytes, Floats
 from supsup_runtime.bank.bits import check_padding, compress, count_ones, decompress, pack_mask
-from supsup_runtime.bank.network import (
-    MaskedParameter,
-    Network,
-    StateTensor,
-    canonical_json,
-    is_unicode,
-)
+from supsup_runtime.bank.fields import canonical_json, is_unicode
+from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.bank.tensorfile import (
-    Header,
     check_header_size,
+    check_names,
     read_header,
     read_views,
     write_tensors,
@@ -41,7 +36,7 @@ __all__ = [
 FORMAT = 1
 MAX_HEADER_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_HEADER_FIELDS = {"digest", "encodings", "format", "labels", "name", "training"}
+_FIELDS = {"digest", "encodings", "format", "labels", "name", "training"}
 _DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "F32": np.dtype("<f4")}
 
 
@@ -168,18 +163,19 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
         BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
     """
     tensors = _tensors(data, place)
-    header = _header(data, place)
-    if header["digest"] != digest:
-        raise BankError(
-            f"{place}: the task belongs to another network: digest must be {digest}, "
-            f"got {header['digest']}"
-        )
+    header = read_header(
+        data,
+        _FIELDS,
+        place=place,
+        kind="task",
+        version=FORMAT,
+        digest=digest,
+        most=MAX_HEADER_BYTES,
+    )
     expected = {f"mask.{p.name}" for p in network.parameters}
     expected |= {f"state.{s.name}" for s in network.state}
-    if set(tensors) != expected:
-        missing, extra = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
-        raise BankError(f"{place}: tensors must fit the network; missing {missing}, extra {extra}")
-    encodings = header["encodings"]
+    check_names(tensors, expected, place)
+    encodings = header.mapping("encodings")
     task = TaskMasks(
         name=header["name"],
         masks={
@@ -187,8 +183,8 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
             for p in network.parameters
         },
         state={s.name: tensors[f"state.{s.name}"] for s in network.state},
-        labels=tuple(header["labels"]),
-        training=header["training"],
+        labels=tuple(header.items("labels")),
+        training=header.mapping("training"),
     )
     check_task(task, network, place)
     return task
@@ -205,25 +201,6 @@ def _tensors(data: bytes, place: str) -> dict[str, Array]:
         except ValueError as error:  # more or longer dimensions than numpy has
             raise BankError(f"{place}: shape of {name!r} is out of range: {error}") from error
     return tensors
-
-
-def _header(data: bytes, place: str) -> Header:
-    header = read_header(
-        data,
-        place=place,
-        kind="task",
-        version=FORMAT,
-        fields=_HEADER_FIELDS,
-        most=MAX_HEADER_BYTES,
-    )
-    kinds = {"encodings": dict, "labels": list, "training": dict}
-    for key, kind in kinds.items():
-        if not isinstance(header[key], kind):
-            raise BankError(
-                f"{place}: header field {key!r} must be a JSON {kind.__name__}, "
-                f"got {header[key]!r:.60}"
-            )
-    return header
 
 
 def _mask(stored: Array, parameter: MaskedParameter, encoding: object, place: str) -> Bytes:

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import safetensors
 import safetensors.numpy
 
 from supsup_runtime.arrays import Array
+from supsup_runtime.bank.fields import Fields
 from supsup_runtime.errors import BankError
 
-__all__ = ["Header", "View", "check_header_size", "read_header", "read_views", "write_tensors"]
+__all__ = [
+    "View",
+    "check_header_size",
+    "check_names",
+    "read_header",
+    "read_views",
+    "write_tensors",
+]
 
-Header = dict[str, Any]
 View = dict[str, Any]
 """``dtype`` and ``shape`` as safetensors names them, and ``data``, the bytes."""
 
@@ -44,16 +51,24 @@ def read_views(data: bytes, place: str) -> dict[str, View]:
 
 
 def read_header(
-    data: bytes, *, place: str, kind: str, version: int, fields: set[str], most: int
-) -> Header:
+    data: bytes,
+    names: Collection[str],
+    *,
+    place: str,
+    kind: str,
+    version: int,
+    digest: str,
+    most: int,
+) -> Fields:
     """The header of a file that `read_views` has read.
 
     Args:
         data: The whole file.
-        place: What messages call the file.
-        kind: What messages call its content.
+        names: Its fields.
+        place: What messages call the file; so is `kind` its content.
+        kind: See `place`.
         version: What its field ``format`` must be.
-        fields: Exactly these.
+        digest: What its field ``digest`` must be.
         most: Characters that it may have.
 
     Raises:
@@ -66,12 +81,18 @@ def read_header(
         header = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
         raise BankError(f"{place}: metadata 'supsup' must be JSON, got {text[:40]!r}") from error
-    found = header.get("format") if isinstance(header, dict) else header
-    if not isinstance(header, dict) or found != version or isinstance(found, bool):
-        raise BankError(f"{place}: {kind} format must be {version}, got {found!r:.80}")
-    if set(header) != fields:
-        raise BankError(f"{place}: header fields must be {sorted(fields)}, got {sorted(header)}")
-    return header
+    return Fields.of_file(header, names, place=place, kind=kind, version=version, digest=digest)
+
+
+def check_names(found: Iterable[str], expected: Iterable[str], place: str) -> None:
+    """Refuse tensors that are not those expected, by name.
+
+    Raises:
+        BankError: If one is missing, or too many.
+    """
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or extra:
+        raise BankError(f"{place}: tensors must fit the network; missing {missing}, extra {extra}")
 
 
 def check_header_size(text: str, *, most: int, place: str) -> None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 import numpy as np
 
 from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.fields import Fields, canonical_json
 from supsup_runtime.bank.index import MAX_TASKS, read_index
-from supsup_runtime.bank.network import Network, canonical_json
+from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import check_labels, check_name
 from supsup_runtime.bank.tensorfile import (
-    Header,
     View,
     check_header_size,
+    check_names,
     read_header,
     read_views,
     write_tensors,
@@ -30,8 +31,9 @@ from supsup_runtime.hopfield.store import (
     TOLERATED,
     HopfieldStore,
     StoredTask,
+    are_fingerprints,
     fingerprints,
-    recorded_entropy,
+    is_entropy,
     store_bytes,
 )
 
@@ -50,7 +52,6 @@ STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20
 _FIELDS = {"digest", "dtype", "format", "rule", "sha256", "tasks"}
 _TASK_FIELDS = {"fingerprints", "labels", "name"}  # and "entropy", where it is known
-_FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
 
 
@@ -186,13 +187,10 @@ def encode_store(store: HopfieldStore) -> bytes:
 
 
 def _task_to_dict(task: StoredTask) -> dict[str, object]:
-    known = {} if task.entropy is None else {"entropy": task.entropy}
-    return {
-        "fingerprints": list(task.fingerprints),
-        "labels": list(task.labels),
-        "name": task.name,
-        **known,
-    }
+    value = asdict(task)
+    if task.entropy is None:
+        del value["entropy"]
+    return value
 
 
 def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
@@ -208,13 +206,17 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
         BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
     """
     views = read_views(data, place)
-    header = _header(data, place)
-    if header["digest"] != digest:
-        raise BankError(
-            f"{place}: the store belongs to another network: digest must be {digest}, "
-            f"got {header['digest']!r:.80}"
-        )
-    tasks = tuple(_task(item, network, place) for item in header["tasks"])
+    header = read_header(
+        data,
+        _FIELDS,
+        place=place,
+        kind="store",
+        version=FORMAT,
+        digest=digest,
+        most=MAX_HEADER_BYTES,
+    )
+    items = header.items("tasks", most=MAX_TASKS)
+    tasks = tuple(_task(item, network, place) for item in items)
     folded = [task.name.casefold() for task in tasks]
     if len(set(folded)) < len(folded):
         raise BankError(f"{place}: task names must be unique, upper and lower case count as one")
@@ -243,9 +245,7 @@ def _fill(store: HopfieldStore, views: dict[str, View], place: str) -> None:
         expected[f"sum.{p.name}"] = ("I32", (p.size,))
     for s in network.state:
         expected[f"state.{s.name}"] = ("F64", s.shape)
-    if set(views) != set(expected):
-        missing, extra = sorted(set(expected) - set(views)), sorted(set(views) - set(expected))
-        raise BankError(f"{place}: tensors must fit the network; missing {missing}, extra {extra}")
+    check_names(views, expected, place)
     arrays = {name: _array(name, views[name], *expected[name], place) for name in expected}
     for p in network.parameters:
         half = arrays[f"matrix.{p.name}"]
@@ -280,48 +280,31 @@ def _sha256(tensors: Mapping[str, bytes]) -> str:
     return found.hexdigest()
 
 
-def _header(data: bytes, place: str) -> Header:
-    header = read_header(
-        data,
-        place=place,
-        kind="Hopfield store",
-        version=FORMAT,
-        fields=_FIELDS,
-        most=MAX_HEADER_BYTES,
-    )
-    if not isinstance(header["tasks"], list) or len(header["tasks"]) > MAX_TASKS:
-        raise BankError(
-            f"{place}: tasks must be a list of at most {MAX_TASKS}, got {header['tasks']!r:.80}"
-        )
-    return header
-
-
 def _task(item: object, network: Network, place: str) -> StoredTask:
-    if not isinstance(item, dict) or set(item) - {"entropy"} != _TASK_FIELDS:
-        got = sorted(item) if isinstance(item, dict) else type(item).__name__
-        raise BankError(f"{place}: fields of a task must be {sorted(_TASK_FIELDS)}, got {got}")
-    marks, labels = item["fingerprints"], item["labels"]
-    entropy = recorded_entropy(item)
-    if entropy is None and "entropy" in item:
+    found = Fields(item, _TASK_FIELDS, f"{place}: a task", optional={"entropy"})
+    entropy = found.value.get("entropy")
+    if "entropy" in found.value and not is_entropy(entropy):
         raise BankError(
-            f"{place}: entropy of a task must be at least 0 and finite, got {item['entropy']!r:.80}"
+            f"{place}: entropy of a task must be at least 0 and finite, got {entropy!r:.80}"
         )
-    if not isinstance(marks, list) or len(marks) != len(network.parameters):
+    marks, count = found["fingerprints"], len(network.parameters)
+    if not are_fingerprints(marks, count):
         raise BankError(
-            f"{place}: fingerprints of a task must be {len(network.parameters)}, got {marks!r:.80}"
+            f"{place}: fingerprints of a task must be {count}, each of {FINGERPRINT} hexadecimal "
+            f"digits, got {marks!r:.80}"
         )
-    if not all(isinstance(m, str) and _FINGERPRINT.fullmatch(m) for m in marks):
-        raise BankError(
-            f"{place}: a fingerprint must be {FINGERPRINT} hexadecimal digits, got {marks!r:.80}"
-        )
-    if not isinstance(labels, list):
-        raise BankError(f"{place}: labels must be a list, got {labels!r:.80}")
     try:
-        name = check_name(item["name"])
+        name = check_name(found["name"])
     except BankError as error:
         raise BankError(f"{place}: {error}") from error
-    check_labels(tuple(labels), network, place)
-    return StoredTask(name=name, labels=tuple(labels), fingerprints=tuple(marks), entropy=entropy)
+    labels = tuple(found.items("labels"))
+    check_labels(labels, network, place)
+    return StoredTask(
+        name=name,
+        labels=labels,
+        fingerprints=tuple(marks),
+        entropy=None if entropy is None else float(entropy),
+    )
 
 
 def _max_bytes(network: Network) -> int:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import sys
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 
 from supsup_runtime.arrays import Bits, Bytes, Floats
 from supsup_runtime.bank.bits import pack_mask, unpack_mask
+from supsup_runtime.bank.fields import is_number
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, check_task
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
@@ -34,10 +35,10 @@ __all__ = [
     "TOLERATED",
     "HopfieldStore",
     "StoredTask",
+    "are_fingerprints",
     "fingerprint",
     "fingerprints",
     "is_entropy",
-    "recorded_entropy",
     "store_bytes",
     "to_mask",
     "to_pattern",
@@ -46,6 +47,7 @@ __all__ = [
 
 FINGERPRINT = 16
 """Hexadecimal digits of a mask's fingerprint."""
+_FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 TOLERATED = math.erfc(math.sqrt(1 / (2 * 0.138))) / 2
 """Fraction of bits turned by one step above which a warning comes: Hebb's rule at its capacity."""
 
@@ -70,17 +72,18 @@ def fingerprints(task: TaskMasks, network: Network) -> tuple[str, ...]:
     return tuple(fingerprint(task.masks[p.name]) for p in network.parameters)
 
 
+def are_fingerprints(value: object, count: int) -> TypeGuard[list[str]]:
+    """Whether a value from JSON can be the fingerprints of a task with `count` masks."""
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(isinstance(mark, str) and _FINGERPRINT.fullmatch(mark) for mark in value)
+    )
+
+
 def is_entropy(value: object) -> TypeGuard[float]:
     """Whether a value from JSON can be an entropy: a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 <= value <= sys.float_info.max
-
-
-def recorded_entropy(record: Mapping[str, Any]) -> float | None:
-    """The value ``entropy`` of a record, in nats; None where there is none that makes sense."""
-    value = record.get("entropy")
-    return float(value) if is_entropy(value) else None
+    return is_number(value) and 0 <= value <= sys.float_info.max
 
 
 def store_bytes(network: Network, dtype: str) -> int:
@@ -182,11 +185,12 @@ class HopfieldStore:
         for name, value in task.state.items():
             self.state_sums[name] += value
         marks = fingerprints(task, self.network)
+        entropy = task.training.get("entropy")
         stored = StoredTask(
             name=task.name,
             labels=task.labels,
             fingerprints=marks,
-            entropy=recorded_entropy(task.training),
+            entropy=float(entropy) if is_entropy(entropy) else None,
         )
         self.tasks = (*self.tasks, stored)
         errors = {name: self.matrices[name].bit_error(z) for name, z in patterns.items()}

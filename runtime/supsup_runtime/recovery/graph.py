@@ -8,7 +8,7 @@ import numpy as np
 
 from supsup_runtime.arrays import Array, Bits, Floats, Images
 from supsup_runtime.bank.bits import pack_mask
-from supsup_runtime.bank.network import cut, spans
+from supsup_runtime.bank.layout import cut, join, spans
 from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
 from supsup_runtime.hopfield.store import fingerprint, to_pattern
 from supsup_runtime.model.loading import OpenedModel
@@ -51,7 +51,7 @@ class HopfieldGraph:
         self.parts = spans(network.parameters)
         self._no_rows = np.zeros((0, *network.input_shape), np.float32)
         self._batch = with_batch_statistics(network.state, store.state)
-        self._weights = np.concatenate([w.reshape(-1) for w in network.weights()])
+        self._weights = join(network.weights())
 
     def step(
         self,

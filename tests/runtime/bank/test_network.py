@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 
 from conftest import network_of, small_network
-from supsup_runtime.bank.network import (
-    MAX_ELEMENTS,
-    MaskedParameter,
-    Network,
-    StateTensor,
-    cut,
-    spans,
-)
+from supsup_runtime.bank.layout import cut, spans
+from supsup_runtime.bank.network import MAX_ELEMENTS, MaskedParameter, Network, StateTensor
 from supsup_runtime.bank.weights import sign_plane
 from supsup_runtime.errors import BankError
 
@@ -96,7 +90,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda d: d["parameters"][0].update(shape=[]), "shape of 'first'"),
         (lambda d: d["parameters"][0].update(name="second"), "unique, got 'second' twice"),
         (lambda d: d["parameters"][0].update(name=""), "must not be empty"),
-        (lambda d: d["parameters"][0].update(name=1), "must be strings, got 1"),
+        (lambda d: d["parameters"][0].update(name=1), "parameter: name must be a string, got 1"),
         (lambda d: d["parameters"][0].update(constant=0), "constant of 'first' must be finite"),
         (lambda d: d["parameters"][0].update(constant="c"), "constant must be a number"),
         (

@@ -15,7 +15,8 @@ import safetensors.numpy
 
 from conftest import random_task, small_network
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor, canonical_json
+from supsup_runtime.bank.fields import canonical_json
+from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, BankLockedError, CapacityWarning, InputError
 from supsup_runtime.files import exclusive
@@ -178,10 +179,10 @@ def put_tensor(name: str, value: object) -> Change:
         (put("dtype", "float16"), r"'matrix.first' must be F16 \(45,\), got F32 \(45,\)"),
         (put("sha256", 1), "damaged or was changed: SHA-256 of its tensors must be 1, got"),
         (put_tensor("matrix.first", np.ones(45, np.float32)), "damaged or was changed: SHA-256"),
-        (put("more", 1), "header fields must be"),
-        (put("tasks", {}), "tasks must be a list of at most 100000, got {}"),
-        (put("tasks", [1]), "fields of a task must be .*, got int"),
-        (put_task(more=1), "fields of a task must be"),
+        (put("more", 1), "f: fields must be"),
+        (put("tasks", {}), "tasks must be a list of 0 to 100000, got {}"),
+        (put("tasks", [1]), "a task: fields must be .*, got int"),
+        (put_task(more=1), "a task: fields must be"),
         (put_task(name="../a"), "f: task name: must be"),
         (put_task(name="TASK-1"), "task names must be unique"),
         (put_task(labels="no"), "labels must be a list, got 'no'"),
@@ -192,9 +193,9 @@ def put_tensor(name: str, value: object) -> Change:
         (put_task(entropy=-0.1), "entropy of a task must be at least 0 and finite, got -0.1"),
         (put_task(entropy="1"), "entropy of a task must be at least 0 and finite, got '1'"),
         (put_task(entropy=10**400), "entropy of a task must be at least 0 and finite, got 1"),
-        (put_task(fingerprints=["0" * 16]), "fingerprints of a task must be 2"),
-        (put_task(fingerprints=["0" * 16, "x" * 16]), "must be 16 hexadecimal digits"),
-        (put_task(fingerprints=["0" * 16, 1]), "must be 16 hexadecimal digits"),
+        (put_task(fingerprints=["0" * 16]), "fingerprints of a task must be 2, each"),
+        (put_task(fingerprints=["0" * 16, "x" * 16]), "each of 16 hexadecimal digits"),
+        (put_task(fingerprints=["0" * 16, 1]), "each of 16 hexadecimal digits"),
         (put_tensor("more", [1.0]), r"missing \[\], extra \['more'\]"),
         (lambda _, tensors: tensors.pop("sum.first"), r"missing \['sum.first'\], extra"),
         (put_tensor("sum.first", np.zeros(9, np.int32)), "must add 3 signs: .* and odd"),
@@ -219,7 +220,7 @@ def test_a_header_that_is_none_is_refused(text: str) -> None:
     tensors = safetensors.numpy.load(encode_store(filled()))
     for metadata in ({"supsup": text}, {"other": text}, None):
         data = safetensors.numpy.save(tensors, metadata=metadata)
-        with pytest.raises(BankError, match=r"f: (metadata 'supsup' must be JSON|Hopfield store)"):
+        with pytest.raises(BankError, match=r"f: (metadata 'supsup' must be JSON|store format)"):
             decode_store(data, NETWORK, "d", place="f")
 
 
