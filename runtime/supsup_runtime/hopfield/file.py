@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -38,8 +38,10 @@ from supsup_runtime.hopfield.store import (
 )
 
 __all__ = [
+    "MAX_DISTANCE",
     "STORE_FILE",
     "decode_store",
+    "delete_masks",
     "encode_into",
     "encode_store",
     "has_store",
@@ -50,6 +52,8 @@ __all__ = [
 FORMAT = 1
 STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20
+MAX_DISTANCE = 0.02
+"""A mask that the store gives back further off than this is not deleted: fraction of its bits."""
 _FIELDS = {"digest", "dtype", "format", "rule", "sha256", "tasks"}
 _TASK_FIELDS = {"fingerprints", "labels", "name"}  # and "entropy", where it is known
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
@@ -158,6 +162,47 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
                 f"at most {TOLERATED:.2%}; keep their explicit masks, or mask more units",
                 CapacityWarning,
                 stacklevel=3,
+            )
+
+
+def delete_masks(bank: MaskBank, store: HopfieldStore, names: Sequence[str]) -> None:
+    """Delete tasks' files from a bank, after the store has given all of their masks back.
+
+    Args:
+        bank: The bank.
+        store: Its store, with the tasks encoded.
+        names: The tasks; each once.
+
+    Raises:
+        BankError: If a task is not in the bank or not in the store, it was replaced since it was
+            encoded, or the store gives a mask back with more than `MAX_DISTANCE` of its bits
+            changed; no file is deleted then.
+        BankLockedError: If another process is writing.
+    """
+    for name in names:
+        _refuse_lost(bank, store, name)
+    for name in names:
+        bank.remove(name)
+
+
+def _refuse_lost(bank: MaskBank, store: HopfieldStore, name: str) -> None:
+    task, stored = bank.task(name), next((t for t in store.tasks if t.name == name), None)
+    if stored is None:
+        raise BankError(f"{bank.path}: task {name!r} is not in the store; encode it first")
+    if fingerprints(task, bank.network) != stored.fingerprints:
+        raise BankError(
+            f"{bank.path}: task {name!r} has other masks than those encoded: it was replaced "
+            "since; no mask was deleted. Rename it and encode it, or keep it"
+        )
+    patterns = store.patterns_of(task)
+    settled, fixed = store.settle(patterns)
+    for parameter, pattern in patterns.items():
+        distance = float(np.mean(settled[parameter] != pattern))
+        if not fixed or distance > MAX_DISTANCE:
+            raise BankError(
+                f"{bank.path}: the store must give the mask {parameter!r} of task {name!r} "
+                f"back within {MAX_DISTANCE:.0%} of its bits, got {distance:.1%}; no mask was "
+                "deleted. Keep the explicit masks, or delete the store and encode fewer tasks"
             )
 
 

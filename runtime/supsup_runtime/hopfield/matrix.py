@@ -1,4 +1,4 @@
-"""One Hopfield network: patterns of signs written into a symmetric matrix, and settled back.
+"""One Hopfield network: patterns of signs written into a symmetric matrix.
 
 Wortsman et al. 2020, "HopSupSup": energy ``E(z) = -1/2 z^T Psi z`` of a pattern ``z`` of signs.
 Rule ``hebb`` is the paper's text, ``storkey`` the simplified form that its authors ran.
@@ -7,7 +7,6 @@ Rule ``hebb`` is the paper's text, ``storkey`` the simplified form that its auth
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +18,6 @@ __all__ = [
     "MAX_UNITS",
     "RULES",
     "HopfieldMatrix",
-    "Settled",
     "capacity",
     "expected_bit_error",
     "matrix_bytes",
@@ -82,21 +80,6 @@ def expected_bit_error(size: int, patterns: int, rule: str) -> float:
 def matrix_bytes(size: int, dtype: str) -> int:
     """Bytes that the stored half of a matrix takes, its diagonal included."""
     return size * (size + 1) // 2 * np.dtype(dtype).itemsize
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Settled:
-    """Where the dynamics came to rest.
-
-    Attributes:
-        pattern: ``float32 (d,)`` of -1 and 1.
-        fixed: Whether no unit wants to turn; false where `max_sweeps` ran out.
-        flips: Units turned on the way, counted each time.
-    """
-
-    pattern: Floats
-    fixed: bool
-    flips: int
 
 
 class HopfieldMatrix:
@@ -215,7 +198,12 @@ class HopfieldMatrix:
         Raises:
             InputError: If `pattern` is not finite float32 ``(d,)``.
         """
-        return -0.5 * float(np.dot(self.field(pattern).astype(np.float64), pattern))
+        return self.look(pattern)[0]
+
+    def look(self, pattern: Floats) -> tuple[float, Floats]:
+        """`energy` and `field` of a pattern by one product, as `settle` asks for them."""
+        field = self.field(pattern)
+        return -0.5 * float(np.dot(field.astype(np.float64), pattern)), field
 
     def bit_error(self, pattern: Floats) -> float:
         """Fraction of units that one step turns, within ``[0, 1]``; a field of 0 turns none.
@@ -225,42 +213,6 @@ class HopfieldMatrix:
         """
         z = self._signs(pattern)
         return float(np.mean(z * self._coupling(z) < 0))
-
-    def settle(self, pattern: Floats, *, max_sweeps: int = 10) -> Settled:
-        """Follow the dynamics from a pattern to a fixed point.
-
-        One unit turns at a time, always the one that lowers the energy most: so the energy falls
-        with every turn and no cycle is possible, as it is where all units turn at once; and the
-        way does not hang on a random order. A unit sees the others, not itself, whatever the
-        diagonal; at a field of 0 it keeps its sign; ties go to the lowest index.
-
-        Args:
-            pattern: ``float32 (d,)`` of -1 and 1.
-            max_sweeps: Turns at most, in units of ``d``.
-
-        Raises:
-            InputError: If `pattern` is none, or `max_sweeps` is negative.
-        """
-        if max_sweeps < 0:
-            raise InputError(f"max_sweeps: must be at least 0, got {max_sweeps}")
-        z = self._signs(pattern).copy()
-        fresh, flips = True, 0
-        coupling = self._coupling(z)
-        while True:
-            margins = z * coupling
-            worst = int(margins.argmin())
-            if margins[worst] >= 0:
-                if fresh:
-                    return Settled(pattern=z, fixed=True, flips=flips)
-                fresh, coupling = True, self._coupling(z)  # free of what many turns rounded
-            elif flips == max_sweeps * self.size:
-                return Settled(pattern=z, fixed=False, flips=flips)
-            else:
-                z[worst] = -z[worst]
-                kept = coupling[worst]
-                coupling += 2 * z[worst] * self.scaled[worst]
-                coupling[worst] = kept  # a unit does not see itself
-                fresh, flips = False, flips + 1
 
     def _holds(self, z: Floats, h: Floats) -> bool:
         strong = float(np.dot(z, h)) >= self.size / 2

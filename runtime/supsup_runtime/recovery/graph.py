@@ -10,10 +10,11 @@ from supsup_runtime.arrays import Array, Bits, Floats, Images
 from supsup_runtime.bank.bits import pack_mask
 from supsup_runtime.bank.layout import cut, join, spans
 from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
+from supsup_runtime.hopfield.settle import settle
 from supsup_runtime.hopfield.store import fingerprint, to_pattern
 from supsup_runtime.model.loading import OpenedModel
 from supsup_runtime.model.metadata import TaskInfo
-from supsup_runtime.recovery.descent import Statistics, settle
+from supsup_runtime.recovery.descent import Statistics
 
 __all__ = ["HopfieldGraph", "Step"]
 
@@ -83,7 +84,7 @@ class HopfieldGraph:
         return logits
 
     def settle(self, mask: Bits) -> tuple[Bits, bool]:
-        """The fixed point that a mask falls to, and whether it is one; see `recovery.settle`."""
+        """The fixed point that a mask falls to, and whether it is one; see `hopfield.settle`."""
         z, fixed = settle(self._look, self.store.diagonal, to_pattern(mask))
         return z > 0, fixed
 

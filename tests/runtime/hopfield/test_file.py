@@ -23,6 +23,7 @@ from supsup_runtime.files import exclusive
 from supsup_runtime.hopfield.file import (
     STORE_FILE,
     decode_store,
+    delete_masks,
     encode_into,
     encode_store,
     has_store,
@@ -295,6 +296,15 @@ def test_write_store_replaces_the_whole_file(bank: MaskBank) -> None:
     assert_equal(read_store(bank), empty)
     with exclusive(bank.path), pytest.raises(BankLockedError):
         write_store(bank, empty)
+
+
+def test_a_mask_that_is_not_in_the_store_is_not_deleted(bank: MaskBank) -> None:
+    store, _ = encode_into(bank, ["task-0"])
+    with pytest.raises(BankError, match="task 'task-1' is not in the store; encode it first"):
+        delete_masks(bank, store, ["task-0", "task-1"])
+    assert len(MaskBank.open(bank.path)) == 3
+    delete_masks(bank, store, ["task-0"])
+    assert MaskBank.open(bank.path).task_names == ("task-1", "task-2")
 
 
 def test_size_and_links_are_looked_at_first(bank: MaskBank, tmp_path: Path) -> None:
