@@ -12,13 +12,11 @@ import numpy as np
 from supsup_runtime.arrays import Array, Bits, Bytes, Floats
 from supsup_runtime.bank.bits import check_padding, compress, count_ones, decompress, pack_mask
 from supsup_runtime.bank.fields import canonical_json, is_unicode
-from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
+from supsup_runtime.bank.network import MaskedParameter, Network
 from supsup_runtime.bank.tensorfile import (
-    check_header_size,
+    TensorFile,
+    check_array,
     check_names,
-    read_header,
-    read_views,
-    write_tensors,
 )
 from supsup_runtime.errors import BankError
 
@@ -36,8 +34,12 @@ __all__ = [
 FORMAT = 1
 MAX_HEADER_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_FIELDS = {"digest", "encodings", "format", "labels", "name", "training"}
-_DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "F32": np.dtype("<f4")}
+_FILE = TensorFile(
+    kind="task",
+    version=FORMAT,
+    fields=frozenset({"digest", "encodings", "format", "labels", "name", "training"}),
+    max_header=MAX_HEADER_BYTES,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -146,8 +148,7 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
         raise BankError(
             f"{place}: training must be JSON without NaN or infinity: {error}"
         ) from error
-    check_header_size(text, most=MAX_HEADER_BYTES, place=place)
-    return write_tensors(tensors, text)
+    return _FILE.write(tensors, text, place)
 
 
 def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> TaskMasks:
@@ -162,16 +163,7 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
     Raises:
         BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
     """
-    tensors = _tensors(data, place)
-    header = read_header(
-        data,
-        _FIELDS,
-        place=place,
-        kind="task",
-        version=FORMAT,
-        digest=digest,
-        most=MAX_HEADER_BYTES,
-    )
+    tensors, header = _FILE.read(data, digest, place)
     expected = {f"mask.{p.name}" for p in network.parameters}
     expected |= {f"state.{s.name}" for s in network.state}
     check_names(tensors, expected, place)
@@ -188,19 +180,6 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
     )
     check_task(task, network, place)
     return task
-
-
-def _tensors(data: bytes, place: str) -> dict[str, Array]:
-    tensors = {}
-    for name, info in read_views(data, place).items():
-        dtype = _DTYPES.get(info["dtype"])
-        if dtype is None:
-            raise BankError(f"{place}: {name!r} must be U8 or F32, got {info['dtype']}")
-        try:
-            tensors[name] = np.frombuffer(info["data"], dtype).reshape(info["shape"])
-        except ValueError as error:  # more or longer dimensions than numpy has
-            raise BankError(f"{place}: shape of {name!r} is out of range: {error}") from error
-    return tensors
 
 
 def _mask(stored: Array, parameter: MaskedParameter, encoding: object, place: str) -> Bytes:
@@ -237,7 +216,8 @@ def check_task(task: TaskMasks, network: Network, place: str) -> None:
         where = f"{place}: mask of {parameter.name!r}"
         check_padding(task.masks[parameter.name], parameter.size, place=where)
     for tensor in network.state:
-        _check_state(task.state[tensor.name], tensor, place)
+        where = f"{place}: state {tensor.name!r}"
+        check_array(task.state[tensor.name], np.float32, tensor.shape, place=where)
     check_labels(task.labels, network, place)
 
 
@@ -255,13 +235,3 @@ def check_labels(labels: tuple[str, ...], network: Network, place: str) -> None:
         raise BankError(f"{place}: labels must be strings, got {labels}")
     if not is_unicode("".join(labels)):
         raise BankError(f"{place}: labels must be Unicode text, got a lone surrogate")
-
-
-def _check_state(value: Array, tensor: StateTensor, place: str) -> None:
-    if value.dtype != np.float32 or value.shape != tensor.shape:
-        raise BankError(
-            f"{place}: state {tensor.name!r} must be float32 {tensor.shape}, "
-            f"got {value.dtype} {value.shape}"
-        )
-    if not np.isfinite(value).all():
-        raise BankError(f"{place}: state {tensor.name!r} must be finite, got NaN or infinity")

@@ -16,12 +16,9 @@ from supsup_runtime.bank.index import MAX_TASKS, read_index
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import check_labels, check_name
 from supsup_runtime.bank.tensorfile import (
-    View,
-    check_header_size,
+    TensorFile,
+    check_array,
     check_names,
-    read_header,
-    read_views,
-    write_tensors,
 )
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.files import exclusive, inside, read_file, write_whole
@@ -46,7 +43,6 @@ __all__ = [
     "encode_store",
     "has_store",
     "read_store",
-    "write_store",
 ]
 
 FORMAT = 1
@@ -54,9 +50,13 @@ STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20
 MAX_DISTANCE = 0.02
 """A mask that the store gives back further off than this is not deleted: fraction of its bits."""
-_FIELDS = {"digest", "dtype", "format", "rule", "sha256", "tasks"}
+_FILE = TensorFile(
+    kind="store",
+    version=FORMAT,
+    fields=frozenset({"digest", "dtype", "format", "rule", "sha256", "tasks"}),
+    max_header=MAX_HEADER_BYTES,
+)
 _TASK_FIELDS = {"fingerprints", "labels", "name"}  # and "entropy", where it is known
-_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
 
 
 def has_store(bank: MaskBank) -> bool:
@@ -78,17 +78,6 @@ def read_store(bank: MaskBank) -> HopfieldStore:
         )
     data = read_file(path, max_bytes=_max_bytes(bank.network))
     return decode_store(data, bank.network, bank.digest, place=str(path))
-
-
-def write_store(bank: MaskBank, store: HopfieldStore) -> None:
-    """Put a store into its bank, whole, in the place of the one that is there.
-
-    Raises:
-        BankError: If it belongs to another network than the bank.
-        BankLockedError: If another process is writing.
-    """
-    with exclusive(bank.path):
-        _write(bank, store)
 
 
 def encode_into(
@@ -142,8 +131,7 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
     Under ``storkey`` the newest task says nothing of the older ones, and masks that are alike fade
     sooner than random ones.
     """
-    worst = dict.fromkeys(store.matrices, (0.0, ""))
-    lost = dict.fromkeys(store.matrices, 0)
+    lost: dict[str, list[tuple[float, str]]] = {name: [] for name in store.matrices}
     for stored in store.tasks:
         if stored.name not in bank:
             continue
@@ -152,14 +140,15 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
             continue  # replaced since
         for name, pattern in store.patterns_of(task).items():
             error = store.matrices[name].bit_error(pattern)
-            worst[name] = max(worst[name], (error, stored.name))
-            lost[name] += error > TOLERATED
-    for name, (error, task_name) in worst.items():
-        if lost[name]:
+            if error > TOLERATED:
+                lost[name].append((error, stored.name))
+    for name, errors in lost.items():
+        if errors:
+            error, task_name = max(errors)
             warnings.warn(
-                f"Hopfield store: {name!r} does not hold {lost[name]} of the tasks whose masks are "
-                f"at hand: one step turns up to {error:.2%} of the bits ({task_name!r}), expected "
-                f"at most {TOLERATED:.2%}; keep their explicit masks, or mask more units",
+                f"Hopfield store: {name!r} does not hold {len(errors)} of the tasks whose masks "
+                f"are at hand: one step turns up to {error:.2%} of the bits ({task_name!r}), "
+                f"expected at most {TOLERATED:.2%}; keep their explicit masks, or mask more units",
                 CapacityWarning,
                 stacklevel=3,
             )
@@ -223,12 +212,11 @@ def encode_store(store: HopfieldStore) -> bytes:
         "dtype": store.dtype,
         "format": FORMAT,
         "rule": store.rule,
-        "sha256": _sha256({name: tensor.tobytes() for name, tensor in tensors.items()}),
+        "sha256": _sha256(tensors),
         "tasks": [_task_to_dict(task) for task in store.tasks],
     }
     text = canonical_json(header)
-    check_header_size(text, most=MAX_HEADER_BYTES, place="Hopfield store")
-    return write_tensors(tensors, text)
+    return _FILE.write(tensors, text, "Hopfield store")
 
 
 def _task_to_dict(task: StoredTask) -> dict[str, object]:
@@ -250,16 +238,7 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
     Raises:
         BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
     """
-    views = read_views(data, place)
-    header = read_header(
-        data,
-        _FIELDS,
-        place=place,
-        kind="store",
-        version=FORMAT,
-        digest=digest,
-        most=MAX_HEADER_BYTES,
-    )
+    tensors, header = _FILE.read(data, digest, place)
     items = header.items("tasks", most=MAX_TASKS)
     tasks = tuple(_task(item, network, place) for item in items)
     folded = [task.name.casefold() for task in tasks]
@@ -270,8 +249,8 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
     except InputError as error:
         raise BankError(f"{place}: {error}") from error
     store.tasks = tasks
-    _fill(store, views, place)
-    got = _sha256({name: view["data"] for name, view in views.items()})
+    _fill(store, tensors, place)
+    got = _sha256(tensors)
     if got != header["sha256"]:
         raise BankError(
             f"{place}: the file is damaged or was changed: SHA-256 of its tensors must be "
@@ -280,22 +259,22 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
     return store
 
 
-def _fill(store: HopfieldStore, views: dict[str, View], place: str) -> None:
+def _fill(store: HopfieldStore, tensors: dict[str, Array], place: str) -> None:
     """Move the tensors into an empty store, checking each."""
     network = store.network
-    kind = "F16" if store.dtype == "float16" else "F32"
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for p in network.parameters:
-        expected[f"matrix.{p.name}"] = (kind, (p.size * (p.size + 1) // 2,))
-        expected[f"sum.{p.name}"] = ("I32", (p.size,))
+        expected[f"matrix.{p.name}"] = (store.dtype, (p.size * (p.size + 1) // 2,))
+        expected[f"sum.{p.name}"] = ("int32", (p.size,))
     for s in network.state:
-        expected[f"state.{s.name}"] = ("F64", s.shape)
-    check_names(views, expected, place)
-    arrays = {name: _array(name, views[name], *expected[name], place) for name in expected}
+        expected[f"state.{s.name}"] = ("float64", s.shape)
+    check_names(tensors, expected, place)
+    for name, (dtype, shape) in expected.items():
+        check_array(tensors[name], dtype, shape, place=f"{place}: {name!r}")
     for p in network.parameters:
-        half = arrays[f"matrix.{p.name}"]
+        half = tensors[f"matrix.{p.name}"]
         store.matrices[p.name] = HopfieldMatrix.from_half(half, p.size, rule=store.rule)
-        total = arrays[f"sum.{p.name}"].astype(np.int64)
+        total = tensors[f"sum.{p.name}"].astype(np.int64)
         count = len(store.tasks)
         if np.any(np.abs(total) > count) or np.any((total - count) % 2):
             raise BankError(
@@ -304,24 +283,14 @@ def _fill(store: HopfieldStore, views: dict[str, View], place: str) -> None:
             )
         store.sums[p.name] = total
     for s in network.state:
-        store.state_sums[s.name] = arrays[f"state.{s.name}"].astype(np.float64)  # a copy of our own
+        store.state_sums[s.name] = tensors[f"state.{s.name}"].copy()  # they are read-only
 
 
-def _array(name: str, view: View, kind: str, shape: tuple[int, ...], place: str) -> Array:
-    got = tuple(view["shape"])
-    if view["dtype"] != kind or got != shape:
-        raise BankError(f"{place}: {name!r} must be {kind} {shape}, got {view['dtype']} {got}")
-    array = np.frombuffer(view["data"], _TYPES[kind]).reshape(shape)
-    if not np.isfinite(array).all():
-        raise BankError(f"{place}: {name!r} must be finite, got NaN or infinity")
-    return array
-
-
-def _sha256(tensors: Mapping[str, bytes]) -> str:
+def _sha256(tensors: Mapping[str, Array]) -> str:
     """SHA-256 of the tensors' bytes, one after the other by name, hexadecimal."""
     found = hashlib.sha256()
     for name in sorted(tensors):
-        found.update(tensors[name])
+        found.update(tensors[name].reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 

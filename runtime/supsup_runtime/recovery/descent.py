@@ -36,12 +36,12 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def linear(step: int, steps: int) -> tuple[float, float]:
-    """The paper's: from entropy alone, to energy all but alone, evenly."""
+    """The paper's: from entropy alone to nearly energy alone, in even steps."""
     return 1 - step / steps, step / steps
 
 
 def constant(_step: int, _steps: int) -> tuple[float, float]:
-    """Both in full all the way."""
+    """Both in full in every step."""
     return 1.0, 1.0
 
 
@@ -64,7 +64,7 @@ class Recovery:
         look_every: Steps from one look at where the mask would settle to the next: a stored task's
             mask whose entropy fits ends the recovery there. 0 never looks before the end, which is
             the paper's way. Where no entropy was recorded, no look ends it.
-        restart_every: Steps without a find after which the descent begins anew, its schedule too,
+        restart_every: Steps without a match after which the descent restarts, its schedule too,
             with what is left of the stream, if that is half as many steps at least. 0 never does;
             nor is it done where nothing is looked at.
         max_entropy_ratio: An end whose entropy is above so many times the stored task's own is of
@@ -147,7 +147,7 @@ class Descent:
         return (self.scores >= 0).astype(np.float32)
 
     def put(self, part: slice, scores: Floats) -> None:
-        """Set a part of the scores, and let it rest."""
+        """Set a part of the scores, and reset its velocity."""
         self.scores[part] = scores
         self._velocity[part] = 0
 

@@ -1,4 +1,4 @@
-"""The graph behind a recovery: one look at a batch and a mask, and where a mask settles."""
+"""The graph of a recovery model: a step on a batch and a mask, and where a mask settles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["HopfieldGraph", "Step"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
-    """What the graph says of a batch and a mask.
+    """Outputs of the graph for a batch and a mask.
 
     Attributes:
         entropy: Mean H of the batch, in nats.
@@ -38,8 +38,8 @@ class HopfieldGraph:
     """A model of mode ``recover``, opened; arguments are checked by `HopfieldModel`.
 
     Attributes:
-        info: What the model says of itself.
-        store: What it says of its Hopfield store.
+        info: The metadata of the model.
+        store: Those of its Hopfield store.
         parts: Where each parameter lies in a flat mask, in their order.
     """
 

@@ -1,4 +1,4 @@
-"""One recovery on its way: the descent, looks at where it would settle, and its end."""
+"""One recovery: the descent, looks at where its mask would settle, and the result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Recovering:
         self._masks: list[Bits] = []
         self._entropies: list[float] = []
         self._energies: list[float] = []
-        self._anew = False
+        self._restarted_parts = False
         self._looked = False
         self.problem = ""
 
@@ -61,8 +61,8 @@ class Recovering:
         """Settle the mask, and see whose it is.
 
         A stored task's in all parameters, with an entropy of enough inputs that fits: the recovery
-        is at its end, and the mask is the task's. In some parameters alone: those take
-        their fixed point, and the others begin anew, which they do once.
+        is at its end, and the mask is the task's. In some parameters alone: those take their
+        fixed point, and the others restart, which they do once.
         """
         mask, fixed = self._graph.settle(self._mask())
         owners = self._graph.owners(mask)
@@ -74,18 +74,18 @@ class Recovering:
             if tasks:
                 size = np.abs(self._descent.scores[part]).mean()
                 self._descent.put(part, to_pattern(mask[part]) * size)
-            elif any(owners) and not self._anew:
+            elif any(owners) and not self._restarted_parts:
                 self._descent.put(part, self._start[part])
-        self._anew = self._anew or any(owners)
+        self._restarted_parts = self._restarted_parts or any(owners)
         return False
 
     def restart(self) -> None:
-        """Begin the descent anew; what was seen on the way is kept."""
+        """Restart the descent; the trace is kept."""
         self._descent = Descent(self._start, self._how)
-        self._anew = False
+        self._restarted_parts = False
 
     def result(self) -> Recovered:
-        """Where it ended, and what that is."""
+        """The result, ended here."""
         graph, ended = self._graph, self._mask()
         fixed_point, fixed = graph.settle(ended)
         end = self._end(fixed_point, fixed=fixed)
@@ -108,7 +108,7 @@ class Recovering:
         )
 
     def _end(self, fixed_point: Bits, *, fixed: bool) -> End:
-        """What there is to judge, if the recovery ended now at a fixed point."""
+        """The numbers of a recovery that ended now, at a fixed point."""
         tasks = self._graph.tasks_of(fixed_point)
         own = [self._graph.store.entropies[task.index] for task in tasks or self._graph.info.tasks]
         known = [h for h in own if h is not None]

@@ -40,19 +40,10 @@ def load_hopfield(
     providers: Sequence[Any] | None = None,
     check_memory: bool = True,
 ) -> HopfieldModel:
-    """Load a model that `supsup-export --hopfield` made.
-
-    Args:
-        path: The ``.onnx`` file.
-        device: ``cpu`` or ``cuda``; a device that is not there is an error.
-        threads: Threads of one call.
-        sess_options: An ``onnxruntime.SessionOptions`` in place of `threads`.
-        providers: ONNX Runtime providers in place of `device`.
-        check_memory: Refuse a model that the memory at hand cannot hold while it loads.
+    """Load a model that `supsup-export --hopfield` made; arguments as `supsup_runtime.load`.
 
     Raises:
-        ModelError: If the file is missing, not a model of supsup, of another contract, one with
-            explicit masks, or too large for the memory at hand; all before it is loaded.
+        ModelError: As `supsup_runtime.load`; or if the model has explicit masks.
         ProviderUnavailableError: If onnxruntime or the provider is not there.
         InputError: If an argument is out of range.
     """
@@ -74,8 +65,8 @@ class HopfieldModel:
     """A loaded model. Calls are independent; one thread at a time.
 
     Attributes:
-        info: What the model says of itself.
-        store: What it says of its Hopfield store.
+        info: The metadata of the model.
+        store: Those of its Hopfield store.
     """
 
     def __init__(self, graph: HopfieldGraph) -> None:
@@ -102,7 +93,7 @@ class HopfieldModel:
             batches: Each ``float32 (batch, *input_shape)``, of one task; at least `steps` of them,
                 of which no more are taken than the recovery needs.
             steps: At most, and at least 1; None takes all batches, which then must have a length.
-            schedule: Shares of entropy and energy in each step since the last beginning.
+            schedule: Shares of entropy and energy in each step since the last restart.
             settings: Step size and the like; None takes the defaults.
 
         Raises:
@@ -110,21 +101,23 @@ class HopfieldModel:
                 argument is out of range.
         """
         how = settings or Recovery()
-        total, taken, begun = _count(batches, steps), 0, 0
-        way = Recovering(self._graph, self._start(how), how)
+        total, taken, restarted = _count(batches, steps), 0, 0
+        recovering = Recovering(self._graph, self._start(how), how)
         for number, batch in zip(range(total), batches, strict=False):
-            strengths = _strengths(schedule, number - begun, total - begun, how.energy_strength)
-            way.step(self._checked(batch, number), strengths)
+            strengths = _strengths(
+                schedule, number - restarted, total - restarted, how.energy_strength
+            )
+            recovering.step(self._checked(batch, number), strengths)
             taken = number + 1
             looks = how.look_every and taken % how.look_every == 0
-            if way.problem or (looks and way.look()):
-                return way.result()
-            if _is_lost(how, taken - begun, total - taken):
-                way.restart()
-                begun = taken
+            if recovering.problem or (looks and recovering.look()):
+                return recovering.result()
+            if _is_lost(how, taken - restarted, total - taken):
+                recovering.restart()
+                restarted = taken
         if taken < total:
             raise _too_few(total, taken)
-        return way.result()
+        return recovering.result()
 
     def step(
         self,
@@ -174,7 +167,7 @@ class HopfieldModel:
             x: ``float32 (batch, *input_shape)``.
             recovered: What `recover` gave. Where it is no task's mask, the prediction's tasks have
                 no name; labels are those that its tasks (or, of none, all stored ones) share.
-            statistics: As `Recovery` has it; with ``running``, rows do not hang on each other.
+            statistics: As `Recovery` has it; with ``running``, rows are independent.
 
         Raises:
             InputError: As `logits`.
@@ -259,7 +252,7 @@ def _strengths(
 
 
 def _is_lost(how: Recovery, taken: int, left: int) -> bool:
-    """Whether a descent that looks has taken its steps in vain, and another is worth it."""
+    """Whether a descent with looks found nothing in its steps, and enough are left to restart."""
     every = how.restart_every if how.look_every else 0
     return every > 0 and taken >= every and 2 * left >= every
 
