@@ -90,14 +90,9 @@ class HopfieldGraph:
 
     def owners(self, mask: Bits) -> list[set[int]]:
         """By parameter, indices of the tasks whose mask of it this is, told by fingerprints."""
-        return [
-            {
-                task
-                for task, marks in enumerate(self.store.fingerprints)
-                if marks[index] == fingerprint(pack_mask(mask[part]))
-            }
-            for index, part in enumerate(self.parts)
-        ]
+        marks = [fingerprint(pack_mask(mask[part])) for part in self.parts]
+        tasks = list(enumerate(self.store.fingerprints))
+        return [{t for t, own in tasks if own[i] == mark} for i, mark in enumerate(marks)]
 
     def tasks_of(self, mask: Bits) -> tuple[TaskInfo, ...]:
         """The tasks whose mask this is in all parameters; several where their masks are equal."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
 from supsup_runtime.arrays import Bits, Floats, Images
@@ -16,6 +14,7 @@ from supsup_runtime.recovery.result import SURE_ROWS, End, Recovered, Trace, jud
 __all__ = ["Recovering"]
 
 LAST_ROWS = 320
+"""Newest inputs of the stream that are kept, to judge the result by."""
 
 
 class Recovering:
@@ -31,7 +30,7 @@ class Recovering:
         self._how = how
         self._start = start
         self._descent = Descent(start, how)
-        self._last = _LastRows()
+        self._last = np.zeros((0, *graph.info.network.input_shape), np.float32)
         self._masks: list[Bits] = []
         self._entropies: list[float] = []
         self._energies: list[float] = []
@@ -39,14 +38,15 @@ class Recovering:
         self._looked = False
         self.problem = ""
 
-    def step(self, x: Images, strengths: tuple[float, float]) -> None:
-        """Take a step on a batch, with the strengths of entropy and energy."""
-        number, mask = len(self._masks), self._descent.mask
-        seen = self._graph.step(x, mask, *strengths, statistics=self._how.statistics)
+    def step(self, x: Images, shares: tuple[float, float]) -> None:
+        """Take a step on a batch, with the schedule's shares of entropy and energy."""
+        number, mask, how = len(self._masks), self._descent.mask, self._how
+        strengths = shares[0], how.energy_strength * shares[1]
+        seen = self._graph.step(x, mask, *strengths, statistics=how.statistics)
         self._masks.append(mask.astype(np.bool_))
         self._entropies.append(seen.entropy)
         self._energies.append(seen.energy)
-        self._last.add(x)
+        self._last = np.concatenate([self._last, x])[-LAST_ROWS:]
         for name, value in (("entropy", seen.entropy), ("energy", seen.energy)):
             if not np.isfinite(value):
                 self.problem = f"{name} is {value} in step {number}: the inputs are too large"
@@ -119,7 +119,7 @@ class Recovering:
             distance=self._graph.distance(self._mask(), fixed_point),
             fixed=fixed,
             tasks=tasks,
-            rows=len(self._last.rows()),
+            rows=len(self._last),
             entropy=self._entropy(fixed_point),
             expected=max(known) if known and (not tasks or len(known) == len(own)) else None,
             max_ratio=self._how.max_entropy_ratio,
@@ -127,25 +127,8 @@ class Recovering:
 
     def _entropy(self, mask: Bits) -> float:
         """Mean H of the last inputs, in nats."""
-        logits = self._graph.logits(self._last.rows(), mask, statistics=self._how.statistics)
+        logits = self._graph.logits(self._last, mask, statistics=self._how.statistics)
         return float(entropy(logits.astype(np.float64)).mean())
 
     def _mask(self) -> Bits:
         return self._descent.mask.astype(np.bool_)
-
-
-class _LastRows:
-    """The newest inputs of a stream, at most `LAST_ROWS` of them."""
-
-    def __init__(self) -> None:
-        self._batches: deque[Images] = deque()
-        self._count = 0
-
-    def add(self, x: Images) -> None:
-        self._batches.append(x.copy())  # the caller may use the array again
-        self._count += len(x)
-        while self._count - len(self._batches[0]) >= LAST_ROWS:
-            self._count -= len(self._batches.popleft())
-
-    def rows(self) -> Images:
-        return np.concatenate(self._batches)[-LAST_ROWS:]

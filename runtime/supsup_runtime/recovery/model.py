@@ -104,10 +104,8 @@ class HopfieldModel:
         total, taken, restarted = _count(batches, steps), 0, 0
         recovering = Recovering(self._graph, self._start(how), how)
         for number, batch in zip(range(total), batches, strict=False):
-            strengths = _strengths(
-                schedule, number - restarted, total - restarted, how.energy_strength
-            )
-            recovering.step(self._checked(batch, number), strengths)
+            shares = _shares(schedule, number - restarted, total - restarted)
+            recovering.step(self._checked(batch, number), shares)
             taken = number + 1
             looks = how.look_every and taken % how.look_every == 0
             if recovering.problem or (looks and recovering.look()):
@@ -239,16 +237,14 @@ def _count(batches: Iterable[Images], steps: int | None) -> int:
     return steps
 
 
-def _strengths(
-    schedule: Schedule, number: int, total: int, energy_strength: float
-) -> tuple[float, float]:
+def _shares(schedule: Schedule, number: int, total: int) -> tuple[float, float]:
     shares = schedule(number, total) if callable(schedule) else schedule
     if not (isinstance(shares, tuple) and len(shares) == 2 and np.isfinite(shares).all()):
         raise InputError(
             "schedule: must give two finite numbers, of entropy and energy, for a step and their "
             f"count, got {shares!r:.80} in step {number}; see recovery.linear"
         )
-    return shares[0], energy_strength * shares[1]
+    return shares
 
 
 def _is_lost(how: Recovery, taken: int, left: int) -> bool:
@@ -272,6 +268,4 @@ def _answering(found: tuple[TaskInfo, ...], stored: tuple[TaskInfo, ...]) -> Tas
     """The task that answers; one without a name where none was found."""
     labels = {task.labels for task in found or stored}
     shared = labels.pop() if len(labels) == 1 else ()
-    if not found:
-        return TaskInfo(index=-1, name="", labels=shared)
-    return replace(found[0], labels=shared)
+    return replace(found[0] if found else TaskInfo(index=-1, name=""), labels=shared)
