@@ -346,39 +346,28 @@ def _mixed(
     size = min(2, dataset.num_classes) if classes_per_task is None else classes_per_task
     groups = max(1, dataset.num_classes // size) if size > 0 else 1  # _split refuses the size
     turns = max(1, int(360 / degrees * (1 + 1e-12))) if degrees > 0 else 1  # _rotated refuses them
-    split_names, _, _ = _split(dataset, groups, size, shared=True)
-    names = {
-        "permuted": _permuted(num_tasks, seed)[0],
-        "rotated": _rotated(dataset, turns, degrees)[0],
-        "split": split_names,
+    split_names, _, split_view = _split(dataset, groups, size, shared=True)  # one meaning an output
+    kinds = {
+        "permuted": _permuted(num_tasks, seed),
+        "rotated": _rotated(dataset, turns, degrees),
+        "split": (split_names, split_view),
     }
     # rotated ones begin with one turn: without any, its images would be those of the split tasks
-    left = {kind: iter(range(kind == "rotated", len(names[kind]))) for kind in names}
+    left = {kind: iter(range(kind == "rotated", len(names))) for kind, (names, _) in kinds.items()}
     dealt: list[tuple[str, int]] = []
     while len(dealt) < num_tasks:
         for kind, indices in left.items():
             dealt += ((kind, index) for index in islice(indices, 1))
     dealt = dealt[:num_tasks]
-    view = partial(_view_mixed, dealt=dealt, seed=seed, degrees=degrees, size=size)
-    return tuple(names[kind][index] for kind, index in dealt), view
+    views = [(kinds[kind][1], index) for kind, index in dealt]
+    return tuple(kinds[kind][0][index] for kind, index in dealt), partial(_view_mixed, views=views)
 
 
 def _view_mixed(
-    index: int,
-    x: Values,
-    y: Labels,
-    *,
-    dealt: list[tuple[str, int]],
-    seed: int,
-    degrees: float,
-    size: int,
+    index: int, x: Values, y: Labels, *, views: list[tuple[View, int]]
 ) -> tuple[Values, Labels]:
-    kind, of_kind = dealt[index]
-    if kind == "permuted":
-        return _view_permuted(of_kind, x, y, seed=seed)
-    if kind == "rotated":
-        return _view_rotated(of_kind, x, y, degrees=degrees)
-    return _view_split(of_kind, x, y, size=size, shared=True)  # outputs mean the same in every task
+    view, of_kind = views[index]
+    return view(of_kind, x, y)
 
 
 def _channels_first(x: Values) -> Values:
