@@ -1,4 +1,4 @@
-"""What a network's outputs say of the task, in numpy: the reference for the graphs.
+"""How well a task fits a network's outputs, in numpy: the reference for the graphs.
 
 The paper's objectives are H, the entropy, and G, the log-sum-exp of the superfluous outputs
 (Wortsman et al. 2020). Log-odds judge a mask by a real forward pass.

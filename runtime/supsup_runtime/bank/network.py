@@ -185,7 +185,7 @@ class Network:
 
     @property
     def num_state(self) -> int:
-        """Elements of state a task."""
+        """Elements of state per task."""
         return sum(tensor.size for tensor in self.state)
 
     @property
@@ -194,7 +194,7 @@ class Network:
         return self.outputs - self.real_outputs
 
     def weights(self) -> list[Floats]:
-        """The fixed weights, one array a masked parameter, in order."""
+        """The fixed weights, one array per masked parameter, in order."""
         return [p.weight(self.weight_seed, index) for index, p in enumerate(self.parameters)]
 
     def digest(self, forward: bytes) -> str:

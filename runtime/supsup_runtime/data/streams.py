@@ -346,7 +346,7 @@ def _mixed(
     size = min(2, dataset.num_classes) if classes_per_task is None else classes_per_task
     groups = max(1, dataset.num_classes // size) if size > 0 else 1  # _split refuses the size
     turns = max(1, int(360 / degrees * (1 + 1e-12))) if degrees > 0 else 1  # _rotated refuses them
-    split_names, _, split_view = _split(dataset, groups, size, shared=True)  # one meaning an output
+    split_names, _, split_view = _split(dataset, groups, size, shared=True)  # outputs mean the same
     kinds = {
         "permuted": _permuted(num_tasks, seed),
         "rotated": _rotated(dataset, turns, degrees),

@@ -126,7 +126,7 @@ def encode_into(
 
 
 def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
-    """Measure all tasks whose encoded masks are at hand; one warning a parameter, of the worst.
+    """Measure all tasks whose masks are still in the bank; one warning per parameter, of the worst.
 
     Under ``storkey`` the newest task says nothing of the older ones, and masks that are alike fade
     sooner than random ones.

@@ -25,7 +25,7 @@ BLEND = ".blend"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HopfieldInfo:
-    """What recovery needs to know of a store, its matrices aside.
+    """What a recovery needs of a store beside its matrices.
 
     Attributes:
         rule: ``hebb`` or ``storkey``.
@@ -33,7 +33,7 @@ class HopfieldInfo:
         mean: The mean pattern, ``float32 (num_masked,)`` within ``[-1, 1]``: where recovery starts.
         diagonal: Of the matrices, ``float32 (num_masked,)``.
         state: The mean of the tasks' state, ``float32 (num_state,)``.
-        fingerprints: Of each task's masks, one a parameter.
+        fingerprints: Of each task's masks, one per parameter.
         entropies: Of each task's own test images, in nats; None where it was not recorded.
     """
 
@@ -47,7 +47,7 @@ class HopfieldInfo:
 
     @classmethod
     def of(cls, store: HopfieldStore) -> HopfieldInfo:
-        """What a store says.
+        """Those of a store.
 
         Raises:
             InputError: If no task is encoded.

@@ -1,4 +1,4 @@
-"""The Hopfield store of a bank: all its masks in one matrix a masked parameter, of fixed size.
+"""The Hopfield store of a bank: all its masks in one matrix per masked parameter, of fixed size.
 
 Tasks are encoded one after the other, without the masks of those before. What the store gives back
 are energies, fields, the mean mask and fixed points; docs/HOPFIELD.md says what that costs.
