@@ -53,7 +53,7 @@ def expected_bit_error(size: int, patterns: int, rule: str) -> float:
 
     Without self-coupling a unit's field, times its sign, is normal: with mean 1 and variance
     ``(patterns - 1) / size`` under ``hebb``. Under ``storkey`` a pattern fades as later ones come:
-    after ``b`` (in patterns per unit) of them the mean is ``exp(-2b)``, and the variance ``v`` obeys
+    after ``b`` of them (per unit) the mean is ``exp(-2b)``, and the variance ``v`` obeys
     ``dv/db = -3v + (1 - exp(-2b))^2 + q``, where ``q = (1 - exp(-2 load)) / 2`` is the squared
     length of a row of Psi (docs/HOPFIELD.md derives it). This is the mean over all patterns, old
     and new.

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sized
+from itertools import islice
+
 import numpy as np
 
 from supsup_runtime.arrays import Bits, Floats, Images
+from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.store import to_pattern
 from supsup_runtime.objectives import entropy
-from supsup_runtime.recovery.descent import Descent, Recovery
+from supsup_runtime.recovery.descent import Descent, Recovery, Schedule, is_whole
 from supsup_runtime.recovery.graph import HopfieldGraph
 from supsup_runtime.recovery.result import SURE_ROWS, End, Recovered, Trace, judge
 
-__all__ = ["Recovering"]
+__all__ = ["Recovering", "count_steps"]
 
 LAST_ROWS = 320
 """Newest inputs of the stream that are kept, to judge the result by."""
 
 
-class Recovering:
-    """A recovery, a batch at a time.
+def count_steps(batches: Iterable[Images], steps: int | None) -> int:
+    """Steps of a recovery: `steps`, or one per batch.
 
-    Attributes:
-        problem: What was not finite; empty while all is well.
+    Raises:
+        InputError: If there is no such number, or there are fewer batches.
     """
+    if steps is None:
+        if not isinstance(batches, Sized):
+            raise InputError(
+                "steps: must be given where batches has no length, as the schedule needs the end; "
+                "give steps, or a list"
+            )
+        if not len(batches):
+            raise InputError("batches: must have at least one, got none")
+        return len(batches)
+    if not is_whole(steps) or steps < 1:
+        raise InputError(f"steps: must be an integer of at least 1, got {steps!r}")
+    if isinstance(batches, Sized) and len(batches) < steps:
+        raise _too_few(steps, len(batches))
+    return steps
+
+
+class Recovering:
+    """One recovery, from scores ``float32 (num_masked,)``."""
 
     def __init__(self, graph: HopfieldGraph, start: Floats, how: Recovery) -> None:
-        """Begin from scores ``float32 (num_masked,)``."""
         self._graph = graph
         self._how = how
         self._start = start
@@ -36,9 +57,29 @@ class Recovering:
         self._energies: list[float] = []
         self._restarted_parts = False
         self._looked = False
-        self.problem = ""
+        self._problem = ""  # what was not finite
 
-    def step(self, x: Images, shares: tuple[float, float]) -> None:
+    def run(self, batches: Iterator[Images], total: int, schedule: Schedule) -> Recovered:
+        """Take a step on each of `total` batches, or until a look ends it.
+
+        Raises:
+            InputError: If there are fewer, or the schedule gives no two finite numbers.
+        """
+        restarted, how = 0, self._how
+        for taken, batch in enumerate(islice(batches, total), start=1):
+            self._step(batch, _shares(schedule, taken - 1 - restarted, total - restarted))
+            looks = how.look_every and taken % how.look_every == 0
+            if self._problem or (looks and self.look()):
+                return self._result()
+            every = how.restart_every if how.look_every else 0  # without a match
+            if 0 < every <= taken - restarted and 2 * (total - taken) >= every:
+                self._descent = Descent(self._start, how)
+                self._restarted_parts, restarted = False, taken
+        if len(self._masks) < total:
+            raise _too_few(total, len(self._masks))
+        return self._result()
+
+    def _step(self, x: Images, shares: tuple[float, float]) -> None:
         """Take a step on a batch, with the schedule's shares of entropy and energy."""
         number, mask, how = len(self._masks), self._descent.mask, self._how
         strengths = shares[0], how.energy_strength * shares[1]
@@ -49,10 +90,10 @@ class Recovering:
         self._last = np.concatenate([self._last, x])[-LAST_ROWS:]
         for name, value in (("entropy", seen.entropy), ("energy", seen.energy)):
             if not np.isfinite(value):
-                self.problem = f"{name} is {value} in step {number}: the inputs are too large"
+                self._problem = f"{name} is {value} in step {number}: the inputs are too large"
                 return
         if not self._descent.step(seen.gradient):
-            self.problem = (
+            self._problem = (
                 f"a score is not finite after step {number}: step_size, weight_decay or the "
                 "strengths are too large"
             )
@@ -79,12 +120,7 @@ class Recovering:
         self._restarted_parts = self._restarted_parts or any(owners)
         return False
 
-    def restart(self) -> None:
-        """Restart the descent; the trace is kept."""
-        self._descent = Descent(self._start, self._how)
-        self._restarted_parts = False
-
-    def result(self) -> Recovered:
+    def _result(self) -> Recovered:
         """The result, ended here."""
         graph, ended = self._graph, self._mask()
         fixed_point, fixed = graph.settle(ended)
@@ -113,7 +149,7 @@ class Recovering:
         own = [self._graph.store.entropies[task.index] for task in tasks or self._graph.info.tasks]
         known = [h for h in own if h is not None]
         return End(
-            problem=self.problem,
+            problem=self._problem,
             steps=len(self._masks),
             looked=self._looked,
             distance=self._graph.distance(self._mask(), fixed_point),
@@ -132,3 +168,20 @@ class Recovering:
 
     def _mask(self) -> Bits:
         return self._descent.mask.astype(np.bool_)
+
+
+def _shares(schedule: Schedule, number: int, total: int) -> tuple[float, float]:
+    shares = schedule(number, total) if callable(schedule) else schedule
+    if not (isinstance(shares, tuple) and len(shares) == 2 and np.isfinite(shares).all()):
+        raise InputError(
+            "schedule: must give two finite numbers, of entropy and energy, for a step and their "
+            f"count, got {shares!r:.80} in step {number}; see recovery.linear"
+        )
+    return shares
+
+
+def _too_few(steps: int, count: int) -> InputError:
+    return InputError(
+        f"batches: {steps} steps take as many batches, the stream ended after {count}; give more, "
+        "or take fewer steps"
+    )

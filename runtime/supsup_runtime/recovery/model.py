@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ from supsup_runtime.recovery.descent import (
     Schedule,
     Statistics,
     check_statistics,
-    is_whole,
     linear,
 )
 from supsup_runtime.recovery.graph import HopfieldGraph, Step
-from supsup_runtime.recovery.loop import Recovering
+from supsup_runtime.recovery.loop import Recovering, count_steps
 from supsup_runtime.recovery.result import Recovered
 
 __all__ = ["HopfieldModel", "load_hopfield"]
@@ -101,21 +100,9 @@ class HopfieldModel:
                 argument is out of range.
         """
         how = settings or Recovery()
-        total, taken, restarted = _count(batches, steps), 0, 0
-        recovering = Recovering(self._graph, self._start(how), how)
-        for number, batch in zip(range(total), batches, strict=False):
-            shares = _shares(schedule, number - restarted, total - restarted)
-            recovering.step(self._checked(batch, number), shares)
-            taken = number + 1
-            looks = how.look_every and taken % how.look_every == 0
-            if recovering.problem or (looks and recovering.look()):
-                return recovering.result()
-            if _is_lost(how, taken - restarted, total - taken):
-                recovering.restart()
-                restarted = taken
-        if taken < total:
-            raise _too_few(total, taken)
-        return recovering.result()
+        total = count_steps(batches, steps)
+        checked = (self._checked(batch, number) for number, batch in enumerate(batches))
+        return Recovering(self._graph, self._start(how), how).run(checked, total, schedule)
 
     def step(
         self,
@@ -220,48 +207,8 @@ class HopfieldModel:
             raise InputError(f"batch {number}: {error}") from error
 
 
-def _count(batches: Iterable[Images], steps: int | None) -> int:
-    if steps is None:
-        if not isinstance(batches, Sized):
-            raise InputError(
-                "steps: must be given where batches has no length, as the schedule needs the end; "
-                "give steps, or a list"
-            )
-        if not len(batches):
-            raise InputError("batches: must have at least one, got none")
-        return len(batches)
-    if not is_whole(steps) or steps < 1:
-        raise InputError(f"steps: must be an integer of at least 1, got {steps!r}")
-    if isinstance(batches, Sized) and len(batches) < steps:
-        raise _too_few(steps, len(batches))
-    return steps
-
-
-def _shares(schedule: Schedule, number: int, total: int) -> tuple[float, float]:
-    shares = schedule(number, total) if callable(schedule) else schedule
-    if not (isinstance(shares, tuple) and len(shares) == 2 and np.isfinite(shares).all()):
-        raise InputError(
-            "schedule: must give two finite numbers, of entropy and energy, for a step and their "
-            f"count, got {shares!r:.80} in step {number}; see recovery.linear"
-        )
-    return shares
-
-
-def _is_lost(how: Recovery, taken: int, left: int) -> bool:
-    """Whether a descent with looks found nothing in its steps, and enough are left to restart."""
-    every = how.restart_every if how.look_every else 0
-    return every > 0 and taken >= every and 2 * left >= every
-
-
 def _is_empty(x: object, input_shape: tuple[int, ...]) -> bool:
     return isinstance(x, np.ndarray) and x.dtype == np.float32 and x.shape == (0, *input_shape)
-
-
-def _too_few(steps: int, count: int) -> InputError:
-    return InputError(
-        f"batches: {steps} steps take as many batches, the stream ended after {count}; give more, "
-        "or take fewer steps"
-    )
 
 
 def _answering(found: tuple[TaskInfo, ...], stored: tuple[TaskInfo, ...]) -> TaskInfo:
