@@ -227,17 +227,7 @@ def _task_to_dict(task: StoredTask) -> dict[str, object]:
 
 
 def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
-    """Invert `encode_store`, trusting nothing.
-
-    Args:
-        data: A whole file.
-        network: The network that the store must belong to.
-        digest: Its `Network.digest`.
-        place: What messages call the file.
-
-    Raises:
-        BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
-    """
+    """Invert `encode_store`, trusting nothing; arguments and errors as `decode_task`."""
     tensors, header = _FILE.read(data, digest, place)
     items = header.items("tasks", most=MAX_TASKS)
     tasks = tuple(_task(item, network, place) for item in items)
