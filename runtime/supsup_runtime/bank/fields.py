@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, NoReturn, TypeGuard, TypeVar
 
 from supsup_runtime.errors import BankError
 
@@ -47,8 +47,12 @@ def is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+T = TypeVar("T", int, float, str, dict[str, Any])
+_KINDS = {int: "an integer", float: "a number", str: "a string", dict: "an object"}
+
+
 class Fields:
-    """An object from JSON with exactly some fields; each method gives one, its type checked.
+    """An object from JSON with exactly some fields, each given with its type checked.
 
     Attributes:
         value: The object itself, unchecked.
@@ -114,29 +118,17 @@ class Fields:
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - whatever JSON holds
         return self.value[name]
 
-    def integer(self, name: str) -> int:
-        """An integer; true is none."""
-        value = self[name]
-        return value if is_integer(value) else self._refuse(name, "an integer")
-
-    def number(self, name: str) -> float:
-        """A number as a float.
+    def get(self, name: str, kind: type[T]) -> T:
+        """A field of a type; true is no number, and a float may be written as an integer.
 
         Raises:
-            OverflowError: If no float holds it.
+            OverflowError: If no float holds the number.
         """
         value = self[name]
-        return float(value) if is_number(value) else self._refuse(name, "a number")
-
-    def text(self, name: str) -> str:
-        """A string."""
-        value = self[name]
-        return value if isinstance(value, str) else self._refuse(name, "a string")
-
-    def mapping(self, name: str) -> dict[str, Any]:
-        """An object."""
-        value = self[name]
-        return value if isinstance(value, dict) else self._refuse(name, "an object")
+        allowed = (int, float) if kind is float else kind
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            self._refuse(name, _KINDS[kind])
+        return kind(value)
 
     def items(self, name: str, *, least: int = 0, most: int | None = None) -> list[Any]:
         """A list of `least` to `most` items."""

@@ -102,7 +102,7 @@ def read_index(folder: Path) -> BankIndex:
 
 def _parse_index(value: object, folder: Path) -> BankIndex:
     found = Fields.of_file(value, _FIELDS, kind="bank", version=FORMAT)
-    programs = found.mapping("programs")
+    programs = found.get("programs", dict)
     if set(programs) not in ({"forward"}, {"forward", "gradient"}):
         raise BankError(f"programs must be forward and, optionally, gradient, got {programs!r:.80}")
     network = Network.from_dict(found["network"])
@@ -117,7 +117,7 @@ def _parse_index(value: object, folder: Path) -> BankIndex:
         raise BankError(f"objectives must be {expected} here, got {found['objectives']!r:.80}")
     return BankIndex(
         network=network,
-        digest=found.text("digest"),
+        digest=found.get("digest", str),
         objectives=tuple(expected),
         programs={name: _program(name, item) for name, item in programs.items()},
         entries=entries,

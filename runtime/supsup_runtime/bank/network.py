@@ -232,29 +232,29 @@ class Network:
         """
         found = Fields(value, _FIELDS, "network")
         return cls(
-            weight_seed=found.integer("weight_seed"),
+            weight_seed=found.get("weight_seed", int),
             input_shape=found.shape("input_shape"),
-            outputs=found.integer("outputs"),
-            real_outputs=found.integer("real_outputs"),
+            outputs=found.get("outputs", int),
+            real_outputs=found.get("real_outputs", int),
             parameters=tuple(map(_parameter, found.items("parameters"))),
             state=tuple(map(_state, found.items("state"))),
-            constants=found.text("constants"),
+            constants=found.get("constants", str),
         )
 
 
 def _parameter(value: object) -> MaskedParameter:
     found = Fields(value, {"constant", "init", "name", "shape"}, "network: parameter")
     return MaskedParameter(
-        name=found.text("name"),
+        name=found.get("name", str),
         shape=found.shape("shape"),
-        constant=found.number("constant"),
-        init=found.text("init"),
+        constant=found.get("constant", float),
+        init=found.get("init", str),
     )
 
 
 def _state(value: object) -> StateTensor:
     found = Fields(value, {"name", "shape"}, "network: state")
-    return StateTensor(name=found.text("name"), shape=found.shape("shape"))
+    return StateTensor(name=found.get("name", str), shape=found.shape("shape"))
 
 
 def _check_tensor(name: str, shape: tuple[int, ...]) -> None:

@@ -167,7 +167,7 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
     expected = {f"mask.{p.name}" for p in network.parameters}
     expected |= {f"state.{s.name}" for s in network.state}
     check_names(tensors, expected, place)
-    encodings = header.mapping("encodings")
+    encodings = header.get("encodings", dict)
     task = TaskMasks(
         name=header["name"],
         masks={
@@ -176,7 +176,7 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
         },
         state={s.name: tensors[f"state.{s.name}"] for s in network.state},
         labels=tuple(header.items("labels")),
-        training=header.mapping("training"),
+        training=header.get("training", dict),
     )
     check_task(task, network, place)
     return task

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patterns import random_patterns
+from patterns import Floats, filled, random_patterns
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.matrix import (
     MAX_UNITS,
@@ -20,15 +20,7 @@ from supsup_runtime.hopfield.matrix import (
     expected_bit_error,
 )
 
-Floats = npt.NDArray[np.float32]
 RULES = ("hebb", "storkey")
-
-
-def filled(patterns: Floats, rule: str, dtype: str = "float32") -> HopfieldMatrix:
-    matrix = HopfieldMatrix(patterns.shape[1], rule=rule, dtype=dtype)
-    for pattern in patterns:
-        matrix.add(pattern)
-    return matrix
 
 
 def reference(patterns: Floats, rule: str) -> npt.NDArray[np.float64]:

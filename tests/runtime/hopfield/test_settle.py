@@ -7,19 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patterns import flipped, random_patterns
-from supsup_runtime.arrays import Floats
+from patterns import Floats, filled, flipped, random_patterns
 from supsup_runtime.hopfield.matrix import HopfieldMatrix
 from supsup_runtime.hopfield.settle import settle
 
 RULES = ("hebb", "storkey")
-
-
-def filled(patterns: Floats, rule: str, dtype: str = "float32") -> HopfieldMatrix:
-    matrix = HopfieldMatrix(patterns.shape[1], rule=rule, dtype=dtype)
-    for pattern in patterns:
-        matrix.add(pattern)
-    return matrix
 
 
 def settled(matrix: HopfieldMatrix, start: Floats) -> Floats:

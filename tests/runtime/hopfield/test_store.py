@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from conftest import network_of, random_task, small_network
@@ -23,7 +22,6 @@ from supsup_runtime.hopfield.matrix import (
 )
 from supsup_runtime.hopfield.store import HopfieldStore, store_bytes, to_pattern
 
-Floats = npt.NDArray[np.float32]
 RULES = ("hebb", "storkey")
 
 
