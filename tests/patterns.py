@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from supsup_runtime.arrays import Floats
+from supsup_runtime.hopfield.matrix import HopfieldMatrix
+
+__all__ = ["Floats", "filled", "flipped", "random_patterns"]
 
 
 def random_patterns(count: int, size: int, seed: int = 0) -> Floats:
@@ -19,3 +21,10 @@ def flipped(pattern: Floats, fraction: float, seed: int = 0) -> Floats:
     other = pattern.copy()
     other[turned] *= -1
     return other
+
+
+def filled(patterns: Floats, rule: str, dtype: str = "float32") -> HopfieldMatrix:
+    matrix = HopfieldMatrix(patterns.shape[1], rule=rule, dtype=dtype)
+    for pattern in patterns:
+        matrix.add(pattern)
+    return matrix

@@ -10,7 +10,18 @@ import numpy.typing as npt
 
 from supsup_runtime.errors import InputError
 
-__all__ = ["Array", "Bits", "Bytes", "Floats", "Images", "Scores", "checked_images"]
+__all__ = [
+    "Array",
+    "Bits",
+    "Bytes",
+    "Floats",
+    "Images",
+    "Labels",
+    "Reals",
+    "Scores",
+    "Values",
+    "checked_images",
+]
 
 Array: TypeAlias = npt.NDArray[Any]
 Bits: TypeAlias = npt.NDArray[np.bool_]
@@ -20,7 +31,13 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Images: TypeAlias = npt.NDArray[np.float32]
 """A batch, ``(batch, *input_shape)``."""
+Labels: TypeAlias = npt.NDArray[np.int64]
+"""A class an image, ``(images,)``."""
+Reals: TypeAlias = npt.NDArray[np.floating]
+"""Of any width."""
 Scores: TypeAlias = npt.NDArray[np.float64]
+Values: TypeAlias = npt.NDArray[np.uint8 | np.float32]
+"""Images or feature vectors as a data set stores them."""
 
 
 def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:

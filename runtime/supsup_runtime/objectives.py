@@ -1,4 +1,4 @@
-"""What a network's outputs say of the task, in numpy: the reference for the graphs.
+"""How well a task fits a network's outputs, in numpy: the reference for the graphs.
 
 The paper's objectives are H, the entropy, and G, the log-sum-exp of the superfluous outputs
 (Wortsman et al. 2020). Log-odds judge a mask by a real forward pass.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
+
+from supsup_runtime.arrays import Reals
 
 __all__ = [
     "Score",
@@ -23,10 +24,9 @@ __all__ = [
 
 Score = Literal["log-odds", "entropy", "max-probability"]
 """By what a real forward pass through a mask is judged."""
-Floats = npt.NDArray[np.floating]
 
 
-def entropy(logits: Floats) -> Floats:
+def entropy(logits: Reals) -> Reals:
     """H: Shannon entropy of the softmax, over all outputs.
 
     Args:
@@ -39,11 +39,11 @@ def entropy(logits: Floats) -> Floats:
     mass = np.exp(shifted)
     total = mass.sum(axis=1)  # (batch,)
     # log sum exp(z) - E[z]: exact where an output has no mass and p log p would be nan
-    result: Floats = np.log(total) - (mass * shifted).sum(axis=1) / total
+    result: Reals = np.log(total) - (mass * shifted).sum(axis=1) / total
     return result
 
 
-def superfluous(logits: Floats) -> Floats:
+def superfluous(logits: Reals) -> Reals:
     """G: log-sum-exp of all outputs; its gradient is taken through the superfluous ones alone.
 
     Args:
@@ -55,7 +55,7 @@ def superfluous(logits: Floats) -> Floats:
     return _log_sum_exp(logits)
 
 
-def log_odds(logits: Floats, real_outputs: int) -> Floats:
+def log_odds(logits: Reals, real_outputs: int) -> Reals:
     """Log-odds of the real outputs against the superfluous ones.
 
     Args:
@@ -68,7 +68,7 @@ def log_odds(logits: Floats, real_outputs: int) -> Floats:
     return _log_sum_exp(logits[:, :real_outputs]) - _log_sum_exp(logits[:, real_outputs:])
 
 
-def max_probability(logits: Floats) -> Floats:
+def max_probability(logits: Reals) -> Reals:
     """The largest probability of the softmax, over all outputs (ABatchE's second rule).
 
     Args:
@@ -77,7 +77,7 @@ def max_probability(logits: Floats) -> Floats:
     Returns:
         ``float (batch,)`` within ``[1 / outputs, 1]``.
     """
-    result: Floats = np.exp(logits.max(axis=1) - _log_sum_exp(logits))
+    result: Reals = np.exp(logits.max(axis=1) - _log_sum_exp(logits))
     return result
 
 
@@ -94,7 +94,7 @@ def default_score(outputs: int, real_outputs: int) -> Score:
     return "log-odds" if outputs > real_outputs else "entropy"
 
 
-def evidence(logits: Floats, real_outputs: int, score: Score | None = None) -> Floats:
+def evidence(logits: Reals, real_outputs: int, score: Score | None = None) -> Reals:
     """How well a mask fits an input.
 
     Args:
@@ -113,7 +113,7 @@ def evidence(logits: Floats, real_outputs: int, score: Score | None = None) -> F
     return log_odds(logits, real_outputs)
 
 
-def _log_sum_exp(values: Floats) -> Floats:
+def _log_sum_exp(values: Reals) -> Reals:
     peak = values.max(axis=1, keepdims=True)
-    result: Floats = np.log(np.exp(values - peak).sum(axis=1)) + peak[:, 0]
+    result: Reals = np.log(np.exp(values - peak).sum(axis=1)) + peak[:, 0]
     return result

@@ -170,9 +170,9 @@ def test_a_stale_calibration_is_left_out_and_said(tmp_path: Path) -> None:
     assert again.info.calibration is not None
     (bank.path / "calibration.json").write_text("{}")
     damaged = run("supsup-export", "--bank", bank.path, tmp_path / "no.onnx", status=3)
-    assert "calibration.json: fields must be" in damaged.stderr
+    assert "calibration.json: calibration format must be" in damaged.stderr
     assert not (tmp_path / "no.onnx").exists()
-    assert "fields must be" in run("supsup-bank", "verify", bank.path, status=3).stderr
+    assert "calibration format must be" in run("supsup-bank", "verify", bank.path, status=3).stderr
     (bank.path / "calibration.json").unlink()
     plain = export(bank, tmp_path / "plain.onnx", check=False)
     assert plain.path.read_bytes() == without.path.read_bytes()  # a model as it always was

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from supsup_export.bank_model.layout import ROW_BITS, Layout
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.network import cut
+from supsup_runtime.bank.layout import cut
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.session import open_session
 

@@ -15,7 +15,7 @@ import onnx
 
 from supsup_export.recovery_model.parts import OBJECTIVE
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.network import cut
+from supsup_runtime.bank.layout import cut
 from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore
@@ -125,8 +125,8 @@ def reference(
     energy, slopes = 0.0, []
     for name, part in cut(network.parameters, mask).items():
         pattern = 2 * part.reshape(-1) - 1
-        energy += store.energy(name, pattern)
-        slopes.append(-2 * store.field(name, pattern))
+        energy += store.matrices[name].energy(pattern)
+        slopes.append(-2 * store.matrices[name].field(pattern))
     found: dict[str, Array] = {
         "energy": np.asarray(energy),
         "energy_gradient": np.concatenate(slopes),

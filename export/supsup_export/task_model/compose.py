@@ -22,7 +22,8 @@ from supsup_export.task_model.parity import Stored, TaskParity, check_task
 from supsup_export.task_model.ternary import Ternary, floats, product, ternary
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
-from supsup_runtime.bank.network import MaskedParameter, canonical_json
+from supsup_runtime.bank.fields import canonical_json
+from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, InputError
 from supsup_runtime.model.metadata import PREFIX

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,7 @@ MAX_PROGRAM_BYTES = 1 << 30
 
 
 class MaskBank:
-    """An open bank.
+    """An open bank. What changes it raises `BankLockedError` if another process is writing.
 
     Attributes:
         path: Its folder.
@@ -51,6 +52,7 @@ class MaskBank:
         objectives: Objectives that the gradient program differentiates; empty without one.
         forward: The forward program, an ONNX model.
         gradient: The gradient program, or None.
+        entries: The tasks' index lines, in index order.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class MaskBank:
         self.objectives = index.objectives
         self.forward = forward
         self.gradient = gradient
-        self._entries = index.entries
+        self.entries = index.entries
 
     @classmethod
     def create(
@@ -113,9 +115,9 @@ class MaskBank:
         """
         folder = Path(path)
         index = read_index(folder)
-        forward = _read_program(folder, index.programs["forward"])
+        forward = _read(folder, index.programs["forward"], MAX_PROGRAM_BYTES)
         entry = index.programs.get("gradient")
-        gradient = _read_program(folder, entry) if entry else None
+        gradient = _read(folder, entry, MAX_PROGRAM_BYTES) if entry else None
         digest = index.network.digest(forward)
         if digest != index.digest:
             raise BankError(
@@ -128,17 +130,12 @@ class MaskBank:
         return bank
 
     @property
-    def entries(self) -> tuple[BankEntry, ...]:
-        """The tasks' index lines, in index order."""
-        return self._entries
-
-    @property
     def task_names(self) -> tuple[str, ...]:
         """Names of the tasks, in index order."""
-        return tuple(entry.name for entry in self._entries)
+        return tuple(entry.name for entry in self.entries)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __contains__(self, name: object) -> bool:
         return name in self.task_names
@@ -153,10 +150,9 @@ class MaskBank:
         Raises:
             BankError: If there is no such task, or its file breaks a rule.
         """
-        entry = self._entries[self.index(key)]
-        path = inside(self.path, entry.file)
-        data = read_file(path, max_bytes=max_task_bytes(self.network))
-        _check_sha256(path, data, entry.sha256)
+        entry = self.entries[self.index(key)]
+        data = _read(self.path, entry, max_task_bytes(self.network))
+        path = self.path / entry.file
         task = decode_task(data, self.network, self.digest, place=str(path))
         if task.name != entry.name:
             raise BankError(f"{path}: task name must be {entry.name!r}, got {task.name!r}")
@@ -194,7 +190,6 @@ class MaskBank:
 
         Raises:
             BankError: If the name is taken, or the task does not fit the network.
-            BankLockedError: If another process is writing.
         """
         self.extend([task])
 
@@ -203,10 +198,9 @@ class MaskBank:
 
         Raises:
             BankError: If a name is taken, or a task does not fit the network.
-            BankLockedError: If another process is writing.
         """
-        with exclusive(self.path):
-            entries = list(self._refresh())
+        with self._changing():
+            entries = list(self.entries)
             taken = {entry.name.casefold() for entry in entries}
             try:
                 for task in tasks:
@@ -221,38 +215,33 @@ class MaskBank:
 
         Raises:
             BankError: If there is no task of that name, or the new one does not fit the network.
-            BankLockedError: If another process is writing.
         """
-        with exclusive(self.path):
-            entries = self._refresh()
-            self._exchange(entries, self.index(task.name), task)
+        with self._changing():
+            self._exchange(self.index(task.name), task)
 
     def rename(self, old: str, new: str) -> None:
         """Give a task another name; its index, masks and state stay.
 
         Raises:
             BankError: If there is no task `old`, or `new` is taken or no legal name.
-            BankLockedError: If another process is writing.
         """
-        with exclusive(self.path):
-            entries = self._refresh()
+        with self._changing():
             position = self.index(old)
             taken = {name.casefold() for name in self.task_names if name != old}
             self._check_new(new, taken)
-            self._exchange(entries, position, self.task(position).renamed(new))
+            self._exchange(position, self.task(position).renamed(new))
 
     def remove(self, name: str) -> None:
         """Take a task out: the index first, then its file. Later tasks move up one index.
 
         Raises:
             BankError: If there is no such task.
-            BankLockedError: If another process is writing.
         """
-        with exclusive(self.path):
-            entries = self._refresh()
+        with self._changing():
             position = self.index(name)
-            self._write_entries(entries[:position] + entries[position + 1 :])
-            inside(self.path, entries[position].file).unlink(missing_ok=True)
+            removed = self.entries[position]
+            self._write_entries(self.entries[:position] + self.entries[position + 1 :])
+            inside(self.path, removed.file).unlink(missing_ok=True)
 
     def calibration(self) -> StoredCalibration | None:
         """Read what tells known tasks from unknown; None where it was never measured.
@@ -260,37 +249,38 @@ class MaskBank:
         Raises:
             BankError: If the file breaks a rule, or is of another bank.
         """
-        return read_calibration(self.path, self.digest, self._entries)
+        return read_calibration(self.path, self.digest, self.entries)
 
     def set_calibration(self, calibration: Calibration) -> None:
         """Store a calibration that was measured on the tasks as this object knows them.
 
         Raises:
             BankError: If the tasks have changed since the bank was opened.
-            BankLockedError: If another process is writing.
         """
-        with exclusive(self.path):
-            measured = self._entries
-            if self._refresh() != measured:
+        measured = self.entries
+        with self._changing():
+            if self.entries != measured:
                 raise BankError(
                     f"{self.path}: its tasks changed while they were measured; export the bank "
                     "and calibrate again"
                 )
             write_calibration(self.path, calibration, self.digest, measured)
 
-    def _refresh(self) -> tuple[BankEntry, ...]:
-        """Read the index again: another process may have written since. Lock held."""
-        index = read_index(self.path)
-        if index.digest != self.digest:
-            raise BankError(
-                f"{self.path}: the bank's network changed since it was opened: digest was "
-                f"{self.digest}, is {index.digest}; open it again"
-            )
-        self._entries = index.entries
-        for folder in (self.path, self.path / "programs", self.path / "tasks"):
-            for leftover in folder.glob(".*.part"):
-                leftover.unlink()  # of a writer that was killed
-        return self._entries
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock, with `entries` as they are now: another process may have written."""
+        with exclusive(self.path):
+            index = read_index(self.path)
+            if index.digest != self.digest:
+                raise BankError(
+                    f"{self.path}: the bank's network changed since it was opened: digest was "
+                    f"{self.digest}, is {index.digest}; open it again"
+                )
+            self.entries = index.entries
+            for folder in (self.path, self.path / "programs", self.path / "tasks"):
+                for leftover in folder.glob(".*.part"):
+                    leftover.unlink()  # of a writer that was killed
+            yield
 
     def _check_new(self, name: str, taken: set[str]) -> None:
         check_name(name)
@@ -302,10 +292,9 @@ class MaskBank:
         if len(taken) >= MAX_TASKS:
             raise BankError(f"{self.path}: at most {MAX_TASKS} tasks, and all are taken")
 
-    def _exchange(self, entries: tuple[BankEntry, ...], position: int, task: TaskMasks) -> None:
-        old = entries[position]
-        new = self._write_task(task)
-        self._write_entries((*entries[:position], new, *entries[position + 1 :]))
+    def _exchange(self, position: int, task: TaskMasks) -> None:
+        old, new = self.entries[position], self._write_task(task)
+        self._write_entries((*self.entries[:position], new, *self.entries[position + 1 :]))
         if new.file != old.file:
             inside(self.path, old.file).unlink(missing_ok=True)
 
@@ -313,7 +302,7 @@ class MaskBank:
         data = encode_task(task, self.network, self.digest)
         sha256 = hashlib.sha256(data).hexdigest()
         file = f"tasks/{task.name}.safetensors"
-        if any(entry.file.casefold() == file.casefold() for entry in self._entries):
+        if any(entry.file.casefold() == file.casefold() for entry in self.entries):
             file = f"tasks/{task.name}+{sha256[:8]}.safetensors"  # keep the one in use whole
         write_whole(inside(self.path, file), data)
         return BankEntry(name=task.name, file=file, sha256=sha256)
@@ -321,7 +310,7 @@ class MaskBank:
     def _write_entries(self, entries: tuple[BankEntry, ...]) -> None:
         index = replace(read_index(self.path), entries=entries)
         write_index(self.path, index)
-        self._entries = entries
+        self.entries = entries
 
 
 def is_blank(folder: Path) -> bool:
@@ -339,17 +328,13 @@ def _program_entry(folder: Path, name: str, data: bytes) -> BankEntry:
     return BankEntry(name=name, file=file, sha256=hashlib.sha256(data).hexdigest())
 
 
-def _read_program(folder: Path, entry: BankEntry) -> bytes:
+def _read(folder: Path, entry: BankEntry, max_bytes: int) -> bytes:
     path = inside(folder, entry.file)
-    data = read_file(path, max_bytes=MAX_PROGRAM_BYTES)
-    _check_sha256(path, data, entry.sha256)
-    return data
-
-
-def _check_sha256(path: Path, data: bytes, expected: str) -> None:
+    data = read_file(path, max_bytes=max_bytes)
     got = hashlib.sha256(data).hexdigest()
-    if got != expected:
+    if got != entry.sha256:
         raise BankError(
-            f"{path}: the file is damaged or was changed: SHA-256 must be {expected}, got {got}; "
-            "restore it, or remove the task"
+            f"{path}: the file is damaged or was changed: SHA-256 must be {entry.sha256}, got "
+            f"{got}; restore it, or remove the task"
         )
+    return data

@@ -6,10 +6,10 @@ The least significant bit comes first and padding bits are zero (docs/FORMAT.md,
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from bitarray import bitarray
 from bitarray.util import sc_decode, sc_encode
 
+from supsup_runtime.arrays import Bits, Bytes
 from supsup_runtime.errors import BankError
 
 __all__ = [
@@ -22,15 +22,13 @@ __all__ = [
     "unpack_mask",
 ]
 
-Bytes = npt.NDArray[np.uint8]
-
 
 def packed_bytes(num_elements: int) -> int:
     """Bytes that `num_elements` bits take when packed."""
     return -(-num_elements // 8)
 
 
-def pack_mask(mask: npt.NDArray[np.bool_]) -> Bytes:
+def pack_mask(mask: Bits) -> Bytes:
     """Pack a mask of any shape.
 
     Args:
@@ -47,7 +45,7 @@ def pack_mask(mask: npt.NDArray[np.bool_]) -> Bytes:
     return np.packbits(mask.reshape(-1), bitorder="little")
 
 
-def unpack_mask(packed: Bytes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def unpack_mask(packed: Bytes, shape: tuple[int, ...]) -> Bits:
     """Invert `pack_mask`: ``uint8 (bytes,)`` to ``bool shape``."""
     count = int(np.prod(shape, dtype=np.int64))
     bits = np.unpackbits(packed, count=count, bitorder="little")

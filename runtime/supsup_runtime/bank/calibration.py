@@ -7,10 +7,10 @@ image of a known task may fall before it is believed to be of none of them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
+from supsup_runtime.bank.fields import Fields, is_integer, is_number
 from supsup_runtime.errors import BankError
 from supsup_runtime.objectives import Score
 
@@ -18,7 +18,6 @@ __all__ = ["JUDGING", "Calibration"]
 
 JUDGING = ("verified", "exhaustive")
 """Methods whose scores are of real forward passes, and so of calibrated units."""
-_FIELDS = ("accepted", "auroc", "coverage", "images", "score", "threshold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,7 @@ class Calibration:
         _check_number("coverage", self.coverage, 0, 1)
         if self.coverage == 0:
             raise BankError("calibration: coverage must be above 0, got 0")
-        if type(self.images) is not int or self.images < 1:
+        if not is_integer(self.images) or self.images < 1:
             raise BankError(
                 f"calibration: images must be an integer of at least 1, got {self.images!r:.80}"
             )
@@ -77,16 +76,13 @@ class Calibration:
         Raises:
             BankError: If it is no object of exactly these fields, or a value is out of range.
         """
-        if not isinstance(value, Mapping) or set(value) != set(_FIELDS):
-            got = sorted(value) if isinstance(value, Mapping) else value
-            raise BankError(f"calibration: fields must be {list(_FIELDS)}, got {got!r:.120}")
-        return cls(**value)
+        found = Fields(value, {field.name for field in fields(cls)}, "calibration")
+        return cls(**found.value)
 
 
 def _check_number(name: str, value: float, low: float, high: float) -> None:
     """Refuse what is not a number within bounds: NaN, infinity, true, text from a file."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
+    if not is_number(value) or not low <= value <= high:
         raise BankError(
             f"calibration: {name} must be a number in [{low:g}, {high:g}], got {value!r:.80}"
         )

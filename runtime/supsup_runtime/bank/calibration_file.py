@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supsup_runtime.bank.calibration import Calibration
+from supsup_runtime.bank.fields import Fields, canonical_json, strings
 from supsup_runtime.bank.index import MAX_INDEX_BYTES, MAX_TASKS, BankEntry
-from supsup_runtime.bank.network import canonical_json
 from supsup_runtime.errors import BankError
 from supsup_runtime.files import inside, read_file, write_whole
 
@@ -75,28 +75,18 @@ def read_calibration(
 
 
 def _parse(value: object, digest: str, entries: tuple[BankEntry, ...]) -> StoredCalibration:
-    if not isinstance(value, dict) or set(value) != _FIELDS:
-        got = sorted(value) if isinstance(value, dict) else value
-        raise BankError(f"fields must be {sorted(_FIELDS)}, got {got!r:.80}")
-    if value["format"] != FORMAT or isinstance(value["format"], bool):  # true == 1 in Python
-        raise BankError(f"format must be {FORMAT}, got {value['format']!r:.80}")
-    if value["digest"] != digest:
-        raise BankError(f"digest must be the bank's, {digest}, got {value['digest']!r:.80}")
-    measured = _tasks(value["tasks"])
+    found = Fields.of_file(value, _FIELDS, kind="calibration", version=FORMAT, digest=digest)
+    measured = [
+        strings(item, {"name", "sha256"}, "a task")
+        for item in found.items("tasks", least=1, most=MAX_TASKS)
+    ]
     return StoredCalibration(
-        calibration=Calibration.from_dict(value["calibration"]),
-        stale=_changes(measured, [(entry.name, entry.sha256) for entry in entries]),
+        calibration=Calibration.from_dict(found["calibration"]),
+        stale=_changes(
+            [(task["name"], task["sha256"]) for task in measured],
+            [(entry.name, entry.sha256) for entry in entries],
+        ),
     )
-
-
-def _tasks(items: object) -> list[tuple[str, str]]:
-    if not isinstance(items, list) or not 1 <= len(items) <= MAX_TASKS:
-        raise BankError(f"tasks must be a list of 1 to {MAX_TASKS}, got {items!r:.80}")
-    for item in items:
-        texts = isinstance(item, dict) and all(isinstance(text, str) for text in item.values())
-        if not texts or set(item) != {"name", "sha256"}:
-            raise BankError(f"a task must have the strings name and sha256, got {item!r:.80}")
-    return [(item["name"], item["sha256"]) for item in items]
 
 
 def _changes(measured: list[tuple[str, str]], now: list[tuple[str, str]]) -> str:

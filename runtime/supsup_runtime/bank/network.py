@@ -1,19 +1,17 @@
-"""What a bank says of its network: masked parameters, per-task state, outputs, seed."""
+"""The network of a bank: masked parameters, per-task state, outputs, seed."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Bytes, Floats
 from supsup_runtime.bank.bits import pack_mask
+from supsup_runtime.bank.fields import Fields, canonical_json, is_unicode
 from supsup_runtime.bank.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
 from supsup_runtime.errors import BankError
 
@@ -23,10 +21,6 @@ __all__ = [
     "MaskedParameter",
     "Network",
     "StateTensor",
-    "canonical_json",
-    "cut",
-    "is_unicode",
-    "spans",
 ]
 
 MAX_TENSORS = 10_000
@@ -45,20 +39,6 @@ _FIELDS = {
     "state",
     "weight_seed",
 }
-
-
-def canonical_json(value: object) -> str:
-    """JSON with sorted keys and nothing to choose: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a string can be written as UTF-8: JSON can smuggle in half a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +106,7 @@ class MaskedParameter:
         """Number of weights."""
         return math.prod(self.shape)
 
-    def signs(self, weight_seed: int, index: int) -> npt.NDArray[np.uint8]:
+    def signs(self, weight_seed: int, index: int) -> Bytes:
         """The packed signs, as `sign_plane`; of ``ones`` every bit is one, the padding zero.
 
         Args:
@@ -137,7 +117,7 @@ class MaskedParameter:
             return pack_mask(np.ones(self.size, np.bool_))
         return sign_plane(weight_seed, index, self.size)
 
-    def weight(self, weight_seed: int, index: int) -> npt.NDArray[np.float32]:
+    def weight(self, weight_seed: int, index: int) -> Floats:
         """The weights, ``float32 shape``; arguments as `signs`."""
         if self.init == ONES:
             return np.ones(self.shape, np.float32)
@@ -205,7 +185,7 @@ class Network:
 
     @property
     def num_state(self) -> int:
-        """Elements of state a task."""
+        """Elements of state per task."""
         return sum(tensor.size for tensor in self.state)
 
     @property
@@ -213,8 +193,8 @@ class Network:
         """Outputs that are no label: the paper's superfluous neurons."""
         return self.outputs - self.real_outputs
 
-    def weights(self) -> list[npt.NDArray[np.float32]]:
-        """The fixed weights, one array a masked parameter, in order."""
+    def weights(self) -> list[Floats]:
+        """The fixed weights, one array per masked parameter, in order."""
         return [p.weight(self.weight_seed, index) for index, p in enumerate(self.parameters)]
 
     def digest(self, forward: bytes) -> str:
@@ -235,12 +215,7 @@ class Network:
             "input_shape": list(self.input_shape),
             "outputs": self.outputs,
             "parameters": [
-                {
-                    "constant": p.constant,
-                    "init": p.init,
-                    "name": p.name,
-                    "shape": list(p.shape),
-                }
+                {"constant": p.constant, "init": p.init, "name": p.name, "shape": list(p.shape)}
                 for p in self.parameters
             ],
             "real_outputs": self.real_outputs,
@@ -249,88 +224,37 @@ class Network:
         }
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Network:
+    def from_dict(cls, value: object) -> Network:
         """Invert `to_dict`.
 
         Raises:
             BankError: If a field is missing, unknown, of a wrong type or out of range.
         """
-        _check_fields(value, _FIELDS, "network")
+        found = Fields(value, _FIELDS, "network")
         return cls(
-            weight_seed=_integer(value["weight_seed"], "weight_seed"),
-            input_shape=_shape(value["input_shape"], "input_shape"),
-            outputs=_integer(value["outputs"], "outputs"),
-            real_outputs=_integer(value["real_outputs"], "real_outputs"),
-            parameters=tuple(
-                _parameter(item) for item in _objects(value["parameters"], "parameters")
-            ),
-            state=tuple(_state(item) for item in _objects(value["state"], "state")),
-            constants=_text(value["constants"]),
+            weight_seed=found.get("weight_seed", int),
+            input_shape=found.shape("input_shape"),
+            outputs=found.get("outputs", int),
+            real_outputs=found.get("real_outputs", int),
+            parameters=tuple(map(_parameter, found.items("parameters"))),
+            state=tuple(map(_state, found.items("state"))),
+            constants=found.get("constants", str),
         )
 
 
-def _parameter(value: Mapping[str, Any]) -> MaskedParameter:
-    _check_fields(value, {"name", "shape", "constant", "init"}, "network: parameter")
-    constant = value["constant"]
-    if isinstance(constant, bool) or not isinstance(constant, int | float):
-        raise BankError(f"network: constant must be a number, got {constant!r}")
+def _parameter(value: object) -> MaskedParameter:
+    found = Fields(value, {"constant", "init", "name", "shape"}, "network: parameter")
     return MaskedParameter(
-        name=_text(value["name"]),
-        shape=_shape(value["shape"], "shape"),
-        constant=float(constant),
-        init=_text(value["init"]),
+        name=found.get("name", str),
+        shape=found.shape("shape"),
+        constant=found.get("constant", float),
+        init=found.get("init", str),
     )
 
 
-def _state(value: Mapping[str, Any]) -> StateTensor:
-    _check_fields(value, {"name", "shape"}, "network: state")
-    return StateTensor(name=_text(value["name"]), shape=_shape(value["shape"], "shape"))
-
-
-def _check_fields(value: Mapping[str, Any], expected: set[str], place: str) -> None:
-    if not isinstance(value, Mapping) or set(value) != expected:
-        got = sorted(value) if isinstance(value, Mapping) else type(value).__name__
-        raise BankError(f"{place}: fields must be {sorted(expected)}, got {got}")
-
-
-def _integer(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BankError(f"network: {name} must be an integer, got {value!r}")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise BankError(f"network: names and digests must be strings, got {value!r}")
-    return value
-
-
-def _shape(value: object, name: str) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise BankError(f"network: {name} must be a list of integers, got {value!r}")
-    return tuple(_integer(size, name) for size in value)
-
-
-def _objects(value: object, name: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise BankError(f"network: {name} must be a list, got {type(value).__name__}")
-    return value
-
-
-def spans(tensors: Sequence[MaskedParameter | StateTensor]) -> list[slice]:
-    """Where each tensor lies in a flat array of all of them, without gaps."""
-    ends = accumulate(tensor.size for tensor in tensors)
-    return [slice(end - t.size, end) for t, end in zip(tensors, ends, strict=True)]
-
-
-def cut(
-    tensors: Sequence[MaskedParameter | StateTensor], flat: npt.NDArray[Any]
-) -> dict[str, npt.NDArray[Any]]:
-    """A flat array ``(size of all,)`` as the tensors that it is made of, by name: views."""
-    return {
-        tensor.name: flat[span].reshape(tensor.shape)
-        for tensor, span in zip(tensors, spans(tensors), strict=True)
-    }
+def _state(value: object) -> StateTensor:
+    found = Fields(value, {"name", "shape"}, "network: state")
+    return StateTensor(name=found.get("name", str), shape=found.shape("shape"))
 
 
 def _check_tensor(name: str, shape: tuple[int, ...]) -> None:

@@ -8,22 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Array, Bits, Bytes, Floats
 from supsup_runtime.bank.bits import check_padding, compress, count_ones, decompress, pack_mask
-from supsup_runtime.bank.network import (
-    MaskedParameter,
-    Network,
-    StateTensor,
-    canonical_json,
-    is_unicode,
-)
+from supsup_runtime.bank.fields import canonical_json, is_unicode
+from supsup_runtime.bank.network import MaskedParameter, Network
 from supsup_runtime.bank.tensorfile import (
-    Header,
-    check_header_size,
-    read_header,
-    read_views,
-    write_tensors,
+    TensorFile,
+    check_array,
+    check_names,
 )
 from supsup_runtime.errors import BankError
 
@@ -41,8 +34,12 @@ __all__ = [
 FORMAT = 1
 MAX_HEADER_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_HEADER_FIELDS = {"digest", "encodings", "format", "labels", "name", "training"}
-_DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "F32": np.dtype("<f4")}
+_FILE = TensorFile(
+    kind="task",
+    version=FORMAT,
+    fields=frozenset({"digest", "encodings", "format", "labels", "name", "training"}),
+    max_header=MAX_HEADER_BYTES,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,8 +55,8 @@ class TaskMasks:
     """
 
     name: str
-    masks: Mapping[str, npt.NDArray[np.uint8]]
-    state: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    masks: Mapping[str, Bytes]
+    state: Mapping[str, Floats] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -75,9 +72,9 @@ class TaskMasks:
 
 def make_task(
     name: str,
-    masks: Mapping[str, npt.NDArray[np.bool_]],
+    masks: Mapping[str, Bits],
     *,
-    state: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    state: Mapping[str, Floats] | None = None,
     labels: tuple[str, ...] = (),
     training: Mapping[str, Any] | None = None,
 ) -> TaskMasks:
@@ -127,7 +124,7 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
     """
     place = f"task {task.name!r}"
     check_task(task, network, place)
-    tensors: dict[str, npt.NDArray[Any]] = {}
+    tensors: dict[str, Array] = {}
     encodings: dict[str, str] = {}
     for parameter in network.parameters:
         packed = task.masks[parameter.name]
@@ -151,8 +148,7 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
         raise BankError(
             f"{place}: training must be JSON without NaN or infinity: {error}"
         ) from error
-    check_header_size(text, most=MAX_HEADER_BYTES, place=place)
-    return write_tensors(tensors, text)
+    return _FILE.write(tensors, text, place)
 
 
 def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> TaskMasks:
@@ -167,19 +163,11 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
     Raises:
         BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
     """
-    tensors = _tensors(data, place)
-    header = _header(data, place)
-    if header["digest"] != digest:
-        raise BankError(
-            f"{place}: the task belongs to another network: digest must be {digest}, "
-            f"got {header['digest']}"
-        )
+    tensors, header = _FILE.read(data, digest, place)
     expected = {f"mask.{p.name}" for p in network.parameters}
     expected |= {f"state.{s.name}" for s in network.state}
-    if set(tensors) != expected:
-        missing, extra = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
-        raise BankError(f"{place}: tensors must fit the network; missing {missing}, extra {extra}")
-    encodings = header["encodings"]
+    check_names(tensors, expected, place)
+    encodings = header.get("encodings", dict)
     task = TaskMasks(
         name=header["name"],
         masks={
@@ -187,48 +175,14 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
             for p in network.parameters
         },
         state={s.name: tensors[f"state.{s.name}"] for s in network.state},
-        labels=tuple(header["labels"]),
-        training=header["training"],
+        labels=tuple(header.items("labels")),
+        training=header.get("training", dict),
     )
     check_task(task, network, place)
     return task
 
 
-def _tensors(data: bytes, place: str) -> dict[str, npt.NDArray[Any]]:
-    tensors = {}
-    for name, info in read_views(data, place).items():
-        dtype = _DTYPES.get(info["dtype"])
-        if dtype is None:
-            raise BankError(f"{place}: {name!r} must be U8 or F32, got {info['dtype']}")
-        try:
-            tensors[name] = np.frombuffer(info["data"], dtype).reshape(info["shape"])
-        except ValueError as error:  # more or longer dimensions than numpy has
-            raise BankError(f"{place}: shape of {name!r} is out of range: {error}") from error
-    return tensors
-
-
-def _header(data: bytes, place: str) -> Header:
-    header = read_header(
-        data,
-        place=place,
-        kind="task",
-        version=FORMAT,
-        fields=_HEADER_FIELDS,
-        most=MAX_HEADER_BYTES,
-    )
-    kinds = {"encodings": dict, "labels": list, "training": dict}
-    for key, kind in kinds.items():
-        if not isinstance(header[key], kind):
-            raise BankError(
-                f"{place}: header field {key!r} must be a JSON {kind.__name__}, "
-                f"got {header[key]!r:.60}"
-            )
-    return header
-
-
-def _mask(
-    stored: npt.NDArray[Any], parameter: MaskedParameter, encoding: object, place: str
-) -> npt.NDArray[np.uint8]:
+def _mask(stored: Array, parameter: MaskedParameter, encoding: object, place: str) -> Bytes:
     where = f"{place}: mask of {parameter.name!r}"
     if stored.dtype != np.uint8 or stored.ndim != 1:
         raise BankError(f"{where} must be uint8 (n,), got {stored.dtype} {stored.shape}")
@@ -262,7 +216,8 @@ def check_task(task: TaskMasks, network: Network, place: str) -> None:
         where = f"{place}: mask of {parameter.name!r}"
         check_padding(task.masks[parameter.name], parameter.size, place=where)
     for tensor in network.state:
-        _check_state(task.state[tensor.name], tensor, place)
+        where = f"{place}: state {tensor.name!r}"
+        check_array(task.state[tensor.name], np.float32, tensor.shape, place=where)
     check_labels(task.labels, network, place)
 
 
@@ -280,13 +235,3 @@ def check_labels(labels: tuple[str, ...], network: Network, place: str) -> None:
         raise BankError(f"{place}: labels must be strings, got {labels}")
     if not is_unicode("".join(labels)):
         raise BankError(f"{place}: labels must be Unicode text, got a lone surrogate")
-
-
-def _check_state(value: npt.NDArray[Any], tensor: StateTensor, place: str) -> None:
-    if value.dtype != np.float32 or value.shape != tensor.shape:
-        raise BankError(
-            f"{place}: state {tensor.name!r} must be float32 {tensor.shape}, "
-            f"got {value.dtype} {value.shape}"
-        )
-    if not np.isfinite(value).all():
-        raise BankError(f"{place}: state {tensor.name!r} must be finite, got NaN or infinity")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Bytes, Floats
 from supsup_runtime.bank.bits import packed_bytes, unpack_mask
 from supsup_runtime.errors import InputError
 
@@ -21,7 +21,7 @@ __all__ = ["MAX_SEED", "kaiming_constant", "seeded_weight", "sign_plane"]
 MAX_SEED = 2**64 - 1
 
 
-def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> npt.NDArray[np.uint8]:
+def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> Bytes:
     """Signs of one parameter: bit 1 is ``+c``, bit 0 is ``-c``, in the bit order of a mask.
 
     Args:
@@ -52,7 +52,7 @@ def kaiming_constant(shape: tuple[int, ...]) -> float:
 
 def seeded_weight(
     weight_seed: int, parameter_index: int, shape: tuple[int, ...], constant: float
-) -> npt.NDArray[np.float32]:
+) -> Floats:
     """One parameter of the fixed random network: ``float32 shape`` of ``+-constant``."""
     plane = sign_plane(weight_seed, parameter_index, math.prod(shape))
     c = np.float32(constant)

@@ -7,20 +7,22 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
-
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.cli.recover import add_recovery_options, recover
 from supsup_runtime.console import CommandParser, parser, print_result, run_command, to_table
 from supsup_runtime.errors import BankError, CapacityWarning
-from supsup_runtime.hopfield.file import STORE_FILE, encode_into, has_store, read_store
+from supsup_runtime.hopfield.file import (
+    MAX_DISTANCE,
+    STORE_FILE,
+    delete_masks,
+    encode_into,
+    has_store,
+    read_store,
+)
 from supsup_runtime.hopfield.matrix import DTYPES, RULES
-from supsup_runtime.hopfield.store import HopfieldStore, fingerprints
+from supsup_runtime.hopfield.store import HopfieldStore
 
 __all__ = ["main"]
-
-MAX_DISTANCE = 0.02
-"""A mask that the store gives back further off than this is not deleted: fraction of its bits."""
 
 _EXAMPLES = (
     "encode --bank masks/",
@@ -91,31 +93,8 @@ def _encode(arguments: argparse.Namespace) -> None:
     deleted: list[str] = []
     if arguments.delete_masks:
         deleted = arguments.tasks or [n for n in bank.task_names if n in store]
-        _refuse_lost(bank, store, deleted)
-        for name in deleted:
-            bank.remove(name)
+        delete_masks(bank, store, deleted)
     _say(bank, store, errors, deleted=deleted, as_json=arguments.json)
-
-
-def _refuse_lost(bank: MaskBank, store: HopfieldStore, names: list[str]) -> None:
-    """Refuse to delete masks that the store does not give back, before any is deleted."""
-    for name in names:
-        task = bank.task(name)
-        stored = next(item for item in store.tasks if item.name == name)
-        if fingerprints(task, bank.network) != stored.fingerprints:
-            raise BankError(
-                f"{bank.path}: task {name!r} has other masks than those encoded: it was replaced "
-                "since; no mask was deleted. Rename it and encode it, or keep it"
-            )
-        for parameter, pattern in store.patterns_of(task).items():
-            settled = store.settle(parameter, pattern)
-            distance = float(np.mean(settled.pattern != pattern))
-            if not settled.fixed or distance > MAX_DISTANCE:
-                raise BankError(
-                    f"{bank.path}: the store must give the mask {parameter!r} of task {name!r} "
-                    f"back within {MAX_DISTANCE:.0%} of its bits, got {distance:.1%}; no mask was "
-                    "deleted. Keep the explicit masks, or delete the store and encode fewer tasks"
-                )
 
 
 def _say(

@@ -7,9 +7,11 @@ from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
-from supsup_runtime.cli.storage import storage, storage_text
-from supsup_runtime.console import parser, print_result, run_command
+from supsup_runtime.console import parser, print_result, run_command, to_table
 from supsup_runtime.errors import ModelError
+from supsup_runtime.hopfield.file import STORE_FILE
+from supsup_runtime.hopfield.matrix import MAX_UNITS
+from supsup_runtime.hopfield.storage import storage
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.protobuf import read_metadata
 
@@ -49,7 +51,28 @@ def _print_storage(path: Path, *, as_json: bool) -> None:
     if not path.is_dir():
         raise ModelError(f"{path}: --storage wants the folder of a bank, got a file")
     found = storage(MaskBank.open(path))
-    print_result(found, as_json=as_json, text=storage_text(found))
+    print_result(found, as_json=as_json, text=_storage_text(found))
+
+
+def _storage_text(value: dict[str, Any]) -> str:
+    """The result of `storage` as a table and a sentence."""
+    tasks, a_task = value["tasks"], value["task_bytes"]
+    rows: list[tuple[object, ...]] = [
+        ("explicit tasks, as stored", f"{value['explicit_bytes']:,}", f"{tasks:,}", "any"),
+        (f"packed masks and state, {a_task:,} a task", f"{tasks * a_task:,}", f"{tasks:,}", "any"),
+    ]
+    room = ", ".join(f"{count:,} ({rule})" for rule, count in value["capacity"].items())
+    for dtype, size in value["hopfield_bytes"].items():
+        holds = room if value["fits"] else f"none: above {MAX_UNITS:,} units"
+        need = value["break_even"][dtype]
+        rows.append((f"Hopfield matrices, {dtype}", f"{size:,}", f"from {need:,}", holds))
+    own = value["store"]
+    if own:
+        title = f"{STORE_FILE}, {own['rule']}, {own['dtype']}"
+        holds = f"{value['capacity'][own['rule']]:,}"
+        rows.append((title, f"{own['bytes']:,}", f"{own['tasks']:,}", holds))
+    table = to_table(("form", "bytes", "tasks", "holds at most"), rows)
+    return f"storage of {value['path']}\n{table}\n{value['verdict']}"
 
 
 def _bank(path: Path) -> dict[str, Any]:

@@ -21,12 +21,11 @@ from typing import IO, Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Array, Labels, Values
 from supsup_runtime.errors import DataError
 
 __all__ = ["MAX_CLASSES", "MAX_EXPANSION", "MAX_PART_BYTES", "Dataset", "load_dataset"]
 
-Values: TypeAlias = npt.NDArray[np.uint8 | np.float32]
-Labels: TypeAlias = npt.NDArray[np.int64]
 Part: TypeAlias = tuple[Values, Labels]
 
 MAX_PART_BYTES = 2**32
@@ -299,9 +298,7 @@ def _npz_labels(path: Path, archive: zipfile.ZipFile, key: str) -> Labels:
     return array.astype(np.int64)
 
 
-def _npz_array(
-    path: Path, archive: zipfile.ZipFile, key: str, dtypes: tuple[str, ...]
-) -> npt.NDArray[Any]:
+def _npz_array(path: Path, archive: zipfile.ZipFile, key: str, dtypes: tuple[str, ...]) -> Array:
     """Read one array of an archive, after looking at what its header claims."""
     place = f"{path}: {key}"
     if f"{key}.npy" not in archive.namelist():
@@ -331,7 +328,7 @@ def _npz_array(
             f"header, got {info.file_size}; save it again with numpy.savez"
         )
     with archive.open(info) as member:
-        array: npt.NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+        array: Array = np.lib.format.read_array(member, allow_pickle=False)
     return array
 
 

@@ -14,9 +14,9 @@ from itertools import islice
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from supsup_runtime.data.sources import Dataset, Labels, Values
+from supsup_runtime.arrays import Floats, Labels, Values
+from supsup_runtime.data.sources import Dataset
 from supsup_runtime.errors import DataError
 
 __all__ = [
@@ -63,9 +63,9 @@ class TaskData:
 
     name: str
     labels: tuple[str, ...]
-    train_x: npt.NDArray[np.float32]
+    train_x: Floats
     train_y: Labels
-    test_x: npt.NDArray[np.float32]
+    test_x: Floats
     test_y: Labels
 
 
@@ -132,7 +132,7 @@ class Stream:
             test_y=test_y,
         )
 
-    def _part(self, index: int, x: Values, y: Labels) -> tuple[npt.NDArray[np.float32], Labels]:
+    def _part(self, index: int, x: Values, y: Labels) -> tuple[Floats, Labels]:
         raw, labels = self.view(index, _channels_first(x), y)
         normalised = _normalise(raw, self.dataset)
         return normalised.reshape(len(raw), *self.input_shape), labels.copy()
@@ -271,7 +271,7 @@ def _view_rotated(index: int, x: Values, y: Labels, *, degrees: float) -> tuple[
         raise DataError(
             "rotated stream: needs scipy, which is not installed; pip install 'supsup[train]'"
         ) from error
-    turned: npt.NDArray[np.float32] = ndimage.rotate(
+    turned: Floats = ndimage.rotate(
         x,  # (images, channels, height, width)
         index * degrees,
         axes=(2, 3),
@@ -346,39 +346,28 @@ def _mixed(
     size = min(2, dataset.num_classes) if classes_per_task is None else classes_per_task
     groups = max(1, dataset.num_classes // size) if size > 0 else 1  # _split refuses the size
     turns = max(1, int(360 / degrees * (1 + 1e-12))) if degrees > 0 else 1  # _rotated refuses them
-    split_names, _, _ = _split(dataset, groups, size, shared=True)
-    names = {
-        "permuted": _permuted(num_tasks, seed)[0],
-        "rotated": _rotated(dataset, turns, degrees)[0],
-        "split": split_names,
+    split_names, _, split_view = _split(dataset, groups, size, shared=True)  # outputs mean the same
+    kinds = {
+        "permuted": _permuted(num_tasks, seed),
+        "rotated": _rotated(dataset, turns, degrees),
+        "split": (split_names, split_view),
     }
     # rotated ones begin with one turn: without any, its images would be those of the split tasks
-    left = {kind: iter(range(kind == "rotated", len(names[kind]))) for kind in names}
+    left = {kind: iter(range(kind == "rotated", len(names))) for kind, (names, _) in kinds.items()}
     dealt: list[tuple[str, int]] = []
     while len(dealt) < num_tasks:
         for kind, indices in left.items():
             dealt += ((kind, index) for index in islice(indices, 1))
     dealt = dealt[:num_tasks]
-    view = partial(_view_mixed, dealt=dealt, seed=seed, degrees=degrees, size=size)
-    return tuple(names[kind][index] for kind, index in dealt), view
+    views = [(kinds[kind][1], index) for kind, index in dealt]
+    return tuple(kinds[kind][0][index] for kind, index in dealt), partial(_view_mixed, views=views)
 
 
 def _view_mixed(
-    index: int,
-    x: Values,
-    y: Labels,
-    *,
-    dealt: list[tuple[str, int]],
-    seed: int,
-    degrees: float,
-    size: int,
+    index: int, x: Values, y: Labels, *, views: list[tuple[View, int]]
 ) -> tuple[Values, Labels]:
-    kind, of_kind = dealt[index]
-    if kind == "permuted":
-        return _view_permuted(of_kind, x, y, seed=seed)
-    if kind == "rotated":
-        return _view_rotated(of_kind, x, y, degrees=degrees)
-    return _view_split(of_kind, x, y, size=size, shared=True)  # outputs mean the same in every task
+    view, of_kind = views[index]
+    return view(of_kind, x, y)
 
 
 def _channels_first(x: Values) -> Values:
@@ -388,11 +377,9 @@ def _channels_first(x: Values) -> Values:
     return x[:, np.newaxis] if x.ndim == 3 else np.moveaxis(x, 3, 1)
 
 
-def _normalise(raw: Values, dataset: Dataset) -> npt.NDArray[np.float32]:
+def _normalise(raw: Values, dataset: Dataset) -> Floats:
     """``(raw / scale - mean) / std`` in float32, in a new array of the same shape."""
-    x: npt.NDArray[np.float32] = np.divide(
-        raw, np.float32(dataset.scale), dtype=np.float32, order="C"
-    )
+    x: Floats = np.divide(raw, np.float32(dataset.scale), dtype=np.float32, order="C")
     x -= np.float32(dataset.mean)
     x /= np.float32(dataset.std)
     return x

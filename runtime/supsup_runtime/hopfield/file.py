@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.fields import Fields, canonical_json
 from supsup_runtime.bank.index import MAX_TASKS, read_index
-from supsup_runtime.bank.network import Network, canonical_json
+from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import check_labels, check_name
 from supsup_runtime.bank.tensorfile import (
-    Header,
-    View,
-    check_header_size,
-    read_header,
-    read_views,
-    write_tensors,
+    TensorFile,
+    check_array,
+    check_names,
 )
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.files import exclusive, inside, read_file, write_whole
@@ -31,28 +28,35 @@ from supsup_runtime.hopfield.store import (
     TOLERATED,
     HopfieldStore,
     StoredTask,
+    are_fingerprints,
     fingerprints,
-    recorded_entropy,
+    is_entropy,
     store_bytes,
 )
 
 __all__ = [
+    "MAX_DISTANCE",
     "STORE_FILE",
     "decode_store",
+    "delete_masks",
     "encode_into",
     "encode_store",
     "has_store",
     "read_store",
-    "write_store",
 ]
 
 FORMAT = 1
 STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20
-_FIELDS = {"digest", "dtype", "format", "rule", "sha256", "tasks"}
+MAX_DISTANCE = 0.02
+"""A mask that the store gives back further off than this is not deleted: fraction of its bits."""
+_FILE = TensorFile(
+    kind="store",
+    version=FORMAT,
+    fields=frozenset({"digest", "dtype", "format", "rule", "sha256", "tasks"}),
+    max_header=MAX_HEADER_BYTES,
+)
 _TASK_FIELDS = {"fingerprints", "labels", "name"}  # and "entropy", where it is known
-_FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
-_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
 
 
 def has_store(bank: MaskBank) -> bool:
@@ -74,17 +78,6 @@ def read_store(bank: MaskBank) -> HopfieldStore:
         )
     data = read_file(path, max_bytes=_max_bytes(bank.network))
     return decode_store(data, bank.network, bank.digest, place=str(path))
-
-
-def write_store(bank: MaskBank, store: HopfieldStore) -> None:
-    """Put a store into its bank, whole, in the place of the one that is there.
-
-    Raises:
-        BankError: If it belongs to another network than the bank.
-        BankLockedError: If another process is writing.
-    """
-    with exclusive(bank.path):
-        _write(bank, store)
 
 
 def encode_into(
@@ -133,13 +126,12 @@ def encode_into(
 
 
 def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
-    """Measure all tasks whose encoded masks are at hand; one warning a parameter, of the worst.
+    """Measure all tasks whose masks are still in the bank; one warning per parameter, of the worst.
 
     Under ``storkey`` the newest task says nothing of the older ones, and masks that are alike fade
     sooner than random ones.
     """
-    worst = dict.fromkeys(store.matrices, (0.0, ""))
-    lost = dict.fromkeys(store.matrices, 0)
+    lost: dict[str, list[tuple[float, str]]] = {name: [] for name in store.matrices}
     for stored in store.tasks:
         if stored.name not in bank:
             continue
@@ -148,16 +140,58 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
             continue  # replaced since
         for name, pattern in store.patterns_of(task).items():
             error = store.matrices[name].bit_error(pattern)
-            worst[name] = max(worst[name], (error, stored.name))
-            lost[name] += error > TOLERATED
-    for name, (error, task_name) in worst.items():
-        if lost[name]:
+            if error > TOLERATED:
+                lost[name].append((error, stored.name))
+    for name, errors in lost.items():
+        if errors:
+            error, task_name = max(errors)
             warnings.warn(
-                f"Hopfield store: {name!r} does not hold {lost[name]} of the tasks whose masks are "
-                f"at hand: one step turns up to {error:.2%} of the bits ({task_name!r}), expected "
-                f"at most {TOLERATED:.2%}; keep their explicit masks, or mask more units",
+                f"Hopfield store: {name!r} does not hold {len(errors)} of the tasks whose masks "
+                f"are at hand: one step turns up to {error:.2%} of the bits ({task_name!r}), "
+                f"expected at most {TOLERATED:.2%}; keep their explicit masks, or mask more units",
                 CapacityWarning,
                 stacklevel=3,
+            )
+
+
+def delete_masks(bank: MaskBank, store: HopfieldStore, names: Sequence[str]) -> None:
+    """Delete tasks' files from a bank, after the store has given all of their masks back.
+
+    Args:
+        bank: The bank.
+        store: Its store, with the tasks encoded.
+        names: The tasks; each once.
+
+    Raises:
+        BankError: If a task is not in the bank or not in the store, it was replaced since it was
+            encoded, or the store gives a mask back with more than `MAX_DISTANCE` of its bits
+            changed; no file is deleted then.
+        BankLockedError: If another process is writing.
+    """
+    for name in names:
+        _refuse_lost(bank, store, name)
+    for name in names:
+        bank.remove(name)
+
+
+def _refuse_lost(bank: MaskBank, store: HopfieldStore, name: str) -> None:
+    task, stored = bank.task(name), next((t for t in store.tasks if t.name == name), None)
+    if stored is None:
+        raise BankError(f"{bank.path}: task {name!r} is not in the store; encode it first")
+    if fingerprints(task, bank.network) != stored.fingerprints:
+        raise BankError(
+            f"{bank.path}: task {name!r} has other masks than those encoded: it was replaced "
+            "since; no mask was deleted. Rename it and encode it, or keep it"
+        )
+    patterns = store.patterns_of(task)
+    settled, fixed = store.settle(patterns)
+    for parameter, pattern in patterns.items():
+        distance = float(np.mean(settled[parameter] != pattern))
+        if not fixed or distance > MAX_DISTANCE:
+            raise BankError(
+                f"{bank.path}: the store must give the mask {parameter!r} of task {name!r} "
+                f"back within {MAX_DISTANCE:.0%} of its bits, got {distance:.1%}; no mask was "
+                "deleted. Keep the explicit masks, or delete the store and encode fewer tasks"
             )
 
 
@@ -167,7 +201,7 @@ def encode_store(store: HopfieldStore) -> bytes:
     Raises:
         BankError: If the tasks' names and labels take more than 2^24 characters.
     """
-    tensors: dict[str, npt.NDArray[Any]] = {}
+    tensors: dict[str, Array] = {}
     for name, matrix in store.matrices.items():
         tensors[f"matrix.{name}"] = matrix.half()
         tensors[f"sum.{name}"] = store.sums[name].astype(np.int32)
@@ -178,44 +212,25 @@ def encode_store(store: HopfieldStore) -> bytes:
         "dtype": store.dtype,
         "format": FORMAT,
         "rule": store.rule,
-        "sha256": _sha256({name: tensor.tobytes() for name, tensor in tensors.items()}),
+        "sha256": _sha256(tensors),
         "tasks": [_task_to_dict(task) for task in store.tasks],
     }
     text = canonical_json(header)
-    check_header_size(text, most=MAX_HEADER_BYTES, place="Hopfield store")
-    return write_tensors(tensors, text)
+    return _FILE.write(tensors, text, "Hopfield store")
 
 
 def _task_to_dict(task: StoredTask) -> dict[str, object]:
-    known = {} if task.entropy is None else {"entropy": task.entropy}
-    return {
-        "fingerprints": list(task.fingerprints),
-        "labels": list(task.labels),
-        "name": task.name,
-        **known,
-    }
+    value = asdict(task)
+    if task.entropy is None:
+        del value["entropy"]
+    return value
 
 
 def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
-    """Invert `encode_store`, trusting nothing.
-
-    Args:
-        data: A whole file.
-        network: The network that the store must belong to.
-        digest: Its `Network.digest`.
-        place: What messages call the file.
-
-    Raises:
-        BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
-    """
-    views = read_views(data, place)
-    header = _header(data, place)
-    if header["digest"] != digest:
-        raise BankError(
-            f"{place}: the store belongs to another network: digest must be {digest}, "
-            f"got {header['digest']!r:.80}"
-        )
-    tasks = tuple(_task(item, network, place) for item in header["tasks"])
+    """Invert `encode_store`, trusting nothing; arguments and errors as `decode_task`."""
+    tensors, header = _FILE.read(data, digest, place)
+    items = header.items("tasks", most=MAX_TASKS)
+    tasks = tuple(_task(item, network, place) for item in items)
     folded = [task.name.casefold() for task in tasks]
     if len(set(folded)) < len(folded):
         raise BankError(f"{place}: task names must be unique, upper and lower case count as one")
@@ -224,8 +239,8 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
     except InputError as error:
         raise BankError(f"{place}: {error}") from error
     store.tasks = tasks
-    _fill(store, views, place)
-    got = _sha256({name: view["data"] for name, view in views.items()})
+    _fill(store, tensors, place)
+    got = _sha256(tensors)
     if got != header["sha256"]:
         raise BankError(
             f"{place}: the file is damaged or was changed: SHA-256 of its tensors must be "
@@ -234,24 +249,22 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
     return store
 
 
-def _fill(store: HopfieldStore, views: dict[str, View], place: str) -> None:
+def _fill(store: HopfieldStore, tensors: dict[str, Array], place: str) -> None:
     """Move the tensors into an empty store, checking each."""
     network = store.network
-    kind = "F16" if store.dtype == "float16" else "F32"
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for p in network.parameters:
-        expected[f"matrix.{p.name}"] = (kind, (p.size * (p.size + 1) // 2,))
-        expected[f"sum.{p.name}"] = ("I32", (p.size,))
+        expected[f"matrix.{p.name}"] = (store.dtype, (p.size * (p.size + 1) // 2,))
+        expected[f"sum.{p.name}"] = ("int32", (p.size,))
     for s in network.state:
-        expected[f"state.{s.name}"] = ("F64", s.shape)
-    if set(views) != set(expected):
-        missing, extra = sorted(set(expected) - set(views)), sorted(set(views) - set(expected))
-        raise BankError(f"{place}: tensors must fit the network; missing {missing}, extra {extra}")
-    arrays = {name: _array(name, views[name], *expected[name], place) for name in expected}
+        expected[f"state.{s.name}"] = ("float64", s.shape)
+    check_names(tensors, expected, place)
+    for name, (dtype, shape) in expected.items():
+        check_array(tensors[name], dtype, shape, place=f"{place}: {name!r}")
     for p in network.parameters:
-        half = arrays[f"matrix.{p.name}"]
+        half = tensors[f"matrix.{p.name}"]
         store.matrices[p.name] = HopfieldMatrix.from_half(half, p.size, rule=store.rule)
-        total = arrays[f"sum.{p.name}"].astype(np.int64)
+        total = tensors[f"sum.{p.name}"].astype(np.int64)
         count = len(store.tasks)
         if np.any(np.abs(total) > count) or np.any((total - count) % 2):
             raise BankError(
@@ -260,71 +273,42 @@ def _fill(store: HopfieldStore, views: dict[str, View], place: str) -> None:
             )
         store.sums[p.name] = total
     for s in network.state:
-        store.state_sums[s.name] = arrays[f"state.{s.name}"].astype(np.float64)  # a copy of our own
+        store.state_sums[s.name] = tensors[f"state.{s.name}"].copy()  # they are read-only
 
 
-def _array(
-    name: str, view: View, kind: str, shape: tuple[int, ...], place: str
-) -> npt.NDArray[Any]:
-    got = tuple(view["shape"])
-    if view["dtype"] != kind or got != shape:
-        raise BankError(f"{place}: {name!r} must be {kind} {shape}, got {view['dtype']} {got}")
-    array = np.frombuffer(view["data"], _TYPES[kind]).reshape(shape)
-    if not np.isfinite(array).all():
-        raise BankError(f"{place}: {name!r} must be finite, got NaN or infinity")
-    return array
-
-
-def _sha256(tensors: Mapping[str, bytes]) -> str:
+def _sha256(tensors: Mapping[str, Array]) -> str:
     """SHA-256 of the tensors' bytes, one after the other by name, hexadecimal."""
     found = hashlib.sha256()
     for name in sorted(tensors):
-        found.update(tensors[name])
+        found.update(tensors[name].reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 
-def _header(data: bytes, place: str) -> Header:
-    header = read_header(
-        data,
-        place=place,
-        kind="Hopfield store",
-        version=FORMAT,
-        fields=_FIELDS,
-        most=MAX_HEADER_BYTES,
-    )
-    if not isinstance(header["tasks"], list) or len(header["tasks"]) > MAX_TASKS:
-        raise BankError(
-            f"{place}: tasks must be a list of at most {MAX_TASKS}, got {header['tasks']!r:.80}"
-        )
-    return header
-
-
 def _task(item: object, network: Network, place: str) -> StoredTask:
-    if not isinstance(item, dict) or set(item) - {"entropy"} != _TASK_FIELDS:
-        got = sorted(item) if isinstance(item, dict) else type(item).__name__
-        raise BankError(f"{place}: fields of a task must be {sorted(_TASK_FIELDS)}, got {got}")
-    marks, labels = item["fingerprints"], item["labels"]
-    entropy = recorded_entropy(item)
-    if entropy is None and "entropy" in item:
+    found = Fields(item, _TASK_FIELDS, f"{place}: a task", optional={"entropy"})
+    entropy = found.value.get("entropy")
+    if "entropy" in found.value and not is_entropy(entropy):
         raise BankError(
-            f"{place}: entropy of a task must be at least 0 and finite, got {item['entropy']!r:.80}"
+            f"{place}: entropy of a task must be at least 0 and finite, got {entropy!r:.80}"
         )
-    if not isinstance(marks, list) or len(marks) != len(network.parameters):
+    marks, count = found["fingerprints"], len(network.parameters)
+    if not are_fingerprints(marks, count):
         raise BankError(
-            f"{place}: fingerprints of a task must be {len(network.parameters)}, got {marks!r:.80}"
+            f"{place}: fingerprints of a task must be {count}, each of {FINGERPRINT} hexadecimal "
+            f"digits, got {marks!r:.80}"
         )
-    if not all(isinstance(m, str) and _FINGERPRINT.fullmatch(m) for m in marks):
-        raise BankError(
-            f"{place}: a fingerprint must be {FINGERPRINT} hexadecimal digits, got {marks!r:.80}"
-        )
-    if not isinstance(labels, list):
-        raise BankError(f"{place}: labels must be a list, got {labels!r:.80}")
     try:
-        name = check_name(item["name"])
+        name = check_name(found["name"])
     except BankError as error:
         raise BankError(f"{place}: {error}") from error
-    check_labels(tuple(labels), network, place)
-    return StoredTask(name=name, labels=tuple(labels), fingerprints=tuple(marks), entropy=entropy)
+    labels = tuple(found.items("labels"))
+    check_labels(labels, network, place)
+    return StoredTask(
+        name=name,
+        labels=labels,
+        fingerprints=tuple(marks),
+        entropy=None if entropy is None else float(entropy),
+    )
 
 
 def _max_bytes(network: Network) -> int:

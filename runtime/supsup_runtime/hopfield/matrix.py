@@ -1,4 +1,4 @@
-"""One Hopfield network: patterns of signs written into a symmetric matrix, and settled back.
+"""One Hopfield network: patterns of signs written into a symmetric matrix.
 
 Wortsman et al. 2020, "HopSupSup": energy ``E(z) = -1/2 z^T Psi z`` of a pattern ``z`` of signs.
 Rule ``hebb`` is the paper's text, ``storkey`` the simplified form that its authors ran.
@@ -7,11 +7,10 @@ Rule ``hebb`` is the paper's text, ``storkey`` the simplified form that its auth
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Floats, Reals
 from supsup_runtime.errors import InputError
 
 __all__ = [
@@ -19,19 +18,17 @@ __all__ = [
     "MAX_UNITS",
     "RULES",
     "HopfieldMatrix",
-    "Settled",
     "capacity",
     "expected_bit_error",
     "matrix_bytes",
 ]
 
-Floats = npt.NDArray[np.float32]
 
 RULES = ("hebb", "storkey")
 DTYPES = ("float32", "float16")
 MAX_UNITS = 16_384
 """Longest pattern: its matrix is 1 GiB of float32 in memory."""
-_HEBB_LOAD = 0.138  # Amit, Gutfreund, Sompolinsky 1985: patterns a unit, with few errors
+_HEBB_LOAD = 0.138  # Amit, Gutfreund, Sompolinsky 1985: patterns per unit, with few errors
 _BLOCK_ELEMENTS = 1 << 17  # of a matrix updated at once: 512 KiB stay in the cache
 
 
@@ -56,7 +53,7 @@ def expected_bit_error(size: int, patterns: int, rule: str) -> float:
 
     Without self-coupling a unit's field, times its sign, is normal: with mean 1 and variance
     ``(patterns - 1) / size`` under ``hebb``. Under ``storkey`` a pattern fades as later ones come:
-    after ``b`` (in patterns a unit) of them the mean is ``exp(-2b)``, and the variance ``v`` obeys
+    after ``b`` of them (per unit) the mean is ``exp(-2b)``, and the variance ``v`` obeys
     ``dv/db = -3v + (1 - exp(-2b))^2 + q``, where ``q = (1 - exp(-2 load)) / 2`` is the squared
     length of a row of Psi (docs/HOPFIELD.md derives it). This is the mean over all patterns, old
     and new.
@@ -83,21 +80,6 @@ def expected_bit_error(size: int, patterns: int, rule: str) -> float:
 def matrix_bytes(size: int, dtype: str) -> int:
     """Bytes that the stored half of a matrix takes, its diagonal included."""
     return size * (size + 1) // 2 * np.dtype(dtype).itemsize
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Settled:
-    """Where the dynamics came to rest.
-
-    Attributes:
-        pattern: ``float32 (d,)`` of -1 and 1.
-        fixed: Whether no unit wants to turn; false where `max_sweeps` ran out.
-        flips: Units turned on the way, counted each time.
-    """
-
-    pattern: Floats
-    fixed: bool
-    flips: int
 
 
 class HopfieldMatrix:
@@ -129,7 +111,7 @@ class HopfieldMatrix:
         self.scaled: Floats = np.zeros((size, size), np.float32)
 
     @classmethod
-    def from_half(cls, half: npt.NDArray[np.floating], size: int, *, rule: str) -> HopfieldMatrix:
+    def from_half(cls, half: Reals, size: int, *, rule: str) -> HopfieldMatrix:
         """Invert `half`: ``float (d (d + 1) / 2,)``, whose dtype is kept."""
         made = cls(size, rule=rule, dtype=half.dtype.name)
         start = 0
@@ -140,7 +122,7 @@ class HopfieldMatrix:
             start += size - row
         return made
 
-    def half(self) -> npt.NDArray[np.floating]:
+    def half(self) -> Reals:
         """Upper triangle of ``d Psi``, row by row, each from its diagonal on, in `dtype`."""
         rows = [self.scaled[row, row:] for row in range(self.size)]
         return np.concatenate(rows).astype(self.dtype)
@@ -216,7 +198,12 @@ class HopfieldMatrix:
         Raises:
             InputError: If `pattern` is not finite float32 ``(d,)``.
         """
-        return -0.5 * float(np.dot(self.field(pattern).astype(np.float64), pattern))
+        return self.look(pattern)[0]
+
+    def look(self, pattern: Floats) -> tuple[float, Floats]:
+        """`energy` and `field` of a pattern by one product, as `settle` asks for them."""
+        field = self.field(pattern)
+        return -0.5 * float(np.dot(field.astype(np.float64), pattern)), field
 
     def bit_error(self, pattern: Floats) -> float:
         """Fraction of units that one step turns, within ``[0, 1]``; a field of 0 turns none.
@@ -226,42 +213,6 @@ class HopfieldMatrix:
         """
         z = self._signs(pattern)
         return float(np.mean(z * self._coupling(z) < 0))
-
-    def settle(self, pattern: Floats, *, max_sweeps: int = 10) -> Settled:
-        """Follow the dynamics from a pattern to a fixed point.
-
-        One unit turns at a time, always the one that lowers the energy most: so the energy falls
-        with every turn and no cycle is possible, as it is where all units turn at once; and the
-        way does not hang on a random order. A unit sees the others, not itself, whatever the
-        diagonal; at a field of 0 it keeps its sign; ties go to the lowest index.
-
-        Args:
-            pattern: ``float32 (d,)`` of -1 and 1.
-            max_sweeps: Turns at most, in units of ``d``.
-
-        Raises:
-            InputError: If `pattern` is none, or `max_sweeps` is negative.
-        """
-        if max_sweeps < 0:
-            raise InputError(f"max_sweeps: must be at least 0, got {max_sweeps}")
-        z = self._signs(pattern).copy()
-        fresh, flips = True, 0
-        coupling = self._coupling(z)
-        while True:
-            margins = z * coupling
-            worst = int(margins.argmin())
-            if margins[worst] >= 0:
-                if fresh:
-                    return Settled(pattern=z, fixed=True, flips=flips)
-                fresh, coupling = True, self._coupling(z)  # free of what many turns rounded
-            elif flips == max_sweeps * self.size:
-                return Settled(pattern=z, fixed=False, flips=flips)
-            else:
-                z[worst] = -z[worst]
-                kept = coupling[worst]
-                coupling += 2 * z[worst] * self.scaled[worst]
-                coupling[worst] = kept  # a unit does not see itself
-                fresh, flips = False, flips + 1
 
     def _holds(self, z: Floats, h: Floats) -> bool:
         strong = float(np.dot(z, h)) >= self.size / 2

@@ -1,33 +1,31 @@
-"""What a model with a Hopfield store says of it beside the graph (docs/CONTRACT.md)."""
+"""Metadata about the Hopfield store of an exported model (docs/CONTRACT.md)."""
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 
-from supsup_runtime.bank.network import Network, StateTensor, canonical_json
+from supsup_runtime.arrays import Bits, Floats
+from supsup_runtime.bank.fields import Fields, canonical_json
+from supsup_runtime.bank.layout import join
+from supsup_runtime.bank.network import Network, StateTensor
 from supsup_runtime.errors import BankError
 from supsup_runtime.hopfield.matrix import DTYPES, RULES
-from supsup_runtime.hopfield.store import FINGERPRINT, HopfieldStore, is_entropy
+from supsup_runtime.hopfield.store import HopfieldStore, are_fingerprints, is_entropy
 
 __all__ = ["BLEND", "HopfieldInfo", "is_blend", "with_batch_statistics"]
 
-Floats = npt.NDArray[np.float32]
 BLEND = ".blend"
 """Ends the name of a state tensor that says which share of a normalisation is the batch's."""
-_FIELDS = {"diagonal", "dtype", "entropies", "fingerprints", "mean", "rule", "state"}
-_FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HopfieldInfo:
-    """What recovery needs to know of a store, its matrices aside.
+    """What a recovery needs of a store beside its matrices.
 
     Attributes:
         rule: ``hebb`` or ``storkey``.
@@ -35,7 +33,7 @@ class HopfieldInfo:
         mean: The mean pattern, ``float32 (num_masked,)`` within ``[-1, 1]``: where recovery starts.
         diagonal: Of the matrices, ``float32 (num_masked,)``.
         state: The mean of the tasks' state, ``float32 (num_state,)``.
-        fingerprints: Of each task's masks, one a parameter.
+        fingerprints: Of each task's masks, one per parameter.
         entropies: Of each task's own test images, in nats; None where it was not recorded.
     """
 
@@ -49,37 +47,25 @@ class HopfieldInfo:
 
     @classmethod
     def of(cls, store: HopfieldStore) -> HopfieldInfo:
-        """What a store says.
+        """Those of a store.
 
         Raises:
             InputError: If no task is encoded.
         """
-        names = [p.name for p in store.network.parameters]
-        state = [value.reshape(-1) for value in store.mean_state().values()]
-        diagonals = [store.matrices[name].diagonal() for name in names]
         return cls(
             rule=store.rule,
             dtype=store.dtype,
-            mean=np.concatenate([store.mean(name) for name in names]),
-            diagonal=np.concatenate(diagonals),
-            state=np.concatenate([*state, np.zeros(0, np.float32)]),
+            mean=join(store.mean(name) for name in store.matrices),
+            diagonal=join(matrix.diagonal() for matrix in store.matrices.values()),
+            state=join(store.mean_state().values()),
             fingerprints=tuple(task.fingerprints for task in store.tasks),
             entropies=tuple(task.entropy for task in store.tasks),
         )
 
     def to_json(self) -> str:
         """Canonical JSON; arrays are little-endian float32 in base64."""
-        return canonical_json(
-            {
-                "diagonal": _encode(self.diagonal),
-                "dtype": self.dtype,
-                "entropies": list(self.entropies),
-                "fingerprints": [list(marks) for marks in self.fingerprints],
-                "mean": _encode(self.mean),
-                "rule": self.rule,
-                "state": _encode(self.state),
-            }
-        )
+        arrays = {name: _encode(getattr(self, name)) for name in ("diagonal", "mean", "state")}
+        return canonical_json(asdict(self) | arrays)
 
     @classmethod
     def from_json(cls, text: str, network: Network, *, num_tasks: int) -> HopfieldInfo:
@@ -89,46 +75,39 @@ class HopfieldInfo:
             BankError: If it does not fit the network or the number of tasks.
             ValueError: If it is not JSON, or not base64.
         """
-        value = json.loads(text)
-        if not isinstance(value, dict) or set(value) != _FIELDS:
-            got = sorted(value) if isinstance(value, dict) else type(value).__name__
-            raise BankError(f"hopfield: fields must be {sorted(_FIELDS)}, got {got}")
+        found = Fields(json.loads(text), {field.name for field in fields(cls)}, "hopfield")
         for name, allowed in (("rule", RULES), ("dtype", DTYPES)):
-            if value[name] not in allowed:
-                raise BankError(f"hopfield: {name} must be one of {allowed}, got {value[name]!r}")
-        marks, entropies = value["fingerprints"], value["entropies"]
-        if not (_are_marks(marks, len(network.parameters)) and len(marks) == num_tasks):
+            if found[name] not in allowed:
+                raise BankError(f"hopfield: {name} must be one of {allowed}, got {found[name]!r}")
+        marks, entropies = found.items("fingerprints"), found.items("entropies")
+        count = len(network.parameters)
+        if len(marks) != num_tasks or not all(are_fingerprints(own, count) for own in marks):
             raise BankError(
                 f"hopfield: fingerprints must be those of {num_tasks} tasks, one a parameter, "
                 f"got {marks!r:.80}"
             )
-        if not (
-            isinstance(entropies, list)
-            and len(entropies) == num_tasks
-            and all(entropy is None or is_entropy(entropy) for entropy in entropies)
-        ):
+        if len(entropies) != num_tasks or not all(e is None or is_entropy(e) for e in entropies):
             raise BankError(
                 f"hopfield: entropies must be those of {num_tasks} tasks, null or at least 0, "
                 f"got {entropies!r:.80}"
             )
-        mean = _decode(value["mean"], network.num_masked, "mean")
+        mean = _decode(found["mean"], network.num_masked, "mean")
         if np.abs(mean).max() > 1:
             raise BankError(f"hopfield: mean must be within [-1, 1], got {np.abs(mean).max():.6g}")
         return cls(
-            rule=value["rule"],
-            dtype=value["dtype"],
+            rule=found["rule"],
+            dtype=found["dtype"],
             mean=mean,
-            diagonal=_decode(value["diagonal"], network.num_masked, "diagonal"),
-            state=_decode(value["state"], network.num_state, "state"),
+            diagonal=_decode(found["diagonal"], network.num_masked, "diagonal"),
+            state=_decode(found["state"], network.num_state, "state"),
             fingerprints=tuple(map(tuple, marks)),
             entropies=tuple(None if entropy is None else float(entropy) for entropy in entropies),
         )
 
 
-def is_blend(state: Sequence[StateTensor]) -> npt.NDArray[np.bool_]:
+def is_blend(state: Sequence[StateTensor]) -> Bits:
     """Which elements of a flat state are blends: ``bool (num_state,)``."""
-    marks = [np.full(tensor.size, tensor.name.endswith(BLEND)) for tensor in state]
-    return np.concatenate([*marks, np.zeros(0, np.bool_)])
+    return join((np.full(t.size, t.name.endswith(BLEND)) for t in state), np.bool_)
 
 
 def with_batch_statistics(state: Sequence[StateTensor], values: Floats) -> Floats:
@@ -139,15 +118,6 @@ def with_batch_statistics(state: Sequence[StateTensor], values: Floats) -> Float
         values: Flat, ``float32 (num_state,)``, as `HopfieldInfo.state`.
     """
     return np.where(is_blend(state), np.float32(1), values)
-
-
-def _are_marks(value: object, parameters: int) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(marks, list)
-        and len(marks) == parameters
-        and all(isinstance(mark, str) and _FINGERPRINT.fullmatch(mark) for mark in marks)
-        for marks in value
-    )
 
 
 def _encode(values: Floats) -> str:

@@ -1,4 +1,4 @@
-"""The Hopfield store of a bank: all its masks in one matrix a masked parameter, of fixed size.
+"""The Hopfield store of a bank: all its masks in one matrix per masked parameter, of fixed size.
 
 Tasks are encoded one after the other, without the masks of those before. What the store gives back
 are energies, fields, the mean mask and fixed points; docs/HOPFIELD.md says what that costs.
@@ -8,60 +8,57 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Bits, Bytes, Floats
 from supsup_runtime.bank.bits import pack_mask, unpack_mask
+from supsup_runtime.bank.fields import is_number
+from supsup_runtime.bank.layout import join, spans
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, check_task
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.hopfield.matrix import (
     HopfieldMatrix,
-    Settled,
     capacity,
     expected_bit_error,
     matrix_bytes,
 )
+from supsup_runtime.hopfield.settle import settle
 
 __all__ = [
     "FINGERPRINT",
     "TOLERATED",
     "HopfieldStore",
     "StoredTask",
+    "are_fingerprints",
     "fingerprint",
     "fingerprints",
     "is_entropy",
-    "recorded_entropy",
     "store_bytes",
-    "to_mask",
     "to_pattern",
 ]
 
-Floats = npt.NDArray[np.float32]
 
 FINGERPRINT = 16
 """Hexadecimal digits of a mask's fingerprint."""
+_FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 TOLERATED = math.erfc(math.sqrt(1 / (2 * 0.138))) / 2
 """Fraction of bits turned by one step above which a warning comes: Hebb's rule at its capacity."""
 
 
-def to_pattern(mask: npt.NDArray[np.bool_]) -> Floats:
+def to_pattern(mask: Bits) -> Floats:
     """A mask as signs, 1 where it is set, else -1: ``bool (...)`` to ``float32 (mask.size,)``."""
     return np.where(mask.reshape(-1), np.float32(1), np.float32(-1))
 
 
-def to_mask(pattern: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Invert `to_pattern`; a value of 0 counts as set."""
-    return (pattern >= 0).reshape(shape)
-
-
-def fingerprint(packed: npt.NDArray[np.uint8]) -> str:
+def fingerprint(packed: Bytes) -> str:
     """What tells stored masks from others: the head of the SHA-256 of the packed mask."""
     return hashlib.sha256(packed.tobytes()).hexdigest()[:FINGERPRINT]
 
@@ -71,17 +68,18 @@ def fingerprints(task: TaskMasks, network: Network) -> tuple[str, ...]:
     return tuple(fingerprint(task.masks[p.name]) for p in network.parameters)
 
 
+def are_fingerprints(value: object, count: int) -> TypeGuard[list[str]]:
+    """Whether a value from JSON can be the fingerprints of a task with `count` masks."""
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(isinstance(mark, str) and _FINGERPRINT.fullmatch(mark) for mark in value)
+    )
+
+
 def is_entropy(value: object) -> TypeGuard[float]:
     """Whether a value from JSON can be an entropy: a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 <= value <= sys.float_info.max
-
-
-def recorded_entropy(record: Mapping[str, Any]) -> float | None:
-    """The value ``entropy`` of a record, in nats; None where there is none that makes sense."""
-    value = record.get("entropy")
-    return float(value) if is_entropy(value) else None
+    return is_number(value) and 0 <= value <= sys.float_info.max
 
 
 def store_bytes(network: Network, dtype: str) -> int:
@@ -183,11 +181,12 @@ class HopfieldStore:
         for name, value in task.state.items():
             self.state_sums[name] += value
         marks = fingerprints(task, self.network)
+        entropy = task.training.get("entropy")
         stored = StoredTask(
             name=task.name,
             labels=task.labels,
             fingerprints=marks,
-            entropy=recorded_entropy(task.training),
+            entropy=float(entropy) if is_entropy(entropy) else None,
         )
         self.tasks = (*self.tasks, stored)
         errors = {name: self.matrices[name].bit_error(z) for name, z in patterns.items()}
@@ -202,30 +201,27 @@ class HopfieldStore:
             for p in self.network.parameters
         }
 
-    def field(self, parameter: str, pattern: Floats) -> Floats:
-        """``Psi z`` of a parameter's pattern, signs or real: ``float32 (d,)``.
+    def settle(self, patterns: Mapping[str, Floats]) -> tuple[dict[str, Floats], bool]:
+        """The fixed point that a task's patterns fall to, all together, as in a recovery.
+
+        Args:
+            patterns: By parameter name, ``float32 (d,)`` of -1 and 1; of all parameters.
+
+        Returns:
+            The patterns, and whether they are a fixed point; see `hopfield.settle`.
 
         Raises:
-            InputError: If there is no such parameter, or `pattern` is not finite float32 ``(d,)``.
+            InputError: If a pattern is not finite float32 ``(d,)``.
         """
-        return self._matrix(parameter).field(pattern)
+        parts = dict(zip(self.matrices, spans(self.network.parameters), strict=True))
 
-    def energy(self, parameter: str, pattern: Floats) -> float:
-        """``-1/2 z^T Psi z`` of a parameter's pattern.
+        def look(z: Floats) -> tuple[float, Floats]:
+            seen = [matrix.look(z[parts[name]]) for name, matrix in self.matrices.items()]
+            return sum(energy for energy, _ in seen), join(field for _, field in seen)
 
-        Raises:
-            InputError: If there is no such parameter, or `pattern` is not finite float32 ``(d,)``.
-        """
-        return self._matrix(parameter).energy(pattern)
-
-    def settle(self, parameter: str, pattern: Floats, *, max_sweeps: int = 10) -> Settled:
-        """The fixed point that a parameter's pattern falls to; see `HopfieldMatrix.settle`.
-
-        Raises:
-            InputError: If there is no such parameter, or `pattern` is not float32 ``(d,)`` of -1
-                and 1.
-        """
-        return self._matrix(parameter).settle(pattern, max_sweeps=max_sweeps)
+        diagonal = join(matrix.diagonal() for matrix in self.matrices.values())
+        z, fixed = settle(look, diagonal, join(patterns[name] for name in self.matrices))
+        return {name: z[part] for name, part in parts.items()}, fixed
 
     def mean(self, parameter: str) -> Floats:
         """The mean of the encoded patterns: ``float32 (d,)``, within ``[-1, 1]``.
@@ -233,7 +229,11 @@ class HopfieldStore:
         Raises:
             InputError: If there is no such parameter, or no task is encoded.
         """
-        self._matrix(parameter)
+        if parameter not in self.matrices:
+            raise InputError(
+                f"Hopfield store: parameter must be one of {sorted(self.matrices)}, "
+                f"got {parameter!r}"
+            )
         return (self.sums[parameter] / self._count()).astype(np.float32)
 
     def mean_state(self) -> dict[str, Floats]:
@@ -247,31 +247,18 @@ class HopfieldStore:
             for name, total in self.state_sums.items()
         }
 
-    def find(self, parameter: str, pattern: Floats) -> tuple[str, ...]:
-        """Names of the tasks whose mask of a parameter is exactly this one; empty for another.
+    def find(self, patterns: Mapping[str, Floats]) -> tuple[str, ...]:
+        """Names of the tasks whose masks are exactly these, in all parameters; empty for others.
 
         The masks are told by their fingerprints, 64 bits each.
-
-        Raises:
-            InputError: If there is no such parameter.
         """
-        self._matrix(parameter)
-        mark = fingerprint(pack_mask(to_mask(pattern, pattern.shape)))
-        position = [p.name for p in self.network.parameters].index(parameter)
-        return tuple(task.name for task in self.tasks if task.fingerprints[position] == mark)
+        marks = tuple(fingerprint(pack_mask(patterns[name] > 0)) for name in self.matrices)
+        return tuple(task.name for task in self.tasks if task.fingerprints == marks)
 
     def _count(self) -> int:
         if not self.tasks:
             raise InputError("Hopfield store: no task is encoded, so there is no mean; encode one")
         return len(self.tasks)
-
-    def _matrix(self, parameter: str) -> HopfieldMatrix:
-        if parameter not in self.matrices:
-            raise InputError(
-                f"Hopfield store: parameter must be one of {sorted(self.matrices)}, "
-                f"got {parameter!r}"
-            )
-        return self.matrices[parameter]
 
     def _warn(self, parameter: str, measured: float) -> None:
         size, count = self.matrices[parameter].size, len(self)

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.arrays import Array, Floats, Images
-from supsup_runtime.bank.network import MaskedParameter, StateTensor, spans
+from supsup_runtime.bank.layout import spans
+from supsup_runtime.bank.network import MaskedParameter, StateTensor
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import BoundPart, BoundProgram, Session

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from supsup_runtime.bank.calibration import Calibration
+from supsup_runtime.bank.fields import canonical_json
 from supsup_runtime.bank.index import OBJECTIVES
-from supsup_runtime.bank.network import Network, canonical_json
+from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 

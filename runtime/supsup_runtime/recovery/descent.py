@@ -1,4 +1,4 @@
-"""Recovering a mask: settings, schedules, the descent on scores, and the way to a fixed point.
+"""Settings and schedules of a recovery, and the descent on scores.
 
 Wortsman et al. 2020, HopSupSup: real scores, whose signs are the mask, follow the gradient of
 ``entropy_strength H + energy_strength E`` straight through the sign, a batch a step.
@@ -6,14 +6,13 @@ Wortsman et al. 2020, HopSupSup: real scores, whose signs are the mask, follow t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from supsup_runtime.arrays import Floats
 from supsup_runtime.errors import InputError
 
 __all__ = [
@@ -26,27 +25,23 @@ __all__ = [
     "constant",
     "is_whole",
     "linear",
-    "settle",
 ]
 
-Floats = npt.NDArray[np.float32]
-Bits = npt.NDArray[np.bool_]
 Schedule = Callable[[int, int], tuple[float, float]]
 """Shares of the entropy and of the energy in step `t` of `steps`, counted from 0."""
 Statistics = Literal["batch", "running"]
 """By what batch normalisation goes: the batch's own numbers, or the mean of the stored tasks'."""
 
-MAX_LOOKS = 1000
 LARGEST = float(np.finfo(np.float32).max)
 
 
 def linear(step: int, steps: int) -> tuple[float, float]:
-    """The paper's: from entropy alone, to energy all but alone, evenly."""
+    """The paper's: from entropy alone to nearly energy alone, in even steps."""
     return 1 - step / steps, step / steps
 
 
 def constant(_step: int, _steps: int) -> tuple[float, float]:
-    """Both in full all the way."""
+    """Both in full in every step."""
     return 1.0, 1.0
 
 
@@ -69,7 +64,7 @@ class Recovery:
         look_every: Steps from one look at where the mask would settle to the next: a stored task's
             mask whose entropy fits ends the recovery there. 0 never looks before the end, which is
             the paper's way. Where no entropy was recorded, no look ends it.
-        restart_every: Steps without a find after which the descent begins anew, its schedule too,
+        restart_every: Steps without a match after which the descent restarts, its schedule too,
             with what is left of the stream, if that is half as many steps at least. 0 never does;
             nor is it done where nothing is looked at.
         max_entropy_ratio: An end whose entropy is above so many times the stored task's own is of
@@ -152,7 +147,7 @@ class Descent:
         return (self.scores >= 0).astype(np.float32)
 
     def put(self, part: slice, scores: Floats) -> None:
-        """Set a part of the scores, and let it rest."""
+        """Set a part of the scores, and reset its velocity."""
         self.scores[part] = scores
         self._velocity[part] = 0
 
@@ -171,41 +166,3 @@ class Descent:
             return False
         self.scores, self._velocity = scores, velocity
         return True
-
-
-def settle(
-    look: Callable[[Floats], tuple[float, Floats]], diagonal: Floats, pattern: Floats
-) -> tuple[Floats, bool]:
-    """Follow the dynamics of a Hopfield network from a pattern to a fixed point.
-
-    All units that want to turn do so at once; where that does not lower the energy, the half of
-    them that wants it most, and so on down to one, which always does. So the energy falls with
-    every turn. A unit does not see itself; at a field of 0 it keeps its sign.
-
-    Args:
-        look: Energy and field ``Psi z`` of a pattern.
-        diagonal: Of Psi, ``float32 (d,)``.
-        pattern: ``float32 (d,)`` of -1 and 1.
-
-    Returns:
-        The pattern, and whether it is a fixed point; it is not after 1000 looks.
-    """
-    z, taken = pattern, math.inf
-    energy, seen = look(z)
-    for _ in range(MAX_LOOKS):
-        margins = z * (seen - diagonal * z)
-        unhappy = np.flatnonzero(margins < 0)
-        if not len(unhappy):
-            return z, True
-        most = unhappy[np.argsort(margins[unhappy], kind="stable")]
-        most = most[: int(min(taken, len(most)))]
-        turned = z.copy()
-        turned[most] *= -1
-        lower, other = look(turned)
-        if lower < energy:
-            z, energy, seen, taken = turned, lower, other, math.inf
-        elif len(most) == 1:
-            return z, True  # it wants to by less than float32 can tell
-        else:
-            taken = len(most) // 2
-    return z, False

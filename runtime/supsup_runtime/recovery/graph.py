@@ -1,31 +1,27 @@
-"""The graph behind a recovery: one look at a batch and a mask, and where a mask settles."""
+"""The graph of a recovery model: a step on a batch and a mask, and where a mask settles."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from supsup_runtime.arrays import Images
+from supsup_runtime.arrays import Array, Bits, Floats, Images
 from supsup_runtime.bank.bits import pack_mask
-from supsup_runtime.bank.network import cut, spans
+from supsup_runtime.bank.layout import cut, join, spans
 from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
+from supsup_runtime.hopfield.settle import settle
 from supsup_runtime.hopfield.store import fingerprint, to_pattern
 from supsup_runtime.model.loading import OpenedModel
 from supsup_runtime.model.metadata import TaskInfo
-from supsup_runtime.recovery.descent import Statistics, settle
+from supsup_runtime.recovery.descent import Statistics
 
 __all__ = ["HopfieldGraph", "Step"]
-
-Floats = npt.NDArray[np.float32]
-Bits = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
-    """What the graph says of a batch and a mask.
+    """Outputs of the graph for a batch and a mask.
 
     Attributes:
         entropy: Mean H of the batch, in nats.
@@ -42,8 +38,8 @@ class HopfieldGraph:
     """A model of mode ``recover``, opened; arguments are checked by `HopfieldModel`.
 
     Attributes:
-        info: What the model says of itself.
-        store: What it says of its Hopfield store.
+        info: The metadata of the model.
+        store: Those of its Hopfield store.
         parts: Where each parameter lies in a flat mask, in their order.
     """
 
@@ -56,7 +52,7 @@ class HopfieldGraph:
         self.parts = spans(network.parameters)
         self._no_rows = np.zeros((0, *network.input_shape), np.float32)
         self._batch = with_batch_statistics(network.state, store.state)
-        self._weights = np.concatenate([w.reshape(-1) for w in network.weights()])
+        self._weights = join(network.weights())
 
     def step(
         self,
@@ -68,7 +64,7 @@ class HopfieldGraph:
         statistics: Statistics,
     ) -> Step:
         """Run the graph once; see `HopfieldModel.step`."""
-        feeds: dict[str, npt.NDArray[Any]] = {
+        feeds: dict[str, Array] = {
             "x": x,
             "mask": mask,
             "entropy_strength": np.array(entropy_strength, np.float32),
@@ -88,20 +84,15 @@ class HopfieldGraph:
         return logits
 
     def settle(self, mask: Bits) -> tuple[Bits, bool]:
-        """The fixed point that a mask falls to, and whether it is one; see `recovery.settle`."""
+        """The fixed point that a mask falls to, and whether it is one; see `hopfield.settle`."""
         z, fixed = settle(self._look, self.store.diagonal, to_pattern(mask))
         return z > 0, fixed
 
     def owners(self, mask: Bits) -> list[set[int]]:
         """By parameter, indices of the tasks whose mask of it this is, told by fingerprints."""
-        return [
-            {
-                task
-                for task, marks in enumerate(self.store.fingerprints)
-                if marks[index] == fingerprint(pack_mask(mask[part]))
-            }
-            for index, part in enumerate(self.parts)
-        ]
+        marks = [fingerprint(pack_mask(mask[part])) for part in self.parts]
+        tasks = list(enumerate(self.store.fingerprints))
+        return [{t for t, own in tasks if own[i] == mark} for i, mark in enumerate(marks)]
 
     def tasks_of(self, mask: Bits) -> tuple[TaskInfo, ...]:
         """The tasks whose mask this is in all parameters; several where their masks are equal."""

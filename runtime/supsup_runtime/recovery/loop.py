@@ -1,61 +1,99 @@
-"""One recovery on its way: the descent, looks at where it would settle, and its end."""
+"""One recovery: the descent, looks at where its mask would settle, and the result."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable, Iterator, Sized
+from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
-from supsup_runtime.arrays import Images
+from supsup_runtime.arrays import Bits, Floats, Images
+from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.store import to_pattern
 from supsup_runtime.objectives import entropy
-from supsup_runtime.recovery.descent import Descent, Recovery
+from supsup_runtime.recovery.descent import Descent, Recovery, Schedule, is_whole
 from supsup_runtime.recovery.graph import HopfieldGraph
 from supsup_runtime.recovery.result import SURE_ROWS, End, Recovered, Trace, judge
 
-__all__ = ["Recovering"]
+__all__ = ["Recovering", "count_steps"]
 
-Floats = npt.NDArray[np.float32]
-Bits = npt.NDArray[np.bool_]
 LAST_ROWS = 320
+"""Newest inputs of the stream that are kept, to judge the result by."""
+
+
+def count_steps(batches: Iterable[Images], steps: int | None) -> int:
+    """Steps of a recovery: `steps`, or one per batch.
+
+    Raises:
+        InputError: If there is no such number, or there are fewer batches.
+    """
+    if steps is None:
+        if not isinstance(batches, Sized):
+            raise InputError(
+                "steps: must be given where batches has no length, as the schedule needs the end; "
+                "give steps, or a list"
+            )
+        if not len(batches):
+            raise InputError("batches: must have at least one, got none")
+        return len(batches)
+    if not is_whole(steps) or steps < 1:
+        raise InputError(f"steps: must be an integer of at least 1, got {steps!r}")
+    if isinstance(batches, Sized) and len(batches) < steps:
+        raise _too_few(steps, len(batches))
+    return steps
 
 
 class Recovering:
-    """A recovery, a batch at a time.
-
-    Attributes:
-        problem: What was not finite; empty while all is well.
-    """
+    """One recovery, from scores ``float32 (num_masked,)``."""
 
     def __init__(self, graph: HopfieldGraph, start: Floats, how: Recovery) -> None:
-        """Begin from scores ``float32 (num_masked,)``."""
         self._graph = graph
         self._how = how
         self._start = start
         self._descent = Descent(start, how)
-        self._last = _LastRows()
+        self._last = np.zeros((0, *graph.info.network.input_shape), np.float32)
         self._masks: list[Bits] = []
         self._entropies: list[float] = []
         self._energies: list[float] = []
-        self._anew = False
+        self._restarted_parts = False
         self._looked = False
-        self.problem = ""
+        self._problem = ""  # what was not finite
 
-    def step(self, x: Images, strengths: tuple[float, float]) -> None:
-        """Take a step on a batch, with the strengths of entropy and energy."""
-        number, mask = len(self._masks), self._descent.mask
-        seen = self._graph.step(x, mask, *strengths, statistics=self._how.statistics)
+    def run(self, batches: Iterator[Images], total: int, schedule: Schedule) -> Recovered:
+        """Take a step on each of `total` batches, or until a look ends it.
+
+        Raises:
+            InputError: If there are fewer, or the schedule gives no two finite numbers.
+        """
+        restarted, how = 0, self._how
+        for taken, batch in enumerate(islice(batches, total), start=1):
+            self._step(batch, _shares(schedule, taken - 1 - restarted, total - restarted))
+            looks = how.look_every and taken % how.look_every == 0
+            if self._problem or (looks and self.look()):
+                return self._result()
+            every = how.restart_every if how.look_every else 0  # without a match
+            if 0 < every <= taken - restarted and 2 * (total - taken) >= every:
+                self._descent = Descent(self._start, how)
+                self._restarted_parts, restarted = False, taken
+        if len(self._masks) < total:
+            raise _too_few(total, len(self._masks))
+        return self._result()
+
+    def _step(self, x: Images, shares: tuple[float, float]) -> None:
+        """Take a step on a batch, with the schedule's shares of entropy and energy."""
+        number, mask, how = len(self._masks), self._descent.mask, self._how
+        strengths = shares[0], how.energy_strength * shares[1]
+        seen = self._graph.step(x, mask, *strengths, statistics=how.statistics)
         self._masks.append(mask.astype(np.bool_))
         self._entropies.append(seen.entropy)
         self._energies.append(seen.energy)
-        self._last.add(x)
+        self._last = np.concatenate([self._last, x])[-LAST_ROWS:]
         for name, value in (("entropy", seen.entropy), ("energy", seen.energy)):
             if not np.isfinite(value):
-                self.problem = f"{name} is {value} in step {number}: the inputs are too large"
+                self._problem = f"{name} is {value} in step {number}: the inputs are too large"
                 return
         if not self._descent.step(seen.gradient):
-            self.problem = (
+            self._problem = (
                 f"a score is not finite after step {number}: step_size, weight_decay or the "
                 "strengths are too large"
             )
@@ -64,8 +102,8 @@ class Recovering:
         """Settle the mask, and see whose it is.
 
         A stored task's in all parameters, with an entropy of enough inputs that fits: the recovery
-        is at its end, and the mask is the task's. In some parameters alone: those take
-        their fixed point, and the others begin anew, which they do once.
+        is at its end, and the mask is the task's. In some parameters alone: those take their
+        fixed point, and the others restart, which they do once.
         """
         mask, fixed = self._graph.settle(self._mask())
         owners = self._graph.owners(mask)
@@ -77,18 +115,13 @@ class Recovering:
             if tasks:
                 size = np.abs(self._descent.scores[part]).mean()
                 self._descent.put(part, to_pattern(mask[part]) * size)
-            elif any(owners) and not self._anew:
+            elif any(owners) and not self._restarted_parts:
                 self._descent.put(part, self._start[part])
-        self._anew = self._anew or any(owners)
+        self._restarted_parts = self._restarted_parts or any(owners)
         return False
 
-    def restart(self) -> None:
-        """Begin the descent anew; what was seen on the way is kept."""
-        self._descent = Descent(self._start, self._how)
-        self._anew = False
-
-    def result(self) -> Recovered:
-        """Where it ended, and what that is."""
+    def _result(self) -> Recovered:
+        """The result, ended here."""
         graph, ended = self._graph, self._mask()
         fixed_point, fixed = graph.settle(ended)
         end = self._end(fixed_point, fixed=fixed)
@@ -111,18 +144,18 @@ class Recovering:
         )
 
     def _end(self, fixed_point: Bits, *, fixed: bool) -> End:
-        """What there is to judge, if the recovery ended now at a fixed point."""
+        """The numbers of a recovery that ended now, at a fixed point."""
         tasks = self._graph.tasks_of(fixed_point)
         own = [self._graph.store.entropies[task.index] for task in tasks or self._graph.info.tasks]
         known = [h for h in own if h is not None]
         return End(
-            problem=self.problem,
+            problem=self._problem,
             steps=len(self._masks),
             looked=self._looked,
             distance=self._graph.distance(self._mask(), fixed_point),
             fixed=fixed,
             tasks=tasks,
-            rows=len(self._last.rows()),
+            rows=len(self._last),
             entropy=self._entropy(fixed_point),
             expected=max(known) if known and (not tasks or len(known) == len(own)) else None,
             max_ratio=self._how.max_entropy_ratio,
@@ -130,25 +163,25 @@ class Recovering:
 
     def _entropy(self, mask: Bits) -> float:
         """Mean H of the last inputs, in nats."""
-        logits = self._graph.logits(self._last.rows(), mask, statistics=self._how.statistics)
+        logits = self._graph.logits(self._last, mask, statistics=self._how.statistics)
         return float(entropy(logits.astype(np.float64)).mean())
 
     def _mask(self) -> Bits:
         return self._descent.mask.astype(np.bool_)
 
 
-class _LastRows:
-    """The newest inputs of a stream, at most `LAST_ROWS` of them."""
+def _shares(schedule: Schedule, number: int, total: int) -> tuple[float, float]:
+    shares = schedule(number, total) if callable(schedule) else schedule
+    if not (isinstance(shares, tuple) and len(shares) == 2 and np.isfinite(shares).all()):
+        raise InputError(
+            "schedule: must give two finite numbers, of entropy and energy, for a step and their "
+            f"count, got {shares!r:.80} in step {number}; see recovery.linear"
+        )
+    return shares
 
-    def __init__(self) -> None:
-        self._batches: deque[Images] = deque()
-        self._count = 0
 
-    def add(self, x: Images) -> None:
-        self._batches.append(x.copy())  # the caller may use the array again
-        self._count += len(x)
-        while self._count - len(self._batches[0]) >= LAST_ROWS:
-            self._count -= len(self._batches.popleft())
-
-    def rows(self) -> Images:
-        return np.concatenate(self._batches)[-LAST_ROWS:]
+def _too_few(steps: int, count: int) -> InputError:
+    return InputError(
+        f"batches: {steps} steps take as many batches, the stream ended after {count}; give more, "
+        "or take fewer steps"
+    )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from supsup_runtime.arrays import Images, checked_images
+from supsup_runtime.arrays import Array, Bits, Floats, Images, checked_images
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.model.loading import open_model
@@ -22,17 +21,13 @@ from supsup_runtime.recovery.descent import (
     Schedule,
     Statistics,
     check_statistics,
-    is_whole,
     linear,
 )
 from supsup_runtime.recovery.graph import HopfieldGraph, Step
-from supsup_runtime.recovery.loop import Recovering
+from supsup_runtime.recovery.loop import Recovering, count_steps
 from supsup_runtime.recovery.result import Recovered
 
 __all__ = ["HopfieldModel", "load_hopfield"]
-
-Floats = npt.NDArray[np.float32]
-Bits = npt.NDArray[np.bool_]
 
 
 def load_hopfield(
@@ -44,19 +39,10 @@ def load_hopfield(
     providers: Sequence[Any] | None = None,
     check_memory: bool = True,
 ) -> HopfieldModel:
-    """Load a model that `supsup-export --hopfield` made.
-
-    Args:
-        path: The ``.onnx`` file.
-        device: ``cpu`` or ``cuda``; a device that is not there is an error.
-        threads: Threads of one call.
-        sess_options: An ``onnxruntime.SessionOptions`` in place of `threads`.
-        providers: ONNX Runtime providers in place of `device`.
-        check_memory: Refuse a model that the memory at hand cannot hold while it loads.
+    """Load a model that `supsup-export --hopfield` made; arguments as `supsup_runtime.load`.
 
     Raises:
-        ModelError: If the file is missing, not a model of supsup, of another contract, one with
-            explicit masks, or too large for the memory at hand; all before it is loaded.
+        ModelError: As `supsup_runtime.load`; or if the model has explicit masks.
         ProviderUnavailableError: If onnxruntime or the provider is not there.
         InputError: If an argument is out of range.
     """
@@ -78,8 +64,8 @@ class HopfieldModel:
     """A loaded model. Calls are independent; one thread at a time.
 
     Attributes:
-        info: What the model says of itself.
-        store: What it says of its Hopfield store.
+        info: The metadata of the model.
+        store: Those of its Hopfield store.
     """
 
     def __init__(self, graph: HopfieldGraph) -> None:
@@ -106,7 +92,7 @@ class HopfieldModel:
             batches: Each ``float32 (batch, *input_shape)``, of one task; at least `steps` of them,
                 of which no more are taken than the recovery needs.
             steps: At most, and at least 1; None takes all batches, which then must have a length.
-            schedule: Shares of entropy and energy in each step since the last beginning.
+            schedule: Shares of entropy and energy in each step since the last restart.
             settings: Step size and the like; None takes the defaults.
 
         Raises:
@@ -114,21 +100,9 @@ class HopfieldModel:
                 argument is out of range.
         """
         how = settings or Recovery()
-        total, taken, begun = _count(batches, steps), 0, 0
-        way = Recovering(self._graph, self._start(how), how)
-        for number, batch in zip(range(total), batches, strict=False):
-            strengths = _strengths(schedule, number - begun, total - begun, how.energy_strength)
-            way.step(self._checked(batch, number), strengths)
-            taken = number + 1
-            looks = how.look_every and taken % how.look_every == 0
-            if way.problem or (looks and way.look()):
-                return way.result()
-            if _is_lost(how, taken - begun, total - taken):
-                way.restart()
-                begun = taken
-        if taken < total:
-            raise _too_few(total, taken)
-        return way.result()
+        total = count_steps(batches, steps)
+        checked = (self._checked(batch, number) for number, batch in enumerate(batches))
+        return Recovering(self._graph, self._start(how), how).run(checked, total, schedule)
 
     def step(
         self,
@@ -178,7 +152,7 @@ class HopfieldModel:
             x: ``float32 (batch, *input_shape)``.
             recovered: What `recover` gave. Where it is no task's mask, the prediction's tasks have
                 no name; labels are those that its tasks (or, of none, all stored ones) share.
-            statistics: As `Recovery` has it; with ``running``, rows do not hang on each other.
+            statistics: As `Recovery` has it; with ``running``, rows are independent.
 
         Raises:
             InputError: As `logits`.
@@ -206,7 +180,7 @@ class HopfieldModel:
         """
         return self._graph.tasks_of(self._mask(mask, np.bool_))
 
-    def _mask(self, mask: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    def _mask(self, mask: Array, dtype: type[np.generic]) -> Array:
         expected, kind = (self.info.network.num_masked,), np.dtype(dtype)
         if not isinstance(mask, np.ndarray) or mask.dtype != kind or mask.shape != expected:
             got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask)
@@ -233,56 +207,12 @@ class HopfieldModel:
             raise InputError(f"batch {number}: {error}") from error
 
 
-def _count(batches: Iterable[Images], steps: int | None) -> int:
-    if steps is None:
-        if not isinstance(batches, Sized):
-            raise InputError(
-                "steps: must be given where batches has no length, as the schedule needs the end; "
-                "give steps, or a list"
-            )
-        if not len(batches):
-            raise InputError("batches: must have at least one, got none")
-        return len(batches)
-    if not is_whole(steps) or steps < 1:
-        raise InputError(f"steps: must be an integer of at least 1, got {steps!r}")
-    if isinstance(batches, Sized) and len(batches) < steps:
-        raise _too_few(steps, len(batches))
-    return steps
-
-
-def _strengths(
-    schedule: Schedule, number: int, total: int, energy_strength: float
-) -> tuple[float, float]:
-    shares = schedule(number, total) if callable(schedule) else schedule
-    if not (isinstance(shares, tuple) and len(shares) == 2 and np.isfinite(shares).all()):
-        raise InputError(
-            "schedule: must give two finite numbers, of entropy and energy, for a step and their "
-            f"count, got {shares!r:.80} in step {number}; see recovery.linear"
-        )
-    return shares[0], energy_strength * shares[1]
-
-
-def _is_lost(how: Recovery, taken: int, left: int) -> bool:
-    """Whether a descent that looks has taken its steps in vain, and another is worth it."""
-    every = how.restart_every if how.look_every else 0
-    return every > 0 and taken >= every and 2 * left >= every
-
-
 def _is_empty(x: object, input_shape: tuple[int, ...]) -> bool:
     return isinstance(x, np.ndarray) and x.dtype == np.float32 and x.shape == (0, *input_shape)
-
-
-def _too_few(steps: int, count: int) -> InputError:
-    return InputError(
-        f"batches: {steps} steps take as many batches, the stream ended after {count}; give more, "
-        "or take fewer steps"
-    )
 
 
 def _answering(found: tuple[TaskInfo, ...], stored: tuple[TaskInfo, ...]) -> TaskInfo:
     """The task that answers; one without a name where none was found."""
     labels = {task.labels for task in found or stored}
     shared = labels.pop() if len(labels) == 1 else ()
-    if not found:
-        return TaskInfo(index=-1, name="", labels=shared)
-    return replace(found[0], labels=shared)
+    return replace(found[0] if found else TaskInfo(index=-1, name=""), labels=shared)

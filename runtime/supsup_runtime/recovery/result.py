@@ -1,4 +1,4 @@
-"""What came of a recovery: the mask, the way to it, and whether a stored task's was found."""
+"""The result of a recovery: the mask, its trace, and whether it is a stored task's."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from supsup_runtime.arrays import Bits
 from supsup_runtime.model.metadata import TaskInfo
 
 __all__ = ["SURE_ROWS", "TOLERANCE", "End", "Recovered", "Trace", "Verdict", "judge"]
 
-Bits = npt.NDArray[np.bool_]
 Verdict = Literal["stored", "spurious", "not-converged", "diverged"]
 
 TOLERANCE = 0.02
@@ -24,7 +24,7 @@ SURE_ROWS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trace:
-    """What happened, a value a step; the mask of row `t` has taken `t` steps.
+    """A value per step; the mask of row `t` has taken `t` steps.
 
     Attributes:
         entropy: H of the step's batch through the mask, ``float64 (steps,)``, in nats.
@@ -48,7 +48,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recovered:
-    """What `HopfieldModel.recover` found.
+    """Result of `HopfieldModel.recover`.
 
     Attributes:
         verdict: ``stored``: a task's own mask, which a look found, or within 2 % of which the
@@ -61,7 +61,7 @@ class Recovered:
             ``stored``.
         mask: ``bool (num_masked,)``, flat, in the order of the network's parameters: the fixed
             point where one was found, else where the descent ended.
-        trace: What happened on the way.
+        trace: Entropy, energy and distance in each step.
         looked: Whether a look found it; it did so after the last step of the trace.
         entropy: Mean H of the last inputs (up to 320) through `mask`, in nats.
         expected_entropy: The task's own, recorded when it was learned; the largest of all tasks'
@@ -118,41 +118,28 @@ def _finite(value: float) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """What a recovery is judged by.
+    """The numbers that decide the verdict."""
 
-    Attributes:
-        problem: What was not finite, if something was.
-        steps: Steps taken.
-        looked: Whether a look found the fixed point.
-        distance: Fraction of bits from the last mask of the descent to what it falls to.
-        fixed: Whether that is a fixed point.
-        tasks: Whose mask that is.
-        rows: Inputs that the entropy is of.
-        entropy: Of these inputs through it, in nats.
-        expected: What it should be; None where it was not recorded.
-        max_ratio: How many times that is still well.
-    """
-
-    problem: str
+    problem: str  # what was not finite, if something was
     steps: int
-    looked: bool
-    distance: float
-    fixed: bool
-    tasks: tuple[TaskInfo, ...]
-    rows: int
-    entropy: float
-    expected: float | None
-    max_ratio: float
+    looked: bool  # whether a look found the fixed point
+    distance: float  # fraction of bits between the last mask and what it settles to
+    fixed: bool  # whether that is a fixed point
+    tasks: tuple[TaskInfo, ...]  # whose mask that is
+    rows: int  # inputs that the entropy is of
+    entropy: float  # of these inputs through it, in nats
+    expected: float | None  # what it should be; None where it was not recorded
+    max_ratio: float  # times `expected` up to which an entropy fits
 
     @property
     def arrived(self) -> bool:
-        """Whether there is a fixed point to speak of."""
+        """Whether the mask is at a fixed point, or near enough."""
         near = self.fixed and self.distance <= TOLERANCE
         return not self.problem and (self.looked or near)
 
     @property
     def fits(self) -> bool:
-        """Whether the inputs are as the task's own; so are all where its entropy is not known."""
+        """Whether the entropy is as the task's own; true where that was not recorded."""
         return self.expected is None or self.entropy <= self.max_ratio * self.expected
 
 
@@ -176,8 +163,8 @@ def judge(end: End) -> tuple[Verdict, str]:
             f"at {place}, but {end.rows} inputs are too few to tell whether they are of an unknown "
             f"task, at least {SURE_ROWS} are needed"
         )
-    way = f"found by a look after step {end.steps}, from" if end.looked else "at the end within"
-    reason = f"at {place}, {way} {end.distance:.1%} of the bits"
+    how = f"found by a look after step {end.steps}, from" if end.looked else "at the end within"
+    reason = f"at {place}, {how} {end.distance:.1%} of the bits"
     if end.expected is None:
         reason += "; its own entropy was not recorded, so an unknown task would not be told"
     return ("stored" if end.tasks else "spurious"), reason

@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import network_of, small_network
-from supsup_runtime.bank.network import (
-    MAX_ELEMENTS,
-    MaskedParameter,
-    Network,
-    StateTensor,
-    cut,
-    spans,
-)
+from supsup_runtime.bank.network import MAX_ELEMENTS, MaskedParameter, Network, StateTensor
 from supsup_runtime.bank.weights import sign_plane
 from supsup_runtime.errors import BankError
 
@@ -29,19 +22,6 @@ def test_sizes() -> None:
     network = small_network(state=True)
     assert (network.num_masked, network.num_state, network.superfluous_outputs) == (16, 2, 1)
     assert [w.shape for w in network.weights()] == [(3, 3), (1, 7)]
-
-
-def test_a_flat_array_is_cut_into_its_tensors() -> None:
-    network = small_network(state=True)
-    assert spans(network.parameters) == [slice(0, 9), slice(9, 16)]
-    assert spans([]) == []
-    flat = np.arange(16)
-    parts = cut(network.parameters, flat)
-    assert list(parts) == ["first", "second"]
-    np.testing.assert_array_equal(parts["first"], np.arange(9).reshape(3, 3))
-    np.testing.assert_array_equal(parts["second"], np.arange(9, 16).reshape(1, 7))
-    assert np.shares_memory(parts["second"], flat)
-    assert cut([], np.zeros(0)) == {}
 
 
 def test_the_digest_is_frozen_and_covers_description_and_program() -> None:
@@ -96,7 +76,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda d: d["parameters"][0].update(shape=[]), "shape of 'first'"),
         (lambda d: d["parameters"][0].update(name="second"), "unique, got 'second' twice"),
         (lambda d: d["parameters"][0].update(name=""), "must not be empty"),
-        (lambda d: d["parameters"][0].update(name=1), "must be strings, got 1"),
+        (lambda d: d["parameters"][0].update(name=1), "parameter: name must be a string, got 1"),
         (lambda d: d["parameters"][0].update(constant=0), "constant of 'first' must be finite"),
         (lambda d: d["parameters"][0].update(constant="c"), "constant must be a number"),
         (

@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import supsup_runtime.hopfield.file as file_module
 from conftest import random_task, small_network
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor, canonical_json
+from supsup_runtime.bank.fields import canonical_json
+from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, BankLockedError, CapacityWarning, InputError
 from supsup_runtime.files import exclusive
 from supsup_runtime.hopfield.file import (
     STORE_FILE,
     decode_store,
+    delete_masks,
     encode_into,
     encode_store,
     has_store,
     read_store,
-    write_store,
 )
 from supsup_runtime.hopfield.store import HopfieldStore
 
@@ -175,13 +177,13 @@ def put_tensor(name: str, value: object) -> Change:
         (put("rule", "x"), "rule: must be one of hebb, storkey, got 'x'"),
         (put("rule", ["x"]), "rule: must be one of hebb, storkey, got"),
         (put("dtype", "int8"), "dtype: must be one of float32, float16, got 'int8'"),
-        (put("dtype", "float16"), r"'matrix.first' must be F16 \(45,\), got F32 \(45,\)"),
+        (put("dtype", "float16"), r"'matrix.first' must be float16 \(45,\), got float32 \(45,\)"),
         (put("sha256", 1), "damaged or was changed: SHA-256 of its tensors must be 1, got"),
         (put_tensor("matrix.first", np.ones(45, np.float32)), "damaged or was changed: SHA-256"),
-        (put("more", 1), "header fields must be"),
-        (put("tasks", {}), "tasks must be a list of at most 100000, got {}"),
-        (put("tasks", [1]), "fields of a task must be .*, got int"),
-        (put_task(more=1), "fields of a task must be"),
+        (put("more", 1), "f: fields must be"),
+        (put("tasks", {}), "tasks must be a list of 0 to 100000, got {}"),
+        (put("tasks", [1]), "a task: fields must be .*, got int"),
+        (put_task(more=1), "a task: fields must be"),
         (put_task(name="../a"), "f: task name: must be"),
         (put_task(name="TASK-1"), "task names must be unique"),
         (put_task(labels="no"), "labels must be a list, got 'no'"),
@@ -192,19 +194,19 @@ def put_tensor(name: str, value: object) -> Change:
         (put_task(entropy=-0.1), "entropy of a task must be at least 0 and finite, got -0.1"),
         (put_task(entropy="1"), "entropy of a task must be at least 0 and finite, got '1'"),
         (put_task(entropy=10**400), "entropy of a task must be at least 0 and finite, got 1"),
-        (put_task(fingerprints=["0" * 16]), "fingerprints of a task must be 2"),
-        (put_task(fingerprints=["0" * 16, "x" * 16]), "must be 16 hexadecimal digits"),
-        (put_task(fingerprints=["0" * 16, 1]), "must be 16 hexadecimal digits"),
+        (put_task(fingerprints=["0" * 16]), "fingerprints of a task must be 2, each"),
+        (put_task(fingerprints=["0" * 16, "x" * 16]), "each of 16 hexadecimal digits"),
+        (put_task(fingerprints=["0" * 16, 1]), "each of 16 hexadecimal digits"),
         (put_tensor("more", [1.0]), r"missing \[\], extra \['more'\]"),
         (lambda _, tensors: tensors.pop("sum.first"), r"missing \['sum.first'\], extra"),
         (put_tensor("sum.first", np.zeros(9, np.int32)), "must add 3 signs: .* and odd"),
         (put_tensor("sum.first", np.full(9, 5, np.int32)), r"within \[-3, 3\] and odd"),
         (put_tensor("sum.first", np.full(9, -(2**31), np.int32)), "must add 3 signs"),
-        (put_tensor("sum.first", np.ones(9)), r"must be I32 \(9,\), got F64 \(9,\)"),
-        (put_tensor("state.mean", np.ones(2, np.float32)), r"must be F64 \(2,\), got F32"),
+        (put_tensor("sum.first", np.ones(9)), r"must be int32 \(9,\), got float64 \(9,\)"),
+        (put_tensor("state.mean", np.ones(2, np.float32)), r"must be float64 \(2,\), got float32"),
         (put_tensor("state.mean", [1.0, np.nan]), "'state.mean' must be finite"),
         (put_tensor("matrix.first", np.full(45, np.inf, np.float32)), "must be finite"),
-        (put_tensor("matrix.first", np.ones((5, 9), np.float32)), r"got F32 \(5, 9\)"),
+        (put_tensor("matrix.first", np.ones((5, 9), np.float32)), r"got float32 \(5, 9\)"),
     ],
 )
 def test_what_breaks_a_rule_is_refused(change: Change, message: str) -> None:
@@ -219,14 +221,15 @@ def test_a_header_that_is_none_is_refused(text: str) -> None:
     tensors = safetensors.numpy.load(encode_store(filled()))
     for metadata in ({"supsup": text}, {"other": text}, None):
         data = safetensors.numpy.save(tensors, metadata=metadata)
-        with pytest.raises(BankError, match=r"f: (metadata 'supsup' must be JSON|Hopfield store)"):
+        with pytest.raises(BankError, match=r"f: (metadata 'supsup' must be JSON|store format)"):
             decode_store(data, NETWORK, "d", place="f")
 
 
 def test_a_header_too_long_is_refused_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     store = filled()
     data = encode_store(store)
-    monkeypatch.setattr("supsup_runtime.hopfield.file.MAX_HEADER_BYTES", 100)
+    short = replace(file_module._FILE, max_header=100)
+    monkeypatch.setattr("supsup_runtime.hopfield.file._FILE", short)
     with pytest.raises(BankError, match="header must have at most 100 characters, got"):
         encode_store(store)
     with pytest.raises(BankError, match="f: header must have at most 100 characters, got"):
@@ -281,19 +284,16 @@ def test_refusals_leave_the_file_as_it_was(bank: MaskBank) -> None:
         pytest.raises(BankLockedError, match="another process is writing"),
     ):
         encode_into(bank, ["task-1"])
-    other = HopfieldStore(bank.network, "0" * 64)
-    with pytest.raises(BankError, match=f"store belongs to another network: .* {bank.digest}"):
-        write_store(bank, other)
     assert (bank.path / STORE_FILE).read_bytes() == before
 
 
-def test_write_store_replaces_the_whole_file(bank: MaskBank) -> None:
-    encode_into(bank, bank.task_names)
-    empty = HopfieldStore(bank.network, bank.digest, rule="hebb")
-    write_store(bank, empty)
-    assert_equal(read_store(bank), empty)
-    with exclusive(bank.path), pytest.raises(BankLockedError):
-        write_store(bank, empty)
+def test_a_mask_that_is_not_in_the_store_is_not_deleted(bank: MaskBank) -> None:
+    store, _ = encode_into(bank, ["task-0"])
+    with pytest.raises(BankError, match="task 'task-1' is not in the store; encode it first"):
+        delete_masks(bank, store, ["task-0", "task-1"])
+    assert len(MaskBank.open(bank.path)) == 3
+    delete_masks(bank, store, ["task-0"])
+    assert MaskBank.open(bank.path).task_names == ("task-1", "task-2")
 
 
 def test_size_and_links_are_looked_at_first(bank: MaskBank, tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
-"""One Hopfield matrix: its rules, energy, settling, capacity."""
+"""One Hopfield matrix: its rules, energy, capacity."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patterns import flipped, random_patterns
+from patterns import Floats, filled, random_patterns
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.matrix import (
     MAX_UNITS,
@@ -21,15 +20,7 @@ from supsup_runtime.hopfield.matrix import (
     expected_bit_error,
 )
 
-Floats = npt.NDArray[np.float32]
 RULES = ("hebb", "storkey")
-
-
-def filled(patterns: Floats, rule: str, dtype: str = "float32") -> HopfieldMatrix:
-    matrix = HopfieldMatrix(patterns.shape[1], rule=rule, dtype=dtype)
-    for pattern in patterns:
-        matrix.add(pattern)
-    return matrix
 
 
 def reference(patterns: Floats, rule: str) -> npt.NDArray[np.float64]:
@@ -69,67 +60,6 @@ def test_hebb_is_the_same_in_any_order(seed: int, dtype: str) -> None:
     np.testing.assert_array_equal(
         filled(patterns, "hebb", dtype).scaled, filled(patterns[order], "hebb", dtype).scaled
     )
-
-
-@given(
-    seed=st.integers(0, 1000),
-    rule=st.sampled_from(RULES),
-    dtype=st.sampled_from(["float32", "float16"]),
-)
-@settings(max_examples=30)
-def test_patterns_below_capacity_are_fixed_points_and_attract(
-    seed: int, rule: str, dtype: str
-) -> None:
-    # 8 of 256 units: crosstalk of a deviation of sqrt(7 / 256), so a bit of a stored pattern fails
-    # at 6 of them, with a chance of 1e-9
-    patterns = random_patterns(8, 256, seed)
-    matrix = filled(patterns, rule, dtype)
-    for z in patterns:
-        assert matrix.bit_error(z) == 0.0
-        for start in (z, flipped(z, 0.1, seed)):
-            settled = matrix.settle(start)
-            assert settled.fixed
-            np.testing.assert_array_equal(settled.pattern, z)
-
-
-@given(seed=st.integers(0, 1000), rule=st.sampled_from(RULES), count=st.integers(1, 80))
-@settings(max_examples=40)
-def test_settling_never_raises_the_energy(seed: int, rule: str, count: int) -> None:
-    """Far beyond capacity too: up to 80 patterns of 60 units."""
-    patterns = random_patterns(count, 60, seed)
-    matrix = filled(patterns, rule)
-    z = random_patterns(1, 60, seed + 1)[0]
-    before, energies = z, [matrix.energy(z)]
-    for sweeps in (0, 1, 2, 4):  # of 60 turns each
-        settled = matrix.settle(before, max_sweeps=sweeps)
-        energies.append(matrix.energy(settled.pattern))
-        before = settled.pattern
-    # float32 sums of 60 products of at most some 80 / 60
-    assert all(late <= early + 1e-4 for early, late in itertools.pairwise(energies))
-    end = matrix.settle(before)
-    assert end.fixed
-    assert matrix.bit_error(end.pattern) == 0.0
-    assert matrix.settle(end.pattern).flips == 0
-
-
-def test_sweeps_that_run_out_are_said() -> None:
-    matrix = filled(random_patterns(1, 50), "hebb")
-    start = random_patterns(1, 50, seed=3)[0]
-    cut = matrix.settle(start, max_sweeps=0)
-    assert (cut.fixed, cut.flips) == (False, 0)
-    np.testing.assert_array_equal(cut.pattern, start)
-    full = matrix.settle(start)
-    assert full.fixed
-    assert full.flips == np.count_nonzero(full.pattern != start) > 0
-
-
-def test_at_a_field_of_zero_a_unit_keeps_its_sign() -> None:
-    matrix = HopfieldMatrix(9, rule="hebb")
-    z = random_patterns(1, 9)[0]
-    settled = matrix.settle(z)
-    assert settled.fixed
-    np.testing.assert_array_equal(settled.pattern, z)
-    assert matrix.bit_error(z) == 0.0
 
 
 def test_energy_and_field_are_those_of_psi() -> None:
@@ -201,13 +131,11 @@ def test_patterns_that_are_none_are_refused() -> None:
         (np.array([1, 1, 1, 0], np.float32), "must be -1 or 1; take 2 mask - 1"),
     )
     for bad, message in cases:
-        for call in (matrix.add, matrix.settle, matrix.bit_error):
+        for call in (matrix.add, matrix.bit_error):
             with pytest.raises(InputError, match=message):
                 call(bad)
     with pytest.raises(InputError, match="must be finite"):
         matrix.energy(np.full(4, np.inf, np.float32))
-    with pytest.raises(InputError, match="max_sweeps: must be at least 0, got -1"):
-        matrix.settle(np.ones(4, np.float32), max_sweeps=-1)
     with pytest.raises(InputError, match="dtype: must be one of float32, float16, got 'int8'"):
         HopfieldMatrix(4, rule="hebb", dtype="int8")
 

@@ -96,7 +96,7 @@ def put(**values: object) -> Change:
         (put(fingerprints=[["0" * 16] * 2]), "hopfield: fingerprints must be those of 2 tasks"),
         (put(fingerprints=[["0" * 16]] * 2), "hopfield: fingerprints must be those of 2 tasks"),
         (put(fingerprints=[["x" * 16] * 2] * 2), "hopfield: fingerprints must be those of 2"),
-        (put(fingerprints=3), "hopfield: fingerprints must be those of 2 tasks"),
+        (put(fingerprints=3), "hopfield: fingerprints must be a list, got 3"),
         (put(entropies=[None]), "hopfield: entropies must be those of 2 tasks, null or at least 0"),
         (put(entropies=[None, -1]), "hopfield: entropies must be those of 2 tasks"),
         (put(entropies=[None, True]), "hopfield: entropies must be those of 2 tasks"),

@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patterns import Floats, flipped, random_patterns
 from supsup_runtime.errors import InputError
-from supsup_runtime.hopfield.matrix import HopfieldMatrix
 from supsup_runtime.model.metadata import TaskInfo
-from supsup_runtime.recovery.descent import Descent, Recovery, constant, linear, settle
+from supsup_runtime.recovery.descent import Descent, Recovery, constant, linear
 from supsup_runtime.recovery.result import End, Recovered, Trace, Verdict, judge
 
 
@@ -108,72 +106,6 @@ def test_a_step_to_where_numbers_end_is_not_taken(gradient: float) -> None:
     assert not descent.step(np.array([0, gradient, 0], np.float32))
     np.testing.assert_array_equal(descent.scores, 1)
     assert descent.step(np.zeros(3, np.float32))
-
-
-def look_of(matrix: HopfieldMatrix) -> Any:  # noqa: ANN401 - a lambda
-    return lambda z: (matrix.energy(z), matrix.field(z))
-
-
-@pytest.mark.parametrize("rule", ["hebb", "storkey"])
-@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 130])
-def test_settling_ends_in_a_fixed_point_below(rule: str, size: int) -> None:
-    matrix = HopfieldMatrix(size, rule=rule)
-    for pattern in random_patterns(max(1, size // 10), size):
-        matrix.add(pattern)
-    diagonal = matrix.diagonal()
-    for start in random_patterns(20, size, seed=5):
-        end, fixed = settle(look_of(matrix), diagonal, start)
-        assert fixed
-        assert matrix.bit_error(end) == 0
-        assert matrix.energy(end) <= matrix.energy(start) + 1e-5 * size  # of sums of `size` terms
-        assert start is not end or matrix.bit_error(start) == 0
-
-
-def test_a_pattern_with_flipped_bits_comes_back_and_a_stored_one_stays() -> None:
-    matrix = HopfieldMatrix(200, rule="storkey")
-    patterns = random_patterns(8, 200)
-    for pattern in patterns:
-        matrix.add(pattern)
-    diagonal = matrix.diagonal()
-    for index, pattern in enumerate(patterns):
-        for start in (pattern, flipped(pattern, 0.1, seed=index)):
-            end, fixed = settle(look_of(matrix), diagonal, start)
-            assert fixed
-            np.testing.assert_array_equal(end, pattern)
-
-
-def test_units_that_would_take_turns_for_ever_do_not() -> None:
-    """Two units that want to differ, both set: all at once they would swap for ever."""
-    psi = np.array([[0, -1], [-1, 0]], np.float32)
-
-    def look(z: Floats) -> tuple[float, Floats]:
-        return float(-0.5 * z @ psi @ z), psi @ z
-
-    end, fixed = settle(look, psi.diagonal(), np.ones(2, np.float32))
-    assert fixed
-    assert end[0] != end[1]
-
-
-def test_a_unit_does_not_see_itself() -> None:
-    """With its own coupling it would stay; the other wants it turned."""
-    psi = np.array([[9, -1], [-1, 9]], np.float32)
-
-    def look(z: Floats) -> tuple[float, Floats]:
-        return float(-0.5 * z @ psi @ z), psi @ z
-
-    end, fixed = settle(look, psi.diagonal(), np.ones(2, np.float32))
-    assert fixed
-    assert end[0] != end[1]
-
-
-def test_settling_gives_up() -> None:
-    """An energy that always falls, as no store has it."""
-    energies = iter(range(0, -10_000, -1))
-    end, fixed = settle(
-        lambda z: (float(next(energies)), -z), np.zeros(3, np.float32), np.ones(3, np.float32)
-    )
-    assert not fixed
-    assert len(end) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a bank's tasks take, as explicit masks and in a Hopfield store: supsup-inspect --storage."""
+"""Bytes of a bank's tasks in every form, and how many tasks each form holds."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import packed_bytes
-from supsup_runtime.console import to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.file import STORE_FILE, has_store, read_store
 from supsup_runtime.hopfield.matrix import DTYPES, MAX_UNITS, RULES, capacity
 from supsup_runtime.hopfield.store import store_bytes
 
-__all__ = ["storage", "storage_text"]
+__all__ = ["storage"]
 
 
 def storage(bank: MaskBank) -> dict[str, Any]:
-    """Bytes of a bank's tasks in every form, and how many tasks each form holds.
+    """Compare explicit masks with a Hopfield store.
+
+    Returns:
+        ``tasks``: explicit ones. ``task_bytes``: packed masks and state of one task.
+        ``packed_bytes``: of all tasks. ``explicit_bytes``: of their files, as stored.
+        ``hopfield_bytes``: of the matrices, by dtype. ``break_even``: tasks from which the
+        matrices are smaller, by dtype. ``capacity``: tasks that the matrices hold, by rule.
+        ``fits``: whether they may have so many units. ``store``: ``bytes``, ``dtype``, ``rule``
+        and ``tasks`` of the bank's own store, or None. ``verdict``: which form is smaller, a
+        sentence. ``kind`` is ``storage``, ``path`` the bank's.
 
     Raises:
         InputError: If the network has no masked parameters.
@@ -29,30 +37,32 @@ def storage(bank: MaskBank) -> dict[str, Any]:
             f"{bank.path}: --storage compares masks, but this network has no masked parameter"
         )
     sizes = [p.size for p in network.parameters]
-    a_task = sum(packed_bytes(size) for size in sizes) + 4 * network.num_state
-    store = read_store(bank) if has_store(bank) else None
+    task_bytes = sum(packed_bytes(size) for size in sizes) + 4 * network.num_state
     value: dict[str, Any] = {
-        "break_even": {d: math.ceil(store_bytes(network, d) / a_task) for d in DTYPES},
+        "break_even": {d: math.ceil(store_bytes(network, d) / task_bytes) for d in DTYPES},
         "capacity": {r: math.floor(min(capacity(size, r) for size in sizes)) for r in RULES},
         "explicit_bytes": sum((bank.path / e.file).stat().st_size for e in bank.entries),
         "fits": max(sizes) <= MAX_UNITS,
         "hopfield_bytes": {d: store_bytes(network, d) for d in DTYPES},
         "kind": "storage",
-        "packed_bytes": len(bank) * a_task,
+        "packed_bytes": len(bank) * task_bytes,
         "path": str(bank.path),
-        "store": None,
-        "task_bytes": a_task,
+        "store": _own_store(bank) if has_store(bank) else None,
+        "task_bytes": task_bytes,
         "tasks": len(bank),
     }
-    if store is not None:
-        value["store"] = {
-            "bytes": (bank.path / STORE_FILE).stat().st_size,
-            "dtype": store.dtype,
-            "rule": store.rule,
-            "tasks": len(store),
-        }
     value["verdict"] = _verdict(value)
     return value
+
+
+def _own_store(bank: MaskBank) -> dict[str, Any]:
+    store = read_store(bank)
+    return {
+        "bytes": (bank.path / STORE_FILE).stat().st_size,
+        "dtype": store.dtype,
+        "rule": store.rule,
+        "tasks": len(store),
+    }
 
 
 def _verdict(value: dict[str, Any]) -> str:
@@ -75,24 +85,3 @@ def _verdict(value: dict[str, Any]) -> str:
         f"For the {tasks} tasks of this bank {smaller} smaller: {explicit:,} bytes of packed masks "
         f"and state, {matrix:,} of {dtype} matrices, which break even at {need:,} tasks, {beyond}."
     )
-
-
-def storage_text(value: dict[str, Any]) -> str:
-    """`storage` as a table and a sentence."""
-    tasks, a_task = value["tasks"], value["task_bytes"]
-    rows: list[tuple[object, ...]] = [
-        ("explicit tasks, as stored", f"{value['explicit_bytes']:,}", f"{tasks:,}", "any"),
-        (f"packed masks and state, {a_task:,} a task", f"{tasks * a_task:,}", f"{tasks:,}", "any"),
-    ]
-    room = ", ".join(f"{count:,} ({rule})" for rule, count in value["capacity"].items())
-    for dtype, size in value["hopfield_bytes"].items():
-        holds = room if value["fits"] else f"none: above {MAX_UNITS:,} units"
-        need = value["break_even"][dtype]
-        rows.append((f"Hopfield matrices, {dtype}", f"{size:,}", f"from {need:,}", holds))
-    own = value["store"]
-    if own:
-        title = f"{STORE_FILE}, {own['rule']}, {own['dtype']}"
-        holds = f"{value['capacity'][own['rule']]:,}"
-        rows.append((title, f"{own['bytes']:,}", f"{own['tasks']:,}", holds))
-    table = to_table(("form", "bytes", "tasks", "holds at most"), rows)
-    return f"storage of {value['path']}\n{table}\n{value['verdict']}"

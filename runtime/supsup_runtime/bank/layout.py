@@ -1,0 +1,33 @@
+"""Flat arrays of several tensors, one after the other without gaps: joined and cut again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+
+from supsup_runtime.arrays import Array
+from supsup_runtime.bank.network import MaskedParameter, StateTensor
+
+__all__ = ["cut", "join", "spans"]
+
+
+def spans(tensors: Sequence[MaskedParameter | StateTensor]) -> list[slice]:
+    """Where each tensor lies in a flat array of all of them."""
+    ends = accumulate(tensor.size for tensor in tensors)
+    return [slice(end - t.size, end) for t, end in zip(tensors, ends, strict=True)]
+
+
+def cut(tensors: Sequence[MaskedParameter | StateTensor], flat: Array) -> dict[str, Array]:
+    """A flat array ``(size of all,)`` as the tensors that it is made of, by name: views."""
+    return {
+        tensor.name: flat[span].reshape(tensor.shape)
+        for tensor, span in zip(tensors, spans(tensors), strict=True)
+    }
+
+
+def join(arrays: Iterable[Array], dtype: npt.DTypeLike = np.float32) -> Array:
+    """Arrays of one dtype, flattened, one after the other; of none, an empty one of `dtype`."""
+    return np.concatenate([np.zeros(0, dtype), *(array.reshape(-1) for array in arrays)])
