@@ -8,9 +8,9 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+from tools.reproduction.banks import Bank
 from tools.reproduction.budget import Budget
 from tools.reproduction.data import DataFolder
-from tools.reproduction.experiment import Bank
 
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank

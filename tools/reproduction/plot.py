@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from tools.pictures import picture
-from tools.reproduction.experiment import Experiment
-from tools.reproduction.summary import COLUMNS, MEASURES
+from tools.reproduction.summary import COLUMNS, measures_of
 
 __all__ = ["plot"]
 
 
-def plot(experiment: Experiment, rows: Sequence[Mapping[str, Any]], file: Path) -> str:
+def plot(title: str, figure: str, rows: Sequence[Mapping[str, Any]], file: Path) -> str:
     """Write an SVG; equal rows give equal bytes.
 
     Returns:
         What was written, or that matplotlib is missing.
     """
-    bars = experiment.figure == "rows"
+    bars = figure == "rows"
 
     def draw(axes: Any) -> None:  # noqa: ANN401 - matplotlib's
         (_bars if bars else _lines)(axes, rows)
-        axes.set_title(experiment.title, fontsize="medium")
+        axes.set_title(title, fontsize="medium")
         axes.grid(visible=True, axis="x" if bars else "both", alpha=0.3)
         axes.legend(fontsize="small")
 
@@ -32,7 +31,7 @@ def plot(experiment: Experiment, rows: Sequence[Mapping[str, Any]], file: Path) 
 
 def _bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401 - matplotlib's
     """A group of bars a row, with each seed's value as a dot."""
-    measures = [m for m in MEASURES if any(m in row for row in rows)]
+    measures = measures_of(rows)
     height = 0.8 / len(measures)
     for number, measure in enumerate(measures):
         places = [index + (number - (len(measures) - 1) / 2) * height for index in range(len(rows))]

@@ -81,9 +81,10 @@ class Store:
         """A measurement, or None."""
         return self._lines.get((key, task))
 
-    def add(self, key: str, line: Line) -> None:
-        """Keep a measurement, on disk first."""
-        line = {**line, "key": key}
+    def add(self, key: str, task: str, line: Line) -> Line:
+        """Keep a measurement, on disk first; it gets the fields ``key`` and ``task``."""
+        line = {**line, "key": key, "task": task}
         with self._path.open("a") as file:
             file.write(json.dumps(line, sort_keys=True) + "\n")
-        self._lines[key, line["task"]] = line
+        self._lines[key, task] = line
+        return line

@@ -1,0 +1,301 @@
+"""HopSupSup: masks recovered from a Hopfield store that holds no mask, by their streams alone.
+
+For each seed the bank is learned, encoded, and its masks deleted; then each task's mask is
+recovered from its test images, within one pass. Then each task is left out of the store in turn.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tools.reproduction.experiment import Experiment, Line, Run
+from tools.reproduction.hopfield_tables import bars, tables
+from tools.reproduction.tables import Table
+from tools.trace import plot
+
+from supsup_export.exporter import export_recovery
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import Stream, TaskData, make_stream
+from supsup_runtime.hopfield.file import encode_into
+from supsup_runtime.recovery.descent import Recovery, Statistics
+from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
+from supsup_runtime.recovery.result import Recovered
+from supsup_train.cli.train import app as train
+
+__all__ = ["Hopfield", "Way", "accuracy", "stored_model"]
+
+Bits = npt.NDArray[np.bool_]
+STREAM, LABELS = "split", "shared"
+OPTIONS = (
+    "--outputs 10 --optimizer sgd --lr 0.1 --schedule cosine --weight-decay 1e-4 "
+    "--score-init zeros"
+)
+ROWS = 512
+"""Rows of a call with running statistics, where rows are independent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How streams are recovered.
+
+    Attributes:
+        batch: Inputs of a step.
+        start: As `Recovery` has it.
+        look_every: As `Recovery` has it; the paper never looks before the end.
+        everywhere: With all seeds and orders; else with the first seed and order alone.
+    """
+
+    batch: int
+    start: Literal["mean", "zero"] = "mean"
+    look_every: int = 1
+    everywhere: bool = False
+
+    @property
+    def name(self) -> str:
+        """In tables, and of the measurements on disk."""
+        batches = "single images" if self.batch == 1 else f"batches of {self.batch}"
+        looks = "" if self.look_every else ", no looks"
+        return f"{batches}, from {self.start}{looks}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Series:
+    """All tasks of a stream, recovered one way: with which seed, and without which task."""
+
+    seed: int
+    orders: int
+    way: Way
+    left_out: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.way.name + (f", without {self.left_out}" if self.left_out else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hopfield(Experiment):
+    """SplitMNIST recovered; more seeds or orders add to what is there.
+
+    Attributes:
+        model: Name of the network.
+        tasks: Number of tasks of the stream.
+        steps: Batches a task is learned from.
+        source: ``mnist``, in the data folder, or the bundled ``digits``.
+        batch: Inputs of a step of recovery.
+        small_batch: The same where small batches are tried.
+        seeds: Of the weights and the batches, counted from 0.
+        orders: Of the test images, counted from 0.
+        judged: Whether the numbers are held against what is asked for.
+    """
+
+    model: str
+    tasks: int = 5
+    steps: int = 94
+    source: Literal["mnist", "digits"] = "mnist"
+    batch: int = 64
+    small_batch: int = 8
+    seeds: int = 3
+    orders: int = 7
+    judged: bool = True
+    document: ClassVar[str] = "HOPFIELD.md"
+    options: ClassVar[tuple[str, ...]] = ("seeds", "orders")
+
+    def setting(self) -> dict[str, Any]:
+        """All but seeds and orders, with the recovery's own settings."""
+        return {
+            "batch": self.batch,
+            "recovery": asdict(Recovery()),
+            "small_batch": self.small_batch,
+            "source": self.source,
+            "training": self._training(0),
+        }
+
+    def tiny(self) -> Hopfield:
+        """One seed and order of a small network, not judged."""
+        small = replace(self, model="bnnet-64-64", steps=20, source="digits", batch=16)
+        return replace(small, seeds=1, orders=1, judged=False)
+
+    def altered(self, numbers: Mapping[str, int]) -> Hopfield:
+        """Another number of seeds or orders."""
+        seeds, orders = numbers.get("seeds", self.seeds), numbers.get("orders", self.orders)
+        return replace(self, seeds=seeds, orders=orders)
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The way that the setting is about, the paper's, then others beside them."""
+        return (
+            Way(batch=self.batch, everywhere=True),
+            Way(batch=self.batch, look_every=0, everywhere=True),
+            Way(batch=self.batch, start="zero", everywhere=True),
+            Way(batch=self.small_batch),
+            Way(batch=1),
+        )
+
+    def measure(self, run: Run) -> list[Line]:
+        """A line a recovery: by each way, then with each task left out of the store."""
+        stream = self.stream(run)
+        lines: list[Line] = []
+        for seed in range(self.seeds):
+            trained = self._trained(seed, run)
+            for series in self._series(seed, stream):
+                lines += _recovered(series, stream, trained, run)
+        return lines
+
+    def stream(self, run: Run) -> Stream:
+        """The stream that banks are learned from; split streams have no seed."""
+        dataset = load_dataset(run.data.dataset(self.source))
+        return make_stream(STREAM, dataset, num_tasks=self.tasks, labels=LABELS)
+
+    def _series(self, seed: int, stream: Stream) -> Iterator[_Series]:
+        for way in self.ways:
+            if way.everywhere or not seed:
+                orders = self.orders if way.everywhere else 1
+                yield _Series(seed=seed, orders=orders, way=way)
+        for name in stream.task_names:
+            yield _Series(seed=seed, orders=self.orders, way=self.ways[0], left_out=name)
+
+    def _training(self, seed: int) -> list[str]:
+        """The arguments of `supsup-train`, but for data, bank and threads."""
+        words = [STREAM, "--labels", LABELS, "--model", self.model, "--tasks", str(self.tasks)]
+        words += ["--steps", str(self.steps), "--seed", str(seed), "--weight-seed", str(seed)]
+        return [*words, *OPTIONS.split()]
+
+    def _trained(self, seed: int, run: Run) -> MaskBank:
+        """The bank of a seed with all masks, gone on with where learning stopped."""
+        sys.stderr.write(f"bank seed-{seed}: {self.tasks} tasks of {STREAM}\n")
+        path = run.folder / "banks" / f"seed-{seed}"
+        words = [*self._training(seed), "--bank", str(path)]
+        words += ["--data", run.data.dataset(self.source) or "digits"]
+        words += ["--threads", str(run.threads)] if run.threads else []
+        with run.budget.interrupting():
+            train(words, standalone_mode=False)
+        return MaskBank.open(path)
+
+    def tables(self, rows: Sequence[Line]) -> list[Table]:
+        """What was asked for, where that is judged; by way; by seed and task; with one left out."""
+        made = tables(rows, [way.name for way in self.ways])
+        return [bars(rows, self.ways[0].name), *made] if self.judged else made
+
+    def plot(self, rows: Sequence[Line], file: Path) -> str:
+        """The traces of the first seed and order, the paper's way: to the end, without looks."""
+        return plot({line["task"]: line for line in rows if "trace" in line}, file)
+
+
+def stored_model(trained: MaskBank, folder: Path, left_out: str | None = None) -> Path:
+    """The model of a store of all tasks of a bank but one, made from a copy without any mask.
+
+    Args:
+        trained: A bank with all masks; it stays as it is.
+        folder: An empty one, which gets the model and the copy, ``stored``.
+        left_out: The task that the store does not hold.
+    """
+    shutil.copytree(trained.path, folder / "stored")
+    bank = MaskBank.open(folder / "stored")
+    encode_into(bank, [name for name in bank.task_names if name != left_out])
+    for name in bank.task_names:
+        bank.remove(name)
+    return export_recovery(bank, folder / "recover.onnx").path
+
+
+def _recovered(series: _Series, stream: Stream, trained: MaskBank, run: Run) -> Iterator[Line]:
+    """A line an order and task, from the store or measured now."""
+    sys.stderr.write(f"seed {series.seed}: {series.name}\n")
+    model: HopfieldModel | None = None
+
+    def line(order: int, index: int) -> Line:
+        nonlocal model
+        if model is None:
+            with TemporaryDirectory() as folder:
+                path = stored_model(trained, Path(folder), series.left_out)
+                model = load_hopfield(path, threads=run.call_threads)
+        return _line(model, stream.task(index, train=False), trained, series, order)
+
+    for order in range(series.orders):
+        key = f"seed {series.seed}, order {order}, {series.name}"
+        if run.call_threads != 1:
+            key += f", {run.call_threads} threads"
+        for index, name in enumerate(stream.task_names):
+            yield run.measured(key, name, partial(line, order, index))
+
+
+def _line(
+    model: HopfieldModel, data: TaskData, trained: MaskBank, series: _Series, order: int
+) -> Line:
+    shuffled = np.random.default_rng(order).permutation(len(data.test_x))
+    x, size = data.test_x[shuffled], series.way.batch
+    batches = [x[start : start + size] for start in range(0, len(x), size)]
+    how = Recovery(start=series.way.start, look_every=series.way.look_every)
+    begun = time.perf_counter()
+    found = model.recover(batches, settings=how)
+    seconds = time.perf_counter() - begun
+    line: Line = {
+        "converged_after": found.converged_after,
+        "distance": float(found.trace.distance[-1]),
+        "entropy": found.entropy if math.isfinite(found.entropy) else None,
+        "expected_entropy": found.expected_entropy,
+        "found": None if found.task is None else found.task.name,
+        "left_out": series.left_out,
+        "off": _off(found.mask, trained, data.name),
+        "order": order,
+        "own": trained.task(data.name).training["accuracy"],
+        "same": data.name in [task.name for task in model.find(found.mask)],
+        "seconds": round(seconds, 3),
+        "seed": series.seed,
+        "steps": found.steps,
+        "verdict": found.verdict,
+        "way": series.way.name,
+    }
+    if series.left_out is None:
+        line["running"] = accuracy(model, found, data, rows=ROWS, statistics="running")
+        line["batch"] = accuracy(model, found, data, rows=64, statistics="batch", order=shuffled)
+    if found.verdict != "diverged" and not (series.seed or order or series.way.look_every):
+        trace = found.trace
+        line["trace"] = {
+            "distance": trace.distance.tolist(),
+            "energy": trace.energy.tolist(),
+            "entropy": trace.entropy.tolist(),
+        }
+    return line
+
+
+def _off(mask: Bits, trained: MaskBank, name: str) -> float:
+    """Fraction of bits in which a mask is not the learned one, the largest of parameters."""
+    task, parts, start = trained.task(name), [], 0
+    for p in trained.network.parameters:
+        learned = unpack_mask(task.masks[p.name], (p.size,))
+        parts.append(float(np.mean(mask[start : start + p.size] != learned)))
+        start += p.size
+    return max(parts)
+
+
+def accuracy(
+    model: HopfieldModel,
+    found: Recovered,
+    data: TaskData,
+    *,
+    rows: int,
+    statistics: Statistics,
+    order: npt.NDArray[np.int64] | None = None,
+) -> float:
+    """Fraction of a task's test images that a recovered mask labels right, `rows` a call."""
+    shuffled = np.arange(len(data.test_x)) if order is None else order
+    right = 0
+    for start in range(0, len(shuffled), rows):
+        chosen = shuffled[start : start + rows]
+        logits = model.logits(data.test_x[chosen], found.mask, statistics=statistics)
+        labels = logits[:, : model.info.network.real_outputs].argmax(axis=1)
+        right += int(np.sum(labels == data.test_y[chosen]))
+    return right / len(shuffled)
