@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,10 @@ __all__ = [
     "REAL_OUTPUTS",
     "BenchBank",
     "bench_bank",
+    "cached_bank",
     "float_masks",
     "float_model",
-    "images",
+    "normal_images",
     "packed_rows",
     "task_weights",
 ]
@@ -86,9 +87,9 @@ def bench_bank(cache: Path, *, model: str, outputs: int, tasks: int) -> BenchBan
     """
     training = _source_hash(supsup_train)
     folder = cache / f"{model}-{outputs}x{tasks}-{training}"
-    if not folder.exists():
-        _make_bank(folder, model=model, outputs=outputs, tasks=tasks)
-    bank = MaskBank.open(folder / "masks", verify=False)
+    torch.manual_seed(0)
+    module = supsup_train.make_model(model, input_shape=INPUT_SHAPE, outputs=outputs)
+    bank = cached_bank(folder / "masks", module, lambda bank: _random_tasks(bank, tasks))
     file = folder / f"model-{_source_hash(supsup_export, supsup_runtime)}.onnx"
     if not file.exists():
         for old in folder.glob("model-*.onnx"):  # of sources that changed since
@@ -97,18 +98,23 @@ def bench_bank(cache: Path, *, model: str, outputs: int, tasks: int) -> BenchBan
     return BenchBank(bank=bank, model=file)
 
 
-def _make_bank(folder: Path, *, model: str, outputs: int, tasks: int) -> None:
-    """Beside its place first: a bank that was cut short must not be taken for a whole one."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    torch.manual_seed(0)
-    module = supsup_train.make_model(model, input_shape=INPUT_SHAPE, outputs=outputs)
-    bank = supsup_train.create_bank(
-        part / "masks", module, input_shape=INPUT_SHAPE, real_outputs=REAL_OUTPUTS
-    )
-    bank.extend(_random_tasks(bank, tasks))
-    part.rename(folder)
+def cached_bank(
+    path: Path, module: torch.nn.Module, tasks: Callable[[MaskBank], Iterable[TaskMasks]]
+) -> MaskBank:
+    """The bank of a module, from the cache or made now.
+
+    It is made beside its place: a bank that was cut short must not be taken for a whole one.
+    """
+    if not path.exists():
+        part = path.with_name(path.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        bank = supsup_train.create_bank(
+            part, module, input_shape=INPUT_SHAPE, real_outputs=REAL_OUTPUTS
+        )
+        bank.extend(tasks(bank))
+        part.rename(path)
+    return MaskBank.open(path, verify=False)
 
 
 def _random_tasks(bank: MaskBank, tasks: int) -> Iterator[TaskMasks]:
@@ -128,7 +134,7 @@ def _source_hash(*packages: object) -> str:
     return total.hexdigest()[:12]
 
 
-def images(count: int) -> npt.NDArray[np.float32]:
+def normal_images(count: int) -> npt.NDArray[np.float32]:
     """Standard normal inputs, ``float32 (count, 784)``; the same ones every time."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((count, *INPUT_SHAPE)).astype(np.float32)

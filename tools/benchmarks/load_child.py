@@ -1,36 +1,29 @@
-"""Load a model, call it once, print what that took as JSON: WAY FILE THREADS. See `memory.py`."""
+"""Load a model, call it once, print what that took as JSON: FILE THREADS. See `memory.py`."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import onnxruntime  # noqa: F401 - its import is no part of loading
 
 import supsup_runtime
-
-Call = Callable[[], object]
 
 
 def main() -> None:
     """Measure in this process; everything that is imported is imported by now."""
-    way, file, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    file, threads = sys.argv[1], int(sys.argv[2])
     x = np.zeros((1, 784), np.float32)
     x[:] = np.random.default_rng(0).standard_normal(x.shape)
     peak_reset = _reset_peak()
     before = _memory("VmRSS")
     start = time.perf_counter()
-    call = (
-        _graph(file, x, threads, way)
-        if way in {"graph", "float"}
-        else _model(way, file, threads, x)
-    )
+    model = supsup_runtime.load(file, threads=threads)
     loaded = time.perf_counter()
-    call()
+    model.predict(x, method="one-shot")
     called = time.perf_counter()
     found = {
         "load_s": loaded - start,
@@ -40,29 +33,6 @@ def main() -> None:
         "peak_reset": peak_reset,
     }
     print(json.dumps(found))
-
-
-def _model(way: str, file: str, threads: int, x: np.ndarray) -> Call:
-    model = supsup_runtime.load(file, threads=threads)
-    if way == "known":
-        return lambda: model.predict(x, task=0)
-    return lambda: model.predict(x, method="one-shot")
-
-
-def _graph(file: str, x: np.ndarray, threads: int, way: str) -> Call:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    feeds = {"x": x}
-    if way == "graph":
-        feeds |= {
-            "tasks": np.zeros(0, np.int64),
-            "alphas": np.zeros(0, np.float32),
-            "infer": np.array(True),
-        }
-    return lambda: session.run(None, feeds)
 
 
 def _reset_peak() -> bool:

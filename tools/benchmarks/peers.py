@@ -25,6 +25,7 @@ from supsup_runtime.objectives import entropy
 __all__ = [
     "AuthorsFormula",
     "FloatMatrix",
+    "Images",
     "OneModelATask",
     "SwappedAdapters",
     "authors_bytes",
@@ -136,11 +137,6 @@ class OneModelATask:
         """Open models of the first `tasks` tasks."""
         self._sessions = [open_onnx(float_model(bank, i), threads) for i in range(tasks)]
 
-    def known(self, x: Images, task: int) -> npt.NDArray[np.float32]:
-        """Logits ``float32 (batch, outputs)`` of a task that is known."""
-        logits: npt.NDArray[np.float32] = self._sessions[task].run(["logits"], {"x": x})[0]
-        return logits
-
     def __call__(self, x: Images) -> tuple[int, npt.NDArray[np.float32]]:
         """The task of a batch, and its logits."""
         feeds = {"x": x}
@@ -160,15 +156,11 @@ class SwappedAdapters:
     def __init__(self, bank: MaskBank, folder: Path, tasks: int, threads: int) -> None:
         """Write adapters of the first `tasks` tasks into `folder`, and load them all."""
         self._session = open_onnx(float_model(bank, 0, overridable=True), threads)
+        folder.mkdir(exist_ok=True)
         self._files = [folder.absolute() / f"{index}.onnx_adapter" for index in range(tasks)]
         for index, file in enumerate(self._files):
             _write_adapter(task_weights(bank, index), file)
         self._active = [_activated(file) for file in self._files]
-
-    @property
-    def task_bytes(self) -> int:
-        """Size of one adapter's file."""
-        return self._files[0].stat().st_size
 
     def known(self, x: Images, task: int) -> npt.NDArray[np.float32]:
         """Logits ``float32 (batch, outputs)`` of a task whose adapter is loaded."""

@@ -40,8 +40,7 @@ __all__ = ["Hopfield", "Way", "accuracy", "stored_model"]
 Bits = npt.NDArray[np.bool_]
 STREAM, LABELS = "split", "shared"
 OPTIONS = (
-    "--outputs 10 --optimizer sgd --lr 0.1 --schedule cosine --weight-decay 1e-4 "
-    "--score-init zeros"
+    "--outputs 10 --optimizer sgd --lr 0.1 --schedule cosine --weight-decay 1e-4 --score-init zeros"
 )
 ROWS = 512
 """Rows of a call with running statistics, where rows are independent."""
