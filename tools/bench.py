@@ -56,7 +56,7 @@ def _run() -> None:
         print(f"{arguments.case}: {_pairs(settings)}\n{table(result.rows)}")
         print(f"ratio: {result.ratio}\nmachine: {_pairs(about)}")
     if arguments.case == "sweep" and arguments.plot:
-        from tools.benchmarks.plot import plot_sweep
+        from tools.benchmarks.inference import plot_sweep
 
         title = f"{arguments.model}, {arguments.outputs} outputs, {arguments.threads} threads"
         print(plot_sweep(result.rows, arguments.plot, title), file=sys.stderr)
@@ -80,23 +80,23 @@ def _parser() -> argparse.ArgumentParser:
     _peers(sweep, "abf")
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG (needs matplotlib)")
     known = _case(cases, "known", "known:known", "the task known: staying on it, and switching")
-    _network(known, tasks=250, models=True)
-    known.add_argument("--batch", type=positive, nargs="+", default=[1, 128], help="(1 and 128)")
+    _network(known, tasks=250, model=list(MODELS))
+    _number(known, "--batch", [1, 128])
     text = "seconds and memory to load, in fresh processes (Linux)"
     _network(_case(cases, "load", "memory:load", text, rounds=3), tasks=[250, 2500])
     per_image = _case(cases, "per-image", "inference:per_image", "the task of each row of a batch")
     _network(per_image, tasks=250)
-    _count(per_image, "--images", 128)
+    _number(per_image, "--images", 128)
     text = "one-shot with screening, on trained masks; every image is a round"
     screened = _case(cases, "screened", "screened:screened", text)
     screened.add_argument("--data", type=Path, required=True, help="folder of the shared data")
-    _count(screened, "--tasks", 2500)
-    _count(screened, "--images", 2000)
+    _number(screened, "--tasks", 2500)
+    _number(screened, "--images", 2000)
     _case(cases, "recovery", "recovery:recovery", "one step of a Hopfield recovery, BNNet")
     text = "one task trained, against a plain loop"
     training = _case(cases, "training", "training:training", text, rounds=5)
     training.set_defaults(threads=os.cpu_count())  # as training itself takes
-    _count(training, "--steps", 1000)
+    _number(training, "--steps", 1000)
     return parser
 
 
@@ -133,21 +133,19 @@ def _network(
     *,
     tasks: int | list[int],
     outputs: int | None = None,
-    models: bool = False,
+    model: str | list[str] = MODELS[0],
 ) -> None:
-    """Which network and how many tasks; several where `models`, or where the default is a list."""
-    if models:
-        parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
-    else:
-        parser.add_argument("--model", choices=MODELS, default=MODELS[0])
+    """Which network and how many tasks; several where the default is a list."""
+    nargs = "+" if isinstance(model, list) else None
+    parser.add_argument("--model", choices=MODELS, nargs=nargs, default=model)
     text = "length of the logits (default: the paper's)"
     parser.add_argument("--outputs", type=positive, default=outputs, help=text)
-    nargs = "+" if isinstance(tasks, list) else None
-    parser.add_argument("--tasks", type=positive, nargs=nargs, default=tasks, help="(%(default)s)")
+    _number(parser, "--tasks", tasks)
 
 
-def _count(parser: argparse.ArgumentParser, option: str, default: int) -> None:
-    parser.add_argument(option, type=positive, default=default, help="(%(default)s)")
+def _number(parser: argparse.ArgumentParser, option: str, default: int | list[int]) -> None:
+    nargs = "+" if isinstance(default, list) else None
+    parser.add_argument(option, type=positive, nargs=nargs, default=default, help="(%(default)s)")
 
 
 def _peers(parser: argparse.ArgumentParser, default: str) -> None:

@@ -26,7 +26,7 @@ def main() -> None:
     options = f"--tasks {TASKS} --model mlp-256-128 --outputs 50 --steps 600 --lr 1e-3 --threads 1"
     _run("supsup-train", "permuted", "--bank", str(bank), *options.split())
     _run("supsup-export", "--bank", str(bank), str(model))
-    results = json.loads(_run("supsup-eval", str(model), "permuted", "--images", "100", "--json"))
+    results = json.loads(_run("supsup-eval", str(model), "permuted", "--per-task", "100", "--json"))
     about = json.loads(_run("supsup-inspect", str(model), "--json"))
     print(_summary(results, about, time.perf_counter() - start))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +26,6 @@ if str(ROOT) not in sys.path:  # the script's own folder is there, `tools.reprod
 if TYPE_CHECKING:
     from tools.reproduction.experiment import Experiment, Line
 
-UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h
 NUMBERS = {
     "tasks": "another number of tasks in every bank",
     "per_task": "another number of images a task in every row",
@@ -44,7 +42,6 @@ def main() -> None:
 
 def _run() -> None:
     arguments = _parser().parse_args()
-    from tools.reproduction.budget import OutOfTimeError
     from tools.reproduction.catalogue import EXPERIMENTS
 
     if arguments.list:
@@ -56,13 +53,7 @@ def _run() -> None:
             f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {arguments.name!r}; --list "
             "says what each is"
         )
-    try:
-        _carry_out(EXPERIMENTS[arguments.name], arguments)
-    except OutOfTimeError:
-        sys.stderr.write(
-            f"reproduce: stopped after {arguments.seconds:g} s; the same command goes on\n"
-        )
-        sys.exit(UNFINISHED)
+    _carry_out(EXPERIMENTS[arguments.name], arguments)
 
 
 def _carry_out(experiment: Experiment, arguments: argparse.Namespace) -> None:
@@ -96,7 +87,6 @@ def _carry_out(experiment: Experiment, arguments: argparse.Namespace) -> None:
 
 
 def _measured(experiment: Experiment, folder: Path, arguments: argparse.Namespace) -> list[Line]:
-    from tools.reproduction.budget import Budget
     from tools.reproduction.data import DataFolder
     from tools.reproduction.experiment import Run
     from tools.reproduction.store import Store, claim
@@ -114,7 +104,6 @@ def _measured(experiment: Experiment, folder: Path, arguments: argparse.Namespac
         data=DataFolder(arguments.data),
         own=own,
         threads=arguments.threads,
-        budget=Budget(arguments.seconds),
         store=Store(folder / "rows.jsonl"),
     )
     return experiment.measure(run)
@@ -180,23 +169,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="of PyTorch, and of a call (1)"
     )
-    parser.add_argument(
-        "--seconds", type=_seconds, help=f"stop cleanly after these, with status {UNFINISHED}"
-    )
     parser.add_argument("--record", action="store_true", help="update docs/ whatever was changed")
     parser.add_argument("--json", action="store_true", help="JSON on stdout, not tables")
     add_renamed(parser, {"--images": "--per-task"})
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
-    return seconds
 
 
 if __name__ == "__main__":

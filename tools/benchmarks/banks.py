@@ -21,6 +21,7 @@ import supsup_runtime
 import supsup_train
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks, make_task
 
 __all__ = [
@@ -142,14 +143,10 @@ def normal_images(count: int) -> npt.NDArray[np.float32]:
 
 def packed_rows(bench: BenchBank) -> npt.NDArray[np.uint8]:
     """All masks as a model stores them: ``uint8 (tasks, row_bytes)``, padding bits zero."""
+    parameters = bench.bank.network.parameters
     rows = np.zeros((len(bench.bank), bench.row_bytes), np.uint8)
     for row, task in zip(rows, bench.bank, strict=True):
-        bits = np.concatenate(
-            [
-                np.unpackbits(task.masks[p.name], count=p.size, bitorder="little")
-                for p in bench.bank.network.parameters
-            ]
-        )
+        bits = np.concatenate([unpack_mask(task.masks[p.name], (p.size,)) for p in parameters])
         packed = np.packbits(bits, bitorder="little")
         row[: len(packed)] = packed
     return rows
@@ -165,12 +162,9 @@ def float_masks(rows: npt.NDArray[np.uint8], num_masked: int) -> torch.Tensor:
 
 def task_weights(bank: MaskBank, index: int) -> dict[str, npt.NDArray[np.float32]]:
     """The masked weights of one task, by name."""
-    task = bank.task(index)
-    weights = {}
-    for p, weight in zip(bank.network.parameters, bank.network.weights(), strict=True):
-        bits = np.unpackbits(task.masks[p.name], count=p.size, bitorder="little")
-        weights[p.name] = weight * bits.reshape(p.shape).astype(np.float32)
-    return weights
+    masks = bank.task(index).masks
+    pairs = zip(bank.network.parameters, bank.network.weights(), strict=True)
+    return {p.name: weight * unpack_mask(masks[p.name], p.shape) for p, weight in pairs}
 
 
 def float_model(bank: MaskBank, index: int, *, overridable: bool = False) -> bytes:

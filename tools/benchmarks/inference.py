@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,18 +22,32 @@ from tools.benchmarks.peers import (
     AuthorsFormula,
     FloatMatrix,
     Images,
-    OneModelATask,
     authors_bytes,
+    one_model_a_task,
     open_onnx,
 )
 from tools.benchmarks.timing import Candidate, Result, Row, Setup, measure
+from tools.pictures import picture
 
 import supsup_runtime
 from supsup_runtime.model.memory import available_bytes
 from supsup_runtime.model.model import Model
 
-__all__ = ["one_shot", "per_image", "sweep"]
+__all__ = ["one_shot", "per_image", "plot_sweep", "sweep"]
 
+PEERS = {
+    "a": (
+        "a authors' formula, torch",
+        "every alpha_i * M_i is formed, as in the authors' code; b is the fast form",
+    ),
+    "b": ("b float matrix products, torch", ""),
+    "c": ("c one float model a task, all tried", "lowest entropy of all outputs wins"),
+    "f": (
+        "f limit: sum of the bank's bytes",
+        "the packed bank read once by torch as int64: it computes nothing of use",
+    ),
+}
+"""Name and note by letter."""
 METHODS: tuple[Literal["one-shot", "verified"], ...] = ("one-shot", "verified")
 
 
@@ -54,7 +69,6 @@ def one_shot(setup: Setup, *, model: str, outputs: int | None, tasks: int, peers
     settings = {
         "outputs": outputs,
         "objective": loaded.info.objective,
-        "masked_weights": bench.bank.network.num_masked,
         "packed_bytes": bench.packed_bytes,
         "float_bytes": bench.float_bytes,
         "model_bytes": bench.model.stat().st_size,
@@ -73,27 +87,46 @@ def sweep(setup: Setup, *, model: str, outputs: int, tasks: Sequence[int], peers
     return Result(rows=rows, ratio="to the median of the first row of the same number of tasks")
 
 
+def plot_sweep(rows: Sequence[Row], file: Path, title: str) -> str:
+    """Write an SVG: a line a case, medians with quartiles as a band.
+
+    Returns:
+        What was written, or that matplotlib is missing.
+    """
+
+    def draw(axes: Any) -> None:  # noqa: ANN401 - matplotlib's
+        for case in dict.fromkeys(row["case"] for row in rows):
+            points = [row for row in rows if row["case"] == case and row["ms"] is not None]
+            if points:
+                tasks = [row["tasks"] for row in points]
+                axes.plot(tasks, [row["ms"] for row in points], marker="o", label=case)
+                low, high = ([row[key] for row in points] for key in ("ms_q25", "ms_q75"))
+                axes.fill_between(tasks, low, high, alpha=0.2)
+        axes.set(xscale="log", yscale="log", xlabel="tasks", ylabel="ms a call", title=title)
+        axes.grid(visible=True, which="both", alpha=0.3)
+        axes.legend(fontsize="small")
+
+    return picture(file, draw, figsize=(7, 4.5))
+
+
 def per_image(setup: Setup, *, model: str, outputs: int | None, tasks: int, images: int) -> Result:
     """A task for each of several images: one `infer_tasks` against an `infer_task` a row."""
     outputs = outputs or MODELS[model]
     bench = bench_bank(setup.cache, model=model, outputs=outputs, tasks=tasks)
     loaded = supsup_runtime.load(bench.model, threads=setup.threads)
     x = normal_images(images)
-    settings: dict[str, object] = {"outputs": outputs}
-    candidates = []
+    rows = []
     for method in METHODS:
         together, alone = partial(_together, loaded, x, method), partial(_alone, loaded, x, method)
-        first, second = together(), alone()
-        settings[f"{method}: distinct tasks"] = len(set(first))
-        settings[f"{method}: same task both ways"] = float(np.mean(np.equal(first, second)))
-        name = f"infer_tasks, {method}"
-        candidates.append(Candidate(name=name, call=together, against=name))
-        candidates.append(Candidate(name=f"infer_task a row, {method}", call=alone, against=name))
-    rows = measure(candidates, setup)
+        candidates = [
+            Candidate(name=f"infer_tasks, {method}", call=together),
+            Candidate(name=f"infer_task a row, {method}", call=alone),
+        ]
+        rows += measure(candidates, setup)
     for row in rows:
         row["images_per_s"] = images / row["ms"] * 1e3
     ratio = "to the median of infer_tasks with the same method, so it is the gain in throughput"
-    return Result(rows=rows, ratio=ratio, settings=settings)
+    return Result(rows=rows, ratio=ratio, settings={"outputs": outputs})
 
 
 def _together(model: Model, x: Images, method: Literal["one-shot", "verified"]) -> list[int]:
@@ -152,44 +185,21 @@ def _peers(
         return lambda: made(row)[0]
 
     def models() -> Callable[[], object]:
-        made = OneModelATask(bench.bank, tasks, setup.threads)
-        return lambda: made(x)[0]
+        return partial(one_model_a_task(bench.bank, setup.threads), x)
 
-    def limit() -> Callable[[], object]:
-        words = torch.from_numpy(rows.reshape(-1).view(np.int64))
-        return lambda: words.sum()
-
-    known = {
-        "a": (
-            "a authors' formula, torch",
-            authors_bytes(network, tasks),
-            lambda: matrix(AuthorsFormula),
-            "every alpha_i * M_i is formed, as in the authors' code; b is the fast form",
-        ),
-        "b": (
-            "b float matrix products, torch",
-            0 if "a" in letters else bench.float_bytes,
-            lambda: matrix(FloatMatrix),
-            "",
-        ),
-        "c": (
-            "c one float model a task, all tried",
-            2 * bench.float_bytes,  # ONNX Runtime may hold a second, prepacked copy of each weight
-            models,
-            "lowest entropy of all outputs wins",
-        ),
-        "f": (
-            "f limit: sum of the bank's bytes",
-            0,
-            limit,
-            "the packed bank read once by torch as int64: it computes nothing of use",
-        ),
+    words = torch.from_numpy(rows.reshape(-1).view(np.int64))
+    known: dict[str, tuple[int, Callable[[], Callable[[], object]]]] = {
+        "a": (authors_bytes(network, tasks), lambda: matrix(AuthorsFormula)),
+        "b": (0 if "a" in letters else bench.float_bytes, lambda: matrix(FloatMatrix)),
+        # ONNX Runtime may hold a second, prepacked copy of each weight
+        "c": (2 * bench.float_bytes, models),
+        "f": (0, lambda: words.sum),
     }
     left = available_bytes()
     candidates: list[Candidate] = []
     left_out: list[Row] = []
     for letter in sorted(set(letters)):
-        name, needed, make, note = known[letter]
+        (name, note), (needed, make) = PEERS[letter], known[letter]
         if left is not None and needed > left:
             short = f"skipped: it needs {needed / 1e9:.1f} GB, {left / 1e9:.1f} GB are left"
             left_out.append({"case": name, "ms": None, "note": short})

@@ -1,20 +1,29 @@
-"""What loading a model takes: seconds and memory, each in a fresh process (Linux)."""
+"""What loading a model takes: seconds and memory, each in a fresh process (Linux).
+
+That process runs this file, with the model and the threads; so all that is imported above is
+imported before it loads, and torch is not.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tools.benchmarks.banks import MODELS, bench_bank
-from tools.benchmarks.timing import Result, Row, Setup, spread
+import onnxruntime  # noqa: F401 - its import is no part of loading
+
+import supsup_runtime
+
+if TYPE_CHECKING:
+    from tools.benchmarks.timing import Result, Row, Setup
 
 __all__ = ["load"]
 
-CHILD = Path(__file__).with_name("load_child.py")
 NO_RESET = "the peak could not be reset before loading, so it may be that of the imports"
 
 
@@ -24,6 +33,9 @@ def load(setup: Setup, *, model: str, outputs: int | None, tasks: Sequence[int])
     Resident and peak bytes are what the process has more than just before loading, with numpy and
     onnxruntime imported; `resident/bank` and `peak/bank` are ratios to the packed bank's bytes.
     """
+    from tools.benchmarks.banks import MODELS, bench_bank
+    from tools.benchmarks.timing import Result, spread
+
     outputs = outputs or MODELS[model]
     rows: list[Row] = []
     for count in tasks:
@@ -48,8 +60,52 @@ def load(setup: Setup, *, model: str, outputs: int | None, tasks: Sequence[int])
 
 
 def _child(file: Path, threads: int) -> dict[str, float]:
-    """Run `load_child.py`; -P keeps this folder's modules out of its way."""
-    command = [sys.executable, "-P", str(CHILD), str(file), str(threads)]
+    """Run `main` in a process of its own; -P keeps this folder's modules out of its way."""
+    command = [sys.executable, "-P", __file__, str(file), str(threads)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
+
+
+def main() -> None:
+    """Load a model, call it once, print what that took as JSON."""
+    file, threads = sys.argv[1], int(sys.argv[2])
+    x = np.zeros((1, 784), np.float32)
+    x[:] = np.random.default_rng(0).standard_normal(x.shape)
+    peak_reset = _reset_peak()
+    before = _memory("VmRSS")
+    start = time.perf_counter()
+    model = supsup_runtime.load(file, threads=threads)
+    loaded = time.perf_counter()
+    model.predict(x, method="one-shot")
+    called = time.perf_counter()
+    found = {
+        "load_s": loaded - start,
+        "first_call_s": called - loaded,
+        "resident_bytes": _memory("VmRSS") - before,
+        "peak_bytes": _memory("VmHWM") - before,
+        "peak_reset": peak_reset,
+    }
+    print(json.dumps(found))
+
+
+def _reset_peak() -> bool:
+    """Set the peak to what is resident now (Linux); whether that was allowed."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _memory(field: str) -> int:
+    """Bytes of a field of /proc/self/status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return 1024 * int(value.split()[0])
+    raise OSError(f"/proc/self/status: has no {field}; this measurement needs Linux")
+
+
+if __name__ == "__main__":
+    main()

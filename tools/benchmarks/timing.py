@@ -62,13 +62,11 @@ class Candidate:
         name: What the table calls it.
         call: Does it once. What it returns goes into the column `task` if it is an integer.
         note: What a reader must know to judge the time.
-        against: Name of the candidate that its ratio is to; the first one where empty.
     """
 
     name: str
     call: Callable[[], object]
     note: str = ""
-    against: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +89,7 @@ def measure(candidates: Sequence[Candidate], setup: Setup) -> list[Row]:
 
     Returns:
         One row a candidate: the median of single calls and its quartiles, in milliseconds, and
-        `ratio`, the median over that of the candidate it is compared with.
+        `ratio`, the median over that of the first candidate.
     """
     warmed = [_warm_up(candidate.call) for candidate in candidates]
     seconds: list[list[float]] = [[] for _ in candidates]
@@ -107,9 +105,8 @@ def measure(candidates: Sequence[Candidate], setup: Setup) -> list[Row]:
         _row(candidate, answer, taken)
         for candidate, (answer, _), taken in zip(candidates, warmed, seconds, strict=True)
     ]
-    medians = {row["case"]: row["ms"] for row in rows}
-    for candidate, row in zip(candidates, rows, strict=True):
-        row["ratio"] = row["ms"] / medians[candidate.against or candidates[0].name]
+    for row in rows:
+        row["ratio"] = row["ms"] / rows[0]["ms"]
     return rows
 
 

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from tools.reproduction.banks import tiny_bank
 from tools.reproduction.experiment import Experiment, Line, Run
-from tools.reproduction.learning import stream_of
+from tools.reproduction.learning import stream_of, tiny_bank
 from tools.reproduction.measuring import Row, exported_model, measure
-from tools.reproduction.plot import plot
+from tools.reproduction.plot import plot_rows
 from tools.reproduction.summary import COLUMNS, measures_of, row_summary
 from tools.reproduction.tables import Table
 
@@ -107,7 +106,7 @@ class Accuracy(Experiment):
 
     def plot(self, rows: Sequence[Line], file: Path) -> str:
         """Bars a row, or lines over the tasks."""
-        return plot(self.title, self.figure, rows, file)
+        return plot_rows(self.title, self.figure, rows, file)
 
 
 def _percent(row: Mapping[str, Any], measure: str) -> str:

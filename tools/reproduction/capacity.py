@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from tools.pictures import picture
-from tools.reproduction.banks import tiny_bank
 from tools.reproduction.experiment import Experiment, Line, Run
+from tools.reproduction.learning import tiny_bank
 from tools.reproduction.tables import Table
 
 from supsup_runtime.bank.bank import MaskBank
@@ -72,13 +72,13 @@ class Capacity(Experiment):
             for source, patterns in self._patterns(banks, size).items():
                 sys.stderr.write(f"{source}, {size} units, {rule}\n")
                 make = partial(_series, source, patterns, rule)
-                rows += run.measured(f"{size} units, {rule}", source, make)["rows"]
+                rows += run.store.measured(f"{size} units, {rule}", source, make)["rows"]
         return rows
 
     def _patterns(self, banks: Mapping[str, MaskBank], size: int) -> dict[str, Patterns]:
         count = max(1, round(LOADS[-1] * size))
         found = {
-            f"random, {density:.0%} ones": random_patterns(size, count, SEED, density=density)
+            f"random, {density:.0%} ones": random_patterns(size, count, density)
             for density in self.densities
         }
         return found | {key: bank_patterns(bank, size, count) for key, bank in banks.items()}
@@ -107,9 +107,9 @@ class Capacity(Experiment):
         return picture(file, draw, figsize=(5 * len(sizes), 3.6 * len(sources)), **shape)
 
 
-def random_patterns(size: int, count: int, seed: int, *, density: float = 0.5) -> Patterns:
+def random_patterns(size: int, count: int, density: float = 0.5) -> Patterns:
     """Random signs, of which a share of `density` is 1: ``float32 (count, size)``."""
-    rng = np.random.default_rng([seed, size])
+    rng = np.random.default_rng([SEED, size])
     return to_pattern(rng.random((count, size)) < density).reshape(count, size)
 
 
@@ -144,9 +144,7 @@ def _series(source: str, patterns: Patterns, rule: str) -> Line:
     return {"rows": [{**row, "source": source} for row in measure(patterns, rule, counts)]}
 
 
-def measure(
-    patterns: Patterns, rule: str, counts: Sequence[int], *, probes: int = PROBES
-) -> Iterator[Line]:
+def measure(patterns: Patterns, rule: str, counts: Sequence[int]) -> Iterator[Line]:
     """Encode, and at each of `counts` ask a sample of the patterns: a row a share of flipped bits.
 
     A pattern counts as exact where the dynamics end in it, as near where they end within 2 % of
@@ -156,7 +154,6 @@ def measure(
         patterns: ``float32 (patterns, d)`` of -1 and 1.
         rule: ``hebb`` or ``storkey``.
         counts: Numbers of patterns, rising.
-        probes: Patterns asked for at each of them, at most.
     """
     size = patterns.shape[1]
     matrix = HopfieldMatrix(size, rule=rule)
@@ -166,7 +163,7 @@ def measure(
         for pattern in patterns[done:count]:
             matrix.add(pattern)
         done = count
-        asked = patterns[np.unique(np.linspace(0, count - 1, min(probes, count)).astype(int))]
+        asked = patterns[np.unique(np.linspace(0, count - 1, min(PROBES, count)).astype(int))]
         common = {
             "bit_error": float(np.mean([matrix.bit_error(z) for z in asked])),
             "expected": expected_bit_error(size, count, rule),
@@ -210,16 +207,13 @@ def _table(size: int, rows: Sequence[Line]) -> Table:
         made = [f"{line['patterns']} ({line['load']:.3f})"]
         for found in own.values():
             pair = found[len(FLIPPED) * index : len(FLIPPED) * (index + 1)]
-            made.append("; ".join(f"{_whole(row['exact'])}, {_whole(row['near'])}" for row in pair))
+            shares = [(100 * row["exact"], 100 * row["near"]) for row in pair]
+            made.append("; ".join(f"{exact:.0f}, {near:.0f}" for exact, near in shares))
         for rule in RULES:
             errors = (first[rule][index][key] for key in ("bit_error", "expected"))
             made += [f"{100 * error:.3f} %" for error in errors]
         cells.append(made)
     return Table(title=f"{size} units", header=header, rows=cells)
-
-
-def _whole(share: float) -> str:
-    return f"{100 * share:.0f}"
 
 
 def _panel(axes: Any, rows: Sequence[Line], size: int) -> None:  # noqa: ANN401 - matplotlib's

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tools.reproduction.banks import Bank
-from tools.reproduction.budget import Budget
 from tools.reproduction.data import DataFolder
-from tools.reproduction.learning import learned_bank
-from tools.reproduction.store import Store
+from tools.reproduction.learning import Bank, learned_bank
+from tools.reproduction.store import Line, Store
 from tools.reproduction.tables import Table
 
 from supsup_runtime.bank.bank import MaskBank
 
 __all__ = ["Experiment", "Line", "Run"]
-
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +28,6 @@ class Run:
         data: Where the data lie.
         own: Banks that exist, by key.
         threads: Of learning (None: PyTorch's default) and of one call (1).
-        budget: When to stop.
         store: Measurements of the folder.
     """
 
@@ -40,7 +35,6 @@ class Run:
     data: DataFolder
     own: Mapping[str, Path]
     threads: int | None
-    budget: Budget
     store: Store
 
     @property
@@ -55,22 +49,9 @@ class Run:
             wanted,
             self.folder / "banks" / key,
             self.data,
-            self.budget,
             own=self.own.get(key),
             threads=self.threads,
         )
-
-    def measured(self, key: str, task: str, measure: Callable[[], Line]) -> Line:
-        """A measurement: from the store, or made now and stored.
-
-        Raises:
-            OutOfTimeError: If it has to be made and the budget is spent.
-        """
-        found = self.store.get(key, task)
-        if found is None:
-            self.budget.check()
-            found = self.store.add(key, task, measure())
-        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +97,6 @@ class Experiment(ABC):
 
         Raises:
             InputError: If a bank is of another setting, or data are missing.
-            OutOfTimeError: If the budget is spent first.
         """
 
     @abstractmethod

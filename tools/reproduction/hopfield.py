@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from tools.reproduction.experiment import Experiment, Line, Run
 from tools.reproduction.hopfield_tables import bars, tables
+from tools.reproduction.plot import plot_traces
 from tools.reproduction.tables import Table
-from tools.trace import plot
 
 from supsup_export.exporter import export_recovery
 from supsup_runtime.bank.bank import MaskBank
@@ -39,11 +39,9 @@ __all__ = ["Hopfield", "Way", "accuracy", "stored_model"]
 
 Bits = npt.NDArray[np.bool_]
 STREAM, LABELS = "split", "shared"
-OPTIONS = (
-    "--outputs 10 --optimizer sgd --lr 0.1 --schedule cosine --weight-decay 1e-4 --score-init zeros"
-)
-ROWS = 512
-"""Rows of a call with running statistics, where rows are independent."""
+OPTIONS = "--outputs 10 --optimizer sgd --lr 0.1 --lr-schedule cosine --weight-decay 1e-4 --score-init zeros"
+ROWS: dict[Statistics, int] = {"running": 512, "batch": 64}
+"""Rows of a call, which are independent with running statistics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,20 +66,6 @@ class Way:
         batches = "single images" if self.batch == 1 else f"batches of {self.batch}"
         looks = "" if self.look_every else ", no looks"
         return f"{batches}, from {self.start}{looks}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Series:
-    """All tasks of a stream, recovered one way: with which seed, and without which task."""
-
-    seed: int
-    orders: int
-    way: Way
-    left_out: str | None = None
-
-    @property
-    def name(self) -> str:
-        return self.way.name + (f", without {self.left_out}" if self.left_out else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,26 +129,18 @@ class Hopfield(Experiment):
 
     def measure(self, run: Run) -> list[Line]:
         """A line a recovery: by each way, then with each task left out of the store."""
-        stream = self.stream(run)
+        dataset = load_dataset(run.data.dataset(self.source))
+        stream = make_stream(STREAM, dataset, num_tasks=self.tasks, labels=LABELS)
         lines: list[Line] = []
         for seed in range(self.seeds):
             trained = self._trained(seed, run)
-            for series in self._series(seed, stream):
-                lines += _recovered(series, stream, trained, run)
+            for way in self.ways:
+                if way.everywhere or not seed:
+                    orders = self.orders if way.everywhere else 1
+                    lines += _recovered(way, None, seed, orders, stream, trained, run)
+            for name in stream.task_names:
+                lines += _recovered(self.ways[0], name, seed, self.orders, stream, trained, run)
         return lines
-
-    def stream(self, run: Run) -> Stream:
-        """The stream that banks are learned from; split streams have no seed."""
-        dataset = load_dataset(run.data.dataset(self.source))
-        return make_stream(STREAM, dataset, num_tasks=self.tasks, labels=LABELS)
-
-    def _series(self, seed: int, stream: Stream) -> Iterator[_Series]:
-        for way in self.ways:
-            if way.everywhere or not seed:
-                orders = self.orders if way.everywhere else 1
-                yield _Series(seed=seed, orders=orders, way=way)
-        for name in stream.task_names:
-            yield _Series(seed=seed, orders=self.orders, way=self.ways[0], left_out=name)
 
     def _training(self, seed: int) -> list[str]:
         """The arguments of `supsup-train`, but for data, bank and threads."""
@@ -179,8 +155,7 @@ class Hopfield(Experiment):
         words = [*self._training(seed), "--bank", str(path)]
         words += ["--data", run.data.dataset(self.source) or "digits"]
         words += ["--threads", str(run.threads)] if run.threads else []
-        with run.budget.interrupting():
-            train(words, standalone_mode=False)
+        train(words, standalone_mode=False)
         return MaskBank.open(path)
 
     def tables(self, rows: Sequence[Line]) -> list[Table]:
@@ -190,7 +165,7 @@ class Hopfield(Experiment):
 
     def plot(self, rows: Sequence[Line], file: Path) -> str:
         """The traces of the first seed and order, the paper's way: to the end, without looks."""
-        return plot({line["task"]: line for line in rows if "trace" in line}, file)
+        return plot_traces({line["task"]: line for line in rows if "trace" in line}, file)
 
 
 def stored_model(trained: MaskBank, folder: Path, left_out: str | None = None) -> Path:
@@ -209,65 +184,70 @@ def stored_model(trained: MaskBank, folder: Path, left_out: str | None = None) -
     return export_recovery(bank, folder / "recover.onnx").path
 
 
-def _recovered(series: _Series, stream: Stream, trained: MaskBank, run: Run) -> Iterator[Line]:
+def _recovered(
+    way: Way,
+    left_out: str | None,
+    seed: int,
+    orders: int,
+    stream: Stream,
+    trained: MaskBank,
+    run: Run,
+) -> Iterator[Line]:
     """A line an order and task, from the store or measured now."""
-    sys.stderr.write(f"seed {series.seed}: {series.name}\n")
+    name = way.name + (f", without {left_out}" if left_out else "")
+    sys.stderr.write(f"seed {seed}: {name}\n")
     model: HopfieldModel | None = None
 
     def line(order: int, index: int) -> Line:
         nonlocal model
         if model is None:
             with TemporaryDirectory() as folder:
-                path = stored_model(trained, Path(folder), series.left_out)
+                path = stored_model(trained, Path(folder), left_out)
                 model = load_hopfield(path, threads=run.call_threads)
-        return _line(model, stream.task(index, train=False), trained, series, order)
+        made = _line(model, stream.task(index, train=False), trained, way, order)
+        if left_out or seed or order or way.look_every:
+            del made["trace"]  # only the first ones of the paper's way are drawn
+        return {**made, "left_out": left_out, "order": order, "seed": seed}
 
-    for order in range(series.orders):
-        key = f"seed {series.seed}, order {order}, {series.name}"
+    for order in range(orders):
+        key = f"seed {seed}, order {order}, {name}"
         if run.call_threads != 1:
             key += f", {run.call_threads} threads"
-        for index, name in enumerate(stream.task_names):
-            yield run.measured(key, name, partial(line, order, index))
+        for index, task in enumerate(stream.task_names):
+            yield run.store.measured(key, task, partial(line, order, index))
 
 
-def _line(
-    model: HopfieldModel, data: TaskData, trained: MaskBank, series: _Series, order: int
-) -> Line:
+def _line(model: HopfieldModel, data: TaskData, trained: MaskBank, way: Way, order: int) -> Line:
     shuffled = np.random.default_rng(order).permutation(len(data.test_x))
-    x, size = data.test_x[shuffled], series.way.batch
-    batches = [x[start : start + size] for start in range(0, len(x), size)]
-    how = Recovery(start=series.way.start, look_every=series.way.look_every)
+    x = data.test_x[shuffled]
+    batches = [x[start : start + way.batch] for start in range(0, len(x), way.batch)]
+    how = Recovery(start=way.start, look_every=way.look_every)
     begun = time.perf_counter()
     found = model.recover(batches, settings=how)
     seconds = time.perf_counter() - begun
-    line: Line = {
+    rates: Line = {
+        statistics: accuracy(model, found, data, rows=rows, statistics=statistics, order=shuffled)
+        for statistics, rows in ROWS.items()
+    }
+    return {
+        **rates,
         "converged_after": found.converged_after,
         "distance": float(found.trace.distance[-1]),
         "entropy": found.entropy if math.isfinite(found.entropy) else None,
         "expected_entropy": found.expected_entropy,
         "found": None if found.task is None else found.task.name,
-        "left_out": series.left_out,
         "off": _off(found.mask, trained, data.name),
-        "order": order,
         "own": trained.task(data.name).training["accuracy"],
         "same": data.name in [task.name for task in model.find(found.mask)],
         "seconds": round(seconds, 3),
-        "seed": series.seed,
         "steps": found.steps,
+        "trace": {
+            key: [value if math.isfinite(value) else None for value in values.tolist()]
+            for key, values in asdict(found.trace).items()
+        },
         "verdict": found.verdict,
-        "way": series.way.name,
+        "way": way.name,
     }
-    if series.left_out is None:
-        line["running"] = accuracy(model, found, data, rows=ROWS, statistics="running")
-        line["batch"] = accuracy(model, found, data, rows=64, statistics="batch", order=shuffled)
-    if found.verdict != "diverged" and not (series.seed or order or series.way.look_every):
-        trace = found.trace
-        line["trace"] = {
-            "distance": trace.distance.tolist(),
-            "energy": trace.energy.tolist(),
-            "entropy": trace.entropy.tolist(),
-        }
-    return line
 
 
 def _off(mask: Bits, trained: MaskBank, name: str) -> float:
@@ -287,14 +267,13 @@ def accuracy(
     *,
     rows: int,
     statistics: Statistics,
-    order: npt.NDArray[np.int64] | None = None,
+    order: npt.NDArray[np.int64],
 ) -> float:
     """Fraction of a task's test images that a recovered mask labels right, `rows` a call."""
-    shuffled = np.arange(len(data.test_x)) if order is None else order
     right = 0
-    for start in range(0, len(shuffled), rows):
-        chosen = shuffled[start : start + rows]
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
         logits = model.logits(data.test_x[chosen], found.mask, statistics=statistics)
         labels = logits[:, : model.info.network.real_outputs].argmax(axis=1)
         right += int(np.sum(labels == data.test_y[chosen]))
-    return right / len(shuffled)
+    return right / len(order)

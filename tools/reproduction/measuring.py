@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tools.reproduction.experiment import Line, Run
 
 from supsup_export.bank_model.compose import Request
@@ -85,11 +83,8 @@ def measure(
         bank: What the model was made from.
         model_path: The model.
         stream: The tasks.
-        run: Gets each line; its budget is checked between tasks.
+        run: Gets each line.
         unnamed: The masks are not named after the tasks (NNs).
-
-    Raises:
-        OutOfTimeError: If the budget is spent first.
     """
     key = measuring_key(row, bank, threads=run.call_threads)
     evaluate = evaluate_unnamed if unnamed else evaluate_task
@@ -101,16 +96,6 @@ def measure(
         data = stream.task(index, train=False)
         return evaluate(model, data, images=row.images, batch=row.batch, method=row.how)
 
-    lines: list[Line] = []
-    console = Console(stderr=True)
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bars:
-        bar = bars.add_task(row.label, total=stream.num_tasks)
-        for index, name in enumerate(stream.task_names):
-            lines.append(run.measured(key, name, partial(line, index)))
-            bars.advance(bar)
-    if not console.is_terminal:
-        console.print(f"{row.label}: {len(lines)} tasks measured", highlight=False, soft_wrap=True)
-    return lines
+    sys.stderr.write(f"{row.label}: {stream.num_tasks} tasks\n")
+    names = enumerate(stream.task_names)
+    return [run.store.measured(key, name, partial(line, index)) for index, name in names]
