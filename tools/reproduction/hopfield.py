@@ -39,7 +39,10 @@ __all__ = ["Hopfield", "Way", "accuracy", "stored_model"]
 
 Bits = npt.NDArray[np.bool_]
 STREAM, LABELS = "split", "shared"
-OPTIONS = "--outputs 10 --optimizer sgd --lr 0.1 --lr-schedule cosine --weight-decay 1e-4 --score-init zeros"
+OPTIONS = (
+    "--outputs 10 --optimizer sgd --lr 0.1 --lr-schedule cosine --weight-decay 1e-4 "
+    "--score-init zeros"
+)
 ROWS: dict[Statistics, int] = {"running": 512, "batch": 64}
 """Rows of a call, which are independent with running statistics."""
 
