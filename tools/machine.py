@@ -19,7 +19,6 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
-        "system": platform.platform(),
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
