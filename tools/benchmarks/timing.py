@@ -101,24 +101,20 @@ def measure(candidates: Sequence[Candidate], setup: Setup) -> list[Row]:
                 taken.extend(_visit(candidate.call, typical, setup.visit_seconds))
     finally:
         gc.enable()
-    rows = [
-        _row(candidate, answer, taken)
+    rows: list[Row] = [
+        {
+            "case": candidate.name,
+            **spread([1e3 * second for second in taken], "ms"),
+            "calls": len(taken),
+            "ratio": None,
+            "task": answer if isinstance(answer, int) else None,
+            "note": candidate.note,
+        }
         for candidate, (answer, _), taken in zip(candidates, warmed, seconds, strict=True)
     ]
     for row in rows:
         row["ratio"] = row["ms"] / rows[0]["ms"]
     return rows
-
-
-def _row(candidate: Candidate, answer: object, seconds: Sequence[float]) -> Row:
-    return {
-        "case": candidate.name,
-        **spread([second * 1e3 for second in seconds], "ms"),
-        "calls": len(seconds),
-        "ratio": None,
-        "task": answer if isinstance(answer, int) else None,
-        "note": candidate.note,
-    }
 
 
 def spread(values: Sequence[float], unit: str) -> Row:
