@@ -83,7 +83,7 @@ def _carry_out(experiment: Experiment, arguments: argparse.Namespace) -> None:
     text = json.dumps(result, sort_keys=True)
     write_whole(folder / f"{experiment.name}.json", f"{text}\n".encode())
     sys.stderr.write(experiment.plot(rows, folder / f"{experiment.name}.svg") + "\n")
-    print(text if arguments.json else to_text(tables))
+    print(text if arguments.json else "\n\n".join([to_text(tables), *experiment.notes(rows)]))
 
 
 def _measured(experiment: Experiment, folder: Path, arguments: argparse.Namespace) -> list[Line]:
