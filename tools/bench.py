@@ -11,94 +11,104 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from supsup_runtime.console import positive, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # the script's own folder is there already, `tools.benchmarks` is not
     sys.path.insert(0, str(ROOT))
 
-Result = dict[str, Any]
+if TYPE_CHECKING:
+    from tools.benchmarks.timing import Result
+
+MODELS = ("lenet-300-100", "fc-1024-1024")
+PEERS = "abcf"
+COMMON = ("case", "function", "cache", "threads", "rounds", "json", "plot")
+"""Options that are not a case's own."""
 
 
 def main() -> None:
     """Run the benchmark named on the command line."""
-    arguments = _parser().parse_args()
-    from tools.benchmarks.timing import machine
+    run_command("bench", _run)
 
-    about = {"machine": machine()}
-    results = []
-    for result in arguments.run(arguments):
-        results.append(result)
-        if not arguments.json:
-            print(_text(result), end="\n\n", flush=True)
-    whole = about | ({"benchmarks": results} if arguments.case == "all" else results[0])
+
+def _run() -> None:
+    arguments = _parser().parse_args()
+    import torch
+    from tools.benchmarks.timing import Setup, table
+    from tools.machine import machine
+
+    torch.set_num_threads(arguments.threads)
+    setup = Setup(cache=arguments.cache, threads=arguments.threads, rounds=arguments.rounds)
+    own = {name: value for name, value in vars(arguments).items() if name not in COMMON}
+    module, _, function = arguments.function.partition(":")
+    result: Result = getattr(import_module(f"tools.benchmarks.{module}"), function)(setup, **own)
+    settings = {"threads": setup.threads, "rounds": setup.rounds, **own, **result.settings}
+    about = machine()
     if arguments.json:
-        print(json.dumps(whole, sort_keys=True))
+        value = {"benchmark": arguments.case, "machine": about, "ratio": result.ratio}
+        value |= {"rows": result.rows, "settings": settings}
+        print(json.dumps(value, sort_keys=True, default=str))
     else:
-        print("machine:", _pairs(about["machine"]))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+        print(f"{arguments.case}: {_pairs(settings)}\n{table(result.rows)}")
+        print(f"ratio: {result.ratio}\nmachine: {_pairs(about)}")
+    if arguments.case == "sweep" and arguments.plot:
+        from tools.benchmarks.inference import plot_sweep
+
+        title = f"{arguments.model}, {arguments.outputs} outputs, {arguments.threads} threads"
+        print(plot_sweep(result.rows, arguments.plot, title), file=sys.stderr)
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def _parser() -> argparse.ArgumentParser:
-    from tools.arguments import positive
-
+    """A case's own options are the arguments of its function."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     cases = parser.add_subparsers(dest="case", required=True, metavar="CASE")
-    one_shot = _case(cases, "one-shot", _one_shot, "one image, its task unknown: all peers")
+    one_shot = _case(cases, "one-shot", "inference:one_shot", "one image, its task unknown")
     _network(one_shot, tasks=250)
-    _peers(one_shot, "abcdef")
-    one_shot.add_argument(
-        "--peer-tasks",
-        type=positive,
-        default=250,
-        help="float models that peer c opens at most, its time scaled up (%(default)s)",
-    )
-    sweep = _case(cases, "sweep", _sweep, "one-shot over the number of tasks")
+    _peers(one_shot, PEERS)
+    sweep = _case(cases, "sweep", "inference:sweep", "one-shot over the number of tasks")
     _network(sweep, tasks=[10, 25, 100, 250, 1000, 2500], outputs=500)
     _peers(sweep, "abf")
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG (needs matplotlib)")
-    known = _case(cases, "known", _known, "the task known: staying on it, and switching")
-    known.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
-    known.add_argument("--outputs", type=positive, help=OUTPUTS_HELP)
-    known.add_argument("--tasks", type=positive, default=250, help="(%(default)s)")
-    known.add_argument("--batch", type=positive, nargs="+", default=[1, 128], help="(1 and 128)")
-    load = _case(cases, "load", _load, "seconds and memory to load, in fresh processes (Linux)")
-    _network(load, tasks=[250, 2500])
-    per_image = _case(cases, "per-image", _per_image, "the task of each row of a batch")
+    known = _case(cases, "known", "known:known", "the task known: staying on it, and switching")
+    _network(known, tasks=250, model=list(MODELS))
+    _number(known, "--batch", [1, 128])
+    text = "seconds and memory to load, in fresh processes (Linux)"
+    _network(_case(cases, "load", "memory:load", text, rounds=3), tasks=[250, 2500])
+    per_image = _case(cases, "per-image", "inference:per_image", "the task of each row of a batch")
     _network(per_image, tasks=250)
-    per_image.add_argument("--images", type=positive, default=128, help="(%(default)s)")
-    screened = _case(cases, "screened", _screened, "one-shot with screening, on trained masks")
+    _number(per_image, "--images", 128)
+    text = "one-shot with screening, on trained masks; every image is a round"
+    screened = _case(cases, "screened", "screened:screened", text)
     screened.add_argument("--data", type=Path, required=True, help="folder of the shared data")
-    screened.add_argument("--tasks", type=positive, default=2500, help="(%(default)s)")
-    screened.add_argument("--images", type=positive, default=2000, help="(%(default)s)")
-    recovery = _case(cases, "recovery", _recovery, "one step of a Hopfield recovery, BNNet")
-    recovery.add_argument("--width", type=positive, default=2048, help="units (%(default)s)")
-    recovery.add_argument("--batch", type=positive, nargs="+", default=[64], help="(64)")
-    training = _case(cases, "training", _training, "one task trained, against a plain loop")
-    training.add_argument("--steps", type=positive, default=1000, help="(%(default)s)")
+    _number(screened, "--tasks", 2500)
+    _number(screened, "--images", 2000)
+    _case(cases, "recovery", "recovery:recovery", "one step of a Hopfield recovery, BNNet")
+    text = "one task trained, against a plain loop"
+    training = _case(cases, "training", "training:training", text, rounds=5)
     training.set_defaults(threads=os.cpu_count())  # as training itself takes
-    _case(cases, "all", _all, "every case with its defaults").set_defaults(threads=None)
+    _number(training, "--steps", 1000)
     return parser
-
-
-MODELS = ("lenet-300-100", "fc-1024-1024")
-OUTPUTS_HELP = "length of the logits (default: the paper's)"
 
 
 def _case(
     cases: Any,  # noqa: ANN401 - argparse keeps the type to itself
     name: str,
-    run: Callable[[argparse.Namespace], Iterator[Result]],
+    function: str,
     text: str,
+    *,
+    rounds: int = 9,
 ) -> argparse.ArgumentParser:
-    """A subcommand with the options that all have."""
-    from tools.arguments import positive
-
+    """A subcommand with the options that all have; `function` is its module and its name there."""
     parser: argparse.ArgumentParser = cases.add_parser(name, help=text, description=text)
     cache = Path(tempfile.gettempdir()) / "supsup-bench"
     parser.add_argument(
@@ -110,23 +120,32 @@ def _case(
     parser.add_argument(
         "--threads", type=positive, default=1, help="of one call, for all candidates (1)"
     )
-    parser.add_argument("--rounds", type=positive, help="visits to each candidate")
+    parser.add_argument(
+        "--rounds", type=positive, default=rounds, help="visits to each candidate (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file too")
-    parser.set_defaults(run=run)
+    parser.set_defaults(function=function)
     return parser
 
 
 def _network(
-    parser: argparse.ArgumentParser, *, tasks: int | list[int], outputs: int | None = None
+    parser: argparse.ArgumentParser,
+    *,
+    tasks: int | list[int],
+    outputs: int | None = None,
+    model: str | list[str] = MODELS[0],
 ) -> None:
     """Which network and how many tasks; several where the default is a list."""
-    from tools.arguments import positive
+    nargs = "+" if isinstance(model, list) else None
+    parser.add_argument("--model", choices=MODELS, nargs=nargs, default=model)
+    text = "length of the logits (default: the paper's)"
+    parser.add_argument("--outputs", type=positive, default=outputs, help=text)
+    _number(parser, "--tasks", tasks)
 
-    parser.add_argument("--model", choices=MODELS, default="lenet-300-100")
-    parser.add_argument("--outputs", type=positive, default=outputs, help=OUTPUTS_HELP)
-    nargs = "+" if isinstance(tasks, list) else None
-    parser.add_argument("--tasks", type=positive, nargs=nargs, default=tasks, help="(%(default)s)")
+
+def _number(parser: argparse.ArgumentParser, option: str, default: int | list[int]) -> None:
+    nargs = "+" if isinstance(default, list) else None
+    parser.add_argument(option, type=positive, nargs=nargs, default=default, help="(%(default)s)")
 
 
 def _peers(parser: argparse.ArgumentParser, default: str) -> None:
@@ -134,157 +153,15 @@ def _peers(parser: argparse.ArgumentParser, default: str) -> None:
         "--peers",
         type=_letters,
         default=default,
-        help="letters of the peers to run: a, b in torch, c, d, e with ONNX Runtime, f the limit "
+        help="letters of the peers to run: a, b in torch, c with ONNX Runtime, f the limit "
         "(%(default)s)",
     )
 
 
 def _letters(text: str) -> str:
-    if not set(text) <= set("abcdef"):
-        raise argparse.ArgumentTypeError(f"must be some of the letters abcdef, got {text!r}")
+    if not set(text) <= set(PEERS):
+        raise argparse.ArgumentTypeError(f"must be some of the letters {PEERS}, got {text!r}")
     return text
-
-
-def _setup(arguments: argparse.Namespace) -> Any:  # noqa: ANN401 - a Setup, whose module is heavy
-    import torch
-    from tools.benchmarks.timing import Setup
-
-    torch.set_num_threads(arguments.threads)
-    rounds = {} if arguments.rounds is None else {"rounds": arguments.rounds}
-    return Setup(cache=arguments.cache, threads=arguments.threads, **rounds)
-
-
-def _rounds(arguments: argparse.Namespace) -> dict[str, int]:
-    """For cases whose number of rounds is their own."""
-    return {} if arguments.rounds is None else {"rounds": arguments.rounds}
-
-
-def _one_shot(arguments: argparse.Namespace) -> Iterator[Result]:
-    from tools.benchmarks.inference import one_shot
-
-    yield one_shot(
-        _setup(arguments),
-        model=arguments.model,
-        outputs=arguments.outputs,
-        tasks=arguments.tasks,
-        peers=arguments.peers,
-        peer_tasks=arguments.peer_tasks,
-    )
-
-
-def _sweep(arguments: argparse.Namespace) -> Iterator[Result]:
-    from tools.benchmarks.inference import sweep
-    from tools.benchmarks.plot import plot_sweep
-
-    result = sweep(
-        _setup(arguments),
-        model=arguments.model,
-        outputs=arguments.outputs,
-        tasks=arguments.tasks,
-        peers=arguments.peers,
-    )
-    if arguments.plot:
-        title = f"{arguments.model}, {arguments.outputs} outputs, {arguments.threads} threads"
-        print(plot_sweep(result["rows"], arguments.plot, title), file=sys.stderr)
-    yield result
-
-
-def _known(arguments: argparse.Namespace) -> Iterator[Result]:
-    from tools.benchmarks.known import known
-
-    yield known(
-        _setup(arguments),
-        models=arguments.model,
-        outputs=arguments.outputs,
-        tasks=arguments.tasks,
-        batches=arguments.batch,
-    )
-
-
-def _load(arguments: argparse.Namespace) -> Iterator[Result]:
-    from tools.benchmarks.memory import load
-
-    yield load(
-        _setup(arguments),
-        model=arguments.model,
-        outputs=arguments.outputs,
-        tasks=arguments.tasks,
-        **_rounds(arguments),
-    )
-
-
-def _per_image(arguments: argparse.Namespace) -> Iterator[Result]:
-    from tools.benchmarks.inference import per_image
-
-    yield per_image(
-        _setup(arguments),
-        model=arguments.model,
-        outputs=arguments.outputs,
-        tasks=arguments.tasks,
-        count=arguments.images,
-    )
-
-
-def _screened(arguments: argparse.Namespace) -> Iterator[Result]:
-    from tools.benchmarks.screened import screened
-
-    yield screened(
-        _setup(arguments), data=arguments.data, tasks=arguments.tasks, images=arguments.images
-    )
-
-
-def _recovery(arguments: argparse.Namespace) -> Iterator[Result]:
-    from tools.benchmarks.recovery import recovery
-
-    yield recovery(_setup(arguments), width=arguments.width, batches=arguments.batch)
-
-
-def _training(arguments: argparse.Namespace) -> Iterator[Result]:
-    from tools.benchmarks.training import training
-
-    yield training(_setup(arguments), steps=arguments.steps, **_rounds(arguments))
-
-
-def _all(arguments: argparse.Namespace) -> Iterator[Result]:
-    """Each case as its own command line would run it, with this one's common options."""
-    common = ["--cache", str(arguments.cache)]
-    if arguments.threads is not None:
-        common += ["--threads", str(arguments.threads)]
-    if arguments.rounds is not None:
-        common += ["--rounds", str(arguments.rounds)]
-    for case in ALL:
-        print("bench:", *case, file=sys.stderr)
-        yield from _run_case([*case, *common])
-
-
-def _run_case(words: list[str]) -> Iterator[Result]:
-    arguments = _parser().parse_args(words)
-    found: Iterator[Result] = arguments.run(arguments)
-    return found
-
-
-ALL = (
-    ["one-shot"],
-    ["one-shot", "--model", "fc-1024-1024"],
-    ["sweep"],
-    ["known"],
-    ["load"],
-    ["per-image"],
-    ["recovery"],
-    ["training"],
-)
-
-
-def _text(result: Result) -> str:
-    from tools.benchmarks.timing import table
-
-    title = f"{result['benchmark']}: {_pairs(result['settings'])}"
-    ratio = f"\nratio: {result['ratio']}" if "ratio" in result else ""
-    return f"{title}\n{table(result['rows'])}{ratio}"
-
-
-def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 if __name__ == "__main__":

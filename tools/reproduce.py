@@ -1,20 +1,21 @@
 """Reproduce a table or figure, from data to documentation: `python tools/reproduce.py digits`.
 
 Learns the banks, exports them, measures every task through the exported models, and writes
-NAME.json and NAME.svg; the table goes to stdout. What is finished is kept in the work folder: the
+NAME.json and NAME.svg; the tables go to stdout. What is finished is kept in the work folder: the
 same command goes on where it stopped, also after a kill. An experiment as it stands updates its own
-rows of docs/REPRODUCIBILITY.md as well; one with --tasks, --images or --bank only with --record.
+rows in docs/ as well; one with other numbers or a --bank only with --record.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from supsup_runtime.console import run_command, to_table
+from supsup_runtime.console import add_renamed, positive, run_command, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import write_whole
 
@@ -22,7 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # the script's own folder is there, `tools.reproduction` is not
     sys.path.insert(0, str(ROOT))
 
-UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h
+if TYPE_CHECKING:
+    from tools.reproduction.experiment import Experiment, Line
+
+NUMBERS = {
+    "tasks": "another number of tasks in every bank",
+    "per_task": "another number of images a task in every row",
+    "seeds": "hopfield: another number of seeds, of weights and batches",
+    "orders": "hopfield: another number of orders of the test images",
+}
+"""What of an experiment can be changed."""
 
 
 def main() -> None:
@@ -32,7 +42,6 @@ def main() -> None:
 
 def _run() -> None:
     arguments = _parser().parse_args()
-    from tools.reproduction.budget import OutOfTimeError
     from tools.reproduction.catalogue import EXPERIMENTS
 
     if arguments.list:
@@ -44,64 +53,82 @@ def _run() -> None:
             f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {arguments.name!r}; --list "
             "says what each is"
         )
-    try:
-        _carry_out(arguments)
-    except OutOfTimeError:
-        sys.stderr.write(
-            f"reproduce: stopped after {arguments.seconds:g} s; the same command goes on\n"
-        )
-        sys.exit(UNFINISHED)
+    _carry_out(EXPERIMENTS[arguments.name], arguments)
 
 
-def _carry_out(arguments: argparse.Namespace) -> None:
-    from tools.reproduction.budget import Budget
-    from tools.reproduction.catalogue import EXPERIMENTS
-    from tools.reproduction.data import DataFolder
-    from tools.reproduction.experiment import altered, tiny
-    from tools.reproduction.plot import plot
-    from tools.reproduction.record import record
-    from tools.reproduction.running import Run, carry_out
-    from tools.reproduction.summary import to_text
+def _carry_out(experiment: Experiment, arguments: argparse.Namespace) -> None:
+    from tools.reproduction.tables import record, to_markdown, to_text
 
-    experiment = EXPERIMENTS[arguments.name]
-    if arguments.tiny:
-        experiment = tiny(experiment)
-    experiment = altered(experiment, tasks=arguments.tasks, images=arguments.images)
-    own = dict(map(_bank, arguments.bank))
-    overrides = {
-        name: getattr(arguments, name)
-        for name in ("tasks", "images", "tiny")
-        if getattr(arguments, name)
-    }
     if arguments.tiny and arguments.record:
         raise InputError("--record: tiny numbers mean nothing and are not recorded; leave one out")
-    recorded = arguments.record or not (overrides or own)
+    numbers = {name: value for name in NUMBERS if (value := getattr(arguments, name)) is not None}
+    for name in numbers:
+        if name not in experiment.options:
+            raise InputError(f"{_option(name)}: {experiment.name} has no such number; leave it out")
+    if arguments.tiny:
+        experiment = experiment.tiny()
+    experiment = experiment.altered(numbers)
     folder = arguments.work / ("tiny" if arguments.tiny else "full") / experiment.name
+    rows = _measured(experiment, folder, arguments)
+    tables = experiment.tables(rows)
+    result = _result(experiment, arguments, numbers)
+    result |= {"rows": rows, "tables": [asdict(table) for table in tables]}
+    if arguments.record or not (numbers or arguments.tiny or arguments.bank):
+        file = f"{experiment.name}.json"
+        made = f"`{result['command']}`; all numbers: [{file}](results/{file})."
+        text = "\n\n".join([to_markdown(tables), *experiment.notes(rows), made])
+        record(ROOT / "docs" / experiment.document, experiment.name, text)
+        folder = ROOT / "docs" / "results"
+        folder.mkdir(exist_ok=True)
+    text = json.dumps(result, sort_keys=True)
+    write_whole(folder / f"{experiment.name}.json", f"{text}\n".encode())
+    sys.stderr.write(experiment.plot(rows, folder / f"{experiment.name}.svg") + "\n")
+    print(text if arguments.json else "\n\n".join([to_text(tables), *experiment.notes(rows)]))
+
+
+def _measured(experiment: Experiment, folder: Path, arguments: argparse.Namespace) -> list[Line]:
+    from tools.reproduction.data import DataFolder
+    from tools.reproduction.experiment import Run
+    from tools.reproduction.store import Store, claim
+
+    own = dict(map(_bank, arguments.bank))
+    unknown = sorted(set(own) - set(experiment.banks))
+    if unknown:
+        raise InputError(
+            f"--bank: {experiment.name} has the banks {', '.join(experiment.banks) or '(none)'}, "
+            f"got {unknown[0]!r}"
+        )
+    claim(folder, experiment.setting())
     run = Run(
         folder=folder,
         data=DataFolder(arguments.data),
         own=own,
         threads=arguments.threads,
-        budget=Budget(arguments.seconds),
-        command=_command(arguments),
-        overrides=overrides,
+        store=Store(folder / "rows.jsonl"),
     )
-    result = carry_out(experiment, run)
-    if recorded:
-        record(ROOT / "docs" / "REPRODUCIBILITY.md", experiment, result)
-        folder = ROOT / "docs" / "results"
-        folder.mkdir(exist_ok=True)
-    text = json.dumps(result, sort_keys=True)
-    write_whole(folder / f"{experiment.name}.json", f"{text}\n".encode())
-    sys.stderr.write(plot(experiment, result["rows"], folder / f"{experiment.name}.svg") + "\n")
-    print(text if arguments.json else to_text(experiment, result["rows"]))
+    return experiment.measure(run)
 
 
-def _command(arguments: argparse.Namespace) -> str:
-    """What a reader types, with what the numbers depend on alone."""
-    words = [f"python tools/reproduce.py {arguments.name}"]
-    words += [f"--{n} {v}" for n in ("tasks", "images") if (v := getattr(arguments, n)) is not None]
-    return " ".join([*words, *(["--tiny"] if arguments.tiny else [])])
+def _result(experiment: Experiment, arguments: argparse.Namespace, numbers: dict[str, int]) -> Line:
+    """What a result says besides its rows and tables."""
+    from tools.machine import machine
+
+    words = [f"python tools/reproduce.py {experiment.name}"]  # with what the numbers depend on
+    words += [f"{_option(name)} {value}" for name, value in numbers.items()]
+    return {
+        "command": " ".join([*words, *(["--tiny"] if arguments.tiny else [])]),
+        "differs": experiment.differs,
+        "experiment": experiment.name,
+        "machine": machine(),
+        "overrides": numbers | ({"tiny": True} if arguments.tiny else {}),
+        "setting": experiment.setting(),
+        "threads": arguments.threads or 1,
+        "title": experiment.title,
+    }
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _bank(text: str) -> tuple[str, Path]:
@@ -112,8 +139,6 @@ def _bank(text: str) -> tuple[str, Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from tools.arguments import positive
-
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -139,25 +164,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=PATH",
         help="take this bank, if it is the wanted one, rather than learn it",
     )
-    parser.add_argument("--tasks", type=int, help="another number of tasks in every bank")
-    parser.add_argument("--images", type=int, help="another number of images a task in every row")
-    parser.add_argument("--threads", type=positive, help="of PyTorch, and of a call (1)")
+    for name, text in NUMBERS.items():
+        parser.add_argument(_option(name), type=positive, metavar="N", help=text)
     parser.add_argument(
-        "--seconds", type=_seconds, help=f"stop cleanly after these, with status {UNFINISHED}"
+        "--threads", type=positive, metavar="N", help="of PyTorch, and of a call (1)"
     )
     parser.add_argument("--record", action="store_true", help="update docs/ whatever was changed")
-    parser.add_argument("--json", action="store_true", help="JSON on stdout, not a table")
+    parser.add_argument("--json", action="store_true", help="JSON on stdout, not tables")
+    add_renamed(parser, {"--images": "--per-task"})
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
-    return seconds
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import supsup_runtime
 import supsup_train
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks, make_task
 
 __all__ = [
@@ -28,9 +29,10 @@ __all__ = [
     "REAL_OUTPUTS",
     "BenchBank",
     "bench_bank",
+    "cached_bank",
     "float_masks",
     "float_model",
-    "images",
+    "normal_images",
     "packed_rows",
     "task_weights",
 ]
@@ -86,9 +88,9 @@ def bench_bank(cache: Path, *, model: str, outputs: int, tasks: int) -> BenchBan
     """
     training = _source_hash(supsup_train)
     folder = cache / f"{model}-{outputs}x{tasks}-{training}"
-    if not folder.exists():
-        _make_bank(folder, model=model, outputs=outputs, tasks=tasks)
-    bank = MaskBank.open(folder / "masks", verify=False)
+    torch.manual_seed(0)
+    module = supsup_train.make_model(model, input_shape=INPUT_SHAPE, outputs=outputs)
+    bank = cached_bank(folder / "masks", module, lambda bank: _random_tasks(bank, tasks))
     file = folder / f"model-{_source_hash(supsup_export, supsup_runtime)}.onnx"
     if not file.exists():
         for old in folder.glob("model-*.onnx"):  # of sources that changed since
@@ -97,18 +99,23 @@ def bench_bank(cache: Path, *, model: str, outputs: int, tasks: int) -> BenchBan
     return BenchBank(bank=bank, model=file)
 
 
-def _make_bank(folder: Path, *, model: str, outputs: int, tasks: int) -> None:
-    """Beside its place first: a bank that was cut short must not be taken for a whole one."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    torch.manual_seed(0)
-    module = supsup_train.make_model(model, input_shape=INPUT_SHAPE, outputs=outputs)
-    bank = supsup_train.create_bank(
-        part / "masks", module, input_shape=INPUT_SHAPE, real_outputs=REAL_OUTPUTS
-    )
-    bank.extend(_random_tasks(bank, tasks))
-    part.rename(folder)
+def cached_bank(
+    path: Path, module: torch.nn.Module, tasks: Callable[[MaskBank], Iterable[TaskMasks]]
+) -> MaskBank:
+    """The bank of a module, from the cache or made now.
+
+    It is made beside its place: a bank that was cut short must not be taken for a whole one.
+    """
+    if not path.exists():
+        part = path.with_name(path.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        bank = supsup_train.create_bank(
+            part, module, input_shape=INPUT_SHAPE, real_outputs=REAL_OUTPUTS
+        )
+        bank.extend(tasks(bank))
+        part.rename(path)
+    return MaskBank.open(path, verify=False)
 
 
 def _random_tasks(bank: MaskBank, tasks: int) -> Iterator[TaskMasks]:
@@ -128,7 +135,7 @@ def _source_hash(*packages: object) -> str:
     return total.hexdigest()[:12]
 
 
-def images(count: int) -> npt.NDArray[np.float32]:
+def normal_images(count: int) -> npt.NDArray[np.float32]:
     """Standard normal inputs, ``float32 (count, 784)``; the same ones every time."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((count, *INPUT_SHAPE)).astype(np.float32)
@@ -136,14 +143,10 @@ def images(count: int) -> npt.NDArray[np.float32]:
 
 def packed_rows(bench: BenchBank) -> npt.NDArray[np.uint8]:
     """All masks as a model stores them: ``uint8 (tasks, row_bytes)``, padding bits zero."""
+    parameters = bench.bank.network.parameters
     rows = np.zeros((len(bench.bank), bench.row_bytes), np.uint8)
     for row, task in zip(rows, bench.bank, strict=True):
-        bits = np.concatenate(
-            [
-                np.unpackbits(task.masks[p.name], count=p.size, bitorder="little")
-                for p in bench.bank.network.parameters
-            ]
-        )
+        bits = np.concatenate([unpack_mask(task.masks[p.name], (p.size,)) for p in parameters])
         packed = np.packbits(bits, bitorder="little")
         row[: len(packed)] = packed
     return rows
@@ -159,12 +162,9 @@ def float_masks(rows: npt.NDArray[np.uint8], num_masked: int) -> torch.Tensor:
 
 def task_weights(bank: MaskBank, index: int) -> dict[str, npt.NDArray[np.float32]]:
     """The masked weights of one task, by name."""
-    task = bank.task(index)
-    weights = {}
-    for p, weight in zip(bank.network.parameters, bank.network.weights(), strict=True):
-        bits = np.unpackbits(task.masks[p.name], count=p.size, bitorder="little")
-        weights[p.name] = weight * bits.reshape(p.shape).astype(np.float32)
-    return weights
+    masks = bank.task(index).masks
+    pairs = zip(bank.network.parameters, bank.network.weights(), strict=True)
+    return {p.name: weight * unpack_mask(masks[p.name], p.shape) for p, weight in pairs}
 
 
 def float_model(bank: MaskBank, index: int, *, overridable: bool = False) -> bytes:

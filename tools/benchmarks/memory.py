@@ -1,89 +1,111 @@
-"""What loading a model takes: seconds and memory, each in a fresh process (Linux)."""
+"""What loading a model takes: seconds and memory, each in a fresh process (Linux).
+
+That process runs this file, with the model and the threads; so all that is imported above is
+imported before it loads, and torch is not.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tools.benchmarks.banks import MODELS, BenchBank, bench_bank, float_model
-from tools.benchmarks.timing import Row, Setup, spread
+import onnxruntime  # noqa: F401 - its import is no part of loading
 
-__all__ = ["LOAD_ROUNDS", "LOAD_TASKS", "load"]
+import supsup_runtime
 
-LOAD_TASKS = (250, 2500)
-LOAD_ROUNDS = 3
-CHILD = Path(__file__).with_name("load_child.py")
-WAYS = {
-    "supsup load, then one-shot": "one-shot",
-    "supsup load, then a known task": "known",
-    "the graph in one session, inferring": "graph",
-    "one float model": "float",
-}
-"""Names of the rows, and what the child is told."""
+if TYPE_CHECKING:
+    from tools.benchmarks.timing import Result, Row, Setup
+
+__all__ = ["load"]
+
+NO_RESET = "the peak could not be reset before loading, so it may be that of the imports"
 
 
-def load(
-    setup: Setup,
-    *,
-    model: str = "lenet-300-100",
-    outputs: int | None = None,
-    tasks: Sequence[int] = LOAD_TASKS,
-    rounds: int = LOAD_ROUNDS,
-) -> Row:
-    """Seconds to load, and memory of a process that loads and then calls once.
+def load(setup: Setup, *, model: str, outputs: int | None, tasks: Sequence[int]) -> Result:
+    """Seconds to load, and memory of a process that loads and then calls one-shot once.
 
     Resident and peak bytes are what the process has more than just before loading, with numpy and
     onnxruntime imported; `resident/bank` and `peak/bank` are ratios to the packed bank's bytes.
     """
+    from tools.benchmarks.banks import MODELS, bench_bank
+    from tools.benchmarks.timing import Result, spread
+
     outputs = outputs or MODELS[model]
     rows: list[Row] = []
     for count in tasks:
         bench = bench_bank(setup.cache, model=model, outputs=outputs, tasks=count)
-        rows += [{"tasks": count, **row} for row in _rows(bench, setup, rounds)]
-    settings = {"model": model, "outputs": outputs, "tasks": list(tasks), "rounds": rounds}
-    settings |= {"threads": setup.threads}
-    return {"benchmark": "load", "settings": settings, "rows": rows}
+        samples = [_child(bench.model, setup.threads) for _ in range(setup.rounds)]
+        median = {key: float(np.median([s[key] for s in samples])) for key in samples[0]}
+        rows.append(
+            {
+                "tasks": count,
+                **spread([s["load_s"] for s in samples], "load_s"),
+                "first_call_ms": median["first_call_s"] * 1e3,
+                "resident_MB": median["resident_bytes"] / 1e6,
+                "peak_MB": median["peak_bytes"] / 1e6,
+                "bank_MB": bench.packed_bytes / 1e6,
+                "file_MB": bench.model.stat().st_size / 1e6,
+                "resident/bank": median["resident_bytes"] / bench.packed_bytes,
+                "peak/bank": median["peak_bytes"] / bench.packed_bytes,
+                "note": "" if samples[0]["peak_reset"] else NO_RESET,
+            }
+        )
+    return Result(rows=rows, settings={"outputs": outputs})
 
 
-def _rows(bench: BenchBank, setup: Setup, rounds: int) -> list[Row]:
-    plain = bench.model.parent / "float-0.onnx"
-    plain.write_bytes(float_model(bench.bank, 0))
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
-    for _ in range(rounds):
-        for name, way in WAYS.items():
-            file = plain if way == "float" else bench.model
-            found[name].append(_child(way, file, setup.threads))
-    return [_row(name, samples, bench) for name, samples in found.items()]
-
-
-def _row(name: str, samples: list[dict[str, float]], bench: BenchBank) -> Row:
-    resident, peak = (
-        int(np.median([s[key] for s in samples])) for key in ("resident_bytes", "peak_bytes")
-    )
-    packed = 0 if name == "one float model" else bench.packed_bytes
-    return {
-        "case": name,
-        **spread([s["load_s"] for s in samples], "load_s"),
-        "first_call_ms": float(np.median([s["first_call_s"] for s in samples])) * 1e3,
-        "resident_MB": resident / 1e6,
-        "peak_MB": peak / 1e6,
-        "bank_MB": packed / 1e6 if packed else None,
-        "resident/bank": resident / packed if packed else None,
-        "peak/bank": peak / packed if packed else None,
-        "note": "" if samples[0]["peak_reset"] else _NO_RESET,
-    }
-
-
-def _child(way: str, file: Path, threads: int) -> dict[str, float]:
-    """Run `load_child.py`; -P keeps this folder's modules out of its way."""
-    command = [sys.executable, "-P", str(CHILD), way, str(file), str(threads)]
+def _child(file: Path, threads: int) -> dict[str, float]:
+    """Run `main` in a process of its own; -P keeps this folder's modules out of its way."""
+    command = [sys.executable, "-P", __file__, str(file), str(threads)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
-_NO_RESET = "the peak could not be reset before loading, so it may be that of the imports"
+def main() -> None:
+    """Load a model, call it once, print what that took as JSON."""
+    file, threads = sys.argv[1], int(sys.argv[2])
+    x = np.zeros((1, 784), np.float32)
+    x[:] = np.random.default_rng(0).standard_normal(x.shape)
+    peak_reset = _reset_peak()
+    before = _memory("VmRSS")
+    start = time.perf_counter()
+    model = supsup_runtime.load(file, threads=threads)
+    loaded = time.perf_counter()
+    model.predict(x, method="one-shot")
+    called = time.perf_counter()
+    found = {
+        "load_s": loaded - start,
+        "first_call_s": called - loaded,
+        "resident_bytes": _memory("VmRSS") - before,
+        "peak_bytes": _memory("VmHWM") - before,
+        "peak_reset": peak_reset,
+    }
+    print(json.dumps(found))
+
+
+def _reset_peak() -> bool:
+    """Set the peak to what is resident now (Linux); whether that was allowed."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _memory(field: str) -> int:
+    """Bytes of a field of /proc/self/status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return 1024 * int(value.split()[0])
+    raise OSError(f"/proc/self/status: has no {field}; this measurement needs Linux")
+
+
+if __name__ == "__main__":
+    main()

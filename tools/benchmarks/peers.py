@@ -6,7 +6,7 @@ the exported model; networks are fully connected, with ReLU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from supsup_runtime.objectives import entropy
 __all__ = [
     "AuthorsFormula",
     "FloatMatrix",
-    "OneModelATask",
+    "Images",
     "SwappedAdapters",
     "authors_bytes",
+    "one_model_a_task",
     "open_onnx",
 ]
 
@@ -129,26 +130,15 @@ def open_onnx(model: Path | bytes, threads: int) -> Any:  # noqa: ANN401 - onnxr
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-class OneModelATask:
-    """One float32 model a task, all of them tried; the lowest entropy wins."""
+def one_model_a_task(bank: MaskBank, threads: int) -> Callable[[Images], int]:
+    """One float32 model a task, all of them tried; the task of the lowest entropy wins."""
+    sessions = [open_onnx(float_model(bank, i), threads) for i in range(len(bank))]
 
-    def __init__(self, bank: MaskBank, tasks: int, threads: int) -> None:
-        """Open models of the first `tasks` tasks."""
-        self._sessions = [open_onnx(float_model(bank, i), threads) for i in range(tasks)]
+    def call(x: Images) -> int:
+        tried = np.concatenate([session.run(["logits"], {"x": x})[0] for session in sessions])
+        return int(entropy(tried).reshape(len(sessions), len(x)).mean(1).argmin())
 
-    def known(self, x: Images, task: int) -> npt.NDArray[np.float32]:
-        """Logits ``float32 (batch, outputs)`` of a task that is known."""
-        logits: npt.NDArray[np.float32] = self._sessions[task].run(["logits"], {"x": x})[0]
-        return logits
-
-    def __call__(self, x: Images) -> tuple[int, npt.NDArray[np.float32]]:
-        """The task of a batch, and its logits."""
-        feeds = {"x": x}
-        tried = np.stack([s.run(["logits"], feeds)[0] for s in self._sessions])
-        tasks, batch, outputs = tried.shape
-        entropies = entropy(tried.reshape(-1, outputs)).reshape(tasks, batch).mean(1)
-        task = int(entropies.argmin())
-        return task, tried[task]
+    return call
 
 
 class SwappedAdapters:
@@ -160,15 +150,11 @@ class SwappedAdapters:
     def __init__(self, bank: MaskBank, folder: Path, tasks: int, threads: int) -> None:
         """Write adapters of the first `tasks` tasks into `folder`, and load them all."""
         self._session = open_onnx(float_model(bank, 0, overridable=True), threads)
+        folder.mkdir(exist_ok=True)
         self._files = [folder.absolute() / f"{index}.onnx_adapter" for index in range(tasks)]
         for index, file in enumerate(self._files):
             _write_adapter(task_weights(bank, index), file)
         self._active = [_activated(file) for file in self._files]
-
-    @property
-    def task_bytes(self) -> int:
-        """Size of one adapter's file."""
-        return self._files[0].stat().st_size
 
     def known(self, x: Images, task: int) -> npt.NDArray[np.float32]:
         """Logits ``float32 (batch, outputs)`` of a task whose adapter is loaded."""

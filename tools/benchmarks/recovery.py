@@ -6,26 +6,29 @@ matrix-vector product a layer of masked units. What a step adds is its graph's a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tools.benchmarks.timing import Candidate, Row, Setup, measure
+from tools.benchmarks.banks import cached_bank
+from tools.benchmarks.timing import Candidate, Result, Row, Setup, measure
+from torch.nn import Module
 
 from supsup_export.exporter import export_recovery
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.task import make_task
-from supsup_runtime.hopfield.file import encode_into, read_store
+from supsup_runtime.bank.task import TaskMasks, make_task
+from supsup_runtime.errors import InputError
+from supsup_runtime.hopfield.file import encode_into, has_store, read_store
 from supsup_runtime.model.session import Session, open_session
 from supsup_runtime.recovery.descent import Descent, Recovery
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
-from supsup_train.networks.create_bank import create_bank
 from supsup_train.networks.models import make_model
 
 __all__ = ["recovery"]
 
-INPUTS, OUTPUTS, TASKS = 784, 10, 5
+INPUTS, WIDTH, OUTPUTS = 784, 2048, 10
+TASKS, BATCH = 5, 64
 EPS = 1e-5
 STRENGTHS = (0.5, 0.5 * 1.5e-3)
 AGREES = 1e-3
@@ -34,32 +37,35 @@ AGREES = 1e-3
 Floats = npt.NDArray[np.float32]
 
 
-def recovery(setup: Setup, *, width: int = 2048, batches: list[int] | None = None) -> Row:
-    """A step of BNNet 784-width-width-10, for batches of several sizes.
-
-    Args:
-        setup: Cache, threads and rounds.
-        width: Units of both hidden layers.
-        batches: Rows of a batch, at least 2 each; 64, as in the paper, by default.
-
-    Returns:
-        Settings and rows: milliseconds, and the ratio to the parts in ONNX Runtime and numpy.
-    """
-    bank = _bank(setup.cache / f"recovery-{width}", width)
-    path = setup.cache / f"recovery-{width}.onnx"
+def recovery(setup: Setup) -> Result:
+    """A step of BNNet 784-2048-2048-10 on a batch of 64, as in the paper."""
+    bank = cached_bank(setup.cache / "recovery", _module(), _tasks)
+    if not has_store(bank):
+        encode_into(bank, bank.task_names)
+    path = setup.cache / "recovery.onnx"
     export_recovery(bank, path, check=False, force=True)
     model = load_hopfield(path, threads=setup.threads)
     program = open_session(bank.gradient or b"", place="gradient", threads=setup.threads)
-    rows: list[Row] = []
-    for batch in batches or [64]:
-        x = np.random.default_rng(batch).standard_normal((batch, INPUTS)).astype(np.float32)
-        rows += [{"batch": batch, **row} for row in _rows(setup, bank, model, program, x)]
-    return {
-        "benchmark": "recovery",
-        "settings": {"width": width, "tasks": TASKS, "threads": setup.threads},
-        "ratio": "to the parts in ONNX Runtime and numpy",
-        "rows": rows,
-    }
+    x = np.random.default_rng(BATCH).standard_normal((BATCH, INPUTS)).astype(np.float32)
+    rows = _rows(setup, bank, model, program, x)
+    settings = {"width": WIDTH, "tasks": TASKS, "batch": BATCH}
+    return Result(rows=rows, ratio="to the parts in ONNX Runtime and numpy", settings=settings)
+
+
+def _module() -> Module:
+    return make_model(f"bnnet-{WIDTH}-{WIDTH}", input_shape=(INPUTS,), outputs=OUTPUTS)
+
+
+def _tasks(bank: MaskBank) -> Iterator[TaskMasks]:
+    """Random masks, and state that normalises nothing."""
+    for index in range(TASKS):
+        rng = np.random.default_rng(index)
+        state = {
+            s.name: np.full(s.shape, 0 if s.name.endswith("blend") else 1, np.float32)
+            for s in bank.network.state
+        }
+        masks = {p.name: rng.random(p.shape) < 0.5 for p in bank.network.parameters}
+        yield make_task(f"task-{index}", masks, state=state)
 
 
 def _rows(
@@ -74,9 +80,7 @@ def _rows(
     ):
         error = np.abs(got - want).max() / np.abs(want).max()
         if not error <= AGREES:
-            raise SystemExit(
-                f"bench: {name} differs from the parts by {error:.1e}; nothing to time"
-            )
+            raise InputError(f"{name} differs from the parts by {error:.1e}; nothing to time")
     return measure(
         [
             Candidate(
@@ -123,13 +127,8 @@ class _Parts:
         self._program = program
         self._parameters = bank.network.parameters
         self._psi = [store.matrices[p.name].psi() for p in self._parameters]
-        module = make_model(
-            f"bnnet-{self._parameters[0].size}-{self._parameters[1].size}",
-            input_shape=(INPUTS,),
-            outputs=OUTPUTS,
-        )
         self._layers = [
-            np.ascontiguousarray(w.numpy()) for w in module.state_dict().values() if w.ndim == 2
+            np.ascontiguousarray(w.numpy()) for w in _module().state_dict().values() if w.ndim == 2
         ]
         self._state = {
             name: np.ones_like(value) if name.endswith("blend") else value
@@ -179,21 +178,3 @@ class _Parts:
 
     def _cut(self, mask: Floats) -> list[Floats]:
         return np.split(mask, [self._parameters[0].size])
-
-
-def _bank(path: Path, width: int) -> MaskBank:
-    """A bank of random masks, encoded, from the cache or made now."""
-    if (path / "hopfield.safetensors").is_file():
-        return MaskBank.open(path)
-    module = make_model(f"bnnet-{width}-{width}", input_shape=(INPUTS,), outputs=OUTPUTS)
-    bank = create_bank(path, module, input_shape=(INPUTS,), real_outputs=OUTPUTS)
-    for index in range(TASKS):
-        rng = np.random.default_rng(index)
-        state = {
-            s.name: np.full(s.shape, 0 if s.name.endswith("blend") else 1, np.float32)
-            for s in bank.network.state
-        }
-        masks = {p.name: rng.random(p.shape) < 0.5 for p in bank.network.parameters}
-        bank.add(make_task(f"task-{index}", masks, state=state))
-    encode_into(bank, bank.task_names)
-    return bank

@@ -8,7 +8,6 @@ uneven as trained ones. Images are the permuted test images of the trained tasks
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -18,13 +17,13 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
-from tools.benchmarks.timing import Row, Setup, spread
+from tools.benchmarks.banks import cached_bank
+from tools.benchmarks.timing import Result, Row, Setup, spread
 
 import supsup_runtime
 import supsup_train
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
-from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
@@ -39,7 +38,7 @@ SETTLED = 1e-4
 SHAPES = ((300, 784), (100, 300), (OUTPUTS, 100))
 
 
-def screened(setup: Setup, *, data: Path, tasks: int = 2500, images: int = 2000) -> Row:
+def screened(setup: Setup, *, data: Path, tasks: int, images: int) -> Result:
     """One-shot by exact, rounded and screened scoring, one real image at a time.
 
     Args:
@@ -49,11 +48,13 @@ def screened(setup: Setup, *, data: Path, tasks: int = 2500, images: int = 2000)
         images: Number of images.
 
     Returns:
-        Settings and rows: milliseconds of the limit (the packed bank read once) and of each way of
+        Rows: milliseconds of the limit (the packed bank read once) and of each way of
         scoring, how often it agrees with the exact one, and how often its first pass settled it.
     """
     stream = make_stream("permuted", load_dataset(data / "mnist"), num_tasks=TRAINED)
-    bank = _bank(setup.cache / f"screened-{tasks}", data, tasks)
+    module = supsup_train.make_model("lenet-300-100", input_shape=(784,), outputs=OUTPUTS)
+    path = setup.cache / f"screened-{tasks}"
+    bank = cached_bank(path, module, lambda _: _tasks(data, tasks))
     sample = np.concatenate([stream.task(k).train_x[:2] for k in range(0, TRAINED, 8)])
     models = {}
     for scoring in get_args(Scoring):
@@ -62,20 +63,13 @@ def screened(setup: Setup, *, data: Path, tasks: int = 2500, images: int = 2000)
         chosen = sample if scoring == "screened" else None
         export(bank, path, request=request, sample=chosen, check=False, force=True)
         models[scoring] = supsup_runtime.load(path, threads=setup.threads)
-    torch.set_num_threads(setup.threads)
     words = torch.zeros(tasks * (-(-bank.network.num_masked // 256) * 32) // 8, dtype=torch.int64)
     words += torch.arange(len(words))  # pages of its own
-    return {
-        "benchmark": "screened",
-        "settings": {
-            "tasks": tasks,
-            "images": images,
-            "threads": setup.threads,
-            "objective": models["exact"].info.objective,
-        },
-        "ratio": "to the limit, in the same rounds",
-        "rows": _rounds(models, words, list(_images(stream, images))),
-    }
+    return Result(
+        rows=_rounds(models, words, list(_images(stream, images))),
+        ratio="to the limit, in the same rounds",
+        settings={"objective": models["exact"].info.objective},
+    )
 
 
 def _rounds(
@@ -127,18 +121,6 @@ def _images(stream: Stream, count: int) -> Iterator[tuple[int, npt.NDArray[np.fl
         for index in rng.choice(len(x), min(each, left), replace=False):
             yield int(task), x[index : index + 1]
         left -= min(each, left)
-
-
-def _bank(folder: Path, data: Path, tasks: int) -> MaskBank:
-    if not folder.exists():
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        module = supsup_train.make_model("lenet-300-100", input_shape=(784,), outputs=OUTPUTS)
-        bank = supsup_train.create_bank(part, module, input_shape=(784,), real_outputs=10)
-        bank.extend(_tasks(data, tasks))
-        part.rename(folder)
-    return MaskBank.open(folder, verify=False)
 
 
 def _tasks(data: Path, tasks: int) -> Iterator[TaskMasks]:

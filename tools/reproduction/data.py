@@ -24,18 +24,13 @@ class DataFolder:
         Raises:
             InputError: If no folder was named, or it does not hold it.
         """
-        if self._path is None:
+        if self._path is None or not (self._path / name).exists():
             raise InputError(
-                f"data: this experiment needs {name}; give the folder that holds {name}/ with "
-                "--data or SUPSUP_DATA (or try it with --tiny, on the bundled digits)"
+                f"data: this experiment needs {name}, got {self._path or 'no folder'}; give the "
+                f"folder that holds {name}/ with --data or SUPSUP_DATA (or try it with --tiny, on "
+                "the bundled digits)"
             )
-        found = self._path / name
-        if not found.exists():
-            raise InputError(
-                f"data: no {name} in {self._path}; give the folder that holds it with --data or "
-                "SUPSUP_DATA"
-            )
-        return found
+        return self._path / name
 
     def dataset(self, source: str) -> str | None:
         """What `load_dataset` takes for a bank's source."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 from zipfile import BadZipFile
 
 import numpy as np
-from tools.reproduction.budget import Budget
 from tools.reproduction.data import DataFolder
-from tools.reproduction.experiment import Bank
 
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
@@ -18,14 +17,66 @@ from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
-from supsup_train.baselines import BaselineRecipe, make_baseline
+from supsup_train.baselines import BaselineMethod, BaselineRecipe, make_baseline
 from supsup_train.cli.baseline import app as baseline_app
 from supsup_train.cli.train import app
 from supsup_train.networks.create_bank import check_module, fixed_copy
 from supsup_train.nns.learner import NnsSettings
 from supsup_train.resume import check_resumed, fingerprint
 
-__all__ = ["learned_bank", "stream_of"]
+__all__ = ["Bank", "learned_bank", "stream_of", "tiny_bank"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bank:
+    """A bank to learn with `supsup-train`, or to make from masks that others have learned.
+
+    Attributes:
+        stream: Kind of stream.
+        tasks: Number of tasks.
+        model: Name of the network.
+        outputs: Length of the logits.
+        source: ``mnist``, in the data folder, or the bundled ``digits``.
+        steps: Batches a task.
+        lr: Learning rate; None takes the method's own.
+        seed: Of the stream, the scores and the batches.
+        scenario: ``NNs`` learns from one unlabelled stream.
+        period: Batches between inferences, for ``NNs``; None takes the default.
+        transfer: What scores begin with.
+        shared: Folder of learned masks in the data folder, in place of learning.
+        method: A baseline of `supsup-baseline`, in place of masks.
+        matrices: Of BatchE: tasks are rank-one matrices in the bank.
+    """
+
+    stream: str
+    tasks: int
+    model: str
+    outputs: int
+    source: Literal["mnist", "digits"] = "mnist"
+    steps: int = 1000
+    lr: float | None = 1e-4
+    seed: int = 0
+    scenario: Literal["GNu", "NNs"] = "GNu"
+    period: int | None = None
+    transfer: Literal["none", "masks", "scores"] = "none"
+    shared: str | None = None
+    method: BaselineMethod | None = None
+    matrices: bool = False
+
+
+def tiny_bank(bank: Bank) -> Bank:
+    """The same steps in seconds: digits, few tasks, a small network, few batches."""
+    return replace(
+        bank,
+        tasks=2 if bank.stream == "split" else min(bank.tasks, 3),
+        model="mlp-16",
+        outputs=min(bank.outputs, 30),
+        source="digits",
+        steps=10,
+        lr=None if bank.method else 1e-2,
+        period=5 if bank.scenario == "NNs" else None,
+        shared=None,
+    )
 
 
 def stream_of(wanted: Bank, data: DataFolder) -> Stream:
@@ -38,7 +89,6 @@ def learned_bank(
     wanted: Bank,
     path: Path,
     data: DataFolder,
-    budget: Budget,
     *,
     own: Path | None = None,
     threads: int | None = None,
@@ -49,13 +99,11 @@ def learned_bank(
         wanted: What it is to be.
         path: Where it is made.
         data: Where data and shared masks lie.
-        budget: Learning stops when it is spent; the bank keeps every task that was finished.
         own: A bank that exists, to take in place of `path`; it is never changed.
         threads: Threads of PyTorch; None takes its default.
 
     Raises:
         InputError: If a bank that is there is not the wanted one; the message says in what.
-        OutOfTimeError: If the budget is spent first.
     """
     stream = stream_of(wanted, data)
     if own is not None:
@@ -66,8 +114,7 @@ def learned_bank(
         arguments = _options(wanted, path, data)
         if threads is not None:
             arguments += ["--threads", str(threads)]
-        with budget.interrupting():
-            (baseline_app if wanted.method else app)(arguments, standalone_mode=False)
+        (baseline_app if wanted.method else app)(arguments, standalone_mode=False)
     return _checked(wanted, MaskBank.open(path), stream)
 
 

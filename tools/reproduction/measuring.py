@@ -5,26 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tools.reproduction.budget import Budget
-from tools.reproduction.experiment import Row
-from tools.reproduction.store import Store
+from tools.reproduction.experiment import Line, Run
 
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.streams import Stream
 from supsup_runtime.evaluation import evaluate_task, evaluate_unnamed
+from supsup_runtime.model.inference import Inference
 from supsup_runtime.model.model import Model, load
 
-__all__ = ["exported_model", "measure", "measuring_key"]
+__all__ = ["Row", "exported_model", "measure", "measuring_key"]
 
-Line = dict[str, Any]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row of a table: a way to infer the task, measured on every task of some banks.
+
+    Attributes:
+        label: What the table calls it.
+        banks: Keys in `Experiment.banks`; several are seeds, and their mean is reported.
+        objective: What the model differentiates.
+        how: How the task is inferred.
+        images: Test images a task whose task is inferred; 0 where it is always given.
+        batch: Images that are inferred together.
+        reference: The paper's number, or another's, in words; empty for none.
+        at_least: Percent that are asked for, by measure: ``known`` (GG), ``unknown`` (GNu),
+            ``shared`` (GNs), ``inferred`` or ``near``.
+    """
+
+    label: str
+    banks: tuple[str, ...]
+    objective: Literal["entropy", "superfluous"]
+    how: Inference
+    images: int = 100
+    batch: int = 1
+    reference: str = ""
+    at_least: tuple[tuple[str, float], ...] = ()
 
 
 def _content(bank: MaskBank) -> str:
@@ -52,53 +74,28 @@ def exported_model(bank: MaskBank, folder: Path, key: str, objective: str) -> Pa
 
 
 def measure(
-    row: Row,
-    bank: MaskBank,
-    model_path: Path,
-    stream: Stream,
-    store: Store,
-    budget: Budget,
-    *,
-    threads: int,
-    unnamed: bool,
+    row: Row, bank: MaskBank, model_path: Path, stream: Stream, run: Run, *, unnamed: bool
 ) -> list[Line]:
-    """One line a task, from the store or measured now.
+    """One line a task, from the run's store or measured now.
 
     Args:
         row: How to infer.
         bank: What the model was made from.
         model_path: The model.
         stream: The tasks.
-        store: Gets each line.
-        budget: Checked between tasks.
-        threads: Of one call.
+        run: Gets each line.
         unnamed: The masks are not named after the tasks (NNs).
-
-    Raises:
-        OutOfTimeError: If the budget is spent first.
     """
-    key = measuring_key(row, bank, threads=threads)
-    lines: list[Line] = []
+    key = measuring_key(row, bank, threads=run.call_threads)
+    evaluate = evaluate_unnamed if unnamed else evaluate_task
     model: Model | None = None
-    console = Console(stderr=True)
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bars:
-        bar = bars.add_task(row.label, total=stream.num_tasks)
-        for index, name in enumerate(stream.task_names):
-            line = store.get(key, name)
-            if line is None:
-                budget.check()
-                model = model or load(model_path, threads=threads)
-                evaluate = evaluate_unnamed if unnamed else evaluate_task
-                data = stream.task(index, train=False)
-                line = evaluate(
-                    model, data, per_task=row.images, batch_size=row.batch, method=row.how
-                )
-                store.add(key, line)
-            lines.append(line)
-            bars.advance(bar)
-    if not console.is_terminal:
-        console.print(f"{row.label}: {len(lines)} tasks measured", highlight=False, soft_wrap=True)
-    return lines
+
+    def line(index: int) -> Line:
+        nonlocal model
+        model = model or load(model_path, threads=run.call_threads)
+        data = stream.task(index, train=False)
+        return evaluate(model, data, per_task=row.images, batch_size=row.batch, method=row.how)
+
+    sys.stderr.write(f"{row.label}: {stream.num_tasks} tasks\n")
+    names = enumerate(stream.task_names)
+    return [run.store.measured(key, name, partial(line, index)) for index, name in names]

@@ -1,4 +1,4 @@
-"""An experiment as a picture: bars a row, or lines over the tasks."""
+"""Results as pictures: bars a row, lines over the tasks, recoveries step by step."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from tools.pictures import picture
-from tools.reproduction.experiment import Experiment
-from tools.reproduction.summary import COLUMNS, MEASURES
+from tools.reproduction.summary import COLUMNS, measures_of
 
-__all__ = ["plot"]
+from supsup_runtime.recovery.result import TOLERANCE
+
+__all__ = ["plot_rows", "plot_traces"]
 
 
-def plot(experiment: Experiment, rows: Sequence[Mapping[str, Any]], file: Path) -> str:
+def plot_rows(title: str, figure: str, rows: Sequence[Mapping[str, Any]], file: Path) -> str:
     """Write an SVG; equal rows give equal bytes.
 
     Returns:
         What was written, or that matplotlib is missing.
     """
-    bars = experiment.figure == "rows"
+    bars = figure == "rows"
 
     def draw(axes: Any) -> None:  # noqa: ANN401 - matplotlib's
         (_bars if bars else _lines)(axes, rows)
-        axes.set_title(experiment.title, fontsize="medium")
+        axes.set_title(title, fontsize="medium")
         axes.grid(visible=True, axis="x" if bars else "both", alpha=0.3)
         axes.legend(fontsize="small")
 
@@ -32,7 +33,7 @@ def plot(experiment: Experiment, rows: Sequence[Mapping[str, Any]], file: Path) 
 
 def _bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401 - matplotlib's
     """A group of bars a row, with each seed's value as a dot."""
-    measures = [m for m in MEASURES if any(m in row for row in rows)]
+    measures = measures_of(rows)
     height = 0.8 / len(measures)
     for number, measure in enumerate(measures):
         places = [index + (number - (len(measures) - 1) / 2) * height for index in range(len(rows))]
@@ -55,3 +56,38 @@ def _lines(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN40
         values = [100 * value for value in row["tasks"][measure]]
         axes.plot(range(1, len(values) + 1), values, marker=".", label=row["label"], linewidth=0.8)
     axes.set(xlabel="task", ylabel="accuracy, task unknown, %")
+
+
+def plot_traces(recoveries: Mapping[str, Mapping[str, Any]], file: Path) -> str:
+    """Draw three panels over the steps: distance, entropy with what was expected, energy.
+
+    Args:
+        recoveries: By what the legend calls them, each with ``verdict``, ``expected_entropy`` and
+            ``trace``: the values by step.
+        file: An SVG or PNG.
+
+    Returns:
+        What was written, or that matplotlib is missing.
+    """
+
+    def draw(panels: Any) -> None:  # noqa: ANN401 - matplotlib's
+        distance, entropy, energy = panels
+        for number, (name, recovery) in enumerate(recoveries.items()):
+            look = {"color": f"C{number % 10}", "marker": ".", "markersize": 3}
+            trace, expected = recovery["trace"], recovery["expected_entropy"]
+            label = f"{name}, {recovery['verdict']}"
+            distance.plot([100 * d for d in trace["distance"]], label=label, **look)
+            entropy.plot(trace["entropy"], **look)
+            energy.plot(trace["energy"], **look)
+            if expected is not None:
+                entropy.axhline(expected, color=look["color"], linestyle=":", alpha=0.6)
+        distance.axhline(100 * TOLERANCE, color="grey", linestyle="--", linewidth=0.8)
+        distance.set(ylabel="distance from the\nfixed point, % of bits")
+        entropy.set(ylabel="entropy, nats\n(dotted: expected)", ylim=(0, None))
+        energy.set(ylabel="energy", xlabel="step")
+        for axes in panels:
+            axes.grid(visible=True, alpha=0.3)
+        columns = min(len(recoveries), 3)
+        distance.figure.legend(loc="outside lower center", ncols=columns, fontsize="small")
+
+    return picture(file, draw, nrows=3, sharex=True, figsize=(6.4, 7.2))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import write_whole
 
-__all__ = ["Store", "claim"]
+__all__ = ["Line", "Store", "claim"]
 
 Line = dict[str, Any]
 
@@ -77,13 +78,14 @@ class Store:
                     "remove the line, and it is measured again"
                 ) from error
 
-    def get(self, key: str, task: str) -> Line | None:
-        """A measurement, or None."""
-        return self._lines.get((key, task))
+    def measured(self, key: str, task: str, measure: Callable[[], Line]) -> Line:
+        """A measurement: the one that is kept, or made now and kept, on disk first.
 
-    def add(self, key: str, line: Line) -> None:
-        """Keep a measurement, on disk first."""
-        line = {**line, "key": key}
-        with self._path.open("a") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
-        self._lines[key, line["task"]] = line
+        It gets the fields ``key`` and ``task``.
+        """
+        if (key, task) not in self._lines:
+            line = {**measure(), "key": key, "task": task}
+            with self._path.open("a") as file:
+                file.write(json.dumps(line, sort_keys=True) + "\n")
+            self._lines[key, task] = line
+        return self._lines[key, task]

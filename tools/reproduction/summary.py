@@ -7,14 +7,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from tools.reproduction.experiment import Experiment, Row
+from tools.reproduction.experiment import Line
+from tools.reproduction.measuring import Row
 
-from supsup_runtime.console import to_table
+__all__ = ["COLUMNS", "measures_of", "row_summary"]
 
-__all__ = ["COLUMNS", "MEASURES", "cells", "row_summary", "to_text"]
-
-Line = dict[str, Any]
-MEASURES = ("known", "inferred", "near", "unknown", "shared")
 NEAR_DEGREES = 10.0
 COLUMNS = {
     "known": "task known (GG)",
@@ -23,6 +20,12 @@ COLUMNS = {
     "unknown": "unknown (GNu)",
     "shared": "labels alone (GNs)",
 }
+"""What is measured, in the order of the tables, and what tables call it."""
+
+
+def measures_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The measures that any of the rows has."""
+    return [measure for measure in COLUMNS if any(measure in row for row in rows)]
 
 
 def row_summary(row: Row, by_bank: Mapping[str, Sequence[Line]], masks: int) -> dict[str, Any]:
@@ -51,8 +54,9 @@ def row_summary(row: Row, by_bank: Mapping[str, Sequence[Line]], masks: int) -> 
         "label": row.label,
         "masks": masks,
         "num_tasks": size,
+        "reference": row.reference,
     }
-    for measure in MEASURES:
+    for measure in COLUMNS:
         if all(line.get(measure) is not None for line in everything):
             seeds = [fmean(line[measure] for line in lines) for lines in banks]
             found[measure] = fmean(seeds)
@@ -88,47 +92,3 @@ def _turn(one: str, other: str) -> float:
     """Degrees between two rotated tasks, the shorter way round."""
     degrees = abs(float(one.partition("-")[2]) - float(other.partition("-")[2])) % 360
     return min(degrees, 360 - degrees)
-
-
-def cells(row: Mapping[str, Any], measures: Sequence[str]) -> list[str]:
-    """A row's measures in percent, with standard errors where they are of samples."""
-    return [_percent(row, measure) for measure in measures]
-
-
-def _percent(row: Mapping[str, Any], measure: str) -> str:
-    if measure not in row:
-        return "-"
-    error = row.get(f"{measure}_se")
-    plus = f" ± {100 * error:.2f}" if error else ""  # none of all right or all wrong
-    return f"{100 * row[measure]:.2f}{plus}"
-
-
-def to_text(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table for a terminal; percentages."""
-    measures = [m for m in MEASURES if any(m in row for row in rows)]
-    header = ["", *(COLUMNS[m] for m in measures), "ms", "reference", "asked for"]
-    body = [
-        [
-            row["label"],
-            *cells(row, measures),
-            _milliseconds(row["unknown_ms"]),
-            described.reference or "-",
-            _asked(row),
-        ]
-        for row, described in zip(rows, experiment.rows, strict=True)
-    ]
-    return to_table(header, body)
-
-
-def _milliseconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _asked(row: Mapping[str, Any]) -> str:
-    return (
-        "; ".join(
-            f"{name} {asked['at_least']:g}: {'met' if asked['met'] else 'NOT met'}"
-            for name, asked in row["asked"].items()
-        )
-        or "-"
-    )

@@ -1,1 +1,0 @@
-"""The HopSupSup setting, from data to the tables of docs/HOPFIELD.md."""

@@ -1,0 +1,282 @@
+"""HopSupSup: masks recovered from a Hopfield store that holds no mask, by their streams alone.
+
+For each seed the bank is learned, encoded, and its masks deleted; then each task's mask is
+recovered from its test images, within one pass. Then each task is left out of the store in turn.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tools.reproduction.experiment import Experiment, Line, Run
+from tools.reproduction.hopfield_tables import bars, tables
+from tools.reproduction.plot import plot_traces
+from tools.reproduction.tables import Table
+
+from supsup_export.exporter import export_recovery
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import Stream, TaskData, make_stream
+from supsup_runtime.hopfield.file import encode_into
+from supsup_runtime.recovery.descent import Recovery, Statistics
+from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
+from supsup_runtime.recovery.result import Recovered
+from supsup_train.cli.train import app as train
+
+__all__ = ["Hopfield", "Way", "accuracy", "stored_model"]
+
+Bits = npt.NDArray[np.bool_]
+STREAM, LABELS = "split", "shared"
+OPTIONS = (
+    "--outputs 10 --optimizer sgd --lr 0.1 --lr-schedule cosine --weight-decay 1e-4 "
+    "--score-init zeros"
+)
+ROWS: dict[Statistics, int] = {"running": 512, "batch": 64}
+"""Rows of a call, which are independent with running statistics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How streams are recovered.
+
+    Attributes:
+        batch: Inputs of a step.
+        start: As `Recovery` has it.
+        look_every: As `Recovery` has it; the paper never looks before the end.
+        everywhere: With all seeds and orders; else with the first seed and order alone.
+    """
+
+    batch: int
+    start: Literal["mean", "zero"] = "mean"
+    look_every: int = 1
+    everywhere: bool = False
+
+    @property
+    def name(self) -> str:
+        """In tables, and of the measurements on disk."""
+        batches = "single images" if self.batch == 1 else f"batches of {self.batch}"
+        looks = "" if self.look_every else ", no looks"
+        return f"{batches}, from {self.start}{looks}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hopfield(Experiment):
+    """SplitMNIST recovered; more seeds or orders add to what is there.
+
+    Attributes:
+        model: Name of the network.
+        tasks: Number of tasks of the stream.
+        steps: Batches a task is learned from.
+        source: ``mnist``, in the data folder, or the bundled ``digits``.
+        batch: Inputs of a step of recovery.
+        small_batch: The same where small batches are tried.
+        seeds: Of the weights and the batches, counted from 0.
+        orders: Of the test images, counted from 0.
+        judged: Whether the numbers are held against what is asked for.
+    """
+
+    model: str
+    tasks: int = 5
+    steps: int = 94
+    source: Literal["mnist", "digits"] = "mnist"
+    batch: int = 64
+    small_batch: int = 8
+    seeds: int = 3
+    orders: int = 7
+    judged: bool = True
+    document: ClassVar[str] = "HOPFIELD.md"
+    options: ClassVar[tuple[str, ...]] = ("seeds", "orders")
+
+    def setting(self) -> dict[str, Any]:
+        """All but seeds and orders, with the recovery's own settings."""
+        return {
+            "batch": self.batch,
+            "recovery": asdict(Recovery()),
+            "small_batch": self.small_batch,
+            "source": self.source,
+            "training": self._training(0),
+        }
+
+    def tiny(self) -> Hopfield:
+        """One seed and order of a small network, not judged."""
+        small = replace(self, model="bnnet-64-64", steps=20, source="digits", batch=16)
+        return replace(small, seeds=1, orders=1, judged=False)
+
+    def altered(self, numbers: Mapping[str, int]) -> Hopfield:
+        """Another number of seeds or orders."""
+        seeds, orders = numbers.get("seeds", self.seeds), numbers.get("orders", self.orders)
+        return replace(self, seeds=seeds, orders=orders)
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The way that the setting is about, the paper's, then others beside them."""
+        return (
+            Way(batch=self.batch, everywhere=True),
+            Way(batch=self.batch, look_every=0, everywhere=True),
+            Way(batch=self.batch, start="zero", everywhere=True),
+            Way(batch=self.small_batch),
+            Way(batch=1),
+        )
+
+    def measure(self, run: Run) -> list[Line]:
+        """A line a recovery: by each way, then with each task left out of the store."""
+        dataset = load_dataset(run.data.dataset(self.source))
+        stream = make_stream(STREAM, dataset, num_tasks=self.tasks, labels=LABELS)
+        lines: list[Line] = []
+        for seed in range(self.seeds):
+            trained = self._trained(seed, run)
+            for way in self.ways:
+                if way.everywhere or not seed:
+                    orders = self.orders if way.everywhere else 1
+                    lines += _recovered(way, None, seed, orders, stream, trained, run)
+            for name in stream.task_names:
+                lines += _recovered(self.ways[0], name, seed, self.orders, stream, trained, run)
+        return lines
+
+    def _training(self, seed: int) -> list[str]:
+        """The arguments of `supsup-train`, but for data, bank and threads."""
+        words = [STREAM, "--labels", LABELS, "--model", self.model, "--tasks", str(self.tasks)]
+        words += ["--steps", str(self.steps), "--seed", str(seed), "--weight-seed", str(seed)]
+        return [*words, *OPTIONS.split()]
+
+    def _trained(self, seed: int, run: Run) -> MaskBank:
+        """The bank of a seed with all masks, gone on with where learning stopped."""
+        sys.stderr.write(f"bank seed-{seed}: {self.tasks} tasks of {STREAM}\n")
+        path = run.folder / "banks" / f"seed-{seed}"
+        words = [*self._training(seed), "--bank", str(path)]
+        words += ["--data", run.data.dataset(self.source) or "digits"]
+        words += ["--threads", str(run.threads)] if run.threads else []
+        train(words, standalone_mode=False)
+        return MaskBank.open(path)
+
+    def tables(self, rows: Sequence[Line]) -> list[Table]:
+        """What was asked for, where that is judged; by way; by seed and task; with one left out."""
+        made = tables(rows, [way.name for way in self.ways])
+        return [bars(rows, self.ways[0].name), *made] if self.judged else made
+
+    def plot(self, rows: Sequence[Line], file: Path) -> str:
+        """The traces of the first seed and order, the paper's way: to the end, without looks."""
+        return plot_traces({line["task"]: line for line in rows if "trace" in line}, file)
+
+
+def stored_model(trained: MaskBank, folder: Path, left_out: str | None = None) -> Path:
+    """The model of a store of all tasks of a bank but one, made from a copy without any mask.
+
+    Args:
+        trained: A bank with all masks; it stays as it is.
+        folder: An empty one, which gets the model and the copy, ``stored``.
+        left_out: The task that the store does not hold.
+    """
+    shutil.copytree(trained.path, folder / "stored")
+    bank = MaskBank.open(folder / "stored")
+    encode_into(bank, [name for name in bank.task_names if name != left_out])
+    for name in bank.task_names:
+        bank.remove(name)
+    return export_recovery(bank, folder / "recover.onnx").path
+
+
+def _recovered(
+    way: Way,
+    left_out: str | None,
+    seed: int,
+    orders: int,
+    stream: Stream,
+    trained: MaskBank,
+    run: Run,
+) -> Iterator[Line]:
+    """A line an order and task, from the store or measured now."""
+    name = way.name + (f", without {left_out}" if left_out else "")
+    sys.stderr.write(f"seed {seed}: {name}\n")
+    model: HopfieldModel | None = None
+
+    def line(order: int, index: int) -> Line:
+        nonlocal model
+        if model is None:
+            with TemporaryDirectory() as folder:
+                path = stored_model(trained, Path(folder), left_out)
+                model = load_hopfield(path, threads=run.call_threads)
+        made = _line(model, stream.task(index, train=False), trained, way, order)
+        if left_out or seed or order or way.look_every:
+            del made["trace"]  # only the first ones of the paper's way are drawn
+        return {**made, "left_out": left_out, "order": order, "seed": seed}
+
+    for order in range(orders):
+        key = f"seed {seed}, order {order}, {name}"
+        if run.call_threads != 1:
+            key += f", {run.call_threads} threads"
+        for index, task in enumerate(stream.task_names):
+            yield run.store.measured(key, task, partial(line, order, index))
+
+
+def _line(model: HopfieldModel, data: TaskData, trained: MaskBank, way: Way, order: int) -> Line:
+    shuffled = np.random.default_rng(order).permutation(len(data.test_x))
+    x = data.test_x[shuffled]
+    batches = [x[start : start + way.batch] for start in range(0, len(x), way.batch)]
+    how = Recovery(start=way.start, look_every=way.look_every)
+    begun = time.perf_counter()
+    found = model.recover(batches, settings=how)
+    seconds = time.perf_counter() - begun
+    rates: Line = {
+        statistics: accuracy(model, found, data, rows=rows, statistics=statistics, order=shuffled)
+        for statistics, rows in ROWS.items()
+    }
+    return {
+        **rates,
+        "converged_after": found.converged_after,
+        "distance": float(found.trace.distance[-1]),
+        "entropy": found.entropy if math.isfinite(found.entropy) else None,
+        "expected_entropy": found.expected_entropy,
+        "found": None if found.task is None else found.task.name,
+        "off": _off(found.mask, trained, data.name),
+        "own": trained.task(data.name).training["accuracy"],
+        "same": data.name in [task.name for task in model.find(found.mask)],
+        "seconds": round(seconds, 3),
+        "steps": found.steps,
+        "trace": {
+            key: [value if math.isfinite(value) else None for value in values.tolist()]
+            for key, values in asdict(found.trace).items()
+        },
+        "verdict": found.verdict,
+        "way": way.name,
+    }
+
+
+def _off(mask: Bits, trained: MaskBank, name: str) -> float:
+    """Fraction of bits in which a mask is not the learned one, the largest of parameters."""
+    task, parts, start = trained.task(name), [], 0
+    for p in trained.network.parameters:
+        learned = unpack_mask(task.masks[p.name], (p.size,))
+        parts.append(float(np.mean(mask[start : start + p.size] != learned)))
+        start += p.size
+    return max(parts)
+
+
+def accuracy(
+    model: HopfieldModel,
+    found: Recovered,
+    data: TaskData,
+    *,
+    rows: int,
+    statistics: Statistics,
+    order: npt.NDArray[np.int64],
+) -> float:
+    """Fraction of a task's test images that a recovered mask labels right, `rows` a call."""
+    right = 0
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
+        logits = model.logits(data.test_x[chosen], found.mask, statistics=statistics)
+        labels = logits[:, : model.info.network.real_outputs].argmax(axis=1)
+        right += int(np.sum(labels == data.test_y[chosen]))
+    return right / len(order)

@@ -1,0 +1,163 @@
+"""From recoveries to tables: what was asked for, by way, by seed and task, with a task left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+from tools.reproduction.experiment import Line
+from tools.reproduction.tables import Table
+
+__all__ = ["bars", "right", "tables"]
+
+LEAST_ACCURACY = 0.97
+MOST_STEPS = 30
+MOST_OFF = 0.02
+
+
+def right(line: Line) -> bool:
+    """Whether a stream's own mask was recovered: the verdict says so, and fingerprints do."""
+    return bool(line["verdict"] == "stored" and line["found"] == line["task"] and line["same"])
+
+
+def bars(lines: Sequence[Line], way: str) -> Table:
+    """What is asked for of one way, what was found, and whether that meets it."""
+    own = _by_way(lines, way)
+    good = [line for line in own if right(line)]
+    converged = [line for line in good if line["converged_after"] is not None]
+    in_time = [line for line in converged if line["converged_after"] < MOST_STEPS]
+    off = max(line["off"] for line in own)
+    left_out = [line for line in lines if line["left_out"] == line["task"]]
+    unknown = [line for line in left_out if line["verdict"] == "not-converged"]
+    batch, running = (fmean(line[key] for line in own) for key in ("batch", "running"))
+    least, most = f"at least {LEAST_ACCURACY:.1%}", f"{MOST_OFF:.0%}"
+    asked = [
+        ("mean accuracy, batches of 64", least, f"{batch:.2%}", batch >= LEAST_ACCURACY),
+        ("mean accuracy, single images", least, f"{running:.2%}", running >= LEAST_ACCURACY),
+        ("the right mask, by its fingerprints", *_all(good, own)),
+        (f"converged to it in fewer than {MOST_STEPS} steps", *_all(in_time, own)),
+        ("bits of the learned mask that differ, at most", most, f"{off:.2%}", off <= MOST_OFF),
+        ("streams of a task left out of the store: not converged", *_all(unknown, left_out)),
+    ]
+    cells = [[what, limit, found, "met" if met else "NOT met"] for what, limit, found, met in asked]
+    title = "What was asked for, and what came of it"
+    return Table(title=title, header=["asked for", "limit", "found", ""], rows=cells)
+
+
+def _all(those: Sequence[Line], lines: Sequence[Line]) -> tuple[str, str, bool]:
+    return "all", f"{len(those)} of {len(lines)}", len(those) == len(lines)
+
+
+def _by_way(lines: Iterable[Line], way: str) -> list[Line]:
+    """Recoveries by one of the ways, with all tasks in the store."""
+    return [line for line in lines if line["left_out"] is None and line["way"] == way]
+
+
+def _group(lines: Iterable[Line], by: Callable[[Line], Any]) -> dict[Any, list[Line]]:
+    found: dict[Any, list[Line]] = {}
+    for line in lines:
+        found.setdefault(by(line), []).append(line)
+    return found
+
+
+def tables(lines: Sequence[Line], ways: Sequence[str]) -> list[Table]:
+    """By way, by seed and task by the first of the ways, and with a task left out."""
+    return [_way_table(lines, ways), _task_table(lines, ways[0]), _left_out_table(lines)]
+
+
+def _way_table(lines: Sequence[Line], ways: Sequence[str]) -> Table:
+    header = ["way", "seeds", "orders", "recovered", "converged after"]
+    header += ["accuracy, single images, %", "ms a step"]
+    rows = []
+    for way in ways:
+        own = _by_way(lines, way)
+        step = sum(line["seconds"] for line in own) / sum(line["steps"] for line in own)
+        seeds = ", ".join(str(seed) for seed in sorted({line["seed"] for line in own}))
+        orders = str(len({line["order"] for line in own}))
+        made = [way, seeds, orders, _verdicts(own), _converged(own), _mean(own, "running")]
+        rows.append([*made, f"{1000 * step:.1f}"])
+    return Table(title="Ways to recover, with the same settings", header=header, rows=rows)
+
+
+def _task_table(lines: Sequence[Line], way: str) -> Table:
+    own = _by_way(lines, way)
+    header = ["seed", "task", "recovered", "converged after", "bits to go at the end, %"]
+    header += ["off the learned mask, %", "accuracy, single images, %", "batches of 64, %"]
+    header += ["own mask and statistics, %", "entropy / expected"]
+    groups = _group(own, lambda line: (str(line["seed"]), line["task"]))
+    groups["all", ""] = own
+    rows = [
+        [
+            seed,
+            task,
+            _verdicts(group),
+            _converged(group),
+            *(_percent(max(line[key] for line in group)) for key in ("distance", "off")),
+            *(_mean(group, key) for key in ("running", "batch", "own")),
+            _ratios(group),
+        ]
+        for (seed, task), group in groups.items()
+    ]
+    title = f"Each task, from {way}, within one pass over the test images"
+    return Table(title=title, header=header, rows=rows)
+
+
+def _left_out_table(lines: Sequence[Line]) -> Table:
+    header = ["task left out", "its stream: not converged", "its entropy / expected"]
+    header += ["the others: recovered"]
+    left_out = [line for line in lines if line["left_out"] is not None]
+    groups = _group(left_out, lambda line: line["left_out"])
+    groups["all"] = left_out
+    rows = []
+    for name, group in groups.items():
+        its = [line for line in group if line["task"] == line["left_out"]]
+        others = [line for line in group if line["task"] != line["left_out"]]
+        unknown = [line for line in its if line["verdict"] == "not-converged"]
+        rows.append([name, _count(unknown, its), _ratios(its), _verdicts(others)])
+    title = "One task left out of the store, whose stream is then of an unknown task"
+    return Table(title=title, header=header, rows=rows)
+
+
+def _verdicts(lines: Sequence[Line]) -> str:
+    return _count([line for line in lines if right(line)], lines)
+
+
+def _count(those: Sequence[Line], lines: Sequence[Line]) -> str:
+    """How many of the lines are those, and the verdicts on the others."""
+    others = Counter(
+        f"{line['verdict']} {line['found'] or ''}".strip() for line in lines if line not in those
+    )
+    told = [f"{count} {verdict}" for verdict, count in sorted(others.items())]
+    return ", ".join([f"{len(those)} of {len(lines)}", *told])
+
+
+def _converged(lines: Sequence[Line]) -> str:
+    """Fewest to most steps, of how many."""
+    after = [line["converged_after"] for line in lines]
+    steps = max(line["steps"] for line in lines)
+    found = sorted(value for value in after if value is not None)
+    never = f", {after.count(None)} never" if None in after else ""
+    return f"{_span(found)} of {steps}{never}" if found else f"never, of {steps}"
+
+
+def _ratios(lines: Sequence[Line]) -> str:
+    """Least to largest entropy, over what the store expects."""
+    found = [(line["entropy"], line["expected_entropy"]) for line in lines]
+    ratios = sorted(h / expected for h, expected in found if h is not None and expected)
+    return _span([f"{ratio:.2f}" for ratio in ratios]) if ratios else "-"
+
+
+def _span(values: Sequence[object]) -> str:
+    """First to last of sorted values."""
+    first, last = values[0], values[-1]
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _mean(lines: Sequence[Line], key: str) -> str:
+    return _percent(fmean(line[key] for line in lines))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
