@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from supsup_runtime.model.memory import available_bytes
 from tools.benchmarks.banks import (
     MODELS,
     BenchBank,
@@ -31,6 +30,7 @@ from tools.benchmarks.timing import Candidate, Result, Row, Setup, measure
 from tools.pictures import picture
 
 import supsup_runtime
+from supsup_runtime.model.loading import available_bytes
 from supsup_runtime.model.model import Model
 
 __all__ = ["one_shot", "per_image", "plot_sweep", "sweep"]
