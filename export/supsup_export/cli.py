@@ -19,6 +19,7 @@ from supsup_export.exporter import (
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import (
     GROUPS,
+    Options,
     add_renamed,
     parser,
     print_result,
@@ -102,11 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     given, made_of, method, speed = map(made.add_argument_group, GROUPS)
     given.add_argument("--bank", type=Path, required=True, metavar="DIR", help="folder of the bank")
     given.add_argument("--task", metavar="NAME", help="this one task alone, as a plain model of x")
-    given.add_argument(
-        "--hopfield",
-        action="store_true",
-        help="the bank's Hopfield store, for a model that recovers its masks",
-    )
+    text = "the bank's Hopfield store, for a model that recovers its masks"
+    given.add_argument("--hopfield", action="store_true", help=text)
     made_of.add_argument("output", type=Path, metavar="OUTPUT", help="where to write the model")
     made_of.add_argument(
         "--target",
@@ -114,27 +112,15 @@ def _parser() -> argparse.ArgumentParser:
         help="operators: cpu and cuda are fast with ONNX Runtime, portable is ai.onnx alone "
         "(default: cpu)",
     )
-    made_of.add_argument(
-        "--graph-outputs",
-        metavar="NAME,...",
-        help=f"outputs of the graph, some of {','.join(OUTPUTS)} (default: all)",
-    )
+    text = f"outputs of the graph, some of {','.join(OUTPUTS)} (default: all)"
+    made_of.add_argument("--graph-outputs", metavar="NAME,...", help=text)
     add_renamed(made_of, {"--outputs": "--graph-outputs"})
-    made_of.add_argument(
-        "--bits",
-        type=int,
-        metavar="{32,2}",
-        help="with --task, bits per weight: 32 is float32, 2 ternary (default: 32)",
-    )
-    made_of.add_argument(
-        "--stream",
-        action="store_true",
-        help="with --hopfield, a model that takes a whole stream of batches in one call",
-    )
-    made_of.add_argument(
-        "--sidecar", action="store_true", help="write the metadata to OUTPUT.json, too"
-    )
-    made_of.add_argument("--force", action="store_true", help="replace OUTPUT if it is there")
+    text = "with --task, bits per weight: 32 is float32, 2 ternary (default: 32)"
+    made_of.add_argument("--bits", type=int, metavar="{32,2}", help=text)
+    text = "with --hopfield, a model that takes a whole stream of batches in one call"
+    made_of.add_argument("--stream", action="store_true", help=text)
+    _add_switch(made_of, "--sidecar", "write the metadata to OUTPUT.json, too", default=False)
+    _add_switch(made_of, "--force", "replace OUTPUT if it is there", default=False)
     made_of.add_argument("--json", action="store_true", help="report in JSON")
     method.add_argument(
         "--objective",
@@ -155,10 +141,16 @@ def _parser() -> argparse.ArgumentParser:
         help="with --scoring screened, a .npy file of real inputs, float32 (images, ...), by which "
         "the weights to score first are chosen (default: random inputs)",
     )
-    speed.add_argument(
-        "--check",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="run the model against the bank before it is put in place (default: --check)",
-    )
+    text = "run the model against the bank before it is put in place"
+    _add_switch(speed, "--check", text, default=True)
     return made
+
+
+def _add_switch(made: Options, name: str, text: str, *, default: bool) -> None:
+    shown = name if default else name.replace("--", "--no-")
+    made.add_argument(
+        name,
+        action=argparse.BooleanOptionalAction,
+        default=default,
+        help=f"{text} (default: {shown})",
+    )

@@ -29,28 +29,14 @@ from onnx import (
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
 from supsup_runtime.errors import BankError
 
-__all__ = [
-    "BOOL",
-    "FLOAT",
-    "INT32",
-    "INT64",
-    "Graph",
-    "Value",
-    "parse",
-    "prune",
-    "refuse_large",
-]
+__all__ = ["BOOL", "FLOAT", "INT32", "INT64", "Graph", "Value", "parse", "prune", "refuse_large"]
 
 OPSET = 18
 IR_VERSION = 8
 MAX_MODEL_BYTES = 2**31 - 2**20
 """Largest sum of constants: an ONNX file without external data ends at 2 GB."""
-BOOL, FLOAT, INT32, INT64 = (
-    TensorProto.BOOL,
-    TensorProto.FLOAT,
-    TensorProto.INT32,
-    TensorProto.INT64,
-)
+BOOL, FLOAT = TensorProto.BOOL, TensorProto.FLOAT
+INT32, INT64 = TensorProto.INT32, TensorProto.INT64
 Value: TypeAlias = tuple[str, int, Sequence[int | str | None] | None]
 """Name, element type and shape of a graph's input or output; a string names a dynamic axis."""
 
@@ -148,6 +134,27 @@ class Graph:
         """``Reshape`` to a constant shape."""
         return self.op("Reshape", value, self.ints(*shape))
 
+    def matmul_nbits(
+        self, left: str, codes: str, scales: str, shape: tuple[int, int], bits: int, block: int
+    ) -> str:
+        """``left @ weight.T``, of packed codes of a weight ``(rows, columns)``, by ONNX Runtime.
+
+        A scale is of `block` codes. Activations are rounded to int8 on the CPU; without it the
+        operator takes seconds.
+        """
+        return self.op(
+            "MatMulNBits",
+            left,
+            codes,
+            scales,
+            domain="com.microsoft",
+            N=shape[0],
+            K=shape[1],
+            bits=bits,
+            block_size=block,
+            accuracy_level=4,
+        )
+
     def length(self, value: str) -> str:
         """How many rows a value has: ``int64 ()``."""
         return self.reshape(self.op("Shape", value, start=0, end=1), [])
@@ -160,14 +167,10 @@ class Graph:
         types: Sequence[int],
         names: Sequence[str] = (),
     ) -> list[str]:
-        """Append an ``If``.
+        """Append an ``If`` of a bool scalar.
 
-        Args:
-            condition: A bool scalar.
-            then_branch: Fills the graph it is given and returns its outputs.
-            else_branch: Likewise.
-            types: ONNX element type of each output.
-            names: Of the outputs; fresh ones if empty.
+        Each branch fills the graph it is given and returns its outputs, whose ONNX element types
+        and names are `types` and `names`; fresh names if empty.
         """
         bodies = []
         for scope, fill in (("then", then_branch), ("else", else_branch)):
@@ -208,12 +211,7 @@ class Graph:
     def inline(self, program: GraphProto, inputs: Mapping[str, str]) -> dict[str, str]:
         """Copy a program's nodes into this graph.
 
-        Args:
-            program: Its inputs are values of this graph by the program's own names.
-            inputs: Value of this graph for each of the program's inputs.
-
-        Returns:
-            Value of this graph for each of the program's outputs.
+        From this graph's value for each of the program's inputs to that for each of its outputs.
         """
         names = dict(inputs)
         for tensor in program.initializer:

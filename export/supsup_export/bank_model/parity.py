@@ -69,19 +69,11 @@ class ParityReport:
 def check_parity(
     path: Path, bank: MaskBank, info: ModelInfo, *, place: str, sample: Images | None = None
 ) -> ParityReport:
-    """Run a model against its bank.
+    """Run a model, which messages call `place`, against the bank it was made of.
 
-    Args:
-        path: The model's file.
-        bank: The bank it was made of.
-        info: The model's metadata.
-        place: What messages call the model.
-        sample: Real inputs, ``float32 (images, *input_shape)``, if there are any. A screened model
-            is run on the first three as well, one by one: on random inputs, which are of no task,
-            its first pass hardly ever settles the matter.
-
-    Returns:
-        The largest differences, all within tolerance.
+    A screened model is run on the first three real inputs of `sample`, ``float32 (images,
+    *input_shape)``, as well, one by one: on random inputs, which are of no task, its first pass
+    hardly ever settles the matter.
 
     Raises:
         ParityError: If the model is not valid ONNX, or a value is out of tolerance.

@@ -18,9 +18,8 @@ __all__ = [
     "block_peaks",
     "block_size",
     "by_bit",
-    "int8_rows",
+    "exact_rows",
     "mask_scores",
-    "num_rows",
     "part_scores",
     "part_vector",
     "rounding_factor",
@@ -61,11 +60,15 @@ def part_vector(graph: Graph, layout: Layout, part: int, vector: str) -> str:
 
 
 def part_scores(graph: Graph, layout: Layout, part: int, vector: str, target: Target) -> str:
-    """Scores from one of `Layout.parts` and its part of the vector: ``float32 (tasks,)``."""
+    """Scores from one of `Layout.parts` and its part of the vector: ``float32 (tasks,)``.
+
+    By codes they are right to 1e-5 of the largest.
+    """
     if target == "portable":
         blocks = graph.reshape(vector, [1, -1, ROW_BITS])
         return graph.reshape(_by_unpacking(graph, layout, part, blocks, target), [-1])
-    return _by_codes(graph, layout, part, vector, target)
+    rows = exact_rows(graph, layout, by_bit(graph, vector, target), target)
+    return row_products(graph, layout, part, rows, target)
 
 
 def row_scores(graph: Graph, layout: Layout, vectors: str, target: Target) -> str:
@@ -117,12 +120,17 @@ def block_peaks(graph: Graph, vector: str, target: Target) -> str:
     return graph.op("ReduceMax", graph.op("Abs", blocks), axis, keepdims=1)
 
 
-def int8_rows(graph: Graph, vector: str, count: int, target: Target) -> list[str]:
-    """`count` rows that sum to a vector, each of its shape, ``float32 (256 * blocks,)``.
+def exact_rows(graph: Graph, layout: Layout, vector: str, target: Target) -> str:
+    """Rows that sum to a vector, ``float32 (256 * blocks,)``, as `row_products` takes them.
 
-    Vector and rows are in the order of `by_bit`. int8, with a scale per block, holds all rows but
-    the last exactly.
+    Vector and rows are in the order of `by_bit`. On the CPU the operator rounds a row of
+    activations to int8 by blocks. The vector is therefore given as two rows, what int8 holds
+    exactly and the rest: 1e-5 of the largest score in place of 1e-2. Small banks get a third row,
+    the rest of the rest: their scores may be sums of few terms that cancel, and the row costs them
+    nothing. So do codes of four bits, whose constant (`row_products`) would make the last row's
+    rounding six times as large.
     """
+    count = 3 if target == "cuda" or layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
     rest = graph.reshape(vector, [-1, block_size(target)])
     rows = []
     for _ in range(count - 1):
@@ -131,25 +139,14 @@ def int8_rows(graph: Graph, vector: str, count: int, target: Target) -> list[str
         scale = graph.op("Div", floored, graph.scalar(127))
         rows.append(graph.op("Mul", graph.op("Round", graph.op("Div", rest, scale)), scale))
         rest = graph.op("Sub", rest, rows[-1])
-    return [graph.reshape(row, [-1]) for row in [*rows, rest]]
+    flat = [graph.reshape(row, [-1]) for row in [*rows, rest]]
+    return stack_rows(graph, flat, target)
 
 
 def stack_rows(graph: Graph, rows: list[str], target: Target) -> str:
     """Rows in the order of `by_bit` as `row_products` takes them: ``(bits, rows, n / bits)``."""
     each = [graph.reshape(row, [_CODE_BITS[target], 1, -1]) for row in rows]
     return graph.join(each, axis=1)
-
-
-def num_rows(layout: Layout, target: Target) -> int:
-    """Rows by which a vector is scored exactly.
-
-    On the CPU the operator rounds a row of activations to int8 by blocks. The vector is therefore
-    given as two rows, what int8 holds exactly and the rest: 1e-5 of the largest score in place of
-    1e-2. Small banks get a third row, the rest of the rest: their scores may be sums of few terms
-    that cancel, and the row costs them nothing. So do codes of four bits, whose constant
-    (`row_products`) would make the last row's rounding six times as large.
-    """
-    return 3 if target == "cuda" or layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
 
 
 def row_products(graph: Graph, layout: Layout, part: int, rows: str, target: Target) -> str:
@@ -163,15 +160,20 @@ def row_products(graph: Graph, layout: Layout, part: int, rows: str, target: Tar
     ``2 ** h * bit + 2 ** (bits - 1) - 1 - 2 ** h``: the constant, times the vector's sum, is taken
     off, and the factor undone.
     """
-    bits = _CODE_BITS[target]
-    blocks = len(layout.parts[part])
+    bits, blocks = _CODE_BITS[target], len(layout.parts[part])
+    outer = graph.outermost  # there ONNX Runtime folds, and frees what it repacks
     names = [graph.fresh("bit") for _ in range(bits)]  # `bits * i + h` of each byte
     graph.ops("Split", [rows], names, axis=0, num_outputs=bits)
-    scales = _minus_ones(graph, len(layout.masks) * blocks)
+    minus_one = outer.constant(np.array([-1], np.float32))  # scores are minus the products
+    scales = outer.op("Expand", minus_one, outer.ints(len(layout.masks) * blocks))
     axes = graph.ints(0, 1)
     terms = []
     for h, row in enumerate(names):
-        product = _product(graph, layout, part, row, scales, bits, h)
+        others = 0xFF & ~sum(1 << (bits * i + h) for i in range(8 // bits))
+        fill = outer.constant(np.uint8(others))
+        codes = outer.op("BitwiseOr", packed_part(graph, layout, part), fill)
+        shape = (len(layout.masks), blocks * ROW_BITS // bits)
+        product = graph.matmul_nbits(row, codes, scales, shape, bits, block_size(target))
         total = graph.op("ReduceSum", product, axes, keepdims=0)
         constant = 2 ** (bits - 1) - 1 - 2**h
         if constant:
@@ -179,45 +181,6 @@ def row_products(graph: Graph, layout: Layout, part: int, rows: str, target: Tar
             total = graph.op("Add", total, graph.op("Mul", whole, graph.scalar(constant)))
         terms.append(graph.op("Mul", total, graph.scalar(2.0**-h)) if h else total)
     return graph.op("Sum", *terms)
-
-
-def _by_codes(graph: Graph, layout: Layout, part: int, vector: str, target: Target) -> str:
-    """Scores from one of `Layout.parts`, to 1e-5 of the largest."""
-    codes = by_bit(graph, vector, target)
-    rows = int8_rows(graph, codes, num_rows(layout, target), target)
-    return row_products(graph, layout, part, stack_rows(graph, rows, target), target)
-
-
-def _minus_ones(graph: Graph, count: int) -> str:
-    """A scale for each block of codes, folded at load: scores are minus the products."""
-    outer = graph.outermost
-    minus_one = outer.constant(np.array([-1], np.float32))
-    return outer.op("Expand", minus_one, outer.ints(count))
-
-
-def _product(
-    graph: Graph, layout: Layout, part: int, rows: str, scales: str, bits: int, h: int
-) -> str:
-    """Minus `rows` times every task's codes, of which bit `h` is the masks'."""
-    num_tasks, blocks = len(layout.masks), len(layout.parts[part])
-    others = 0xFF & ~sum(1 << (bits * i + h) for i in range(8 // bits))
-    # Folded in the outermost graph: there ONNX Runtime frees what it repacks, in a branch it
-    # does not.
-    outer = graph.outermost
-    fill = outer.constant(np.uint8(others))
-    codes = outer.op("BitwiseOr", packed_part(graph, layout, part), fill)
-    return graph.op(
-        "MatMulNBits",
-        rows,
-        codes,
-        scales,
-        domain="com.microsoft",
-        K=blocks * ROW_BITS // bits,
-        N=num_tasks,
-        bits=bits,
-        block_size=ROW_BITS // bits,
-        accuracy_level=4,  # int8 on the CPU; without it the operator takes seconds
-    )
 
 
 def _by_unpacking(graph: Graph, layout: Layout, part: int, vectors: str, target: Target) -> str:

@@ -23,17 +23,10 @@ _SAMPLE = 64
 
 
 def choose_screen(bank: MaskBank, layout: Layout, objective: str, sample: Images | None) -> Layout:
-    """Choose the blocks of the first pass: those that tell tasks apart on `sample`.
+    """The layout with its `screen`: the blocks of the first pass, which tell tasks apart best.
 
-    Args:
-        bank: With a gradient program.
-        layout: Its arrays.
-        objective: What is differentiated.
-        sample: ``float32 (images, *input_shape)``, of which at most 64 are used, spread evenly;
-            None takes standard normal ones, which know nothing of the data.
-
-    Returns:
-        The layout with its `screen`.
+    They do on `sample`, ``float32 (images, *input_shape)``, of which at most 64 are used, spread
+    evenly; None takes standard normal ones, which know nothing of the data.
 
     Raises:
         InputError: If there are too few tasks or weights, or the sample does not fit the network.

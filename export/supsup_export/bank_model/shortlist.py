@@ -31,8 +31,7 @@ from supsup_export.bank_model.scores import (
     block_peaks,
     block_size,
     by_bit,
-    int8_rows,
-    num_rows,
+    exact_rows,
     part_scores,
     part_vector,
     rounding_factor,
@@ -43,16 +42,7 @@ from supsup_export.bank_model.weights import packed_part, uniform_mask, unpack
 from supsup_export.graph import BOOL, FLOAT, INT64, Graph
 from supsup_runtime.model.metadata import Scoring, Target
 
-__all__ = [
-    "CONTENDERS",
-    "ROUNDED_BYTES",
-    "ROUNDED_TASKS",
-    "ROUNDING_SIGMAS",
-    "SIGMAS",
-    "Question",
-    "choose_scoring",
-    "scores_in_passes",
-]
+__all__ = ["CONTENDERS", "ROUNDING_SIGMAS", "Question", "choose_scoring", "scores_in_passes"]
 
 CONTENDERS = 4
 """Tasks that are scored exactly after the first pass."""
@@ -167,8 +157,7 @@ def _rows(graph: Graph, roughly: str, layout: Layout, vector: str, target: Targe
         return [stack_rows(body, [vector], target)]
 
     def several(body: Graph) -> list[str]:
-        rows = int8_rows(body, vector, num_rows(layout, target), target)
-        return [stack_rows(body, rows, target)]
+        return [exact_rows(body, layout, vector, target)]
 
     return graph.branch(roughly, one, several, [FLOAT])[0]
 

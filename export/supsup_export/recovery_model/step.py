@@ -74,11 +74,6 @@ def compose_recovery(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, 
 def recovery_info(bank: MaskBank, store: HopfieldStore, mode: Mode) -> ModelInfo:
     """Metadata of a model that recovers a bank's masks; no task of the bank is read.
 
-    Args:
-        bank: Whose network and programs are used.
-        store: With at least one task, of the same network.
-        mode: What the model is for.
-
     Raises:
         BankError: If the bank has no gradient program, the store is of another network or empty,
             or the model would pass 2 GB.

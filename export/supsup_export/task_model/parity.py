@@ -95,14 +95,9 @@ class Stored:
 def check_task(
     path: Path, bank: MaskBank, task: TaskMasks, stored: Sequence[Stored], *, place: str
 ) -> TaskParity:
-    """Run a model of one task against its bank.
+    """Run a model of one task, which messages call `place`, against its bank.
 
-    Args:
-        path: The model's file.
-        bank: The bank it was made of.
-        task: The task.
-        stored: Two-bit weights that the model may have; empty where they are float32.
-        place: What messages call the model.
+    `stored` are the two-bit weights that the model may have; empty where they are float32.
 
     Raises:
         ParityError: If the model is not valid ONNX, or differs by more than the module says.

@@ -117,19 +117,7 @@ def product(graph: Graph, left: str, weight: Ternary, *, transposed: bool) -> tu
         graph.constant(weight.constant.reshape(1)),
         graph.ints(rows * -(-columns // block)),
     )
-    result = graph.op(
-        "MatMulNBits",
-        left,
-        codes,
-        scales,
-        domain="com.microsoft",
-        K=columns,
-        N=rows,
-        bits=2,
-        block_size=block,
-        accuracy_level=4,
-    )
-    return result, codes
+    return graph.matmul_nbits(left, codes, scales, (rows, columns), 2, block), codes
 
 
 def floats(graph: Graph, weight: Ternary) -> str:
