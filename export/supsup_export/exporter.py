@@ -55,18 +55,16 @@ class _Report(Generic[Parity]):
     def to_text(self) -> str:
         """What was written, and what the check found, in one line."""
         found = "not checked" if self.parity is None else self.parity.to_text()
-        return f"{self.path}: {self._what()}, {self.model_bytes:,} bytes, {found}"
+        return f"{self.path}: {self._described()[0]}, {self.model_bytes:,} bytes, {found}"
 
     def to_dict(self) -> dict[str, object]:
         """The same for JSON."""
         parity = None if self.parity is None else self.parity.to_dict()
         shared = {"bytes": self.model_bytes, "parity": parity, "path": str(self.path)}
-        return shared | self._facts()
+        return shared | self._described()[1]
 
-    def _what(self) -> str:
-        raise NotImplementedError
-
-    def _facts(self) -> dict[str, object]:
+    def _described(self) -> tuple[str, dict[str, object]]:
+        """What the model is, as text and for JSON."""
         raise NotImplementedError
 
 
@@ -83,11 +81,8 @@ class ExportReport(_Report[ParityReport]):
     info: ModelInfo
     left_out: str
 
-    def _what(self) -> str:
-        return f"{len(self.info.tasks)} tasks"
-
-    def _facts(self) -> dict[str, object]:
-        return {
+    def _described(self) -> tuple[str, dict[str, object]]:
+        return f"{len(self.info.tasks)} tasks", {
             "calibrated": self.info.calibration is not None,
             "mode": self.info.mode,
             "num_tasks": len(self.info.tasks),
@@ -109,11 +104,9 @@ class RecoveryExport(_Report[RecoveryReport]):
     info: ModelInfo
     left_out: str
 
-    def _what(self) -> str:
-        return f"recovers {len(self.info.tasks)} tasks"
-
-    def _facts(self) -> dict[str, object]:
-        return {"mode": self.info.mode, "num_tasks": len(self.info.tasks)}
+    def _described(self) -> tuple[str, dict[str, object]]:
+        num_tasks = len(self.info.tasks)
+        return f"recovers {num_tasks} tasks", {"mode": self.info.mode, "num_tasks": num_tasks}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,11 +121,9 @@ class TaskExportReport(_Report[TaskParity]):
     task: str
     bits: int
 
-    def _what(self) -> str:
-        return f"task {self.task}, {self.bits} bits a weight"
-
-    def _facts(self) -> dict[str, object]:
-        return {"bits": self.bits, "task": self.task}
+    def _described(self) -> tuple[str, dict[str, object]]:
+        text = f"task {self.task}, {self.bits} bits a weight"
+        return text, {"bits": self.bits, "task": self.task}
 
 
 def export(
@@ -167,13 +158,8 @@ def export(
     with placed(output, model, sidecar=sidecar) as part:
         del model  # the check loads the file; two copies of a large bank are enough
         parity = check_parity(part, bank, info, place=str(output), sample=sample) if check else None
-    return ExportReport(
-        path=output,
-        model_bytes=output.stat().st_size,
-        parity=parity,
-        info=info,
-        left_out=left_out,
-    )
+    size = output.stat().st_size
+    return ExportReport(path=output, model_bytes=size, parity=parity, info=info, left_out=left_out)
 
 
 def _composed(
@@ -196,7 +182,7 @@ def _composed(
             )
         else:
             calibration = stored.calibration
-    model, info = compose(bank, layout, request, calibration=calibration)
+    model, info = compose(bank, layout, request, calibration)
     return model, info, left_out
 
 
@@ -234,12 +220,9 @@ def export_recovery(
         del model
         checked = check_stream if stream else check_recovery
         parity = checked(part, bank, store, place=str(output)) if check else None
+    size, left_out = output.stat().st_size, _without_entropy(info)
     return RecoveryExport(
-        path=output,
-        model_bytes=output.stat().st_size,
-        parity=parity,
-        info=info,
-        left_out=_without_entropy(info),
+        path=output, model_bytes=size, parity=parity, info=info, left_out=left_out
     )
 
 
@@ -291,6 +274,5 @@ def export_task(
     with placed(output, model, sidecar=sidecar) as part:
         del model
         parity = check_task(part, bank, task, stored, place=str(output)) if check else None
-    return TaskExportReport(
-        path=output, model_bytes=output.stat().st_size, parity=parity, task=name, bits=bits
-    )
+    size = output.stat().st_size
+    return TaskExportReport(path=output, model_bytes=size, parity=parity, task=name, bits=bits)

@@ -49,10 +49,7 @@ class Request:
     scoring: Scoring | None = None
 
     def __post_init__(self) -> None:
-        if self.target not in get_args(Target):
-            raise InputError(
-                f"target: must be one of {list(get_args(Target))}, got {self.target!r}"
-            )
+        _require("target", self.target, get_args(Target))
         unknown = sorted(set(self.outputs or ()) - set(OUTPUTS))
         if unknown or self.outputs == ():
             raise InputError(
@@ -60,10 +57,7 @@ class Request:
             )
         if self.scoring is None:
             return
-        if self.scoring not in get_args(Scoring):
-            raise InputError(
-                f"scoring: must be one of {list(get_args(Scoring))}, got {self.scoring!r}"
-            )
+        _require("scoring", self.scoring, get_args(Scoring))
         if self.mode == "known":
             raise InputError(
                 "scoring: needs a model that infers, got known tasks only; leave it out"
@@ -82,24 +76,18 @@ class Request:
         return "infer" if {"task", "task_scores"} & set(self.outputs) else "known"
 
 
+def _require(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name}: must be one of {list(allowed)}, got {value!r}")
+
+
 def compose(
-    bank: MaskBank,
-    layout: Layout,
-    request: Request,
-    *,
-    calibration: Calibration | None = None,
+    bank: MaskBank, layout: Layout, request: Request, calibration: Calibration | None
 ) -> tuple[ModelProto, ModelInfo]:
-    """Make the model of a bank.
+    """Make the model of a bank, and its metadata, which may have a calibration.
 
-    Args:
-        bank: Open and not empty.
-        layout: The bank's arrays, from `lay_out`.
-        request: Target, objective and outputs.
-        calibration: What tells known tasks from unknown, for the model's metadata.
-
-    Returns:
-        An ONNX model, opset 18, IR 8, without local functions and external data, and its metadata.
-        Equal banks and requests give equal bytes.
+    It is an ONNX model, opset 18, IR 8, without local functions and external data. Equal banks and
+    requests give equal bytes.
 
     Raises:
         BankError: If the bank's gradient program is missing or lacks the objective, and the

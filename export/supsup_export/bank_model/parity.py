@@ -44,14 +44,12 @@ class ParityReport:
     """Largest differences found.
 
     Attributes:
-        tasks_checked: Tasks whose logits and parameters were compared.
-        num_tasks: Tasks in the model; every task's score is compared.
+        tasks_checked: Tasks whose logits and parameters were compared; scores are for all.
         logits: Largest difference, relative to the largest logit; None without logits.
         scores: Largest difference, relative to the largest score; None without scores.
     """
 
     tasks_checked: int
-    num_tasks: int
     logits: float | None
     scores: float | None
 
@@ -97,7 +95,6 @@ def check_parity(
     check.findings.refuse(place)
     return ParityReport(
         tasks_checked=len(checked),
-        num_tasks=len(bank),
         logits=check.findings.worst.get("logits"),
         scores=check.findings.worst.get("task_scores"),
     )

@@ -29,23 +29,13 @@ from supsup_runtime.recovery.descent import Descent, Recovery
 __all__ = ["RecoveryCheck", "RecoveryReport", "check_recovery", "check_stream"]
 
 _ROWS = (0, 1, 5)
+_STREAMS = (
+    (5, (3, 2), None),
+    (1, (0, 2), Recovery(step_size=7, momentum=0.5, weight_decay=0.01)),
+)
+"""Rows of a batch, steps of each call that goes on with the stream, settings if not the default."""
 
 Feeds = dict[str, Array]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
-    """A stream: rows of a batch, steps of each call that goes on with it, settings not default."""
-
-    rows: int
-    calls: tuple[int, ...]
-    settings: Recovery | None = None
-
-
-_CASES = (
-    _Case(rows=5, calls=(3, 2)),
-    _Case(rows=1, calls=(0, 2), settings=Recovery(step_size=7, momentum=0.5, weight_decay=0.01)),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,30 +65,21 @@ def check_recovery(
     check = RecoveryCheck(path, bank, store, place=place)
     rng = np.random.default_rng(0)
     for rows in _ROWS:
-        feeds = _random_feeds(bank, store, rows, rng)
+        feeds: Feeds = {
+            "x": rng.standard_normal((rows, *bank.network.input_shape)).astype(np.float32),
+            "mask": rng.random(bank.network.num_masked, np.float32),
+            "entropy_strength": np.array(0.75, np.float32),
+            "energy_strength": np.array(0.0015, np.float32),
+        }
+        if bank.network.state:
+            feeds["state"] = HopfieldInfo.of(store).state
         given = {name: value for name, value in feeds.items() if name != "state" or rows != 1}
         got = check.run(given)  # with one row, the state that is its own
         want = check.reference(feeds)
-        terms = _energy_terms(feeds["mask"], want["energy_gradient"])
         for name, value in got.items():
-            least_scale = terms if name in {"energy", "loss"} else 0.0
-            check.compare(name, value, want[name], least_scale)
+            least_scale = want["terms"] if name in {"energy", "loss"} else 0.0
+            check.compare(name, value, want[name], float(least_scale))
     return RecoveryReport(worst=check.worst)
-
-
-def _random_feeds(
-    bank: MaskBank, store: HopfieldStore, rows: int, rng: np.random.Generator
-) -> Feeds:
-    network = bank.network
-    feeds: Feeds = {
-        "x": rng.standard_normal((rows, *network.input_shape)).astype(np.float32),
-        "mask": rng.random(network.num_masked, np.float32),
-        "entropy_strength": np.array(0.75, np.float32),
-        "energy_strength": np.array(0.0015, np.float32),
-    }
-    if network.state:
-        feeds["state"] = HopfieldInfo.of(store).state
-    return feeds
 
 
 def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str) -> RecoveryReport:
@@ -115,17 +96,22 @@ def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str
     running = HopfieldInfo.of(store).state
     batch = with_batch_statistics(bank.network.state, running)
     rng = np.random.default_rng(0)
-    for case in _CASES:
+    for rows, calls, settings in _STREAMS:
         start, onward = HopfieldInfo.of(store).mean, {}
-        if case.settings is not None:
+        if settings is not None:
             start = rng.uniform(-1, 1, len(start)).astype(np.float32)
-            settings = {n: np.array(getattr(case.settings, n), np.float32) for n in SETTINGS}
-            onward = {"scores": start, **settings}
-        descent = Descent(start, case.settings or Recovery())
-        for steps in case.calls:
-            feeds = _stream(bank, steps, case.rows, rng)
+            onward = {name: np.array(getattr(settings, name), np.float32) for name in SETTINGS}
+            onward["scores"] = start
+        descent = Descent(start, settings or Recovery())
+        for steps in calls:
+            feeds = {
+                "entropy_strengths": rng.uniform(0, 1, steps).astype(np.float32),
+                "energy_strengths": rng.uniform(0, 1.5e-3, steps).astype(np.float32),
+            }
+            shape = (steps, rows, *bank.network.input_shape)
+            feeds["batches"] = rng.standard_normal(shape).astype(np.float32)
             got = check.run(feeds | onward)
-            _follow(check, descent, feeds, got, state=batch if case.rows > 1 else running)
+            _follow(check, descent, feeds, got, state=batch if rows > 1 else running)
             onward |= {"scores": got["next_scores"], "velocity": got["next_velocity"]}
     return RecoveryReport(worst=check.worst)
 
@@ -133,11 +119,7 @@ def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str
 def _follow(
     check: RecoveryCheck, descent: Descent, feeds: Feeds, got: Feeds, *, state: Array
 ) -> None:
-    """Take the steps of a call, and compare what it gave.
-
-    Raises:
-        ParityError: If it differs.
-    """
+    """Take the steps of a call, and refuse what it gave where that differs."""
     batches, masks = feeds["batches"], got["masks"]
     expected = (len(batches), check.bank.network.num_masked)
     if masks.shape != expected:
@@ -154,7 +136,7 @@ def _follow(
         }
         values = check.reference(said)
         entropies[number], energies[number] = values["entropy"], values["energy"]
-        terms[number] = _energy_terms(said["mask"], values["energy_gradient"])
+        terms[number] = values["terms"]
         descent.step(values["gradient"].astype(np.float32))
     _refuse_other_mask(check, descent, got["mask"] == 1, "after the last step")
     check.compare("entropy", got["entropy"], entropies)
@@ -170,22 +152,6 @@ def _refuse_other_mask(check: RecoveryCheck, descent: Descent, signs: Bits, when
         check.refuse(
             f"the mask {when} must be that of the bank's descent, got {wrong} elements that differ"
         )
-
-
-def _stream(bank: MaskBank, steps: int, rows: int, rng: np.random.Generator) -> Feeds:
-    shape = (steps, rows, *bank.network.input_shape)
-    of_entropy = rng.uniform(0, 1, steps).astype(np.float32)
-    of_energy = rng.uniform(0, 1.5e-3, steps).astype(np.float32)
-    return {
-        "batches": rng.standard_normal(shape).astype(np.float32),
-        "entropy_strengths": of_entropy,
-        "energy_strengths": of_energy,
-    }
-
-
-def _energy_terms(mask: Array, gradient: Array) -> float:
-    """``sum |z_i (Psi z)_i| / 2``, by a mask and the energy's gradient there."""
-    return float(np.abs((2 * mask - 1) * gradient).sum()) / 4
 
 
 class RecoveryCheck:
@@ -218,14 +184,19 @@ class RecoveryCheck:
         return dict(zip(names, self._session.run(names, feeds), strict=True))
 
     def reference(self, feeds: Feeds) -> Feeds:
-        """What a model that recovers step by step must give for its inputs, by output."""
-        energy, slopes = 0.0, []
+        """What a model that recovers step by step must give for its inputs, by output.
+
+        And ``terms``, ``sum |z_i (Psi z)_i| / 2``, of which the energy is the sum with signs.
+        """
+        energy, terms, slopes = 0.0, 0.0, []
         for name, part in cut(self.bank.network.parameters, feeds["mask"]).items():
             pattern = 2 * part.reshape(-1) - 1
+            field = self._store.field(name, pattern)
             energy += self._store.energy(name, pattern)
-            slopes.append(-2 * self._store.field(name, pattern))
+            terms += float(np.abs(pattern * field).sum()) / 2
+            slopes.append(-2 * field)
         found = {"energy": np.asarray(energy), "energy_gradient": np.concatenate(slopes)}
-        found |= self._network_reference(feeds)
+        found |= {"terms": np.asarray(terms)} | self._network_reference(feeds)
         strengths = float(feeds["entropy_strength"]), float(feeds["energy_strength"])
         for name, kind in (("loss", ""), ("gradient", "_gradient")):
             parts = [found[f"{term}{kind}"].astype(np.float64) for term in ("entropy", "energy")]
@@ -257,11 +228,7 @@ class RecoveryCheck:
         }
 
     def compare(self, name: str, got: Array, want: Array, least_scale: float = 0.0) -> None:
-        """Refuse an output that is out of tolerance.
-
-        Raises:
-            ParityError: If it is.
-        """
+        """Refuse an output that is out of tolerance."""
         if got.shape != want.shape:
             self.refuse(f"{name} must have shape {want.shape}, got {got.shape}")
         error = relative_error(got, want, least_scale)

@@ -36,8 +36,28 @@ def compose_stream(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, Mo
     ends = ["next_scores", "next_velocity", "entropy", "energy", "masks"]
     graph.ops("Loop", starts, ends, body=_body(graph, bank, store, state))
     _mask_of(graph, "next_scores", name="mask")
-    _set_defaults(graph, network, HopfieldInfo.of(store))
-    return graph.model("supsup", _inputs(network), _outputs(network), info.to_metadata()), info
+    flat = [network.num_masked]
+    inputs: list[Value] = [
+        ("batches", FLOAT, ["steps", "batch", *network.input_shape]),
+        *[(name, FLOAT, ["steps"]) for name in STRENGTHS],
+        *[(name, FLOAT, flat) for name in ("scores", "velocity")],
+        *[(name, FLOAT, []) for name in SETTINGS],
+    ]
+    # what a host need not feed: a start from the store's mean, and the paper's settings
+    graph.default("scores", HopfieldInfo.of(store).mean)
+    graph.default("velocity", np.zeros(flat, np.float32))
+    for name in SETTINGS:
+        graph.default(name, np.float32(getattr(Recovery(), name)))
+    if network.state:
+        inputs.append(("state", FLOAT, [network.num_state]))
+        running = HopfieldInfo.of(store).state
+        graph.default("state", with_batch_statistics(network.state, running))
+    outputs: list[Value] = [
+        *[(name, FLOAT, flat) for name in ("mask", "next_scores", "next_velocity")],
+        *[(name, FLOAT, ["taken"]) for name in ("entropy", "energy")],
+        ("masks", BOOL, ["taken", *flat]),
+    ]
+    return graph.model("supsup", inputs, outputs, info.to_metadata()), info
 
 
 def _body(outer: Graph, bank: MaskBank, store: HopfieldStore, state: str) -> GraphProto:
@@ -52,20 +72,13 @@ def _body(outer: Graph, bank: MaskBank, store: HopfieldStore, state: str) -> Gra
     gradient = add_weighted(graph, strengths, (entropy_gradient, energy_gradient))
     moved = _descend(graph, gradient, scores, velocity)
     fine = _all_finite(graph, (entropy, energy, moved[0]))
-    kept = [
-        graph.op("Where", fine, new, old)
-        for new, old in zip(moved, (scores, velocity), strict=True)
-    ]
+    old = (scores, velocity)
+    kept = [graph.op("Where", fine, *values) for values in zip(moved, old, strict=True)]
     fine, *kept, entropy, energy, signs = graph.own([fine, *kept, entropy, energy, signs])
+    outputs: list[Value] = [(fine, BOOL, []), *((value, FLOAT, flat) for value in kept)]
+    outputs += [(entropy, FLOAT, []), (energy, FLOAT, []), (signs, BOOL, flat)]
     return graph.close(
-        [(index, INT64, []), (go, BOOL, []), (scores, FLOAT, flat), (velocity, FLOAT, flat)],
-        [
-            (fine, BOOL, []),
-            *((value, FLOAT, flat) for value in kept),
-            (entropy, FLOAT, []),
-            (energy, FLOAT, []),
-            (signs, BOOL, flat),
-        ],
+        [(index, INT64, []), (go, BOOL, []), *((value, FLOAT, flat) for value in old)], outputs
     )
 
 
@@ -99,36 +112,3 @@ def _used_state(graph: Graph, network: Network) -> str:
     one = graph.op("Equal", rows, graph.ints(1))
     zeroed = graph.op("And", one, graph.constant(blend))
     return graph.op("Where", zeroed, graph.scalar(0), "state")
-
-
-def _set_defaults(graph: Graph, network: Network, store: HopfieldInfo) -> None:
-    """What a host need not feed: the paper's settings, and a start from the store's mean."""
-    paper = Recovery()
-    graph.default("scores", store.mean)
-    graph.default("velocity", np.zeros(network.num_masked, np.float32))
-    for name in SETTINGS:
-        graph.default(name, np.float32(getattr(paper, name)))
-    if network.state:
-        graph.default("state", with_batch_statistics(network.state, store.state))
-
-
-def _inputs(network: Network) -> list[Value]:
-    flat = [network.num_masked]
-    inputs: list[Value] = [
-        ("batches", FLOAT, ["steps", "batch", *network.input_shape]),
-        *[(name, FLOAT, ["steps"]) for name in STRENGTHS],
-        *[(name, FLOAT, flat) for name in ("scores", "velocity")],
-        *[(name, FLOAT, []) for name in SETTINGS],
-    ]
-    if network.state:
-        inputs.append(("state", FLOAT, [network.num_state]))
-    return inputs
-
-
-def _outputs(network: Network) -> list[Value]:
-    flat = [network.num_masked]
-    return [
-        *[(name, FLOAT, flat) for name in ("mask", "next_scores", "next_velocity")],
-        *[(name, FLOAT, ["taken"]) for name in ("entropy", "energy")],
-        ("masks", BOOL, ["taken", *flat]),
-    ]
