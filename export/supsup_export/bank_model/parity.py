@@ -6,10 +6,8 @@ float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,7 @@ from supsup_export.checking import (
     check_onnx,
     open_program,
 )
-from supsup_runtime.arrays import Array, Floats, Images
+from supsup_runtime.arrays import Array, Images
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks
@@ -36,7 +34,7 @@ MAX_CHECKED_TASKS = 50
 """Tasks whose logits are compared, spread evenly; scores are compared for all."""
 _BATCH = 3
 
-Tensors = dict[str, Floats]
+Tensors = dict[str, Array]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +75,7 @@ def check_parity(
         ParityError: If the model is not valid ONNX, or a value is out of tolerance.
     """
     check_onnx(path, place=place)
-    check = _Check(open_session(path, place=place), _Reference(bank, info.objective), info)
+    check = _Check(open_session(path, place=place), bank, info)
     checked = [] if info.mode == "infer" else _spread(len(bank), MAX_CHECKED_TASKS)
     for index in checked:
         check.selection([index], [1.0])
@@ -90,7 +88,7 @@ def check_parity(
         check.rows()
     if info.scoring == "screened" and sample is not None:
         for image in sample[:_BATCH]:
-            check.reference.x = image[None]
+            check.x = image[None]
             check.inference()
     check.findings.refuse(place)
     return ParityReport(
@@ -100,80 +98,34 @@ def check_parity(
     )
 
 
-class _Reference:
-    """The bank in numpy, with its programs in sessions of their own."""
-
-    def __init__(self, bank: MaskBank, objective: str) -> None:
-        self.bank = bank
-        self.network = bank.network
-        names = [p.name for p in bank.network.parameters]
-        self.weights = dict(zip(names, bank.network.weights(), strict=True))
-        self.objective = objective
-        self.forward = open_program(bank, "forward")
-        rng = np.random.default_rng(0)
-        self.x = rng.standard_normal((_BATCH, *self.network.input_shape)).astype(np.float32)
-
-    @cached_property
-    def gradient(self) -> Session:
-        return open_program(self.bank, "gradient")
-
-    def mixed(self, tasks: Iterable[TaskMasks], alphas: Iterable[float]) -> Tensors:
-        """Weights and state of a superposition, by name; mixed in float64, a task at a time."""
-        totals: dict[str, Array] = {}
-        parameters = self.network.parameters
-        for task, alpha in zip(tasks, alphas, strict=False):
-            masks = {p.name: unpack_mask(task.masks[p.name], p.shape) for p in parameters}
-            for name, value in {**masks, **task.state}.items():
-                added = np.multiply(value, alpha, dtype=np.float64)
-                totals[name] = totals.get(name, 0) + added
-        for name, weight in self.weights.items():
-            totals[name] *= weight
-        return {name: total.astype(np.float32) for name, total in totals.items()}
-
-    def logits(self, tensors: Tensors) -> Array:
-        return self.forward.run(["logits"], {"x": self.x, **tensors})[0]
-
-    def scores(self, tensors: Tensors, x: Array) -> tuple[Array, float]:
-        """Scores of all tasks, ``float64 (tasks,)``, and how far such sums of terms spread."""
-        names = [f"{self.objective}.{name}" for name in tensors]
-        found = self.gradient.run(names, {"x": x, **tensors})
-        gradients = {n: g.astype(np.float64) for n, g in zip(tensors, found, strict=True)}
-        for name, weight in self.weights.items():
-            gradients[name] *= weight
-        scores = [-sum(t.sum() for t in self._terms(task, gradients)) for task in self.bank]
-        square = sum((gradients[name] ** 2).sum() for name in self.weights)
-        if not self.weights:
-            squares = ([(t**2).sum() for t in self._terms(k, gradients)] for k in self.bank)
-            square = max(map(sum, squares))
-        return np.array(scores), float(0.5 * np.sqrt(square))
-
-    def _terms(self, task: TaskMasks, gradients: dict[str, Array]) -> list[Array]:
-        """What a task's masks and state add to minus its score, by tensor."""
-        parameters, state = self.network.parameters, self.network.state
-        masked = [gradients[p.name][unpack_mask(task.masks[p.name], p.shape)] for p in parameters]
-        return [*masked, *(gradients[s.name] * task.state[s.name] for s in state)]
-
-
 def _spread(count: int, most: int) -> list[int]:
     """At most `most` indices below `count`, the first and the last among them."""
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most))})
 
 
-@dataclass(slots=True)
 class _Check:
-    """A model beside its reference, and what was found so far."""
+    """A model beside its bank in numpy, and what was found so far."""
 
-    session: Session
-    reference: _Reference
-    info: ModelInfo
-    findings: Findings = field(default_factory=Findings)
+    def __init__(self, session: Session, bank: MaskBank, info: ModelInfo) -> None:
+        self.findings = Findings()
+        rng = np.random.default_rng(0)
+        self.x = rng.standard_normal((_BATCH, *bank.network.input_shape)).astype(np.float32)
+        self._session, self._bank, self._info = session, bank, info
+        self._parameters, self._state = bank.network.parameters, bank.network.state
+        names = [p.name for p in self._parameters]
+        self._weights = dict(zip(names, bank.network.weights(), strict=True))
+        self._forward = open_program(bank, "forward")
+
+    @cached_property
+    def _gradient(self) -> Session:
+        return open_program(self._bank, "gradient")
 
     def selection(self, indices: list[int], alphas: list[float]) -> None:
         """Compare what a known task, or a superposition of several, gives."""
         got = self._run(indices, alphas, infer=False)
         what = f"of tasks {indices}"
         # one mask of ones and zeros is exact; several are summed in float32
-        self._tensors(got, self._mixed(indices, alphas), what, 0.0 if len(indices) == 1 else 1e-6)
+        self._compare(got, self._mixed(indices, alphas), what, 0.0 if len(indices) == 1 else 1e-6)
         if "task" in got:
             self.findings.compare(f"task {what}", got["task"], np.array(indices), 0.0)
         if "task_scores" in got:
@@ -181,79 +133,100 @@ class _Check:
 
     def inference(self) -> None:
         """Compare scores at the uniform superposition and at a given one, and what is inferred."""
-        cases: list[tuple[list[int], list[float]]] = [([], [])]
-        if self.info.mode == "full":
-            cases.append(([0, len(self.reference.bank) - 1], [0.3, 0.7]))
-        for indices, alphas in cases:
-            tensors = self._mixed(indices, alphas)
-            want, spread = self.reference.scores(tensors, self.reference.x)
-            got = self._run(indices, alphas, infer=True)
-            self._scores(got, want, spread, indices)
+        self._inference_at([], [])
+        if self._info.mode == "full":
+            self._inference_at([0, len(self._bank) - 1], [0.3, 0.7])
 
-    def _scores(
-        self, got: dict[str, Array], want: Array, spread: float, indices: list[int]
-    ) -> None:
-        """Compare the scores at a superposition, and what the best task gives."""
-        tolerance = SCORE_TOLERANCES[self.info.target]
+    def _inference_at(self, indices: list[int], alphas: list[float]) -> None:
+        want, spread = self._scores(self._mixed(indices, alphas), self.x)
+        got = self._run(indices, alphas, infer=True)
+        tolerance = SCORE_TOLERANCES[self._info.target]
         scale = max(float(np.abs(want).max()), spread)
         if "task_scores" in got:
             scores = got["task_scores"]
-            if self.info.scoring != "exact" and not indices:
-                scores = _contending(scores, want, tolerance * scale, self.info.scoring)
+            if self._info.scoring != "exact" and not indices:
+                scores = _contending(scores, want, tolerance * scale, self._info.scoring)
             where = f"task_scores at {indices or 'all'}"
             self.findings.compare(where, scores, want, tolerance, spread)
         if "task" in got:
             best = int(got["task"][0])
             short = np.array([(want.max() - want[best]) / (scale or 1.0)])
             self.findings.compare("task inferred", short, np.zeros(1), tolerance)
-            self._tensors(got, self._mixed([best], [1.0]), "inferred", 0.0)
+            self._compare(got, self._mixed([best], [1.0]), "inferred", 0.0)
 
     def rows(self) -> None:
         """Compare the scores of every row on its own, at the uniform superposition."""
         tensors = self._mixed([], [])
         got = self._run([], [], infer=True, per_image=np.array(True))
-        found = got["task_scores"].reshape(_BATCH, len(self.reference.bank))
+        found = got["task_scores"].reshape(_BATCH, len(self._bank))
         tolerance = SCORE_TOLERANCES["portable"]  # in float32, whatever the target
         for i, row in enumerate(found):
-            want, spread = self.reference.scores(tensors, self.reference.x[i : i + 1])
+            want, spread = self._scores(tensors, self.x[i : i + 1])
             self.findings.compare(f"task_scores of row {i}", row, want, tolerance, spread)
         self.findings.compare("task of each row", got["task"], found.argmax(axis=1), 0.0)
 
-    def _mixed(self, indices: list[int], alphas: list[float]) -> Tensors:
-        """`_Reference.mixed`, of all tasks equally where none is given."""
-        bank = self.reference.bank
-        if not indices:
-            return self.reference.mixed(bank, repeat(1 / len(bank)))
-        return self.reference.mixed(map(bank.task, indices), alphas)
-
-    def _tensors(
-        self, got: dict[str, Array], tensors: Tensors, what: str, tolerance: float
-    ) -> None:
-        """Compare the effective parameters and state, and the logits through them."""
-        network = self.reference.network
-        for name, parts in (("parameters", network.parameters), ("state", network.state)):
-            if name in got:
-                flat = [tensors[part.name].reshape(-1) for part in parts]
-                want = np.concatenate([np.zeros(0, np.float32), *flat])
-                self.findings.compare(f"{name} {what}", got[name], want, tolerance)
-        if "logits" in got:
-            logits = self.reference.logits(tensors)
-            self.findings.compare(f"logits {what}", got["logits"], logits, LOGITS_TOLERANCE)
-
     def _run(
         self, indices: list[int], alphas: list[float], *, infer: bool, **more: Array
-    ) -> dict[str, Array]:
+    ) -> Tensors:
         """All outputs of a run, with those of the feeds that the model takes."""
-        feeds: dict[str, Array] = {
-            "x": self.reference.x,
+        feeds: Tensors = {
+            "x": self.x,
             "tasks": np.array(indices, np.int64),
             "alphas": np.array(alphas, np.float32),
             "infer": np.array(infer),
             **more,
         }
-        taken = {name: value for name, value in feeds.items() if name in self.session.input_names}
-        found = self.session.run(self.session.output_names, taken)
-        return dict(zip(self.session.output_names, found, strict=True))
+        taken = {name: value for name, value in feeds.items() if name in self._session.input_names}
+        found = self._session.run(self._session.output_names, taken)
+        return dict(zip(self._session.output_names, found, strict=True))
+
+    def _compare(self, got: Tensors, tensors: Tensors, what: str, tolerance: float) -> None:
+        """Compare the effective parameters and state, and the logits through them."""
+        for name, parts in (("parameters", self._parameters), ("state", self._state)):
+            if name in got:
+                flat = [tensors[part.name].reshape(-1) for part in parts]
+                want = np.concatenate([np.zeros(0, np.float32), *flat])
+                self.findings.compare(f"{name} {what}", got[name], want, tolerance)
+        if "logits" in got:
+            logits = self._forward.run(["logits"], {"x": self.x, **tensors})[0]
+            self.findings.compare(f"logits {what}", got["logits"], logits, LOGITS_TOLERANCE)
+
+    def _mixed(self, indices: list[int], alphas: list[float]) -> Tensors:
+        """Weights and state of a superposition, of all tasks equally if none is given.
+
+        By name; mixed in float64, a task at a time.
+        """
+        bank, totals = self._bank, dict[str, Array]()
+        uniform = ((task, 1 / len(bank)) for task in bank)
+        given = ((bank.task(i), alpha) for i, alpha in zip(indices, alphas, strict=True))
+        for task, alpha in given if indices else uniform:
+            masks = {p.name: unpack_mask(task.masks[p.name], p.shape) for p in self._parameters}
+            for name, value in {**masks, **task.state}.items():
+                added = np.multiply(value, alpha, dtype=np.float64)
+                totals[name] = totals.get(name, 0) + added
+        for name, weight in self._weights.items():
+            totals[name] *= weight
+        return {name: total.astype(np.float32) for name, total in totals.items()}
+
+    def _scores(self, tensors: Tensors, x: Array) -> tuple[Array, float]:
+        """Scores of all tasks, ``float64 (tasks,)``, and how far such sums of terms spread."""
+        names = [f"{self._info.objective}.{name}" for name in tensors]
+        found = self._gradient.run(names, {"x": x, **tensors})
+        gradients = {n: g.astype(np.float64) for n, g in zip(tensors, found, strict=True)}
+        for name, weight in self._weights.items():
+            gradients[name] *= weight
+        scores = [-sum(t.sum() for t in self._terms(task, gradients)) for task in self._bank]
+        square = sum((gradients[name] ** 2).sum() for name in self._weights)
+        if not self._weights:
+            squares = ([(t**2).sum() for t in self._terms(k, gradients)] for k in self._bank)
+            square = max(map(sum, squares))
+        return np.array(scores), float(0.5 * np.sqrt(square))
+
+    def _terms(self, task: TaskMasks, gradients: Tensors) -> list[Array]:
+        """What a task's masks and state add to minus its score, by tensor."""
+        pairs = ((p, unpack_mask(task.masks[p.name], p.shape)) for p in self._parameters)
+        masked = [gradients[p.name][mask] for p, mask in pairs]
+        return [*masked, *(gradients[s.name] * task.state[s.name] for s in self._state)]
 
 
 def _contending(got: Array, want: Array, allowed: float, scoring: Scoring) -> Array:
