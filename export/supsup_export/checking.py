@@ -76,9 +76,7 @@ def relative_error(got: Array, want: Array, least_scale: float = 0.0) -> float:
 class Findings:
     """Differences so far, and what is out of tolerance: all of it is reported together.
 
-    Attributes:
-        worst: Largest `relative_error` by the first word of what was compared.
-        failures: What is out of tolerance, in words.
+    `worst` has the largest `relative_error` by the first word of what was compared.
     """
 
     worst: dict[str, float] = field(default_factory=dict)

@@ -5,17 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from supsup_export.exporter import (
-    OUTPUTS,
-    ExportReport,
-    RecoveryExport,
-    Request,
-    TaskExportReport,
-    export,
-    export_recovery,
-    export_task,
-)
+from supsup_export.exporter import OUTPUTS, Report, Request, export, export_recovery, export_task
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import (
     GROUPS,
@@ -50,12 +42,12 @@ def main() -> None:
 def _run() -> None:
     arguments = _parser().parse_args()
     report = _export(arguments)
-    if not isinstance(report, TaskExportReport) and report.left_out:
+    if report.left_out:
         sys.stderr.write(f"supsup-export: {report.left_out}\n")
     print_result(report.to_dict(), as_json=arguments.json, text=report.to_text())
 
 
-def _export(arguments: argparse.Namespace) -> ExportReport | RecoveryExport | TaskExportReport:
+def _export(arguments: argparse.Namespace) -> Report[Any]:
     how = {name: getattr(arguments, name) for name in ("check", "sidecar", "force")}
     if arguments.hopfield:
         _refuse_beside(arguments, "--hopfield", "recovers masks", ("task", "bits"))
@@ -75,7 +67,7 @@ def _export(arguments: argparse.Namespace) -> ExportReport | RecoveryExport | Ta
         raise InputError("--bits: is for a model of one task; name it with --task, or leave it out")
     outputs = arguments.graph_outputs
     request = Request(
-        target=arguments.target or "cpu",
+        target="cpu" if arguments.target is None else arguments.target,
         objective=arguments.objective,
         outputs=None if outputs is None else tuple(outputs.replace(" ", "").split(",")),
         scoring=arguments.scoring,

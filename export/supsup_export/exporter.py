@@ -28,6 +28,7 @@ __all__ = [
     "OUTPUTS",
     "ExportReport",
     "RecoveryExport",
+    "Report",
     "Request",
     "TaskExportReport",
     "export",
@@ -39,18 +40,20 @@ Parity = TypeVar("Parity", bound=ParityReport | RecoveryReport | TaskParity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Report(Generic[Parity]):
+class Report(Generic[Parity]):
     """What was written.
 
     Attributes:
         path: The model.
         model_bytes: Its size.
         parity: The largest differences from the bank; None if they were not asked for.
+        left_out: What of bank or store is not in the model, and why, in one line; else empty.
     """
 
     path: Path
     model_bytes: int
     parity: Parity | None
+    left_out: str = ""
 
     def to_text(self) -> str:
         """What was written, and what the check found, in one line."""
@@ -69,17 +72,13 @@ class _Report(Generic[Parity]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportReport(_Report[ParityReport]):
-    """What was written: the model of a whole bank.
+class ExportReport(Report[ParityReport]):
+    """What was written: the model of a whole bank, whose metadata are `info`.
 
-    Attributes:
-        info: Its metadata.
-        left_out: Why the bank's calibration is not in the model, in one line; empty where it is,
-            where the bank has none, and where the model could not use it.
+    `left_out` tells of the bank's calibration, if the model could have used it.
     """
 
     info: ModelInfo
-    left_out: str
 
     def _described(self) -> tuple[str, dict[str, object]]:
         return f"{len(self.info.tasks)} tasks", {
@@ -92,17 +91,13 @@ class ExportReport(_Report[ParityReport]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryExport(_Report[RecoveryReport]):
-    """What was written: a model that recovers masks.
+class RecoveryExport(Report[RecoveryReport]):
+    """What was written: a model that recovers masks, whose metadata are `info`.
 
-    Attributes:
-        info: Its metadata.
-        left_out: Which tasks have no entropy of their own in the model, in one line; empty where
-            all have.
+    `left_out` tells of tasks without an entropy of their own.
     """
 
     info: ModelInfo
-    left_out: str
 
     def _described(self) -> tuple[str, dict[str, object]]:
         num_tasks = len(self.info.tasks)
@@ -110,13 +105,8 @@ class RecoveryExport(_Report[RecoveryReport]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskExportReport(_Report[TaskParity]):
-    """What was written: the model of one task.
-
-    Attributes:
-        task: The task's name.
-        bits: Of a masked weight, in the file.
-    """
+class TaskExportReport(Report[TaskParity]):
+    """What was written: the model of one task, of so many bits per masked weight."""
 
     task: str
     bits: int
@@ -150,7 +140,10 @@ def export(
 
     Raises:
         OutputExistsError: If `path` is there and `force` is false, or lies inside the bank.
-        BankError: If the bank is empty, damaged, or cannot do what is asked for.
+        BankError: If the bank is empty, damaged, lacks the gradient program or the objective that
+            the request needs, or the model would pass 2 GB.
+        InputError: If the network does not have an output that is asked for, or too few masks or
+            tasks for a scoring, or the sample does not fit.
         ParityError: If the model does not compute what the bank says.
     """
     output = claim_output(bank, path, force=force)

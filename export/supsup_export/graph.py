@@ -29,7 +29,18 @@ from onnx import (
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
 from supsup_runtime.errors import BankError
 
-__all__ = ["BOOL", "FLOAT", "INT32", "INT64", "Graph", "Value", "parse", "prune", "refuse_large"]
+__all__ = [
+    "BOOL",
+    "FLOAT",
+    "INT32",
+    "INT64",
+    "Fill",
+    "Graph",
+    "Value",
+    "parse",
+    "prune",
+    "refuse_large",
+]
 
 OPSET = 18
 IR_VERSION = 8
@@ -39,6 +50,8 @@ BOOL, FLOAT = TensorProto.BOOL, TensorProto.FLOAT
 INT32, INT64 = TensorProto.INT32, TensorProto.INT64
 Value: TypeAlias = tuple[str, int, Sequence[int | str | None] | None]
 """Name, element type and shape of a graph's input or output; a string names a dynamic axis."""
+Fill: TypeAlias = "Callable[[Graph], list[str]]"
+"""Fills the body of a branch and returns its outputs."""
 
 
 def refuse_large(place: Path, size: int, what: str) -> None:
@@ -142,18 +155,9 @@ class Graph:
         A scale is of `block` codes. Activations are rounded to int8 on the CPU; without it the
         operator takes seconds.
         """
-        return self.op(
-            "MatMulNBits",
-            left,
-            codes,
-            scales,
-            domain="com.microsoft",
-            N=shape[0],
-            K=shape[1],
-            bits=bits,
-            block_size=block,
-            accuracy_level=4,
-        )
+        sizes: dict[str, Any] = {"N": shape[0], "K": shape[1], "bits": bits, "block_size": block}
+        how: dict[str, Any] = {"domain": "com.microsoft", "accuracy_level": 4}
+        return self.op("MatMulNBits", left, codes, scales, **sizes, **how)
 
     def length(self, value: str) -> str:
         """How many rows a value has: ``int64 ()``."""
@@ -162,18 +166,17 @@ class Graph:
     def branch(
         self,
         condition: str,
-        then_branch: Callable[[Graph], list[str]],
-        else_branch: Callable[[Graph], list[str]],
+        then: Fill,
+        other: Fill,
         types: Sequence[int],
         names: Sequence[str] = (),
     ) -> list[str]:
         """Append an ``If`` of a bool scalar.
 
-        Each branch fills the graph it is given and returns its outputs, whose ONNX element types
-        and names are `types` and `names`; fresh names if empty.
+        Its outputs have these ONNX element types and names; fresh names if empty.
         """
         bodies = []
-        for scope, fill in (("then", then_branch), ("else", else_branch)):
+        for scope, fill in (("then", then), ("else", other)):
             body = self.subgraph(scope)
             outputs = zip(body.own(fill(body)), types, strict=True)
             bodies.append(body.close([], [(name, dtype, None) for name, dtype in outputs]))
@@ -181,11 +184,7 @@ class Graph:
         return self.ops("If", [condition], names, then_branch=bodies[0], else_branch=bodies[1])
 
     def if_rows(
-        self,
-        x: str,
-        fill: Callable[[Graph], list[str]],
-        shapes: Sequence[tuple[int, ...]],
-        names: Sequence[str],
+        self, x: str, fill: Fill, shapes: Sequence[tuple[int, ...]], names: Sequence[str]
     ) -> list[str]:
         """Float values of a batch; of one without rows, which no program takes, zeros."""
 
@@ -246,11 +245,7 @@ class Graph:
         return graph
 
     def model(
-        self,
-        name: str,
-        inputs: Sequence[Value],
-        outputs: Sequence[Value],
-        metadata: Mapping[str, str],
+        self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], metadata: dict[str, str]
     ) -> ModelProto:
         """Close the outermost graph: drop what no output needs, and make the model."""
         nodes, used = _needed(self.nodes, {output for output, _, _ in outputs})
@@ -262,7 +257,7 @@ class Graph:
         model = helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="supsup"
         )
-        helper.set_model_props(model, dict(metadata))
+        helper.set_model_props(model, metadata)
         return model
 
 

@@ -38,14 +38,8 @@ def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
 def placed(output: Path, model: ModelProto, *, sidecar: bool) -> Iterator[Path]:
     """Write a model to a temporary file; when the block, which gets its path, ends well, place it.
 
-    The caller should keep no other name of the model: the block checks the file, and two copies of
-    a large bank are enough.
-
-    Args:
-        output: Where the model goes, from `claim_output`.
-        model: What is written.
-        sidecar: Write its metadata beside it as ``output + '.json'``, for hosts that show none;
-            without it, an old sidecar is removed.
+    The caller should drop the model: the block checks the file, and two copies of a large bank are
+    enough. With `sidecar`, its metadata go beside it; without, an old sidecar is removed.
     """
     beside = _sidecar_of(output)
     metadata = {entry.key: entry.value for entry in model.metadata_props}

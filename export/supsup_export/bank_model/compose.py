@@ -87,13 +87,7 @@ def compose(
     """Make the model of a bank, and its metadata, which may have a calibration.
 
     It is an ONNX model, opset 18, IR 8, without local functions and external data. Equal banks and
-    requests give equal bytes.
-
-    Raises:
-        BankError: If the bank's gradient program is missing or lacks the objective, and the
-            request needs it.
-        InputError: If an output is asked for that the network does not have, or a scoring that it
-            has no masks for.
+    requests give equal bytes. `supsup_export.export` says what is refused.
     """
     if request.scoring in {"rounded", "screened"} and not bank.network.parameters:
         raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from onnx import GraphProto
@@ -16,13 +17,12 @@ from supsup_export.bank_model.layout import Layout
 from supsup_export.bank_model.scores import mask_scores, row_scores, state_scores
 from supsup_export.bank_model.shortlist import Question, scores_in_passes
 from supsup_export.bank_model.weights import state_of, superposed_mask, uniform_mask
-from supsup_export.graph import BOOL, FLOAT, INT64, Graph
+from supsup_export.graph import BOOL, FLOAT, INT64, Fill, Graph
 from supsup_runtime.model.metadata import Scoring, Target
 
 __all__ = ["Inferring"]
 
-Given = tuple[str, str]
-"""Names of tasks and alphas."""
+Scorer: TypeAlias = Callable[[Graph, Layout, str, Target], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,9 @@ class Inferring:
 
     def scores(self, graph: Graph) -> str:
         """Scores of `x` as one task at the uniform superposition: ``float32 (tasks,)``."""
-        gradients = self._gradients(graph, self._feeds(graph, None), "x")
+        gradients = self._gradients(graph, self._feeds(graph), "x")
         if self.scoring == "exact":
-            return self._exact_scores(graph, gradients)
+            return self._total(graph, mask_scores, gradients)
         question = Question(
             asked=graph.constant(True),
             every=graph.constant(False),
@@ -65,7 +65,7 @@ class Inferring:
         if self.scoring == "exact":
             return graph.branch(
                 one,
-                lambda body: [self._exact_scores(body, self._at_superposition(body))],
+                lambda body: [self._total(body, mask_scores, self._at_superposition(body))],
                 lambda body: [self._rows_or_none(body)],
                 [FLOAT],
             )[0]
@@ -102,18 +102,14 @@ class Inferring:
             run = [body.op("Slice", value, zero, count) for value in (task, alphas)]
             return [*run, task]
 
-        def else_branch(_: Graph) -> list[str]:
-            return ["tasks", "alphas", "tasks"]
+        given = ["tasks", "alphas", "tasks"]
+        return graph.branch("infer", then_branch, lambda _: given, [INT64, FLOAT, INT64])
 
-        return graph.branch("infer", then_branch, else_branch, [INT64, FLOAT, INT64])
-
-    def _exact_scores(self, graph: Graph, gradients: list[str]) -> str:
+    def _total(self, graph: Graph, score: Scorer, gradients: list[str]) -> str:
+        """Scores from the masks, by `mask_scores` or `row_scores`, and from the state."""
         if not self.layout.network.parameters:
             return self._added(graph, gradients)
-        scores = mask_scores(graph, self.layout, gradients[0], self.target)
-        return self._with_state(graph, scores, gradients)
-
-    def _with_state(self, graph: Graph, scores: str, gradients: list[str]) -> str:
+        scores = score(graph, self.layout, gradients[0], self.target)
         if not self.layout.network.state:
             return scores
         return graph.op("Add", scores, self._added(graph, gradients))
@@ -133,13 +129,8 @@ class Inferring:
 
     def _row_scores(self, graph: Graph) -> str:
         """Scores of each row of `x` at the uniform superposition, row after row, flat."""
-        vectors = self._row_gradients(graph, self._feeds(graph, None))
-        if self.layout.network.parameters:
-            scores = row_scores(graph, self.layout, vectors[0], self.target)
-            scores = self._with_state(graph, scores, vectors)
-        else:
-            scores = self._added(graph, vectors)
-        return graph.reshape(scores, [-1])
+        vectors = self._row_gradients(graph, self._feeds(graph))
+        return graph.reshape(self._total(graph, row_scores, vectors), [-1])
 
     def _row_gradients(self, graph: Graph, feeds: dict[str, str]) -> list[str]:
         """`_gradients` of each row of `x`, by a Loop over them: ``(rows, n)`` each."""
@@ -161,22 +152,22 @@ class Inferring:
         """``If(no tasks given)``: gradients at the uniform superposition, else at the given one."""
         empty = graph.op("Equal", graph.op("Size", "tasks"), graph.constant(0))
 
-        def at(given: Given | None) -> Callable[[Graph], list[str]]:
-            return lambda body: self._gradients(body, self._feeds(body, given), "x")
+        def at(*given: str) -> Fill:
+            return lambda body: self._gradients(body, self._feeds(body, *given), "x")
 
         network = self.layout.network
         types = [FLOAT for own in (network.parameters, network.state) if own]
-        return graph.branch(empty, at(None), at(("tasks", "alphas")), types)
+        return graph.branch(empty, at(), at("tasks", "alphas"), types)
 
-    def _feeds(self, graph: Graph, given: Given | None) -> dict[str, str]:
-        """Weights and state by name, at a superposition; None is all tasks with equal alphas."""
+    def _feeds(self, graph: Graph, *given: str) -> dict[str, str]:
+        """Weights and state by name, at given tasks and alphas; without, at all tasks equally."""
         layout, network = self.layout, self.layout.network
         feeds: dict[str, str] = {}
         if network.parameters:
             mask = superposed_mask(graph, layout, *given) if given else uniform_mask(graph, layout)
             feeds = graph.cut(graph.op("Mul", mask, self.weights), network.parameters)
         if network.state:
-            feeds |= graph.cut(state_of(graph, layout, *(given or ())), network.state)
+            feeds |= graph.cut(state_of(graph, layout, *given), network.state)
         return feeds
 
     def _gradients(self, graph: Graph, feeds: dict[str, str], x: str) -> list[str]:

@@ -90,12 +90,7 @@ def lay_out(bank: MaskBank) -> Layout:
     planes = (p.signs(network.weight_seed, i) for i, p in enumerate(network.parameters))
     _put(signs, _join(planes, network))
     return Layout(
-        network=network,
-        masks=masks,
-        signs=signs,
-        counts=counts,
-        state=state,
-        labels=tuple(labels),
+        network=network, masks=masks, signs=signs, counts=counts, state=state, labels=tuple(labels)
     )
 
 

@@ -76,7 +76,8 @@ def check_parity(
     """
     check_onnx(path, place=place)
     check = _Check(open_session(path, place=place), bank, info)
-    checked = [] if info.mode == "infer" else _spread(len(bank), MAX_CHECKED_TASKS)
+    spread = np.linspace(0, len(bank) - 1, min(len(bank), MAX_CHECKED_TASKS))
+    checked = [] if info.mode == "infer" else sorted({int(index) for index in spread})
     for index in checked:
         check.selection([index], [1.0])
     if checked:
@@ -96,11 +97,6 @@ def check_parity(
         logits=check.findings.worst.get("logits"),
         scores=check.findings.worst.get("task_scores"),
     )
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` indices below `count`, the first and the last among them."""
-    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most))})
 
 
 class _Check:

@@ -128,7 +128,7 @@ def _turns(
     rough = row_products(body, layout, 0, names[2], target)
     base = body.op("Add", rough, question.added)
     likely = _likely(body, layout, rough, mine, vectors[1:], target)
-    answer, certain = _answer(body, layout, question, vectors, base, likely)
+    answer, certain = _answer(body, layout, question.added, vectors, base, likely)
     enough = body.op("Or", certain, question.every)
     rows = _rows(body, enough, layout, mine, target)
     certain = body.op("And", certain, body.op("Not", question.every))
@@ -197,12 +197,7 @@ def _rounding_reach(graph: Graph, vector: str, target: Target) -> str:
 
 
 def _answer(
-    graph: Graph,
-    layout: Layout,
-    question: Question,
-    vectors: list[str],
-    base: str,
-    likely: tuple[str, str],
+    graph: Graph, layout: Layout, added: str, vectors: list[str], base: str, likely: tuple[str, str]
 ) -> tuple[str, str]:
     """Exact scores of the contenders among the expected ones, and whether no other can win.
 
@@ -217,7 +212,7 @@ def _answer(
     bounds = [graph.ints(v) for v in (0, CONTENDERS, CONTENDERS + 1)]
     contenders = graph.op("Slice", names[1], bounds[0], bounds[1])
     next_best = graph.op("Slice", names[0], bounds[1], bounds[2])
-    exact = graph.op("Gather", question.added, contenders, axis=0)
+    exact = graph.op("Gather", added, contenders, axis=0)
     for part, vector in enumerate(vectors):
         rows = graph.op("Gather", packed_part(graph, layout, part), contenders, axis=0)
         # a matrix of one column: with a 1-D operand ONNX Runtime's MatMul takes ten times as long

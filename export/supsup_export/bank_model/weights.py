@@ -115,12 +115,11 @@ def uniform_mask(graph: Graph, layout: Layout) -> str:
     return graph.op("Mul", counts, graph.scalar(1 / len(layout.masks)))
 
 
-def state_of(
-    graph: Graph, layout: Layout, tasks: str | None = None, alphas: str | None = None
-) -> str:
-    """State superposed like masks: ``float32 (num_state,)``; of all tasks equally without both."""
+def state_of(graph: Graph, layout: Layout, *given: str) -> str:
+    """State superposed like masks, by tasks and alphas, or equally: ``float32 (num_state,)``."""
     bank = graph.constant(layout.state, "state_bank")
-    if tasks is None or alphas is None:
+    if not given:
         share = np.full(len(layout.state), 1 / len(layout.state), np.float32)
         return graph.op("MatMul", graph.constant(share), bank)
+    tasks, alphas = given
     return graph.op("MatMul", alphas, graph.op("Gather", bank, tasks, axis=0))

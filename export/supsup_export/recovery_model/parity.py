@@ -157,10 +157,7 @@ def _refuse_other_mask(check: RecoveryCheck, descent: Descent, signs: Bits, when
 class RecoveryCheck:
     """A model that recovers, beside its bank and store in numpy.
 
-    Attributes:
-        bank: The bank.
-        place: What messages call the model.
-        worst: Largest differences so far, by output.
+    `worst` has the largest differences so far, by output; messages call the model `place`.
 
     Raises:
         ParityError: If the model is not valid ONNX, or its metadata are not those of the store.

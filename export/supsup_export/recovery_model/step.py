@@ -33,11 +33,7 @@ STRENGTHS = ("entropy_strength", "energy_strength")
 
 
 def compose_recovery(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, ModelInfo]:
-    """Make the model that recovers a bank's masks, and its metadata; no task of the bank is read.
-
-    Raises:
-        BankError: As `recovery_info`.
-    """
+    """The model that recovers a bank's masks, and its metadata; see `recovery_info`."""
     info = recovery_info(bank, store, "recover")
     graph, network = Graph(), bank.network
     energy, energy_gradient = add_energy(graph, store, "mask", names=("energy", "energy_gradient"))
@@ -61,10 +57,8 @@ def compose_recovery(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, 
         graph.default("state", HopfieldInfo.of(store).state)
     outputs: list[Value] = [
         (logits, FLOAT, ["batch", network.outputs]),
-        (entropy, FLOAT, []),
-        (energy, FLOAT, []),
-        (entropy_gradient, FLOAT, flat),
-        (energy_gradient, FLOAT, flat),
+        *[(name, FLOAT, []) for name in (entropy, energy)],
+        *[(name, FLOAT, flat) for name in (entropy_gradient, energy_gradient)],
         ("loss", FLOAT, []),
         ("gradient", FLOAT, flat),
     ]
@@ -98,8 +92,7 @@ def recovery_info(bank: MaskBank, store: HopfieldStore, mode: Mode) -> ModelInfo
         network=bank.network,
         digest=bank.digest,
         tasks=tuple(
-            TaskInfo(index=index, name=task.name, labels=task.labels)
-            for index, task in enumerate(store.tasks)
+            TaskInfo(index=i, name=t.name, labels=t.labels) for i, t in enumerate(store.tasks)
         ),
         objective=OBJECTIVE,
         mode=mode,

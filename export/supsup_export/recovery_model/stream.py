@@ -24,11 +24,7 @@ SETTINGS = ("step_size", "momentum", "weight_decay")
 
 
 def compose_stream(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, ModelInfo]:
-    """Make the model that recovers a mask from a stream in one call, and its metadata.
-
-    Raises:
-        BankError: As `recovery_info`.
-    """
+    """The model that recovers a mask from a stream, and its metadata; see `recovery_info`."""
     info = recovery_info(bank, store, "recover-stream")
     graph, network = Graph(), bank.network
     state = _used_state(graph, network) if network.state else ""

@@ -29,13 +29,7 @@ _SHOWN = 3  # task names in a message
 
 
 def read_task(bank: MaskBank, name: str, bits: int) -> TaskMasks:
-    """A task whose model can have `bits` per weight.
-
-    Raises:
-        InputError: If `bits` is not 2 or 32, or 2 where nothing is masked, or there is no such
-            task.
-        BankError: If the task's file is damaged, or the model would pass 2 GB.
-    """
+    """A task whose model can have so many bits per weight; `export_task` says what is refused."""
     network = bank.network
     if bits not in BITS:
         raise InputError(f"bits: must be 32 (float32) or 2 (ternary), got {bits}")
@@ -56,14 +50,7 @@ def read_task(bank: MaskBank, name: str, bits: int) -> TaskMasks:
 
 
 def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto, list[Stored]]:
-    """Make the model of one task, from `read_task`.
-
-    Returns:
-        The model, and where in its graph the two-bit weights are: nowhere for float32.
-
-    Raises:
-        BankError: If the weights do not fit two bits.
-    """
+    """The model of a task, and where in its graph the two-bit weights are: nowhere for float32."""
     composer = _Composer(bank, task, bits)
     composer.add_program()
     values = {  # without `contract`, as no host of contract 1 can run such a model
@@ -84,12 +71,7 @@ def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto
 
 
 class _Composer:
-    """The forward program, its weights and state constants.
-
-    Attributes:
-        graph: The graph in the making.
-        stored: Where in it the two-bit weights are.
-    """
+    """The forward program, its weights and state constants, in a graph."""
 
     def __init__(self, bank: MaskBank, task: TaskMasks, bits: int) -> None:
         self.graph = Graph()
