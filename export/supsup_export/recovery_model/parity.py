@@ -188,8 +188,9 @@ class RecoveryCheck:
         energy, terms, slopes = 0.0, 0.0, []
         for name, part in cut(self.bank.network.parameters, feeds["mask"]).items():
             pattern = 2 * part.reshape(-1) - 1
-            field = self._store.field(name, pattern)
-            energy += self._store.energy(name, pattern)
+            matrix = self._store.matrices[name]
+            field = matrix.field(pattern)
+            energy += matrix.energy(pattern)
             terms += float(np.abs(pattern * field).sum()) / 2
             slopes.append(-2 * field)
         found = {"energy": np.asarray(energy), "energy_gradient": np.concatenate(slopes)}
