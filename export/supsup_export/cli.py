@@ -93,8 +93,10 @@ def _parser() -> argparse.ArgumentParser:
         "supsup-export", "Bake the weights and masks of a bank into one ONNX model.", _EXAMPLES
     )
     given, made_of, method, speed = map(made.add_argument_group, GROUPS)
-    given.add_argument("--bank", type=Path, required=True, metavar="DIR", help="folder of the bank")
-    given.add_argument("--task", metavar="NAME", help="this one task alone, as a plain model of x")
+    text = "folder of the bank (required)"
+    given.add_argument("--bank", type=Path, required=True, metavar="DIR", help=text)
+    text = "this one task alone, for a plain model of x (default: all tasks)"
+    given.add_argument("--task", metavar="NAME", help=text)
     text = "the bank's Hopfield store, for a model that recovers its masks"
     given.add_argument("--hopfield", action="store_true", help=text)
     made_of.add_argument("output", type=Path, metavar="OUTPUT", help="where to write the model")
