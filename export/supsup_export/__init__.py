@@ -1,1 +1,5 @@
-"""Compose one ONNX graph from a mask bank, and prove that it computes what the bank says."""
+"""Compose one ONNX graph from a mask bank, and check that it computes what the bank says."""
+
+from supsup_export.exporter import Request, export, export_recovery, export_task
+
+__all__ = ["Request", "export", "export_recovery", "export_task"]

@@ -6,9 +6,12 @@ shares with its subgraphs, and the copying of a whole program into a graph.
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,39 +26,42 @@ from onnx import (
     numpy_helper,
 )
 
-__all__ = ["IR_VERSION", "OPSET", "Graph", "parse", "prune", "tensor_info"]
+from supsup_runtime.bank.network import MaskedParameter, StateTensor
+from supsup_runtime.errors import BankError
+
+__all__ = [
+    "BOOL",
+    "FLOAT",
+    "INT32",
+    "INT64",
+    "Fill",
+    "Graph",
+    "Value",
+    "parse",
+    "prune",
+    "refuse_large",
+]
 
 OPSET = 18
 IR_VERSION = 8
+MAX_MODEL_BYTES = 2**31 - 2**20
+"""Largest sum of constants: an ONNX file without external data ends at 2 GB."""
+BOOL, FLOAT = TensorProto.BOOL, TensorProto.FLOAT
+INT32, INT64 = TensorProto.INT32, TensorProto.INT64
+Value: TypeAlias = tuple[str, int, Sequence[int | str | None] | None]
+"""Name, element type and shape of a graph's input or output; a string names a dynamic axis."""
+Fill: TypeAlias = "Callable[[Graph], list[str]]"
+"""Fills the body of a branch and returns its outputs."""
 
 
-def tensor_info(
-    name: str, dtype: int, shape: Sequence[int | str | None] | None = None
-) -> ValueInfoProto:
-    """Name, type and shape of a graph's input or output; a string names a dynamic axis."""
-    return helper.make_tensor_value_info(name, dtype, shape)
+def refuse_large(place: Path, size: int, what: str) -> None:
+    """Refuse a model that would not fit one file.
 
-
-class _Shared:
-    """What a graph and its subgraphs have in common: constants by content, and a counter."""
-
-    def __init__(self) -> None:
-        self.constants: dict[str, TensorProto] = {}
-        self._by_content: dict[bytes, str] = {}
-        self._counter = 0
-
-    def fresh(self, hint: str) -> str:
-        self._counter += 1
-        return f"{hint}_{self._counter}"
-
-    def constant(self, array: npt.NDArray[np.generic], name: str) -> str:
-        content = f"{array.dtype.str}{array.shape}".encode() + array.tobytes()
-        key = hashlib.sha256(content).digest()
-        if key not in self._by_content:
-            unique = name if name not in self.constants else self.fresh(name)
-            self.constants[unique] = numpy_helper.from_array(array, unique)
-            self._by_content[key] = unique
-        return self._by_content[key]
+    Raises:
+        BankError: If `size`, in bytes, is too large; `what` says what takes them and what to do.
+    """
+    if size > MAX_MODEL_BYTES:
+        raise BankError(f"{place}: one ONNX file holds at most {MAX_MODEL_BYTES} bytes, {what}")
 
 
 class Graph:
@@ -71,26 +77,42 @@ class Graph:
         self.scope = ""
         self.nodes: list[NodeProto] = []
         self.outermost = self
-        self._shared = _Shared()
+        self._constants: dict[str, TensorProto] = {}
+        self._by_content: dict[bytes, str] = {}
+        self._numbers = count(1)
 
     def subgraph(self, scope: str) -> Graph:
         """A graph for the body of an If or Loop; it sees this graph's values and constants."""
-        body = Graph()
-        body.scope = self.fresh(scope)
-        body.outermost, body._shared = self.outermost, self._shared
+        body = copy.copy(self)  # which shares the constants and the numbers
+        body.scope, body.nodes = self.fresh(scope), []
         return body
 
     def fresh(self, hint: str) -> str:
         """A name that no other value of the model has."""
-        return self._shared.fresh(hint)
+        return f"{hint}_{next(self._numbers)}"
 
     def constant(self, value: npt.ArrayLike, name: str = "const") -> str:
         """An initializer of the outermost graph; equal arrays are stored once."""
-        return self._shared.constant(np.asarray(value), name)
+        array = np.asarray(value)
+        content = f"{array.dtype.str}{array.shape}".encode() + array.tobytes()
+        key = hashlib.sha256(content).digest()
+        if key not in self._by_content:
+            unique = name if name not in self._constants else self.fresh(name)
+            self._constants[unique] = numpy_helper.from_array(array, unique)
+            self._by_content[key] = unique
+        return self._by_content[key]
+
+    def ints(self, *values: int) -> str:
+        """A constant ``int64 (n,)``, as operators take shapes, axes and bounds."""
+        return self.constant(np.array(values, np.int64))
+
+    def scalar(self, value: float) -> str:
+        """A constant ``float32 ()``."""
+        return self.constant(np.float32(value))
 
     def default(self, name: str, value: npt.ArrayLike) -> None:
         """Give an input of the model a value for hosts that do not feed it."""
-        self._shared.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+        self._constants[name] = numpy_helper.from_array(np.asarray(value), name)
 
     def op(self, op_type: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Append a node with one output, named `name` or afresh; return the output's name."""
@@ -108,37 +130,69 @@ class Graph:
         if len(sizes) == 1:
             return [flat]
         names = [self.fresh("part") for _ in sizes]
-        return self.ops("Split", [flat, self.constant(np.array(sizes, np.int64))], names, axis=0)
+        return self.ops("Split", [flat, self.ints(*sizes)], names, axis=0)
+
+    def cut(self, flat: str, tensors: Sequence[MaskedParameter | StateTensor]) -> dict[str, str]:
+        """Cut a flat value into tensors by name, each in its shape."""
+        if not tensors:
+            return {}
+        parts = self.split(flat, [t.size for t in tensors])
+        return {t.name: self.reshape(p, t.shape) for t, p in zip(tensors, parts, strict=True)}
+
+    def join(self, values: Sequence[str], axis: int = 0) -> str:
+        """``Concat``, of more than one value."""
+        return values[0] if len(values) == 1 else self.op("Concat", *values, axis=axis)
 
     def reshape(self, value: str, shape: Sequence[int]) -> str:
         """``Reshape`` to a constant shape."""
-        return self.op("Reshape", value, self.constant(np.array(shape, np.int64)))
+        return self.op("Reshape", value, self.ints(*shape))
+
+    def matmul_nbits(
+        self, left: str, codes: str, scales: str, shape: tuple[int, int], bits: int, block: int
+    ) -> str:
+        """``left @ weight.T``, of packed codes of a weight ``(rows, columns)``, by ONNX Runtime.
+
+        A scale is of `block` codes. Activations are rounded to int8 on the CPU; without it the
+        operator takes seconds.
+        """
+        sizes: dict[str, Any] = {"N": shape[0], "K": shape[1], "bits": bits, "block_size": block}
+        how: dict[str, Any] = {"domain": "com.microsoft", "accuracy_level": 4}
+        return self.op("MatMulNBits", left, codes, scales, **sizes, **how)
+
+    def length(self, value: str) -> str:
+        """How many rows a value has: ``int64 ()``."""
+        return self.reshape(self.op("Shape", value, start=0, end=1), [])
 
     def branch(
         self,
         condition: str,
-        then_branch: Callable[[Graph], list[str]],
-        else_branch: Callable[[Graph], list[str]],
+        then: Fill,
+        other: Fill,
         types: Sequence[int],
         names: Sequence[str] = (),
     ) -> list[str]:
-        """Append an ``If``.
+        """Append an ``If`` of a bool scalar.
 
-        Args:
-            condition: A bool scalar.
-            then_branch: Fills the graph it is given and returns its outputs.
-            else_branch: Likewise.
-            types: ONNX element type of each output.
-            names: Of the outputs; fresh ones if empty.
+        Its outputs have these ONNX element types and names; fresh names if empty.
         """
         bodies = []
-        for scope, fill in (("then", then_branch), ("else", else_branch)):
+        for scope, fill in (("then", then), ("else", other)):
             body = self.subgraph(scope)
-            outputs = body.own(fill(body))
-            infos = [tensor_info(n, t) for n, t in zip(outputs, types, strict=True)]
-            bodies.append(body.close([], infos))
+            outputs = zip(body.own(fill(body)), types, strict=True)
+            bodies.append(body.close([], [(name, dtype, None) for name, dtype in outputs]))
         names = names or [self.fresh("if") for _ in types]
         return self.ops("If", [condition], names, then_branch=bodies[0], else_branch=bodies[1])
+
+    def if_rows(
+        self, x: str, fill: Fill, shapes: Sequence[tuple[int, ...]], names: Sequence[str]
+    ) -> list[str]:
+        """Float values of a batch; of one without rows, which no program takes, zeros."""
+
+        def none(body: Graph) -> list[str]:
+            return [body.constant(np.zeros(shape, np.float32)) for shape in shapes]
+
+        some = self.op("Cast", self.length(x), to=BOOL)
+        return self.branch(some, fill, none, [FLOAT] * len(shapes), names)
 
     def own(self, values: Sequence[str]) -> list[str]:
         """Values as a body's outputs must be: made by its own nodes, each once."""
@@ -149,43 +203,33 @@ class Graph:
             outputs.append(value if plain else self.op("Identity", value))
         return outputs
 
-    def close(
-        self, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]
-    ) -> GraphProto:
+    def close(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> GraphProto:
         """End a subgraph."""
-        return helper.make_graph(self.nodes, self.scope, list(inputs), list(outputs))
+        return helper.make_graph(self.nodes, self.scope, _infos(inputs), _infos(outputs))
 
-    def inline(self, program: ModelProto, inputs: Mapping[str, str]) -> dict[str, str]:
+    def inline(self, program: GraphProto, inputs: Mapping[str, str]) -> dict[str, str]:
         """Copy a program's nodes into this graph.
 
-        Args:
-            program: Its inputs are values of this graph by the program's own names.
-            inputs: Value of this graph for each of the program's inputs.
-
-        Returns:
-            Value of this graph for each of the program's outputs.
+        From this graph's value for each of the program's inputs to that for each of its outputs.
         """
         names = dict(inputs)
-        for tensor in program.graph.initializer:
+        for tensor in program.initializer:
             names[tensor.name] = self.constant(numpy_helper.to_array(tensor))
-        self.copy_nodes(program.graph, names)
-        return {value.name: names[value.name] for value in program.graph.output}
+        self.copy_nodes(program.node, names)
+        return {value.name: names[value.name] for value in program.output}
 
-    def copy_nodes(self, source: GraphProto, names: dict[str, str]) -> None:
-        """Append copies of `source`'s nodes; `names` maps its values, and learns the new ones."""
-        for node in source.node:
-            copy = NodeProto()
-            copy.CopyFrom(node)
-            copy.ClearField("name")
-            copy.input[:] = [names[value] if value else "" for value in node.input]
-            for value in node.output:
-                if value:
-                    names[value] = self.fresh("p")
-            copy.output[:] = [names[value] if value else "" for value in node.output]
-            for attribute in copy.attribute:
+    def copy_nodes(self, nodes: Iterable[NodeProto], names: dict[str, str]) -> None:
+        """Append copies of nodes; `names` maps their values, and learns the new ones."""
+        for node in nodes:
+            made = copy.deepcopy(node)
+            made.ClearField("name")
+            made.input[:] = [names[value] if value else "" for value in node.input]
+            names.update({value: self.fresh("p") for value in node.output if value})
+            made.output[:] = [names[value] if value else "" for value in node.output]
+            for attribute in made.attribute:
                 if attribute.HasField("g"):
                     attribute.g.CopyFrom(self._copy_body(attribute.g, names))
-            self.nodes.append(copy)
+            self.nodes.append(made)
 
     def _copy_body(self, source: GraphProto, outer: Mapping[str, str]) -> GraphProto:
         """Copy the body of a program's If or Loop; it sees the values of the graph around it."""
@@ -194,90 +238,68 @@ class Graph:
             names[value.name] = self.fresh("p")
         for tensor in source.initializer:
             names[tensor.name] = self.constant(numpy_helper.to_array(tensor))
-        body.copy_nodes(source, names)
-        graph = helper.make_graph(body.nodes, body.scope, [], [])
-        for field, target in ((source.input, graph.input), (source.output, graph.output)):
-            for value in field:
-                copy = target.add()
-                copy.CopyFrom(value)
-                copy.name = names[value.name]
+        body.copy_nodes(source.node, names)
+        graph = helper.make_graph(body.nodes, body.scope, source.input, source.output)
+        for value in (*graph.input, *graph.output):
+            value.name = names[value.name]
         return graph
 
     def model(
-        self,
-        name: str,
-        inputs: Sequence[ValueInfoProto],
-        outputs: Sequence[ValueInfoProto],
-        metadata: Mapping[str, str],
+        self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], metadata: dict[str, str]
     ) -> ModelProto:
         """Close the outermost graph: drop what no output needs, and make the model."""
-        nodes = _needed(self.nodes, {value.name for value in outputs})
-        used = {value for node in nodes for value in _reads(node)}
-        constants = [t for key, t in self._shared.constants.items() if key in used]
-        graph = helper.make_graph(nodes, name, list(inputs), list(outputs), constants)
+        nodes, used = _needed(self.nodes, {output for output, _, _ in outputs})
+        constants = [t for key, t in self._constants.items() if key in used]
+        graph = helper.make_graph(nodes, name, _infos(inputs), _infos(outputs), constants)
         domains = {node.domain for node in _all_nodes(nodes)} - {""}
         opsets = [helper.make_opsetid("", OPSET)]
         opsets += [helper.make_opsetid(domain, 1) for domain in sorted(domains)]
         model = helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="supsup"
         )
-        helper.set_model_props(model, dict(metadata))
+        helper.set_model_props(model, metadata)
         return model
 
 
-def _needed(nodes: Sequence[NodeProto], wanted: set[str]) -> list[NodeProto]:
-    """The nodes that `wanted` depends on, in their order."""
-    wanted, kept = set(wanted), []
+def parse(program: bytes) -> GraphProto:
+    """The graph of a program's bytes."""
+    return onnx.load_model_from_string(program).graph
+
+
+def prune(program: GraphProto, outputs: Sequence[str]) -> GraphProto:
+    """A program with `outputs` alone, and only the nodes and constants that they need."""
+    nodes, used = _needed(program.node, set(outputs))
+    kept = {value.name: value for value in program.output}
+    tensors = [tensor for tensor in program.initializer if tensor.name in used]
+    return helper.make_graph(nodes, program.name, [], [kept[n] for n in outputs], tensors)
+
+
+def _infos(values: Sequence[Value]) -> list[ValueInfoProto]:
+    return [helper.make_tensor_value_info(*value) for value in values]
+
+
+def _needed(nodes: Sequence[NodeProto], wanted: set[str]) -> tuple[list[NodeProto], set[str]]:
+    """The nodes that `wanted` depends on, in their order, and all values that are read."""
+    used, kept = set(wanted), []
     for node in reversed(nodes):
-        if wanted.intersection(node.output):
+        if used.intersection(node.output):
             kept.append(node)
-            wanted.update(_reads(node))
-    return kept[::-1]
+            used |= _reads(node)
+    return kept[::-1], used
 
 
 def _reads(node: NodeProto) -> set[str]:
     """Values that a node reads, its subgraphs included."""
-    return {value for inner in _all_nodes([node]) for value in inner.input} | {
-        value.name
-        for inner in _all_nodes([node])
-        for attribute in inner.attribute
-        if attribute.HasField("g")
-        for value in attribute.g.output
+    inner = list(_all_nodes([node]))
+    bodies = [a.g for each in inner for a in each.attribute if a.HasField("g")]
+    return {value for each in inner for value in each.input} | {
+        value.name for graph in bodies for value in graph.output
     }
 
 
-def _all_nodes(nodes: Sequence[NodeProto]) -> list[NodeProto]:
-    found = []
+def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
     for node in nodes:
-        found.append(node)
+        yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                found += _all_nodes(attribute.g.node)
-    return found
-
-
-def prune(program: ModelProto, outputs: Sequence[str]) -> ModelProto:
-    """A program with `outputs` alone, and only the nodes and constants that they need."""
-    pruned = ModelProto()
-    pruned.CopyFrom(program)
-    graph = pruned.graph
-    nodes = _needed(graph.node, set(outputs))
-    used = {value for node in nodes for value in _reads(node)} | set(outputs)
-    kept = {value.name: value for value in graph.output}
-    tensors = [t for t in graph.initializer if t.name in used]
-    for field, items in (
-        (graph.node, nodes),
-        (graph.initializer, tensors),
-        (graph.output, [kept[name] for name in outputs]),
-    ):
-        copies = [type(item)() for item in items]
-        for copy, item in zip(copies, items, strict=True):
-            copy.CopyFrom(item)
-        del field[:]
-        field.extend(copies)
-    return pruned
-
-
-def parse(program: bytes) -> ModelProto:
-    """Read a program's bytes."""
-    return onnx.load_model_from_string(program)
+                yield from _all_nodes(attribute.g.node)

@@ -9,7 +9,7 @@ import numpy as np
 import supsup_runtime as supsup
 import supsup_train as st
 from shared_data import shared_data
-from supsup_export.task_model.compose import export_task
+from supsup_export.exporter import export_task
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
 from supsup_runtime.model.session import open_session

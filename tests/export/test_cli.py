@@ -37,9 +37,14 @@ def test_export_reports_and_refuses(folder: Path) -> None:
     ("arguments", "status", "message"),
     [
         (["--bank", "nowhere", "o.onnx"], 3, "not a mask bank: bank.json is missing"),
-        (["o.onnx"], 2, "Missing option '--bank'"),
+        (["o.onnx"], 2, "the following arguments are required: --bank"),
         (["--bank", "{bank}", "o.onnx", "--target", "tpu"], 1, "must be one of .* got 'tpu'"),
-        (["--bank", "{bank}", "o.onnx", "--outputs", "x"], 1, "outputs: must be some of"),
+        (["--bank", "{bank}", "o.onnx", "--graph-outputs", "x"], 1, "outputs: must be some of"),
+        (
+            ["--bank", "{bank}", "o.onnx", "--outputs", "x"],
+            2,
+            "--outputs: is called --graph-outputs",
+        ),
         (["--bank", "{bank}", "o.onnx", "--objective", "z"], 3, "objective must be one of"),
         (["--bank", "{bank}", "/nowhere/o.onnx"], 1, "No such file or directory"),
     ],

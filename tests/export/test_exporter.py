@@ -13,10 +13,10 @@ import pytest
 
 from banks import make_bank
 from conftest import small_network
-from supsup_export.bank_model import parity
 from supsup_export.bank_model.compose import OUTPUTS, Request
 from supsup_export.bank_model.layout import row_bytes
 from supsup_export.bank_model.weights import unpack
+from supsup_export.checking import Findings
 from supsup_export.exporter import export
 from supsup_export.graph import Graph
 from supsup_runtime.bank.bank import MaskBank
@@ -94,7 +94,7 @@ def test_outputs_trim_the_graph(
 def test_known_tasks_need_no_gradient_program(tmp_path: Path, real_bank: MaskBank) -> None:
     bank = MaskBank.create(tmp_path / "b", real_bank.network, forward=real_bank.forward)
     bank.extend(real_bank)
-    with pytest.raises(BankError, match=r"no gradient program.*--outputs logits"):
+    with pytest.raises(BankError, match=r"no gradient program.*--graph-outputs logits"):
         export(bank, tmp_path / "out.onnx")
     export(bank, tmp_path / "out.onnx", request=Request(outputs=("logits", "parameters")))
 
@@ -143,7 +143,7 @@ def test_an_empty_bank_is_refused(tmp_path: Path) -> None:
 def test_a_model_over_2_gb_is_refused(
     tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supsup_export.bank_model.layout.MAX_MODEL_BYTES", 100)
+    monkeypatch.setattr("supsup_export.graph.MAX_MODEL_BYTES", 100)
     with pytest.raises(BankError, match="one ONNX file holds at most 100 bytes, these 3 tasks"):
         export(real_bank, tmp_path / "out.onnx")
 
@@ -215,7 +215,8 @@ def test_a_wrong_model_is_not_put_in_place(
 def test_the_check_sees_wrong_scores(
     tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "SCORE_TOLERANCES", {"cpu": 1e-12, "portable": 1.0})
+    tolerances = {"cpu": 1e-12, "portable": 1.0}
+    monkeypatch.setattr("supsup_export.bank_model.parity.SCORE_TOLERANCES", tolerances)
     with pytest.raises(ParityError, match="task_scores at all differs by"):
         export(real_bank, tmp_path / "out.onnx")
 
@@ -269,9 +270,10 @@ def test_the_check_sees_wrong_scores_of_every_way(
 
 
 def test_nan_does_not_pass_the_check() -> None:
-    findings = parity._Findings()
+    findings = Findings()
     findings.compare("logits x", np.array([np.nan]), np.array([1.0]), 1e-4)
-    assert findings.failures
+    findings.compare("logits x", np.zeros(2), np.zeros(3), 1e-4)
+    assert len(findings.failures) == 2
 
 
 _EXPORT = """

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from banks import make_bank
+from conftest import small_network
 from parity.plain import numpy_scores, stacked_masks
 from supsup_export.bank_model import weights as masks
 from supsup_export.bank_model.compose import Request
@@ -172,8 +173,14 @@ def test_large_banks_are_rounded_on_the_cpu_alone() -> None:
     def layout(num_tasks: int, row_bytes: int) -> Layout:
         masks = np.broadcast_to(np.uint8(0), (num_tasks, row_bytes))  # of no memory
         signs, state = np.zeros(row_bytes, np.uint8), np.zeros((num_tasks, 0), np.float32)
-        counts = np.zeros(8 * row_bytes, np.uint16)
-        return Layout(masks=masks, signs=signs, counts=counts, state=state, labels=())
+        return Layout(
+            network=small_network(),
+            masks=masks,
+            signs=signs,
+            counts=np.zeros(8 * row_bytes, np.uint16),
+            state=state,
+            labels=(),
+        )
 
     assert choose_scoring(layout(2500, 39424), "cpu") == "rounded"
     assert choose_scoring(layout(512, 1 << 15), "cpu") == "rounded"

@@ -19,8 +19,7 @@ from supsup_export import exporter
 from supsup_export.bank_model.compose import Request
 from supsup_export.bank_model.layout import lay_out
 from supsup_export.cli import main as export_main
-from supsup_export.exporter import export
-from supsup_export.task_model.compose import export_task
+from supsup_export.exporter import export, export_task
 from supsup_runtime import load
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import decode_task, encode_task, make_task

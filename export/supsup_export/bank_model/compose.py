@@ -5,18 +5,17 @@ docs/CONTRACT.md describes the result; each part is built in its own module.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto
 
-from supsup_export.bank_model.inference import Inferring, state_tensors
+from supsup_export.bank_model.inference import Inferring
 from supsup_export.bank_model.layout import Layout
 from supsup_export.bank_model.shortlist import CONTENDERS, choose_scoring
-from supsup_export.bank_model.weights import Weights, fixed_weights, state_of, superposed_weights
-from supsup_export.graph import Graph, parse, prune, tensor_info
+from supsup_export.bank_model.weights import fixed_weights, state_of, superposed_weights
+from supsup_export.graph import BOOL, FLOAT, INT64, Graph, Value, parse, prune
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import Network
@@ -26,7 +25,6 @@ from supsup_runtime.model.metadata import Mode, ModelInfo, Scoring, Target, Task
 __all__ = ["OUTPUTS", "Request", "choose_objective", "compose"]
 
 OUTPUTS = ("logits", "task", "task_scores", "parameters", "state")
-_INT64, _FLOAT, _BOOL = TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +32,7 @@ class Request:
     """What to export.
 
     Attributes:
-        target: Operators to use.
+        target: Operators to use: ``cpu``, ``cuda`` or ``portable``.
         objective: ``entropy`` or ``superfluous``; None takes superfluous where the network has
             superfluous outputs, entropy elsewhere.
         scoring: ``exact``: of every task. ``rounded``: of every task by rounded weights, exactly
@@ -51,20 +49,20 @@ class Request:
     scoring: Scoring | None = None
 
     def __post_init__(self) -> None:
+        _require("target", self.target, get_args(Target))
         unknown = sorted(set(self.outputs or ()) - set(OUTPUTS))
         if unknown or self.outputs == ():
             raise InputError(
                 f"outputs: must be some of {list(OUTPUTS)}, got {unknown[0] if unknown else 'none'}"
             )
-        if self.scoring not in {None, *get_args(Scoring)}:
-            raise InputError(
-                f"scoring: must be one of {list(get_args(Scoring))}, got {self.scoring!r}"
-            )
-        if self.scoring is not None and self.mode == "known":
+        if self.scoring is None:
+            return
+        _require("scoring", self.scoring, get_args(Scoring))
+        if self.mode == "known":
             raise InputError(
                 "scoring: needs a model that infers, got known tasks only; leave it out"
             )
-        if self.scoring in {"rounded", "screened"} and self.target == "portable":
+        if self.scoring != "exact" and self.target == "portable":
             raise InputError(
                 f"scoring {self.scoring}: needs target cpu or cuda, got target portable; "
                 "leave it out"
@@ -78,53 +76,49 @@ class Request:
         return "infer" if {"task", "task_scores"} & set(self.outputs) else "known"
 
 
+def _require(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name}: must be one of {list(allowed)}, got {value!r}")
+
+
 def compose(
-    bank: MaskBank,
-    layout: Layout,
-    request: Request,
-    *,
-    calibration: Calibration | None = None,
-) -> ModelProto:
-    """Make the model of a bank.
+    bank: MaskBank, layout: Layout, request: Request, calibration: Calibration | None
+) -> tuple[ModelProto, ModelInfo]:
+    """Make the model of a bank, and its metadata, which may have a calibration.
 
-    Args:
-        bank: Open and not empty.
-        layout: The bank's arrays, from `lay_out`.
-        request: Target, objective and outputs.
-        calibration: What the model says tells known tasks from unknown.
-
-    Returns:
-        An ONNX model, opset 18, IR 8, without local functions and external data. Equal banks and
-        requests give equal bytes.
-
-    Raises:
-        BankError: If the bank's gradient program is missing or lacks the objective, and the
-            request needs it.
-        InputError: If an output is asked for that the network does not have, or a scoring that it
-            has no masks for.
+    It is an ONNX model, opset 18, IR 8, without local functions and external data. Equal banks and
+    requests give equal bytes. `supsup_export.export` says what is refused.
     """
     if request.scoring in {"rounded", "screened"} and not bank.network.parameters:
         raise InputError(
             f"scoring {request.scoring}: needs masked weights, {bank.path} has none: its tasks "
             "are state alone; leave it out"
         )
-    objective = "" if request.mode == "known" else choose_objective(bank, request.objective)
-    composer = _Composer(bank, layout, request)
+    infers = request.mode != "known"
+    objective = choose_objective(bank, request.objective) if infers else ""
+    if request.scoring == "rounded" and len(layout.masks) <= CONTENDERS:
+        raise InputError(
+            f"scoring rounded: needs more than {CONTENDERS} tasks, {bank.path} has "
+            f"{len(layout.masks)}; leave it out"
+        )
+    named = zip(bank.task_names, layout.labels, strict=True)
     info = ModelInfo(
         network=bank.network,
         digest=bank.digest,
         tasks=tuple(
-            TaskInfo(index=index, name=name, labels=labels)
-            for index, (name, labels) in enumerate(zip(bank.task_names, layout.labels, strict=True))
+            TaskInfo(index=i, name=n, labels=labels) for i, (n, labels) in enumerate(named)
         ),
         objective=objective,
         mode=request.mode,
         target=request.target,
-        scoring=composer.scoring,
+        scoring=request.scoring or (choose_scoring(layout, request.target) if infers else "exact"),
         forward=bank.forward,
         calibration=calibration,
     )
-    return composer.model(info)
+    graph, values = _graph(bank, layout, request, info)
+    outputs = _outputs(bank.network, request, values)
+    inputs = _inputs(bank.network, request.mode)
+    return graph.model("supsup", inputs, outputs, info.to_metadata()), info
 
 
 def choose_objective(bank: MaskBank, wanted: str | None) -> str:
@@ -136,7 +130,7 @@ def choose_objective(bank: MaskBank, wanted: str | None) -> str:
     if bank.gradient is None:
         raise BankError(
             f"{bank.path}: no gradient program, so the task cannot be inferred by gradient; "
-            "export with --outputs logits (the runtime then tries every mask)"
+            "export with --graph-outputs logits (the runtime then tries every mask)"
         )
     if wanted is None:
         return bank.objectives[-1]  # superfluous where there is one
@@ -148,104 +142,70 @@ def choose_objective(bank: MaskBank, wanted: str | None) -> str:
     return wanted
 
 
-class _Composer:
-    """The parts of one model, in the order data flows."""
-
-    def __init__(self, bank: MaskBank, layout: Layout, request: Request) -> None:
-        self.network: Network = bank.network
-        self.layout = layout
-        self.request = request
-        self.graph = Graph()
-        self.weights: Weights = fixed_weights(self.graph, layout, bank.network)
-        self.forward = parse(bank.forward)
-        self.gradient = bank.gradient or b""
-        if request.scoring == "rounded" and len(layout.masks) <= CONTENDERS:
-            raise InputError(
-                f"scoring rounded: needs more than {CONTENDERS} tasks, {bank.path} has "
-                f"{len(layout.masks)}; leave it out"
-            )
-        infers = request.mode != "known"
-        self.scoring = request.scoring or (
-            choose_scoring(layout, request.target) if infers else "exact"
+def _graph(
+    bank: MaskBank, layout: Layout, request: Request, info: ModelInfo
+) -> tuple[Graph, list[str]]:
+    """The parts of one model, in the order data flows, and the outputs that it can have."""
+    graph, network = Graph(), bank.network
+    weights = fixed_weights(graph, layout)
+    scores = None
+    if request.mode == "known":
+        tasks, alphas, task = "tasks", "alphas", "tasks"
+    else:
+        names = [p.name for p in network.parameters] + [s.name for s in network.state]
+        outputs = [f"{info.objective}.{name}" for name in names]
+        inferring = Inferring(
+            layout=layout,
+            target=request.target,
+            scoring=info.scoring,
+            weights=weights,
+            gradient=prune(parse(bank.gradient or b""), outputs),
+            objective=info.objective,
         )
-
-    def model(self, info: ModelInfo) -> ModelProto:
-        graph, mode = self.graph, self.request.mode
-        if mode == "known":
-            tasks, alphas, task, scores = "tasks", "alphas", "tasks", None
-        elif mode == "infer":
-            scores = self._inferring(info.objective).scores(graph)
+        if request.mode == "infer":
+            scores = inferring.scores(graph)
             task = tasks = graph.op("ArgMax", scores, axis=0, keepdims=1)
             alphas = graph.constant(np.ones(1, np.float32))
         else:
-            inferring = self._inferring(info.objective)
             scores = inferring.scores_if_asked(graph)
             tasks, alphas, task = inferring.choice(graph, scores)
-            graph.default("per_image", np.array(False))
-        parameters = superposed_weights(graph, self.layout, self.weights, tasks, alphas)
-        values = {"parameters": parameters, "task": graph.op("Identity", task, name="task")}
-        if scores is not None:
-            values["task_scores"] = graph.op("Identity", scores, name="task_scores")
-        state = ""
-        if self.network.state:
-            state = state_of(graph, self.layout, tasks, alphas)
-            values["state"] = graph.op("Identity", state, name="state")
-        values["logits"] = self._logits(graph, parameters, state)
-        return graph.model(
-            "supsup", self._inputs(), self._outputs(list(values)), info.to_metadata()
-        )
+            graph.default("per_image", False)
+    values = ["task", "parameters"]
+    parameters = superposed_weights(graph, layout, weights, tasks, alphas)
+    graph.op("Identity", task, name="task")
+    if scores is not None:
+        values.append(graph.op("Identity", scores, name="task_scores"))
+    state = ""
+    if network.state:
+        state = state_of(graph, layout, tasks, alphas)
+        values.append(graph.op("Identity", state, name="state"))
+    forward = parse(bank.forward)
 
-    def _logits(self, graph: Graph, flat: str, state: str) -> str:
-        """The forward program; a batch of no rows, which asks for the weights, does not run it."""
+    def logits(body: Graph) -> list[str]:
+        feeds = body.cut(parameters, network.parameters) | body.cut(state, network.state)
+        return [body.inline(forward, {"x": "x", **feeds})["logits"]]
 
-        def forward(body: Graph) -> list[str]:
-            feeds = {"x": "x", **self.weights.tensors(body, flat)}
-            if self.network.state:
-                feeds |= state_tensors(body, self.network, state)
-            return [body.inline(self.forward, feeds)["logits"]]
+    return graph, values + graph.if_rows("x", logits, [(0, network.outputs)], ["logits"])
 
-        def none(body: Graph) -> list[str]:
-            return [body.constant(np.zeros((0, self.network.outputs), np.float32))]
 
-        rows = graph.op("Shape", "x", start=0, end=1)
-        some = graph.op("Cast", graph.reshape(rows, []), to=_BOOL)
-        return graph.branch(some, forward, none, [_FLOAT], ["logits"])[0]
+def _inputs(network: Network, mode: Mode) -> list[Value]:
+    x: Value = ("x", FLOAT, ["batch", *network.input_shape])
+    if mode == "infer":
+        return [x]
+    given: list[Value] = [x, ("tasks", INT64, ["n"]), ("alphas", FLOAT, ["n"])]
+    return given if mode == "known" else [*given, ("infer", BOOL, []), ("per_image", BOOL, [])]
 
-    def _inferring(self, objective: str) -> Inferring:
-        names = [p.name for p in self.network.parameters] + [s.name for s in self.network.state]
-        return Inferring(
-            network=self.network,
-            layout=self.layout,
-            target=self.request.target,
-            scoring=self.scoring,
-            weights=self.weights,
-            gradient=prune(parse(self.gradient), [f"{objective}.{name}" for name in names]),
-            objective=objective,
-        )
 
-    def _inputs(self) -> list[ValueInfoProto]:
-        x = tensor_info("x", _FLOAT, ["batch", *self.network.input_shape])
-        tasks = tensor_info("tasks", _INT64, ["n"])
-        alphas = tensor_info("alphas", _FLOAT, ["n"])
-        infer = tensor_info("infer", _BOOL, [])
-        per_image = tensor_info("per_image", _BOOL, [])
-        by_mode: dict[Mode, list[ValueInfoProto]] = {
-            "full": [x, tasks, alphas, infer, per_image],
-            "known": [x, tasks, alphas],
-            "infer": [x],
-        }
-        return by_mode[self.request.mode]
-
-    def _outputs(self, available: Sequence[str]) -> list[ValueInfoProto]:
-        shapes: dict[str, tuple[int, list[int | str | None]]] = {
-            "logits": (_FLOAT, ["batch", self.network.outputs]),
-            "task": (_INT64, ["chosen"]),
-            "task_scores": (_FLOAT, ["scored"]),
-            "parameters": (_FLOAT, [self.network.num_masked]),
-            "state": (_FLOAT, [self.network.num_state]),
-        }
-        wanted = self.request.outputs or tuple(n for n in OUTPUTS if n in available)
-        missing = [name for name in wanted if name not in available]
-        if missing:
-            raise InputError(f"outputs: this network has no {missing[0]!r}; leave it out")
-        return [tensor_info(n, *shapes[n]) for n in OUTPUTS if n in wanted]
+def _outputs(network: Network, request: Request, available: list[str]) -> list[Value]:
+    values: list[Value] = [
+        ("logits", FLOAT, ["batch", network.outputs]),
+        ("task", INT64, ["chosen"]),
+        ("task_scores", FLOAT, ["scored"]),
+        ("parameters", FLOAT, [network.num_masked]),
+        ("state", FLOAT, [network.num_state]),
+    ]
+    wanted = request.outputs or available
+    missing = [name for name in wanted if name not in available]
+    if missing:
+        raise InputError(f"outputs: this network has no {missing[0]!r}; leave it out")
+    return [value for value in values if value[0] in wanted]

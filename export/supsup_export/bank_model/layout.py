@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from supsup_export.graph import refuse_large
+from supsup_runtime.arrays import Bits, Bytes, Floats
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
-from supsup_runtime.bank.network import MaskedParameter, Network
-from supsup_runtime.bank.task import TaskMasks
+from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError
 
 __all__ = ["BLOCK_BYTES", "ROW_BITS", "Layout", "lay_out", "row_bytes"]
@@ -23,8 +24,6 @@ __all__ = ["BLOCK_BYTES", "ROW_BITS", "Layout", "lay_out", "row_bytes"]
 ROW_BITS = 256
 """Rows are padded to a multiple of this many weights, a block."""
 BLOCK_BYTES = ROW_BITS // 8
-MAX_MODEL_BYTES = 2**31 - 2**20
-"""Largest sum of constants: an ONNX file without external data ends at 2 GB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,6 +31,7 @@ class Layout:
     """The arrays of a model.
 
     Attributes:
+        network: Shapes and order of parameters and state.
         masks: ``uint8 (tasks, row_bytes)``.
         signs: ``uint8 (row_bytes,)``; bit 1 is ``+c``.
         counts: Ones per weight over all tasks, the narrowest unsigned ``(num_masked,)``.
@@ -41,10 +41,11 @@ class Layout:
             empty without screening.
     """
 
-    masks: npt.NDArray[np.uint8]
-    signs: npt.NDArray[np.uint8]
+    network: Network
+    masks: Bytes
+    signs: Bytes
     counts: npt.NDArray[np.unsignedinteger]
-    state: npt.NDArray[np.float32]
+    state: Floats
     labels: tuple[tuple[str, ...], ...]
     screen: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -74,40 +75,32 @@ def lay_out(bank: MaskBank) -> Layout:
     width = row_bytes(network)
     counts = np.zeros(network.num_masked, np.min_scalar_type(num_tasks))
     expected = (num_tasks + 1) * width + counts.nbytes + 4 * num_tasks * network.num_state
-    if expected > MAX_MODEL_BYTES:
-        raise BankError(
-            f"{bank.path}: one ONNX file holds at most {MAX_MODEL_BYTES} bytes, these {num_tasks} "
-            f"tasks need {expected}; split the bank"
-        )
+    refuse_large(bank.path, expected, f"these {num_tasks} tasks need {expected}; split the bank")
     masks = np.zeros((num_tasks, width), np.uint8)
     state = np.zeros((num_tasks, network.num_state), np.float32)
     labels = []
     for index, task in enumerate(bank):
         labels.append(task.labels)
-        bits = _join((task.masks[p.name] for p in network.parameters), network.parameters)
+        bits = _join((task.masks[p.name] for p in network.parameters), network)
         counts += bits
         _put(masks[index], bits)
         if network.state:
-            state[index] = _flat_state(task, network)
+            state[index] = np.concatenate([task.state[s.name].reshape(-1) for s in network.state])
     signs = np.zeros(width, np.uint8)
     planes = (p.signs(network.weight_seed, i) for i, p in enumerate(network.parameters))
-    _put(signs, _join(planes, network.parameters))
-    return Layout(masks=masks, signs=signs, counts=counts, state=state, labels=tuple(labels))
+    _put(signs, _join(planes, network))
+    return Layout(
+        network=network, masks=masks, signs=signs, counts=counts, state=state, labels=tuple(labels)
+    )
 
 
-def _join(
-    packed: Iterable[npt.NDArray[np.uint8]], parameters: tuple[MaskedParameter, ...]
-) -> npt.NDArray[np.bool_]:
+def _join(packed: Iterable[Bytes], network: Network) -> Bits:
     """Bits of all parameters one after the other: ``bool (num_masked,)``."""
-    pairs = zip(packed, parameters, strict=True)
+    pairs = zip(packed, network.parameters, strict=True)
     bits = [unpack_mask(mask, (p.size,)) for mask, p in pairs]
     return np.concatenate([np.zeros(0, np.bool_), *bits])
 
 
-def _put(row: npt.NDArray[np.uint8], bits: npt.NDArray[np.bool_]) -> None:
+def _put(row: Bytes, bits: Bits) -> None:
     packed = np.packbits(bits, bitorder="little")
     row[: packed.size] = packed
-
-
-def _flat_state(task: TaskMasks, network: Network) -> npt.NDArray[np.float32]:
-    return np.concatenate([task.state[s.name].reshape(-1) for s in network.state])

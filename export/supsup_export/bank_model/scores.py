@@ -8,20 +8,18 @@ one vector.
 from __future__ import annotations
 
 import numpy as np
-from onnx import TensorProto
 
 from supsup_export.bank_model.layout import ROW_BITS, Layout
 from supsup_export.bank_model.weights import packed_part, unpack
-from supsup_export.graph import Graph, tensor_info
+from supsup_export.graph import BOOL, FLOAT, INT64, Graph
 from supsup_runtime.model.metadata import Target
 
 __all__ = [
     "block_peaks",
     "block_size",
     "by_bit",
-    "int8_rows",
+    "exact_rows",
     "mask_scores",
-    "num_rows",
     "part_scores",
     "part_vector",
     "rounding_factor",
@@ -40,22 +38,16 @@ _CHUNK_WEIGHTS = {"cpu": 4 << 20, "cuda": 256 << 20, "portable": 4 << 20}
 
 
 def mask_scores(graph: Graph, layout: Layout, vector: str, target: Target) -> str:
-    """Scores from the masks.
+    """Scores from the masks: ``float32 (tasks,)``.
 
-    Args:
-        graph: Receives the nodes.
-        layout: The packed masks.
-        vector: ``float32 (8 * row_bytes,)``, W * dO/dW, flat, zero in the padding.
-        target: ``cpu`` and ``cuda`` use MatMulNBits of ONNX Runtime, ``portable`` ai.onnx alone.
-
-    Returns:
-        ``float32 (tasks,)``.
+    `vector` is W * dO/dW, ``float32 (8 * row_bytes,)``, flat, zero in the padding. ``cpu`` and
+    ``cuda`` use MatMulNBits of ONNX Runtime, ``portable`` ai.onnx alone.
     """
-    scores = ""
-    for part in range(len(layout.parts)):
-        scored = part_scores(graph, layout, part, part_vector(graph, layout, part, vector), target)
-        scores = graph.op("Add", scores, scored) if scores else scored
-    return scores
+    scores = [
+        part_scores(graph, layout, part, part_vector(graph, layout, part, vector), target)
+        for part in range(len(layout.parts))
+    ]
+    return graph.op("Add", *scores) if len(scores) > 1 else scores[0]
 
 
 def part_vector(graph: Graph, layout: Layout, part: int, vector: str) -> str:
@@ -68,34 +60,31 @@ def part_vector(graph: Graph, layout: Layout, part: int, vector: str) -> str:
 
 
 def part_scores(graph: Graph, layout: Layout, part: int, vector: str, target: Target) -> str:
-    """Scores from one of `Layout.parts` and its part of the vector: ``float32 (tasks,)``."""
+    """Scores from one of `Layout.parts` and its part of the vector: ``float32 (tasks,)``.
+
+    By codes they are right to 1e-5 of the largest.
+    """
     if target == "portable":
         blocks = graph.reshape(vector, [1, -1, ROW_BITS])
         return graph.reshape(_by_unpacking(graph, layout, part, blocks, target), [-1])
-    return _by_codes(graph, layout, part, vector, target)
+    rows = exact_rows(graph, layout, by_bit(graph, vector, target), target)
+    return row_products(graph, layout, part, rows, target)
 
 
 def row_scores(graph: Graph, layout: Layout, vectors: str, target: Target) -> str:
     """Scores of many vectors at once: masks are unpacked once for all of them.
 
-    Args:
-        graph: Receives the nodes.
-        layout: The packed masks.
-        vectors: ``float32 (rows, 8 * row_bytes)``.
-        target: Decides how much is unpacked at a time.
-
-    Returns:
-        ``float32 (rows, tasks)``.
+    From ``float32 (rows, 8 * row_bytes)`` to ``float32 (rows, tasks)``.
     """
     blocks = graph.reshape(vectors, [0, -1, ROW_BITS])
-    scores = ""
+    scores = []
     for part, chosen in enumerate(layout.parts):
         mine = blocks
         if len(layout.parts) > 1:
             mine = graph.op("Gather", blocks, graph.constant(chosen), axis=1)
-        scored = _by_unpacking(graph, layout, part, mine, target)
-        scores = graph.op("Add", scores, scored) if scores else scored
-    return graph.op("Transpose", scores, perm=[1, 0])
+        scores.append(_by_unpacking(graph, layout, part, mine, target))
+    total = graph.op("Add", *scores) if len(scores) > 1 else scores[0]
+    return graph.op("Transpose", total, perm=[1, 0])
 
 
 def state_scores(graph: Graph, layout: Layout, gradient: str) -> str:
@@ -106,12 +95,9 @@ def state_scores(graph: Graph, layout: Layout, gradient: str) -> str:
 
 
 def by_bit(graph: Graph, vector: str, target: Target) -> str:
-    """A vector in the order of codes: bit 0 of each, then bit 1, and so on; any size.
+    """A vector in the order of codes: bit 0 of each, then bit 1, and so on.
 
-    Args:
-        graph: Receives the nodes.
-        vector: ``float32 (256 * blocks,)``, in the order of weights.
-        target: Decides how many bits a code has.
+    `vector` is ``float32 (256 * blocks,)``, in the order of weights; any size.
     """
     codes = graph.reshape(vector, [-1, _CODE_BITS[target]])
     return graph.reshape(graph.op("Transpose", codes, perm=[1, 0]), [-1])
@@ -130,49 +116,37 @@ def rounding_factor(target: Target) -> int:
 def block_peaks(graph: Graph, vector: str, target: Target) -> str:
     """Largest magnitude in each block of a vector in the order of `by_bit`: ``(blocks, 1)``."""
     blocks = graph.reshape(vector, [-1, block_size(target)])
-    axis = graph.constant(np.array([1], np.int64))
+    axis = graph.ints(1)
     return graph.op("ReduceMax", graph.op("Abs", blocks), axis, keepdims=1)
 
 
-def int8_rows(graph: Graph, vector: str, count: int, target: Target) -> list[str]:
-    """Rows that sum to a vector; int8, with a scale a block, holds all but the last exactly.
+def exact_rows(graph: Graph, layout: Layout, vector: str, target: Target) -> str:
+    """Rows that sum to a vector, ``float32 (256 * blocks,)``, as `row_products` takes them.
 
-    Args:
-        graph: Receives the nodes.
-        vector: ``float32 (256 * blocks,)``, in the order of `by_bit`.
-        count: Number of rows.
-        target: Decides what a block of MatMulNBits is.
-
-    Returns:
-        As many values of the shape and order of `vector`.
+    Vector and rows are in the order of `by_bit`. On the CPU the operator rounds a row of
+    activations to int8 by blocks. The vector is therefore given as two rows, what int8 holds
+    exactly and the rest: 1e-5 of the largest score in place of 1e-2. Small banks get a third row,
+    the rest of the rest: their scores may be sums of few terms that cancel, and the row costs them
+    nothing. So do codes of four bits, whose constant (`row_products`) would make the last row's
+    rounding six times as large.
     """
+    count = 3 if target == "cuda" or layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
     rest = graph.reshape(vector, [-1, block_size(target)])
     rows = []
     for _ in range(count - 1):
         peak = block_peaks(graph, rest, target)
-        floored = graph.op("Max", peak, _scalar(graph, 1e-30))  # a block of zeros has no scale
-        scale = graph.op("Div", floored, _scalar(graph, 127))
+        floored = graph.op("Max", peak, graph.scalar(1e-30))  # a block of zeros has no scale
+        scale = graph.op("Div", floored, graph.scalar(127))
         rows.append(graph.op("Mul", graph.op("Round", graph.op("Div", rest, scale)), scale))
         rest = graph.op("Sub", rest, rows[-1])
-    return [graph.reshape(row, [-1]) for row in [*rows, rest]]
+    flat = [graph.reshape(row, [-1]) for row in [*rows, rest]]
+    return stack_rows(graph, flat, target)
 
 
 def stack_rows(graph: Graph, rows: list[str], target: Target) -> str:
     """Rows in the order of `by_bit` as `row_products` takes them: ``(bits, rows, n / bits)``."""
     each = [graph.reshape(row, [_CODE_BITS[target], 1, -1]) for row in rows]
-    return each[0] if len(rows) == 1 else graph.op("Concat", *each, axis=1)
-
-
-def num_rows(layout: Layout, target: Target) -> int:
-    """Rows by which a vector is scored exactly.
-
-    On the CPU the operator rounds a row of activations to int8 by blocks. The vector is therefore
-    given as two rows, what int8 holds exactly and the rest: 1e-5 of the largest score in place of
-    1e-2. Small banks get a third row, the rest of the rest: their scores may be sums of few terms
-    that cancel, and the row costs them nothing. So do codes of four bits, whose constant
-    (`row_products`) would make the last row's rounding six times as large.
-    """
-    return 3 if target == "cuda" or layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
+    return graph.join(each, axis=1)
 
 
 def row_products(graph: Graph, layout: Layout, part: int, rows: str, target: Target) -> str:
@@ -186,106 +160,53 @@ def row_products(graph: Graph, layout: Layout, part: int, rows: str, target: Tar
     ``2 ** h * bit + 2 ** (bits - 1) - 1 - 2 ** h``: the constant, times the vector's sum, is taken
     off, and the factor undone.
     """
-    bits = _CODE_BITS[target]
-    blocks = len(layout.parts[part])
+    bits, blocks = _CODE_BITS[target], len(layout.parts[part])
+    outer = graph.outermost  # there ONNX Runtime folds, and frees what it repacks
     names = [graph.fresh("bit") for _ in range(bits)]  # `bits * i + h` of each byte
     graph.ops("Split", [rows], names, axis=0, num_outputs=bits)
-    scales = _minus_ones(graph, len(layout.masks) * blocks)
-    axes = graph.constant(np.array([0, 1]))
+    minus_one = outer.constant(np.array([-1], np.float32))  # scores are minus the products
+    scales = outer.op("Expand", minus_one, outer.ints(len(layout.masks) * blocks))
+    axes = graph.ints(0, 1)
     terms = []
     for h, row in enumerate(names):
-        product = _product(graph, layout, part, row, scales, bits, h)
+        others = 0xFF & ~sum(1 << (bits * i + h) for i in range(8 // bits))
+        fill = outer.constant(np.uint8(others))
+        codes = outer.op("BitwiseOr", packed_part(graph, layout, part), fill)
+        shape = (len(layout.masks), blocks * ROW_BITS // bits)
+        product = graph.matmul_nbits(row, codes, scales, shape, bits, block_size(target))
         total = graph.op("ReduceSum", product, axes, keepdims=0)
         constant = 2 ** (bits - 1) - 1 - 2**h
         if constant:
             whole = graph.op("ReduceSum", row, keepdims=0)
-            total = graph.op("Add", total, graph.op("Mul", whole, _scalar(graph, constant)))
-        terms.append(graph.op("Mul", total, _scalar(graph, 2.0**-h)) if h else total)
+            total = graph.op("Add", total, graph.op("Mul", whole, graph.scalar(constant)))
+        terms.append(graph.op("Mul", total, graph.scalar(2.0**-h)) if h else total)
     return graph.op("Sum", *terms)
-
-
-def _by_codes(graph: Graph, layout: Layout, part: int, vector: str, target: Target) -> str:
-    """Scores from one of `Layout.parts`, to 1e-5 of the largest."""
-    codes = by_bit(graph, vector, target)
-    rows = int8_rows(graph, codes, num_rows(layout, target), target)
-    return row_products(graph, layout, part, stack_rows(graph, rows, target), target)
-
-
-def _minus_ones(graph: Graph, count: int) -> str:
-    """A scale for each block of codes, folded at load: scores are minus the products."""
-    outer = graph.outermost
-    minus_one = outer.constant(np.array([-1], np.float32))
-    return outer.op("Expand", minus_one, outer.constant(np.array([count], np.int64)))
-
-
-def _product(
-    graph: Graph, layout: Layout, part: int, rows: str, scales: str, bits: int, h: int
-) -> str:
-    """Minus `rows` times every task's codes, of which bit `h` is the masks'."""
-    num_tasks, blocks = len(layout.masks), len(layout.parts[part])
-    others = 0xFF & ~sum(1 << (bits * i + h) for i in range(8 // bits))
-    # Folded in the outermost graph: there ONNX Runtime frees what it repacks, in a branch it
-    # does not.
-    outer = graph.outermost
-    fill = outer.constant(np.uint8(others))
-    codes = outer.op("BitwiseOr", packed_part(graph, layout, part), fill)
-    return graph.op(
-        "MatMulNBits",
-        rows,
-        codes,
-        scales,
-        domain="com.microsoft",
-        K=blocks * ROW_BITS // bits,
-        N=num_tasks,
-        bits=bits,
-        block_size=ROW_BITS // bits,
-        accuracy_level=4,  # int8 on the CPU; without it the operator takes seconds
-    )
-
-
-def _scalar(graph: Graph, value: float) -> str:
-    return graph.constant(np.float32(value))
 
 
 def _by_unpacking(graph: Graph, layout: Layout, part: int, vectors: str, target: Target) -> str:
     """A Loop over chunks of blocks, those of all tasks unpacked on the fly and multiplied.
 
-    Args:
-        graph: Receives the nodes.
-        layout: The packed masks.
-        part: Which of `Layout.parts`.
-        vectors: ``float32 (rows, blocks, 256)``.
-        target: Decides how much is unpacked at a time.
-
-    Returns:
-        ``float32 (tasks, rows)``.
+    From ``float32 (rows, blocks, 256)`` to ``float32 (tasks, rows)``.
     """
     num_tasks, num_blocks = len(layout.masks), len(layout.parts[part])
     step = min(num_blocks, max(1, _CHUNK_WEIGHTS[target] // (ROW_BITS * num_tasks)))
     body = graph.subgraph("chunk")
     index, go, scores = body.fresh("index"), body.fresh("go"), body.fresh("scores")
-    size = body.constant(np.array([step], np.int64))
+    size = body.ints(step)
     start = body.op("Mul", index, size)
-    bounds = [start, body.op("Add", start, size), body.constant(np.array([1], np.int64))]
+    bounds = [start, body.op("Add", start, size), body.ints(1)]
     masks = body.op("Slice", packed_part(body, layout, part), *bounds)  # clips the last chunk
     vector = body.op("Slice", vectors, *bounds)
     vector = body.op("Transpose", body.reshape(vector, [0, -1]), perm=[1, 0])
-    product = body.op("MatMul", unpack(body, masks), vector)
-    total = body.op("Sub", scores, product)
+    total = body.op("Sub", scores, body.op("MatMul", unpack(body, masks), vector))
     onward = body.op("Identity", go)
+    shape = [num_tasks, None]
     loop = body.close(
-        inputs=[
-            tensor_info(index, TensorProto.INT64, []),
-            tensor_info(go, TensorProto.BOOL, []),
-            tensor_info(scores, TensorProto.FLOAT, [num_tasks, None]),
-        ],
-        outputs=[
-            tensor_info(onward, TensorProto.BOOL, []),
-            tensor_info(total, TensorProto.FLOAT, [num_tasks, None]),
-        ],
+        [(index, INT64, []), (go, BOOL, []), (scores, FLOAT, shape)],
+        [(onward, BOOL, []), (total, FLOAT, shape)],
     )
-    chunks = graph.constant(np.array(-(-num_blocks // step), np.int64))
-    forever = graph.constant(np.array(True))
-    tasks = graph.constant(np.array([num_tasks], np.int64))
+    chunks = graph.constant(-(-num_blocks // step))
+    forever = graph.constant(True)
+    tasks = graph.ints(num_tasks)
     zeros = graph.op("Concat", tasks, graph.op("Shape", vectors, start=0, end=1), axis=0)
     return graph.op("Loop", chunks, forever, graph.op("ConstantOfShape", zeros), body=loop)

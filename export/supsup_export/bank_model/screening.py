@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from supsup_export.bank_model.layout import ROW_BITS, Layout
+from supsup_export.checking import open_program
+from supsup_runtime.arrays import Floats, Images, Scores
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.layout import cut
 from supsup_runtime.errors import InputError
-from supsup_runtime.model.session import open_session
 
 __all__ = ["MIN_TASKS", "choose_screen"]
 
@@ -22,20 +22,11 @@ MIN_TASKS = 64
 _SAMPLE = 64
 
 
-def choose_screen(
-    bank: MaskBank, layout: Layout, objective: str, sample: npt.NDArray[np.float32] | None
-) -> Layout:
-    """Choose the blocks of the first pass: those that tell tasks apart on `sample`.
+def choose_screen(bank: MaskBank, layout: Layout, objective: str, sample: Images | None) -> Layout:
+    """The layout with its `screen`: the blocks of the first pass, which tell tasks apart best.
 
-    Args:
-        bank: With a gradient program.
-        layout: Its arrays.
-        objective: What is differentiated.
-        sample: ``float32 (images, *input_shape)``, of which at most 64 are used, spread evenly;
-            None takes standard normal ones, which know nothing of the data.
-
-    Returns:
-        The layout with its `screen`.
+    They do on `sample`, ``float32 (images, *input_shape)``, of which at most 64 are used, spread
+    evenly; None takes standard normal ones, which know nothing of the data.
 
     Raises:
         InputError: If there are too few tasks or weights, or the sample does not fit the network.
@@ -60,7 +51,7 @@ def choose_screen(
     return replace(layout, screen=np.sort(best).astype(np.int64))
 
 
-def _checked(bank: MaskBank, sample: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
+def _checked(bank: MaskBank, sample: Images | None) -> Images:
     shape = bank.network.input_shape
     if sample is None:
         rng = np.random.default_rng(0)
@@ -76,29 +67,20 @@ def _checked(bank: MaskBank, sample: npt.NDArray[np.float32] | None) -> npt.NDAr
     return sample[chosen]
 
 
-def _mean_square(
-    bank: MaskBank,
-    share: npt.NDArray[np.float32],
-    objective: str,
-    images: npt.NDArray[np.float32],
-) -> npt.NDArray[np.float64]:
+def _mean_square(bank: MaskBank, share: Floats, objective: str, images: Images) -> Scores:
     """Mean of ``(W * dO/dW) ** 2`` at the uniform superposition: ``float64 (num_masked,)``."""
     network = bank.network
-    if bank.gradient is None:
-        raise InputError(f"scoring screened: {bank.path} has no gradient program")
-    session = open_session(bank.gradient, place=f"{bank.path}/programs/gradient.onnx")
+    session = open_program(bank, "gradient")
     weights = network.weights()
     parts = cut(network.parameters, share)
     feeds = {name: w * part for w, (name, part) in zip(weights, parts.items(), strict=True)}
-    tasks = len(bank)
     for state in network.state:
-        feeds[state.name] = np.asarray(
-            sum(task.state[state.name].astype(np.float64) for task in bank) / tasks, np.float32
-        )
+        total = sum(task.state[state.name].astype(np.float64) for task in bank)
+        feeds[state.name] = np.asarray(total / len(bank), np.float32)
     names = [f"{objective}.{p.name}" for p in network.parameters]
-    total = np.zeros(network.num_masked)
+    square = np.zeros(network.num_masked)
     for image in images:
         gradients = session.run(names, {"x": image[None], **feeds})
         terms = [(g * w).reshape(-1) for g, w in zip(gradients, weights, strict=True)]
-        total += np.square(np.concatenate(terms, dtype=np.float64))
-    return total / len(images)
+        square += np.square(np.concatenate(terms, dtype=np.float64))
+    return square / len(images)

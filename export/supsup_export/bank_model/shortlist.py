@@ -25,15 +25,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto
 
 from supsup_export.bank_model.layout import Layout
 from supsup_export.bank_model.scores import (
     block_peaks,
     block_size,
     by_bit,
-    int8_rows,
-    num_rows,
+    exact_rows,
     part_scores,
     part_vector,
     rounding_factor,
@@ -41,19 +39,10 @@ from supsup_export.bank_model.scores import (
     stack_rows,
 )
 from supsup_export.bank_model.weights import packed_part, uniform_mask, unpack
-from supsup_export.graph import Graph, tensor_info
+from supsup_export.graph import BOOL, FLOAT, INT64, Graph
 from supsup_runtime.model.metadata import Scoring, Target
 
-__all__ = [
-    "CONTENDERS",
-    "ROUNDED_BYTES",
-    "ROUNDED_TASKS",
-    "ROUNDING_SIGMAS",
-    "SIGMAS",
-    "Question",
-    "choose_scoring",
-    "scores_in_passes",
-]
+__all__ = ["CONTENDERS", "ROUNDING_SIGMAS", "Question", "choose_scoring", "scores_in_passes"]
 
 CONTENDERS = 4
 """Tasks that are scored exactly after the first pass."""
@@ -65,7 +54,6 @@ ROUNDED_TASKS = 512
 """From here on four contenders cost less than a second int8 row for all (docs/PERFORMANCE.md)."""
 ROUNDED_BYTES = 16 << 20
 """Packed masks from which on a second row for all takes longer than looking for contenders."""
-_FLOAT, _BOOL, _INT64 = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
 
 
 def choose_scoring(layout: Layout, target: Target) -> Scoring:
@@ -94,13 +82,7 @@ class Question:
 
 
 def scores_in_passes(graph: Graph, layout: Layout, question: Question, target: Target) -> str:
-    """Score every task in as few passes as it takes.
-
-    Args:
-        graph: Receives the nodes; the outermost one.
-        layout: The packed masks, with a screen or without.
-        question: What is asked.
-        target: Operators to use, ``cpu`` or ``cuda``.
+    """Score every task in as few passes as it takes; `graph` is the outermost one.
 
     Returns:
         ``float32 (tasks,)``: exact for the contenders and, where another pass was needed, for all;
@@ -115,7 +97,7 @@ def scores_in_passes(graph: Graph, layout: Layout, question: Question, target: T
         return [body.op("Add", base, part_scores(body, layout, 1, vectors[1], target))]
 
     settled = graph.op("Or", certain, graph.op("Not", question.asked))
-    return graph.branch(settled, lambda _: [answer], the_rest, [_FLOAT])[0]
+    return graph.branch(settled, lambda _: [answer], the_rest, [FLOAT])[0]
 
 
 def _parts_if_asked(graph: Graph, layout: Layout, question: Question) -> list[str]:
@@ -129,7 +111,7 @@ def _parts_if_asked(graph: Graph, layout: Layout, question: Question) -> list[st
     def neither(body: Graph) -> list[str]:
         return [body.constant(np.zeros(0, np.float32))] * 2
 
-    return graph.branch(question.asked, both, neither, [_FLOAT, _FLOAT])
+    return graph.branch(question.asked, both, neither, [FLOAT, FLOAT])
 
 
 def _turns(
@@ -143,23 +125,24 @@ def _turns(
     mine = by_bit(graph, vectors[0], target)
     body = graph.subgraph("turn")
     names = [body.fresh(n) for n in ("index", "go", "rows", "base", "answer", "certain")]
-    types = [_INT64, _BOOL, _FLOAT, _FLOAT, _FLOAT, _BOOL]
-    shapes: list[list[int] | list[None]] = [[], [], [None] * 3, [None], [None], []]
     rough = row_products(body, layout, 0, names[2], target)
     base = body.op("Add", rough, question.added)
     likely = _likely(body, layout, rough, mine, vectors[1:], target)
-    answer, certain = _answer(body, layout, question, vectors, base, likely)
+    answer, certain = _answer(body, layout, question.added, vectors, base, likely)
     enough = body.op("Or", certain, question.every)
     rows = _rows(body, enough, layout, mine, target)
     certain = body.op("And", certain, body.op("Not", question.every))
     outputs = body.own([body.op("Not", enough), rows, base, answer, certain])
+    kinds: list[tuple[int, list[None]]] = [
+        *((INT64, []), (BOOL, []), (FLOAT, [None] * 3)),
+        *((FLOAT, [None]), (FLOAT, [None]), (BOOL, [])),
+    ]
     loop = body.close(
-        [tensor_info(n, t, s) for n, t, s in zip(names, types, shapes, strict=True)],
-        [tensor_info(n, t, s) for n, t, s in zip(outputs, types[1:], shapes[1:], strict=True)],
+        [(name, *kind) for name, kind in zip(names, kinds, strict=True)],
+        [(name, *kind) for name, kind in zip(outputs, kinds[1:], strict=True)],
     )
-    true, false = (graph.constant(np.array(value)) for value in (True, False))
-    counts = [graph.constant(np.array(count, np.int64)) for count in (2, 0)]
-    turns = graph.op("Where", question.asked, *counts)
+    true, false = graph.constant(True), graph.constant(False)
+    turns = graph.op("Where", question.asked, graph.constant(2), graph.constant(0))
     roughly = graph.op("Not", graph.op("And", question.asked, question.every))
     carried = [_rows(graph, roughly, layout, mine, target), question.added, question.otherwise]
     results = [graph.fresh(n) for n in ("rows", "base", "answer", "certain")]
@@ -174,10 +157,9 @@ def _rows(graph: Graph, roughly: str, layout: Layout, vector: str, target: Targe
         return [stack_rows(body, [vector], target)]
 
     def several(body: Graph) -> list[str]:
-        rows = int8_rows(body, vector, num_rows(layout, target), target)
-        return [stack_rows(body, rows, target)]
+        return [exact_rows(body, layout, vector, target)]
 
-    return graph.branch(roughly, one, several, [_FLOAT])[0]
+    return graph.branch(roughly, one, several, [FLOAT])[0]
 
 
 def _likely(
@@ -185,27 +167,22 @@ def _likely(
 ) -> tuple[str, str]:
     """What a rough score still lacks: the mean of it, and how much more by chance; scalars.
 
-    Args:
-        graph: Receives the nodes.
-        layout: The packed masks.
-        rough: ``float32 (tasks,)``, scores over the first of `Layout.parts`.
-        vector: Of that part, in the order of codes.
-        others: The vector of the second part, if there is one.
-        target: Decides what a block of MatMulNBits is.
+    `rough` is ``float32 (tasks,)``, scores over the first of `Layout.parts`; `vector` is of that
+    part, in the order of codes, and `others` has the vector of the second part, if there is one.
     """
     reach = _rounding_reach(graph, vector, target)
     if not others:
-        return graph.constant(np.float32(0)), reach
+        return graph.scalar(0), reach
     share = by_bit(graph.outermost, _share(graph.outermost, layout, 0), target)  # folded at load
     away = graph.op("Sub", rough, graph.op("ReduceMean", rough, keepdims=1))
     spread = graph.op("ReduceMean", graph.op("Mul", away, away), keepdims=0)
     ratio = graph.op("Sqrt", graph.op("Div", spread, _variance(graph, vector, share)))
-    wider = graph.op("Max", ratio, graph.constant(np.float32(1)))
+    wider = graph.op("Max", ratio, graph.scalar(1))
     share = _share(graph.outermost, layout, 1)
     # a product of two vectors: MatMul takes five times as long for it
     total = graph.op("ReduceSum", graph.op("Mul", share, others[0]), keepdims=0)
     deviation = graph.op("Sqrt", _variance(graph, others[0], share))
-    sigmas = graph.op("Mul", wider, graph.constant(np.float32(SIGMAS)))
+    sigmas = graph.op("Mul", wider, graph.scalar(SIGMAS))
     unseen = graph.op("Mul", deviation, sigmas)
     return graph.op("Neg", total), graph.op("Add", reach, unseen)
 
@@ -215,37 +192,27 @@ def _rounding_reach(graph: Graph, vector: str, target: Target) -> str:
     peaks = block_peaks(graph, vector, target)
     square = graph.op("ReduceSumSquare", peaks, keepdims=0)  # of 127 steps, a block each
     size, factor = block_size(target), rounding_factor(target)
-    scale = np.float32(ROUNDING_SIGMAS * factor * np.sqrt(size / 12) / 127)
-    return graph.op("Mul", graph.op("Sqrt", square), graph.constant(scale))
+    scale = ROUNDING_SIGMAS * factor * np.sqrt(size / 12) / 127
+    return graph.op("Mul", graph.op("Sqrt", square), graph.scalar(scale))
 
 
 def _answer(
-    graph: Graph,
-    layout: Layout,
-    question: Question,
-    vectors: list[str],
-    base: str,
-    likely: tuple[str, str],
+    graph: Graph, layout: Layout, added: str, vectors: list[str], base: str, likely: tuple[str, str]
 ) -> tuple[str, str]:
     """Exact scores of the contenders among the expected ones, and whether no other can win.
 
-    Args:
-        graph: Receives the nodes.
-        layout: The packed masks.
-        question: What is asked.
-        vectors: One for each of `Layout.parts`.
-        base: ``float32 (tasks,)``, rough scores.
-        likely: What they lack, from `_likely`.
+    `vectors` has one for each of `Layout.parts`, `base` is ``float32 (tasks,)``, rough scores, and
+    `likely` what they lack.
     """
     mean, reach = likely
     expected = graph.op("Add", base, mean)
-    count = graph.constant(np.array([CONTENDERS + 1], np.int64))
+    count = graph.ints(CONTENDERS + 1)
     names = [graph.fresh("best"), graph.fresh("contenders")]
     graph.ops("TopK", [expected, count], names)
-    bounds = [graph.constant(np.array([v], np.int64)) for v in (0, CONTENDERS, CONTENDERS + 1)]
+    bounds = [graph.ints(v) for v in (0, CONTENDERS, CONTENDERS + 1)]
     contenders = graph.op("Slice", names[1], bounds[0], bounds[1])
     next_best = graph.op("Slice", names[0], bounds[1], bounds[2])
-    exact = graph.op("Gather", question.added, contenders, axis=0)
+    exact = graph.op("Gather", added, contenders, axis=0)
     for part, vector in enumerate(vectors):
         rows = graph.op("Gather", packed_part(graph, layout, part), contenders, axis=0)
         # a matrix of one column: with a 1-D operand ONNX Runtime's MatMul takes ten times as long
@@ -267,6 +234,6 @@ def _share(graph: Graph, layout: Layout, part: int) -> str:
 def _variance(graph: Graph, vector: str, share: str) -> str:
     """Variance of what a vector adds to a random mask's score: a scalar."""
     outer = graph.outermost  # so that ONNX Runtime folds what depends on the counts alone
-    one = outer.constant(np.float32(1))
-    deviation = outer.op("Sqrt", outer.op("Mul", share, outer.op("Sub", one, share)))
+    without = outer.op("Sub", outer.scalar(1), share)
+    deviation = outer.op("Sqrt", outer.op("Mul", share, without))
     return graph.op("ReduceSumSquare", graph.op("Mul", deviation, vector), keepdims=0)

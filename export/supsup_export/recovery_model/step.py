@@ -1,76 +1,175 @@
-"""The graph of one step of Hopfield recovery: what is to be known of a batch and a mask.
+"""The graph of one step of Hopfield recovery: entropy, energy, and the gradient of each by a mask.
 
-The runtime takes the step. docs/CONTRACT.md, "Recovering", describes inputs and outputs.
+Wortsman et al. 2020, HopSupSup. The runtime takes the step. docs/CONTRACT.md, "Recovering",
+describes inputs and outputs.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from onnx import ModelProto, TensorProto
+from collections.abc import Sequence
 
-from supsup_export.graph import Graph, tensor_info
-from supsup_export.recovery_model.parts import add_energy, add_network, add_weighted, recovery_info
+import numpy as np
+from onnx import ModelProto
+
+from supsup_export.graph import FLOAT, Graph, Value, parse, prune, refuse_large
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import Network
+from supsup_runtime.errors import BankError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore
+from supsup_runtime.model.metadata import Mode, ModelInfo, TaskInfo
 
-__all__ = ["compose_recovery"]
+__all__ = [
+    "OBJECTIVE",
+    "add_energy",
+    "add_network",
+    "add_weighted",
+    "compose_recovery",
+    "recovery_info",
+]
 
+OBJECTIVE = "entropy"
 STRENGTHS = ("entropy_strength", "energy_strength")
-_FLOAT, _BOOL = TensorProto.FLOAT, TensorProto.BOOL
 
 
-def compose_recovery(bank: MaskBank, store: HopfieldStore) -> ModelProto:
-    """Make the model that recovers a bank's masks; no task of the bank is read.
+def compose_recovery(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, ModelInfo]:
+    """The model that recovers a bank's masks, and its metadata; see `recovery_info`."""
+    info = recovery_info(bank, store, "recover")
+    graph, network = Graph(), bank.network
+    energy, energy_gradient = add_energy(graph, store, "mask", names=("energy", "energy_gradient"))
 
-    Args:
-        bank: Whose network and programs are used.
-        store: With at least one task, of the same network.
+    def run(body: Graph) -> list[str]:
+        return add_network(body, bank, x="x", mask="mask", state="state")
+
+    names = ["logits", "entropy", "entropy_gradient"]
+    shapes = ((0, network.outputs), (), (network.num_masked,))
+    logits, entropy, entropy_gradient = graph.if_rows("x", run, shapes, names)
+    add_weighted(graph, STRENGTHS, (entropy, energy), name="loss")
+    add_weighted(graph, STRENGTHS, (entropy_gradient, energy_gradient), name="gradient")
+    flat = [network.num_masked]
+    inputs: list[Value] = [
+        ("x", FLOAT, ["batch", *network.input_shape]),
+        ("mask", FLOAT, flat),
+        *[(name, FLOAT, []) for name in STRENGTHS],
+    ]
+    if network.state:
+        inputs.append(("state", FLOAT, [network.num_state]))
+        graph.default("state", HopfieldInfo.of(store).state)
+    outputs: list[Value] = [
+        (logits, FLOAT, ["batch", network.outputs]),
+        *[(name, FLOAT, []) for name in (entropy, energy)],
+        *[(name, FLOAT, flat) for name in (entropy_gradient, energy_gradient)],
+        ("loss", FLOAT, []),
+        ("gradient", FLOAT, flat),
+    ]
+    return graph.model("supsup", inputs, outputs, info.to_metadata()), info
+
+
+def recovery_info(bank: MaskBank, store: HopfieldStore, mode: Mode) -> ModelInfo:
+    """Metadata of a model that recovers a bank's masks; no task of the bank is read.
 
     Raises:
         BankError: If the bank has no gradient program, the store is of another network or empty,
             or the model would pass 2 GB.
     """
-    info = recovery_info(bank, store, "recover")
-    graph, network = Graph(), bank.network
-    energy, energy_gradient = add_energy(graph, store, "mask", names=("energy", "energy_gradient"))
-    logits, entropy, entropy_gradient = _network(graph, bank)
-    add_weighted(graph, STRENGTHS, (entropy, energy), name="loss")
-    add_weighted(graph, STRENGTHS, (entropy_gradient, energy_gradient), name="gradient")
-    flat = [network.num_masked]
-    inputs = [
-        tensor_info("x", _FLOAT, ["batch", *network.input_shape]),
-        tensor_info("mask", _FLOAT, flat),
-        *[tensor_info(name, _FLOAT, []) for name in STRENGTHS],
-    ]
-    if network.state:
-        inputs.append(tensor_info("state", _FLOAT, [network.num_state]))
-        graph.default("state", HopfieldInfo.of(store).state)
-    outputs = [
-        tensor_info(logits, _FLOAT, ["batch", network.outputs]),
-        tensor_info(entropy, _FLOAT, []),
-        tensor_info(energy, _FLOAT, []),
-        tensor_info(entropy_gradient, _FLOAT, flat),
-        tensor_info(energy_gradient, _FLOAT, flat),
-        tensor_info("loss", _FLOAT, []),
-        tensor_info("gradient", _FLOAT, flat),
-    ]
-    return graph.model("supsup", inputs, outputs, info.to_metadata())
+    if bank.gradient is None:
+        raise BankError(
+            f"{bank.path}: no gradient program, and recovery follows the entropy's gradient; "
+            "make the bank of a network whose gradient can be exported"
+        )
+    if store.digest != bank.digest:
+        raise BankError(
+            f"{bank.path}: the Hopfield store must be of the network {bank.digest}, got "
+            f"{store.digest}; encode the bank's own tasks"
+        )
+    if not len(store):
+        raise BankError(f"{bank.path}: the Hopfield store must have a task; encode one first")
+    size = np.dtype(store.dtype).itemsize * sum(p.size**2 for p in bank.network.parameters)
+    size += len(bank.forward) * 7 // 3 + len(bank.gradient)  # base64 takes 4 for 3
+    what = f"the store's matrices and the programs take {size}"
+    refuse_large(bank.path, size, f"{what}; encode with --dtype float16, or mask fewer units")
+    return ModelInfo(
+        network=bank.network,
+        digest=bank.digest,
+        tasks=tuple(
+            TaskInfo(index=i, name=t.name, labels=t.labels) for i, t in enumerate(store.tasks)
+        ),
+        objective=OBJECTIVE,
+        mode=mode,
+        target="portable",
+        forward=bank.forward,
+        hopfield=HopfieldInfo.of(store),
+    )
 
 
-def _network(graph: Graph, bank: MaskBank) -> tuple[str, str, str]:
-    """Logits, entropy, and its gradient by the mask; a batch of no rows runs no network."""
+def add_energy(
+    graph: Graph, store: HopfieldStore, mask: str, *, names: Sequence[str] = ("", "")
+) -> tuple[str, str]:
+    """``-1/2 z^T Psi z``, summed over parameters, and its gradient by the mask ``(z + 1) / 2``.
+
+    The matrices of the store become constants. From ``float32 (num_masked,)`` to ``float32 ()``
+    and ``float32 (num_masked,)``, with these names, or fresh ones if empty.
+    """
+    two, one = graph.scalar(2), graph.scalar(1)
+    pattern = graph.op("Sub", graph.op("Mul", mask, two), one)
+    parameters = store.network.parameters
+    parts = graph.split(pattern, [p.size for p in parameters])
+    fields = []
+    for p, part in zip(parameters, parts, strict=True):
+        scaled = store.matrices[p.name].scaled  # d Psi, which float16 holds as it is stored
+        if store.dtype == "float16":  # half the file; ONNX Runtime widens it once, when it loads
+            stored = graph.constant(scaled.astype(np.float16), "scaled_psi")
+            matrix = graph.outermost.op("Cast", stored, to=FLOAT)
+        else:
+            matrix = graph.constant(scaled, "scaled_psi")
+        row = graph.op("MatMul", graph.reshape(part, [1, p.size]), matrix)  # Psi is symmetric
+        row = graph.op("Div", row, graph.scalar(p.size))
+        fields.append(graph.reshape(row, [p.size]))
+    field = graph.join(fields)
+    product = graph.op("ReduceSum", graph.op("Mul", pattern, field), keepdims=0)
+    energy = graph.op("Mul", product, graph.scalar(-0.5), name=names[0])
+    slope = graph.scalar(-2)  # -Psi z by the pattern, twice that by the mask
+    return energy, graph.op("Mul", field, slope, name=names[1])
+
+
+def add_network(graph: Graph, bank: MaskBank, *, x: str, mask: str, state: str) -> list[str]:
+    """The bank's programs, run on a batch of at least one row, ``float32 (batch, *input_shape)``.
+
+    `mask` is ``float32 (num_masked,)``, and `state` ``float32 (num_state,)``; it is not looked at
+    where the network has none.
+
+    Returns:
+        Logits ``float32 (batch, outputs)``, their mean entropy ``float32 ()``, and its gradient
+        by the mask ``float32 (num_masked,)``.
+    """
     network = bank.network
+    names = [f"{OBJECTIVE}.{p.name}" for p in network.parameters]
+    feeds = {"x": x} | graph.cut(_times_weights(graph, network, mask), network.parameters)
+    feeds |= graph.cut(state, network.state)
+    logits = graph.inline(parse(bank.forward), feeds)["logits"]
+    slopes = graph.inline(prune(parse(bank.gradient or b""), names), feeds)
+    slope = graph.join([graph.reshape(slopes[name], [-1]) for name in names])
+    return [logits, _entropy(graph, logits), _times_weights(graph, network, slope)]
 
-    def run(body: Graph) -> list[str]:
-        return add_network(body, bank, x="x", mask="mask", state="state")
 
-    def none(body: Graph) -> list[str]:
-        shapes = ((0, network.outputs), (), (network.num_masked,))
-        return [body.constant(np.zeros(shape, np.float32)) for shape in shapes]
+def add_weighted(
+    graph: Graph, strengths: Sequence[str], values: Sequence[str], *, name: str = ""
+) -> str:
+    """The sum of two values, each times its strength ``float32 ()``."""
+    parts = [graph.op("Mul", s, v) for s, v in zip(strengths, values, strict=True)]
+    return graph.op("Add", *parts, name=name)
 
-    rows = graph.op("Shape", "x", start=0, end=1)
-    some = graph.op("Cast", graph.reshape(rows, []), to=_BOOL)
-    outputs = ["logits", "entropy", "entropy_gradient"]
-    found = graph.branch(some, run, none, [_FLOAT] * 3, outputs)
-    return found[0], found[1], found[2]
+
+def _times_weights(graph: Graph, network: Network, flat: str) -> str:
+    weights = np.concatenate([w.reshape(-1) for w in network.weights()])
+    if (weights == 1).all():  # units
+        return flat
+    return graph.op("Mul", flat, graph.constant(weights, "weights"))
+
+
+def _entropy(graph: Graph, logits: str) -> str:
+    """Mean Shannon entropy of the softmax, in nats."""
+    log_p = graph.op("LogSoftmax", logits, axis=1)
+    terms = graph.op("Mul", graph.op("Softmax", logits, axis=1), log_p)
+    by_row = graph.op("ReduceSum", terms, graph.ints(1), keepdims=0)
+    return graph.op("Neg", graph.op("ReduceMean", by_row, keepdims=0))

@@ -1,7 +1,7 @@
-"""Proof that a model of one task computes what its bank says, before it is put in place.
+"""Check that a model of one task computes what its bank says, before it is put in place.
 
 The reference is the bank's forward program, run by itself on weights masked in numpy. Of a model
-with two bits a weight three things are checked, as int8 activations alone may differ:
+with two bits per weight three things are checked, as int8 activations alone may differ:
 
 - its weights, decoded, equal the bank's exactly;
 - the same graph with float32 activations gives the reference's logits;
@@ -16,22 +16,26 @@ How far the logits end up from the reference's, and how often the label is the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from supsup_export.bank_model.parity import LOGITS_TOLERANCE
-from supsup_export.graph import tensor_info
+from supsup_export.checking import (
+    LOGITS_TOLERANCE,
+    Findings,
+    check_onnx,
+    open_program,
+    relative_error,
+)
+from supsup_export.graph import FLOAT
 from supsup_export.task_model.ternary import unpack_codes
+from supsup_runtime.arrays import Array, Floats
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks
-from supsup_runtime.errors import ParityError
 from supsup_runtime.model.session import open_session
 
 __all__ = ["NUM_INPUTS", "Stored", "TaskParity", "check_task"]
@@ -42,8 +46,7 @@ _ROUNDING = 1e-6
 """Of a sum's absolute terms as if no weight were zero, as the operator takes the zero point off a
 sum: float32, beside the int8 of the bound."""
 
-Array = npt.NDArray[Any]
-Tensors = dict[str, npt.NDArray[np.float32]]
+Tensors = dict[str, Floats]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,17 @@ class TaskParity:
 
     logits: float
     same_labels: int
+
+    def to_text(self) -> str:
+        """As a part of a sentence."""
+        return (
+            f"checked against the bank, logits within {self.logits:.0e}, "
+            f"same label for {self.same_labels} of {NUM_INPUTS} random inputs"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {"inputs": NUM_INPUTS, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,73 +95,47 @@ class Stored:
 def check_task(
     path: Path, bank: MaskBank, task: TaskMasks, stored: Sequence[Stored], *, place: str
 ) -> TaskParity:
-    """Run a model of one task against its bank.
+    """Run a model of one task, which messages call `place`, against its bank.
 
-    Args:
-        path: The model's file.
-        bank: The bank it was made of.
-        task: The task.
-        stored: Two-bit weights that the model may have; empty where they are float32.
-        place: What messages call the model.
+    `stored` are the two-bit weights that the model may have; empty where they are float32.
 
     Raises:
         ParityError: If the model is not valid ONNX, or differs by more than the module says.
     """
-    model = _checked(path, place)
+    check_onnx(path, place=place)
     network = bank.network
     tensors: Tensors = dict(task.state)
     for p, weight in zip(network.parameters, network.weights(), strict=True):
         tensors[p.name] = weight * unpack_mask(task.masks[p.name], p.shape)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((NUM_INPUTS, *network.input_shape)).astype(np.float32)
-    forward = open_session(bank.forward, place=f"{bank.path}/programs/forward.onnx")
-    want = forward.run(["logits"], {"x": x, **tensors})[0]
+    want = open_program(bank, "forward").run(["logits"], {"x": x, **tensors})[0]
     got = open_session(path, place=place).run(["logits"], {"x": x})[0]
+    findings = Findings()
     if stored:
-        failures = _check_two_bits(model, tensors, stored, x, want)
+        _check_two_bits(findings, onnx.load_model(path), tensors, stored, x, want)
     else:
-        failures = _compare("logits", got, want)
-    if failures:
-        raise ParityError(
-            f"{place}: the model does not compute what the bank says: {'; '.join(failures[:3])} "
-            f"({len(failures)} failures); nothing was written, please report it"
-        )
+        findings.compare("logits", got, want, LOGITS_TOLERANCE)
+    findings.refuse(place)
     labels = [logits[:, : network.real_outputs].argmax(axis=1) for logits in (got, want)]
-    return TaskParity(logits=_relative(got, want), same_labels=int((labels[0] == labels[1]).sum()))
-
-
-def _checked(path: Path, place: str) -> ModelProto:
-    try:
-        onnx.checker.check_model(path, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        line = " ".join(str(error).split())
-        raise ParityError(f"{place}: not a valid ONNX model: {line}") from error
-    return onnx.load_model(path)
-
-
-def _relative(got: Array, want: Array) -> float:
-    scale = float(np.abs(want).max(initial=0)) or 1.0
-    return float(np.abs(got.astype(np.float64) - want).max(initial=0)) / scale
-
-
-def _compare(name: str, got: Array, want: Array) -> list[str]:
-    if got.shape != want.shape:
-        return [f"{name} has shape {got.shape}, must have {want.shape}"]
-    error = _relative(got, want)
-    if error <= LOGITS_TOLERANCE:  # not so for NaN
-        return []
-    return [f"{name} differs by {error:.1e}, allowed {LOGITS_TOLERANCE:.1e}"]
+    same = int((labels[0] == labels[1]).sum())
+    return TaskParity(logits=relative_error(got, want), same_labels=same)
 
 
 def _check_two_bits(
-    model: ModelProto, tensors: Tensors, stored: Sequence[Stored], x: Array, want: Array
-) -> list[str]:
-    """What is out of tolerance; the module's docstring says what is compared."""
+    findings: Findings,
+    model: ModelProto,
+    tensors: Tensors,
+    stored: Sequence[Stored],
+    x: Array,
+    want: Array,
+) -> None:
+    """The module's docstring says what is compared; `model` is changed."""
     nodes = {value: node for node in model.graph.node for value in node.output}
     present = [item for item in stored if item.value in nodes]
     values = {"x": x, **_run(model, {v for s in present for v in (s.value, s.left)}, x)}
     initializers = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    failures = []
+    failures = findings.failures
     for item in present:
         weight = tensors[item.parameter]
         if not item.codes:
@@ -160,14 +148,12 @@ def _check_two_bits(
         if not np.array_equal(decoded, weight):
             failures.append(f"the codes of {item.parameter!r} differ")
         failures += _check_product(item, nodes[item.value], values, weight)
-    exact = ModelProto()
-    exact.CopyFrom(model)
-    for node in exact.graph.node:
+    for node in model.graph.node:  # from here on it computes in float32
         kept = [a for a in node.attribute if a.name != "accuracy_level"]
         del node.attribute[:]
         node.attribute.extend(kept)
-    logits = _run(exact, {"logits"}, x)["logits"]
-    return failures + _compare("logits with float32 activations", logits, want)
+    logits = _run(model, {"logits"}, x)["logits"]
+    findings.compare("logits with float32 activations", logits, want, LOGITS_TOLERANCE)
 
 
 def _run(model: ModelProto, names: set[str], x: Array) -> dict[str, Array]:
@@ -176,7 +162,7 @@ def _run(model: ModelProto, names: set[str], x: Array) -> dict[str, Array]:
     probed.CopyFrom(model)
     del probed.graph.output[:]
     wanted = sorted(names - {"", "x"})
-    probed.graph.output.extend(tensor_info(name, TensorProto.FLOAT) for name in wanted)
+    probed.graph.output.extend(helper.make_tensor_value_info(n, FLOAT, None) for n in wanted)
     if not wanted:
         return {}
     session = open_session(probed.SerializeToString(), place="the model, probed")

@@ -16,12 +16,13 @@ byte, the least significant first. There are two ways to use them:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto
 
-from supsup_export.graph import Graph
+from supsup_export.graph import INT32, Graph
+from supsup_runtime.arrays import Bits, Bytes, Floats
 from supsup_runtime.errors import BankError
 
 __all__ = ["Ternary", "block_size", "floats", "pack_codes", "product", "ternary", "unpack_codes"]
@@ -33,7 +34,7 @@ _ZERO = 2
 _SHIFTS = np.array([0, 2, 4, 6], np.uint8)
 _CODES = ((np.arange(256)[:, None] >> _SHIFTS) & 3).astype(np.float32) - _ZERO  # (byte, code)
 
-Signs = npt.NDArray[np.int8]
+Signs: TypeAlias = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,16 +52,8 @@ class Ternary:
     constant: np.float32
 
 
-def ternary(
-    name: str, weight: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], constant: float
-) -> Ternary:
-    """A fixed weight behind a mask.
-
-    Args:
-        name: Of the parameter.
-        weight: ``float32 shape``.
-        mask: ``bool shape``.
-        constant: The magnitude of every weight.
+def ternary(name: str, weight: Floats, mask: Bits, constant: float) -> Ternary:
+    """A fixed weight behind a mask of its shape; `constant` is the magnitude of every weight.
 
     Raises:
         BankError: If the weights are not all plus or minus the constant.
@@ -85,26 +78,22 @@ def _padded(columns: int, block: int) -> int:
     return -(-columns // block) * block
 
 
-def pack_codes(signs: Signs, block: int) -> npt.NDArray[np.uint8]:
-    """Signs as MatMulNBits takes them.
+def pack_codes(signs: Signs, block: int) -> Bytes:
+    """Signs as MatMulNBits takes them, `block` codes per block, a multiple of 4.
 
-    Args:
-        signs: ``int8 (rows, columns)``, each -1, 0 or 1.
-        block: Codes a block, a multiple of 4.
-
-    Returns:
-        ``uint8 (rows, ceil(columns / block), block / 4)``; the padding counts zero.
+    From ``int8 (rows, columns)``, each -1, 0 or 1, to
+    ``uint8 (rows, ceil(columns / block), block / 4)``; the padding counts zero.
     """
     rows, columns = signs.shape
     blocks = -(-columns // block)
     codes = np.full((rows, blocks * block), _ZERO, np.uint8)
     codes[:, :columns] += signs.view(np.uint8)  # -1 is 255, and 2 + 255 is 1 in eight bits
     shifted = codes.reshape(rows, blocks, block // 4, 4) << _SHIFTS
-    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(shifted, axis=-1)
+    packed: Bytes = np.bitwise_or.reduce(shifted, axis=-1)
     return packed
 
 
-def unpack_codes(packed: npt.NDArray[np.uint8], columns: int) -> Signs:
+def unpack_codes(packed: Bytes, columns: int) -> Signs:
     """Invert `pack_codes`: ``uint8 (rows, blocks, bytes)`` to ``int8 (rows, columns)``."""
     codes = (packed[..., None] >> _SHIFTS) & 3  # (rows, blocks, bytes, 4)
     return codes.reshape(len(packed), -1)[:, :columns].astype(np.int8) - np.int8(_ZERO)
@@ -113,11 +102,8 @@ def unpack_codes(packed: npt.NDArray[np.uint8], columns: int) -> Signs:
 def product(graph: Graph, left: str, weight: Ternary, *, transposed: bool) -> tuple[str, str]:
     """``left @ weight.T``, by MatMulNBits; its scales are made at load, and take no bytes.
 
-    Args:
-        graph: Receives the nodes.
-        left: ``float32 (..., columns)``.
-        weight: ``(rows, columns)``.
-        transposed: The weight is ``(columns, rows)``; multiply with it as it is.
+    `left` is ``float32 (..., columns)`` and `weight` ``(rows, columns)``, or, `transposed`,
+    ``(columns, rows)``, and multiplied with as it is.
 
     Returns:
         ``float32 (..., rows)``, and the initializer of the codes.
@@ -129,21 +115,9 @@ def product(graph: Graph, left: str, weight: Ternary, *, transposed: bool) -> tu
     scales = graph.op(
         "Expand",
         graph.constant(weight.constant.reshape(1)),
-        graph.constant(np.array([rows * -(-columns // block)], np.int64)),
+        graph.ints(rows * -(-columns // block)),
     )
-    result = graph.op(
-        "MatMulNBits",
-        left,
-        codes,
-        scales,
-        domain="com.microsoft",
-        K=columns,
-        N=rows,
-        bits=2,
-        block_size=block,
-        accuracy_level=4,
-    )
-    return result, codes
+    return graph.matmul_nbits(left, codes, scales, (rows, columns), 2, block), codes
 
 
 def floats(graph: Graph, weight: Ternary) -> str:
@@ -151,11 +125,10 @@ def floats(graph: Graph, weight: Ternary) -> str:
     flat = weight.signs.reshape(1, -1)
     packed = pack_codes(flat, 4).reshape(-1)
     codes = graph.constant(packed, f"codes.{weight.name}")
-    index = graph.op("Cast", codes, to=TensorProto.INT32)
+    index = graph.op("Cast", codes, to=INT32)
     signs = graph.op("Gather", graph.constant(_CODES, "signs_of_codes"), index)
     if flat.size % 4:
         signs = graph.reshape(signs, [-1])
-        bounds = [graph.constant(np.array([v], np.int64)) for v in (0, flat.size, 0)]
-        signs = graph.op("Slice", signs, *bounds)
+        signs = graph.op("Slice", signs, *map(graph.ints, (0, flat.size, 0)))
     scaled = graph.op("Mul", signs, graph.constant(weight.constant))
     return graph.reshape(scaled, weight.signs.shape)

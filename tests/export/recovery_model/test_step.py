@@ -13,8 +13,8 @@ from commands import run
 from stores import store_bank, unit_task
 from supsup_export.exporter import export_recovery
 from supsup_export.graph import Graph
-from supsup_export.recovery_model import parts
-from supsup_export.recovery_model import step_parity as recovery_parity
+from supsup_export.recovery_model import step
+from supsup_export.recovery_model.parity import RecoveryCheck
 from supsup_export.recovery_model.step import compose_recovery
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import BankError, OutputExistsError, ParityError
@@ -131,7 +131,7 @@ def test_what_is_missing_is_said(
     encode_into(plain, plain.task_names)
     with pytest.raises(BankError, match="no gradient program, and recovery follows the entropy's"):
         export_recovery(plain, tmp_path / "recover.onnx")
-    monkeypatch.setattr("supsup_export.bank_model.layout.MAX_MODEL_BYTES", 100)
+    monkeypatch.setattr("supsup_export.graph.MAX_MODEL_BYTES", 100)
     with pytest.raises(BankError, match=r"at most 100 bytes, .* take \d+; encode with --dtype"):
         export_recovery(bank, tmp_path / "recover.onnx")
     assert not (tmp_path / "recover.onnx").exists()
@@ -152,14 +152,14 @@ def test_the_check_sees_what_is_wrong(
             with pytest.raises(ParityError, match=message):
                 export_recovery(bank, path, force=True)
 
-    energy, default = parts.add_energy, Graph.default
+    energy, default = step.add_energy, Graph.default
     refused(
         "supsup_export.recovery_model.step.add_energy",
         lambda graph, _, mask, names: energy(graph, other, mask, names=names),
         "energy differs",
     )
     refused(
-        "supsup_export.recovery_model.parts._times_weights",
+        "supsup_export.recovery_model.step._times_weights",
         lambda graph, _, flat: graph.op("Mul", flat, graph.constant(np.float32(2))),
         "logits differs from the bank by",
     )
@@ -169,7 +169,7 @@ def test_the_check_sees_what_is_wrong(
         "logits differs from the bank by",
     )
     with monkeypatch.context() as patch:
-        patch.setattr("supsup_export.recovery_model.parts.HopfieldInfo", _Forgetful)
+        patch.setattr("supsup_export.recovery_model.step.HopfieldInfo", _Forgetful)
         with pytest.raises(ParityError, match="metadata hopfield differ from the store"):
             export_recovery(bank, path, force=True)
     assert path.read_text() == "precious"
@@ -184,9 +184,11 @@ class _Forgetful:
         return replace(HopfieldInfo.of(store), entropies=(None,) * len(store))
 
 
-def test_nan_does_not_pass_the_check() -> None:
+def test_nan_does_not_pass_the_check(bank: MaskBank, tmp_path: Path) -> None:
+    path = export_recovery(bank, tmp_path / "recover.onnx", check=False).path
+    check = RecoveryCheck(path, bank, read_store(bank), place="m")
     with pytest.raises(ParityError, match="energy differs from the bank by nan"):
-        recovery_parity.compare("m", "energy", np.array(np.nan), np.array(1.0), 1.0, {})
+        check.compare("energy", np.array(np.nan), np.array(1.0))
 
 
 def test_the_command(bank: MaskBank, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from banks import make_bank
 from commands import run
 from stores import store_bank
 from supsup_export.exporter import export_recovery
-from supsup_export.recovery_model.stream_parity import check_stream
+from supsup_export.recovery_model.parity import check_stream
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import ModelError, ParityError
 from supsup_runtime.hopfield.file import encode_into, read_store

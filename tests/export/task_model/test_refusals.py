@@ -11,7 +11,7 @@ import pytest
 import commands
 import supsup_runtime as supsup
 from banks import make_bank
-from supsup_export.task_model.compose import export_task
+from supsup_export.exporter import export_task
 from supsup_export.task_model.parity import NUM_INPUTS
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
@@ -103,7 +103,7 @@ def test_a_damaged_task_is_refused(tmp_path: Path, real_bank: MaskBank) -> None:
 def test_a_model_over_2_gb_is_refused(
     tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch, bits: int, remedy: str
 ) -> None:
-    monkeypatch.setattr("supsup_export.task_model.compose.MAX_MODEL_BYTES", 30)
+    monkeypatch.setattr("supsup_export.graph.MAX_MODEL_BYTES", 30)
     with pytest.raises(BankError, match=rf"at most 30 bytes, this task's .* need \d+{remedy}$"):
         export_task(real_bank, "task-0", tmp_path / "one.onnx", bits=bits)
 
@@ -152,7 +152,7 @@ def test_the_command_makes_a_model_of_one_task(tmp_path: Path, real_bank: MaskBa
     [
         (["--bits", "2"], 1, "--bits: is for a model of one task; name it with --task"),
         (["--task", "task-0", "--bits", "8"], 1, "must be 32 (float32) or 2 (ternary), got 8"),
-        (["--task", "task-0", "--bits", "two"], 2, "Invalid value for '--bits'"),
+        (["--task", "task-0", "--bits", "two"], 2, "argument --bits: invalid int value: 'two'"),
         (["--task", "q"], 1, "'q': not among the 5 tasks of"),
         (
             ["--task", "task-0", "--target", "cpu"],
@@ -160,7 +160,7 @@ def test_the_command_makes_a_model_of_one_task(tmp_path: Path, real_bank: MaskBa
             "--target: does not apply to a model that has one task",
         ),
         (["--task", "task-0", "--objective", "entropy"], 1, "--objective: does not apply"),
-        (["--task", "task-0", "--outputs", "logits"], 1, "--outputs: does not apply"),
+        (["--task", "task-0", "--graph-outputs", "task"], 1, "--graph-outputs: does not apply"),
     ],
 )
 def test_options_that_do_not_apply(

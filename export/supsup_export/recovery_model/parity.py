@@ -1,0 +1,246 @@
+"""Check that a recovery model computes what its bank and store say, before it is put in place.
+
+The reference of a step is numpy over the store's matrices, and the bank's programs run by
+themselves; that of a stream `recovery.descent.Descent` along such steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from supsup_export.checking import RECOVERY_TOLERANCE, check_onnx, open_program, relative_error
+from supsup_export.recovery_model.step import OBJECTIVE
+from supsup_export.recovery_model.stream import SETTINGS
+from supsup_runtime.arrays import Array, Bits
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.layout import cut
+from supsup_runtime.errors import ParityError
+from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
+from supsup_runtime.hopfield.store import HopfieldStore
+from supsup_runtime.model.metadata import PREFIX
+from supsup_runtime.model.session import open_session
+from supsup_runtime.objectives import entropy
+from supsup_runtime.recovery.descent import Descent, Recovery
+
+__all__ = ["RecoveryCheck", "RecoveryReport", "check_recovery", "check_stream"]
+
+_ROWS = (0, 1, 5)
+_STREAMS = (
+    (5, (3, 2), None),
+    (1, (0, 2), Recovery(step_size=7, momentum=0.5, weight_decay=0.01)),
+)
+"""Rows of a batch, steps of each call that goes on with the stream, settings if not the default."""
+
+Feeds = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryReport:
+    """Largest differences found, by output, relative to its largest value."""
+
+    worst: dict[str, float]
+
+    def to_text(self) -> str:
+        """As a part of a sentence."""
+        worst = max(self.worst.values())
+        return f"checked against bank and store, all outputs within {worst:.0e}"
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {**self.worst}
+
+
+def check_recovery(
+    path: Path, bank: MaskBank, store: HopfieldStore, *, place: str
+) -> RecoveryReport:
+    """Run a recovery model against its bank and store, at random masks between 0 and 1.
+
+    Raises:
+        ParityError: If the model is not valid ONNX, or a value is out of tolerance.
+    """
+    check = RecoveryCheck(path, bank, store, place=place)
+    rng = np.random.default_rng(0)
+    for rows in _ROWS:
+        feeds: Feeds = {
+            "x": rng.standard_normal((rows, *bank.network.input_shape)).astype(np.float32),
+            "mask": rng.random(bank.network.num_masked, np.float32),
+            "entropy_strength": np.array(0.75, np.float32),
+            "energy_strength": np.array(0.0015, np.float32),
+        }
+        if bank.network.state:
+            feeds["state"] = HopfieldInfo.of(store).state
+        given = {name: value for name, value in feeds.items() if name != "state" or rows != 1}
+        got = check.run(given)  # with one row, the state that is its own
+        want = check.reference(feeds)
+        for name, value in got.items():
+            least_scale = want["terms"] if name in {"energy", "loss"} else 0.0
+            check.compare(name, value, want[name], float(least_scale))
+    return RecoveryReport(worst=check.worst)
+
+
+def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str) -> RecoveryReport:
+    """Run a model of mode ``recover-stream`` against its bank and store, on random batches.
+
+    The reference looks at each batch through the mask that the model says it had. So a score that
+    is 0 but for its rounding, and may have either sign, does not lead the two apart.
+
+    Raises:
+        ParityError: If the model is not valid ONNX, a value is out of tolerance, or an element of
+            a mask differs whose score is clear of 0.
+    """
+    check = RecoveryCheck(path, bank, store, place=place)
+    running = HopfieldInfo.of(store).state
+    batch = with_batch_statistics(bank.network.state, running)
+    rng = np.random.default_rng(0)
+    for rows, calls, settings in _STREAMS:
+        start, onward = HopfieldInfo.of(store).mean, {}
+        if settings is not None:
+            start = rng.uniform(-1, 1, len(start)).astype(np.float32)
+            onward = {name: np.array(getattr(settings, name), np.float32) for name in SETTINGS}
+            onward["scores"] = start
+        descent = Descent(start, settings or Recovery())
+        for steps in calls:
+            feeds = {
+                "entropy_strengths": rng.uniform(0, 1, steps).astype(np.float32),
+                "energy_strengths": rng.uniform(0, 1.5e-3, steps).astype(np.float32),
+            }
+            shape = (steps, rows, *bank.network.input_shape)
+            feeds["batches"] = rng.standard_normal(shape).astype(np.float32)
+            got = check.run(feeds | onward)
+            _follow(check, descent, feeds, got, state=batch if rows > 1 else running)
+            onward |= {"scores": got["next_scores"], "velocity": got["next_velocity"]}
+    return RecoveryReport(worst=check.worst)
+
+
+def _follow(
+    check: RecoveryCheck, descent: Descent, feeds: Feeds, got: Feeds, *, state: Array
+) -> None:
+    """Take the steps of a call, and refuse what it gave where that differs."""
+    batches, masks = feeds["batches"], got["masks"]
+    expected = (len(batches), check.bank.network.num_masked)
+    if masks.shape != expected:
+        check.refuse(f"masks must have shape {expected}, got {masks.shape}")
+    entropies, energies, terms = np.zeros((3, len(batches)))
+    for number, (x, signs) in enumerate(zip(batches, masks, strict=True)):
+        _refuse_other_mask(check, descent, signs, f"of step {number}")
+        said = {
+            "x": x,
+            "mask": signs.astype(np.float32),
+            "entropy_strength": feeds["entropy_strengths"][number],
+            "energy_strength": feeds["energy_strengths"][number],
+            "state": state,
+        }
+        values = check.reference(said)
+        entropies[number], energies[number] = values["entropy"], values["energy"]
+        terms[number] = values["terms"]
+        descent.step(values["gradient"].astype(np.float32))
+    _refuse_other_mask(check, descent, got["mask"] == 1, "after the last step")
+    check.compare("entropy", got["entropy"], entropies)
+    check.compare("energy", got["energy"], energies, float(terms.max(initial=0)))
+    check.compare("next_scores", got["next_scores"], descent.scores)
+
+
+def _refuse_other_mask(check: RecoveryCheck, descent: Descent, signs: Bits, when: str) -> None:
+    scores = np.abs(descent.scores)
+    clear = scores > RECOVERY_TOLERANCE * scores.max()
+    wrong = int((clear & (signs != (descent.mask == 1))).sum())
+    if wrong:
+        check.refuse(
+            f"the mask {when} must be that of the bank's descent, got {wrong} elements that differ"
+        )
+
+
+class RecoveryCheck:
+    """A model that recovers, beside its bank and store in numpy.
+
+    `worst` has the largest differences so far, by output; messages call the model `place`.
+
+    Raises:
+        ParityError: If the model is not valid ONNX, or its metadata are not those of the store.
+    """
+
+    def __init__(self, path: Path, bank: MaskBank, store: HopfieldStore, *, place: str) -> None:
+        check_onnx(path, place=place)
+        self.bank = bank
+        self.place = place
+        self.worst: dict[str, float] = {}
+        self._store = store
+        self._session = open_session(path, place=place)
+        if self._session.metadata[f"{PREFIX}hopfield"] != HopfieldInfo.of(store).to_json():
+            raise ParityError(f"{place}: metadata hopfield differ from the store; report it")
+        self._forward = open_program(bank, "forward")
+        self._gradient = open_program(bank, "gradient")
+
+    def run(self, feeds: Feeds) -> Feeds:
+        """All outputs of the model."""
+        names = self._session.output_names
+        return dict(zip(names, self._session.run(names, feeds), strict=True))
+
+    def reference(self, feeds: Feeds) -> Feeds:
+        """What a model that recovers step by step must give for its inputs, by output.
+
+        And ``terms``, ``sum |z_i (Psi z)_i| / 2``, of which the energy is the sum with signs.
+        """
+        energy, terms, slopes = 0.0, 0.0, []
+        for name, part in cut(self.bank.network.parameters, feeds["mask"]).items():
+            pattern = 2 * part.reshape(-1) - 1
+            matrix = self._store.matrices[name]
+            field = matrix.field(pattern)
+            energy += matrix.energy(pattern)
+            terms += float(np.abs(pattern * field).sum()) / 2
+            slopes.append(-2 * field)
+        found = {"energy": np.asarray(energy), "energy_gradient": np.concatenate(slopes)}
+        found |= {"terms": np.asarray(terms)} | self._network_reference(feeds)
+        strengths = float(feeds["entropy_strength"]), float(feeds["energy_strength"])
+        for name, kind in (("loss", ""), ("gradient", "_gradient")):
+            parts = [found[f"{term}{kind}"].astype(np.float64) for term in ("entropy", "energy")]
+            found[name] = strengths[0] * parts[0] + strengths[1] * parts[1]
+        return found
+
+    def _network_reference(self, feeds: Feeds) -> Feeds:
+        network = self.bank.network
+        if not len(feeds["x"]):
+            return {
+                "logits": np.zeros((0, network.outputs)),
+                "entropy": np.zeros(()),
+                "entropy_gradient": np.zeros(network.num_masked),
+            }
+        weights = network.weights()
+        inputs = {"x": feeds["x"]}
+        masks = cut(network.parameters, feeds["mask"])
+        inputs |= {name: w * m for w, (name, m) in zip(weights, masks.items(), strict=True)}
+        if network.state:
+            inputs |= cut(network.state, feeds["state"])
+        names = [f"{OBJECTIVE}.{p.name}" for p in network.parameters]
+        logits = self._forward.run(["logits"], inputs)[0]
+        slopes = self._gradient.run(names, inputs)
+        flat = [(s * w).reshape(-1) for s, w in zip(slopes, weights, strict=True)]
+        return {
+            "logits": logits,
+            "entropy": np.asarray(entropy(logits.astype(np.float64)).mean()),
+            "entropy_gradient": np.concatenate(flat),
+        }
+
+    def compare(self, name: str, got: Array, want: Array, least_scale: float = 0.0) -> None:
+        """Refuse an output that is out of tolerance."""
+        if got.shape != want.shape:
+            self.refuse(f"{name} must have shape {want.shape}, got {got.shape}")
+        error = relative_error(got, want, least_scale)
+        self.worst[name] = max(self.worst.get(name, 0.0), error)
+        if not error <= RECOVERY_TOLERANCE:  # nor NaN
+            self.refuse(
+                f"{name} differs from the bank by {error:.1e} of its largest value, allowed "
+                f"{RECOVERY_TOLERANCE:.0e}"
+            )
+
+    def refuse(self, what: str) -> NoReturn:
+        """Refuse the model.
+
+        Raises:
+            ParityError: Always.
+        """
+        raise ParityError(f"{self.place}: {what}; report it, or export with --no-check")
