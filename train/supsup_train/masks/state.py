@@ -21,6 +21,7 @@ __all__ = [
     "Learning",
     "Tensors",
     "begin",
+    "descend",
     "initial_scores",
     "make_optimizer",
     "score_bound",
@@ -72,10 +73,7 @@ class Learning:
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """Learn from one batch; returns its loss, a scalar."""
-        loss = cross_entropy(self.logits(x), y)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.optimizer.step()
+        loss = descend(self.logits(x), y, self.optimizer)
         if self.schedule is not None:
             self.schedule.step()
         return loss
@@ -110,7 +108,9 @@ def begin(network: Network, module: nn.Module, recipe: Recipe, scores: Tensors) 
         scores=scores,
         state=state,
         optimizer=optimizer,
-        schedule=_make_schedule(recipe, optimizer),
+        schedule=CosineAnnealingLR(optimizer, recipe.steps)
+        if recipe.schedule == "cosine"
+        else None,
     )
 
 
@@ -133,6 +133,15 @@ def score_bound(shape: tuple[int, ...]) -> float:
     return float(1 / np.sqrt(np.prod(shape[1:])))
 
 
+def descend(logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """One step down the cross entropy of a batch; returns it, a scalar."""
+    loss = cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    optimizer.step()
+    return loss
+
+
 def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:
     """The recipe's, of some tensors."""
     rate, decay = recipe.learning_rate, recipe.weight_decay
@@ -141,11 +150,6 @@ def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimiz
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(tensors, lr=rate, momentum=0.9, weight_decay=decay)
     return torch.optim.RMSprop(tensors, lr=rate, weight_decay=decay)
-
-
-def _make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> CosineAnnealingLR | None:
-    cosine = recipe.schedule == "cosine"
-    return CosineAnnealingLR(optimizer, T_max=recipe.steps) if cosine else None
 
 
 def task_seed(seed: int, name: str) -> int:

@@ -24,8 +24,8 @@ from torch import Tensor
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import inside, read_file, write_whole
+from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.state import Learning
-from supsup_train.resume import with_defaults
 
 __all__ = ["Known", "LearnerFiles", "load_learning"]
 
@@ -113,7 +113,7 @@ class LearnerFiles:
         if not (-1 <= self._current < len(self._known) and all(t.visits for t in self._known)):
             raise ValueError(f"current {self._current} of {len(self._known)} tasks")
         origin = dict(found["origin"])
-        return {**origin, "recipe": with_defaults(origin["recipe"])}
+        return {**origin, "recipe": {**asdict(Recipe()), **origin["recipe"]}}
 
     def position(self) -> tuple[int, list[Known], int]:
         """Batches seen, the tasks, and the index of the one that was learning; -1 for none."""

@@ -28,6 +28,7 @@ from supsup_runtime.bank.task import make_task
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.state import Learning, begin, initial_scores, task_seed
+from supsup_train.masks.train_task import check_data, check_loss
 from supsup_train.nns.checkpoint import Known, LearnerFiles, load_learning
 from supsup_train.nns.scores import MaskScorer, Objective, Packed, joined_mask, pack_parts
 
@@ -179,7 +180,7 @@ class NnsLearner:
             InputError: If the batch is not as stated, which changes nothing; or if its loss is not
                 finite: go on from the checkpoint before, with a new learner.
         """
-        self._check(x, y)
+        check_data(f"batch {self.batches}", x, y, self._bank.network)
         decision = None
         if self.batches % self._settings.period == 0:
             self.checkpoint()
@@ -187,11 +188,7 @@ class NnsLearner:
         if self._current is not None:
             self._current.module.train()
             loss = self._current.step(x, y)
-            if not torch.isfinite(loss):
-                raise InputError(
-                    f"batch {self.batches}: the loss is {loss.item()}, it must be finite; "
-                    "lower the learning rate"
-                )
+            check_loss(f"batch {self.batches}: the loss", loss)
             self._known[self._index].visits[-1][1] = self.batches + 1
         self.batches += 1
         return decision
@@ -231,26 +228,6 @@ class NnsLearner:
             were at the last checkpoint, then those of the references.
         """
         return self._scorer.scores(x, self._references())
-
-    def _check(self, x: Tensor, y: Tensor) -> None:
-        network, place = self._bank.network, f"batch {self.batches}"
-        shape = ", ".join(map(str, network.input_shape))
-        if x.dtype != torch.float32 or tuple(x.shape[1:]) != network.input_shape or not len(x):
-            raise InputError(
-                f"{place}: x must be float32 (batch, {shape}) with at least one row, "
-                f"got {x.dtype} {tuple(x.shape)}"
-            )
-        if not torch.isfinite(x).all():
-            raise InputError(f"{place}: x must be finite, got NaN or infinity")
-        if y.dtype != torch.int64 or tuple(y.shape) != (len(x),):
-            raise InputError(
-                f"{place}: y must be int64 ({len(x)},), got {y.dtype} {tuple(y.shape)}"
-            )
-        if y.min() < 0 or y.max() >= network.real_outputs:
-            raise InputError(
-                f"{place}: labels must be in [0, {network.real_outputs}), "
-                f"got {int(y.min())} to {int(y.max())}"
-            )
 
     def _decide(self, x: Tensor) -> Decision:
         if not self._known:
