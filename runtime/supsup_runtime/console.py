@@ -20,11 +20,13 @@ __all__ = [
     "GROUPS",
     "Options",
     "add_renamed",
+    "option_groups",
     "parser",
     "positive",
     "print_result",
     "read_array",
     "run_command",
+    "subcommands",
     "to_table",
 ]
 
@@ -34,6 +36,7 @@ GROUPS = ("what goes in", "what comes out", "method", "speed")
 INTERRUPTED = 130
 MAX_INPUT_BYTES = 4 << 30
 _INTERRUPTED = "interrupted; what was finished is kept"
+_VERSION = "print the version and exit"
 
 
 def run_command(name: str, command: Callable[[], object]) -> NoReturn:
@@ -63,17 +66,53 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
     sys.exit(0)
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Adds to the help of an option what its default is, or that it is required."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help
+        if not text or not action.option_strings or action.nargs == 0 or "default:" in text:
+            return text
+        if action.required:
+            return text if "required" in text else f"{text} (required)"
+        return text if action.default is None else f"{text} (default: %(default)s)"
+
+
 def parser(name: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
-    """An argument parser whose help starts with examples."""
+    """An argument parser whose help starts with examples and says defaults."""
     usage = "\n".join(["examples:", *(f"  {name} {example}" for example in examples)])
     made = argparse.ArgumentParser(
         prog=name,
         description=f"{description}\n\n{usage}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--version", action="store_true", help="print the version and exit")
+    made.add_argument("--version", action="store_true", help=_VERSION)
     return made
+
+
+def subcommands(
+    made: argparse.ArgumentParser, texts: Mapping[str, str]
+) -> dict[str, argparse.ArgumentParser]:
+    """A parser for each subcommand, by name; ``command`` is the name of the one that was given."""
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = {}
+    for name, text in texts.items():
+        parsers[name] = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        parsers[name].add_argument("--version", action="store_true", help=_VERSION)
+    return parsers
+
+
+def option_groups(made: argparse.ArgumentParser) -> tuple[Options, Options, Options, Options]:
+    """A group of options for each of `GROUPS`; one without options is not shown."""
+    what_in, what_out, method, speed = (made.add_argument_group(title) for title in GROUPS)
+    return what_in, what_out, method, speed
 
 
 class Options(Protocol):

@@ -29,12 +29,9 @@ def add_stream_options(made: Options, *, tasks: str) -> None:
         "--labels",
         choices=LABEL_KINDS,
         default="own",
-        help="of split tasks: own, counted from 0 in each task, or shared, the data set's "
-        "(default: own)",
+        help="of split tasks: own, counted from 0 in each task, or shared, the data set's",
     )
-    made.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="seed of all that is drawn (default: 0)"
-    )
+    made.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all that is drawn")
 
 
 def stream_of(

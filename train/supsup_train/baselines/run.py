@@ -193,7 +193,7 @@ class _Run:
         return MaskBank.open(self._path)
 
     def opened(self) -> MaskBank:
-        """The bank, once it is known that the run can go on with it; shared weights are restored."""
+        """The bank, which the run can go on with, and the shared weights restored from it."""
         baseline, names = self._baseline, self._stream.task_names
         bank = MaskBank.open(self._path)
         check_resumed(bank, names, baseline.recipe, self._origin)

@@ -11,7 +11,7 @@ from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.errors import InputError
 from supsup_train.baselines.recipe import METHODS, BaselineRecipe
 from supsup_train.baselines.run import layer_sizes, make_baseline, train_baseline
-from supsup_train.cli.options import NUM_TASKS, add_training_options, use_threads
+from supsup_train.cli.options import NUM_TASKS, Row, add_options, add_training_options, use_threads
 from supsup_train.masks.recipe import OptimizerKind
 from supsup_train.reporting import reporting
 
@@ -20,6 +20,17 @@ __all__ = ["main"]
 _EXAMPLES = (
     "batche permuted --bank batche/",
     "psp permuted --data mnist/ --tasks 10 --bank psp/",
+)
+_RECIPE: tuple[Row, ...] = (
+    ("--outputs", positive, None, "real and superfluous outputs (default: a task's classes)"),
+    ("--optimizer", get_args(OptimizerKind), None, "of the weights (default: the method's own)"),
+    ("--lr", float, None, "learning rate (default: the method's own)"),
+    (
+        "--first-lr",
+        float,
+        None,
+        "of the first task (default: the method's, or --lr if it has one)",
+    ),
 )
 
 
@@ -69,40 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("method", choices=METHODS, help="what masks are compared with")
     _, outputs, method, _ = add_training_options(made)
-    outputs.add_argument(
-        "--matrices",
-        action="store_true",
-        help="BatchE: write rank-one matrices, for one-shot inference",
-    )
-    outputs.add_argument(
-        "--every",
-        type=positive,
-        metavar="N",
-        help="psp, sequence: tasks from one evaluation of all so far to the next (default: 1)",
-    )
-    method.add_argument(
-        "--model",
-        default="lenet-300-100",
-        help="lenet-300-100, fc-1024-1024 or mlp-WIDTH-... (default: lenet-300-100)",
-    )
-    method.add_argument(
-        "--outputs",
-        type=positive,
-        metavar="N",
-        help="real and superfluous outputs (default: the classes of a task)",
-    )
-    method.add_argument(
-        "--optimizer",
-        choices=get_args(OptimizerKind),
-        help="of what a task learns (default: the method's own)",
-    )
-    method.add_argument(
-        "--lr", type=float, metavar="X", help="learning rate (default: the method's own)"
-    )
-    method.add_argument(
-        "--first-lr",
-        type=float,
-        metavar="X",
-        help="learning rate of the first task (default: the method's own, or --lr if it has one)",
-    )
+    text = "BatchE: write rank-one matrices, for one-shot inference"
+    outputs.add_argument("--matrices", action="store_true", help=text)
+    text = "psp, sequence: tasks from one evaluation of all so far to the next (default: 1)"
+    add_options(outputs, [("--every", positive, None, text)])
+    text = "lenet-300-100, fc-1024-1024 or mlp-WIDTH-..."
+    method.add_argument("--model", default="lenet-300-100", help=text)
+    add_options(method, _RECIPE)
     return made

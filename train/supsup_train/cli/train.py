@@ -7,12 +7,19 @@ from typing import get_args
 
 from torch import nn
 
-from supsup_runtime.console import Options, add_renamed, parser, positive, run_command
+from supsup_runtime.console import add_renamed, parser, positive, run_command
 from supsup_runtime.data.options import stream_of
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError
-from supsup_train.cli.options import NUM_TASKS, add_training_options, use_threads
+from supsup_train.cli.options import (
+    NUM_TASKS,
+    Row,
+    add_options,
+    add_training_options,
+    from_zero,
+    use_threads,
+)
 from supsup_train.masks.recipe import OptimizerKind, Recipe, ScheduleKind, ScoreInit, TransferKind
 from supsup_train.masks.rules import Rule, RuleKind
 from supsup_train.masks.train_stream import train_stream
@@ -36,13 +43,27 @@ _RENAMED = {
     "--schedule": "--lr-schedule",
     "--threshold": "--certainty",
 }
-# Options of scenario NNs, and what they are in `NnsSettings`.
-_NNS = {
-    "--certainty": "threshold",
-    "--period": "period",
-    "--max-tasks": "max_tasks",
-    "--objective": "objective",
-}
+_NETWORK: tuple[Row, ...] = (
+    ("--outputs", positive, 100, "real and superfluous outputs"),
+    ("--weight-seed", from_zero, 0, "seed of the fixed random weights, below 2**64"),
+)
+_RECIPE: tuple[Row, ...] = (
+    ("--optimizer", get_args(OptimizerKind), "rmsprop", "of the scores, and of trained state"),
+    ("--lr", float, 1e-4, "learning rate"),
+    ("--lr-schedule", get_args(ScheduleKind), "constant", "of --lr; cosine takes it down to 0"),
+    ("--weight-decay", float, 0.0, "added to a gradient: this times the value"),
+    ("--score-init", get_args(ScoreInit), "uniform", "fresh scores; zeros: a mask of ones"),
+    ("--rule", get_args(RuleKind), "threshold", "which scores are in the mask"),
+    ("--density", float, None, "top-k: fraction of weights kept, in (0, 1] (default: 0.5)"),
+    ("--er", float, None, "top-k: multiplier of the ER budget, in place of --density"),
+    ("--transfer", get_args(TransferKind), "none", "earlier tasks' mean to begin with; else fresh scores"),
+)
+_NNS: tuple[Row, ...] = (
+    ("--certainty", float, None, "below which a task is new, above 1 (default: 1.125)"),
+    ("--period", positive, None, "batches from one inference to the next (default: 100)"),
+    ("--max-tasks", positive, None, "masks to allocate at most (default: 2500)"),
+    ("--objective", get_args(Objective), None, "what is differentiated (default: entropy)"),
+)
 
 
 def main() -> None:
@@ -108,62 +129,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --module: inputs are (channels, height, width), not flat",
     )
-    _add_network_options(method)
-    _add_recipe_options(method)
-    _add_nns_options(method)
-    add_renamed(made, _RENAMED)
-    return made
-
-
-def _add_network_options(method: Options) -> None:
-    method.add_argument(
-        "--model",
-        default="lenet-300-100",
-        help="lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-... or cnn "
-        "(default: lenet-300-100)",
-    )
-    method.add_argument(
-        "--module",
-        metavar="FILE.py:FUNCTION",
-        help="your own network in place of --model: FUNCTION(input_shape, outputs)",
-    )
-    method.add_argument(
-        "--outputs",
-        type=positive,
-        default=100,
-        metavar="N",
-        help="real and superfluous outputs (default: 100)",
-    )
-    method.add_argument(
-        "--weight-seed",
-        type=_from_zero,
-        default=0,
-        metavar="S",
-        help="seed of the fixed random weights, below 2**64 (default: 0)",
-    )
-
-
-def _add_recipe_options(method: Options) -> None:
-    for option, kinds, default, text in (
-        ("--optimizer", OptimizerKind, "rmsprop", "of the scores, and of state that is trained"),
-        ("--lr-schedule", ScheduleKind, "constant", "of the learning rate; cosine: down to 0"),
-        ("--score-init", ScoreInit, "uniform", "fresh scores; zeros: a mask of ones (threshold)"),
-        ("--rule", RuleKind, "threshold", "which scores are in the mask"),
-        ("--transfer", TransferKind, "none", "scores begin with the mean of earlier tasks'"),
-    ):
-        text = f"{text} (default: {default})"
-        method.add_argument(option, choices=get_args(kinds), default=default, help=text)
-    for option, default, text in (
-        ("--lr", 1e-4, "learning rate (default: 0.0001)"),
-        ("--weight-decay", 0.0, "added to a gradient: this times the value (default: 0)"),
-        ("--density", None, "top-k: fraction of weights kept, in (0, 1] (default: 0.5)"),
-        ("--er", None, "top-k: multiplier of the ER budget, in place of --density"),
-    ):
-        method.add_argument(option, type=float, default=default, metavar="X", help=text)
-
-
-def _add_nns_options(method: Options) -> None:
-    default = NnsSettings()
+    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-... or cnn"
+    method.add_argument("--model", default="lenet-300-100", help=text)
+    text = "your own network in place of --model: FUNCTION(input_shape, outputs)"
+    method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
+    add_options(method, _NETWORK + _RECIPE)
     method.add_argument(
         "--scenario",
         choices=("GG", "GNs", "GNu", "NNs"),
@@ -171,37 +141,9 @@ def _add_nns_options(method: Options) -> None:
         help="GG, GNs, GNu: tasks are told apart in training, and trained alike; NNs: they are "
         "not, and a mask is allocated where the learner is uncertain (default: GNu)",
     )
-    method.add_argument(
-        "--certainty",
-        dest="threshold",
-        type=float,
-        metavar="X",
-        help="NNs: largest probability times number of masks, above 1, below which a task is new "
-        f"(default: {default.threshold})",
-    )
-    method.add_argument(
-        "--period",
-        type=positive,
-        metavar="N",
-        help=f"NNs: batches from one inference to the next (default: {default.period})",
-    )
-    method.add_argument(
-        "--max-tasks",
-        type=positive,
-        metavar="N",
-        help=f"NNs: masks to allocate at most (default: {default.max_tasks})",
-    )
-    method.add_argument(
-        "--objective",
-        choices=get_args(Objective),
-        help=f"NNs: what inference differentiates (default: {default.objective})",
-    )
-
-
-def _from_zero(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
-    return int(text)
+    add_options(method, ((*row[:3], f"NNs: {row[3]}") for row in _NNS))
+    add_renamed(made, _RENAMED)
+    return made
 
 
 def _rule(arguments: argparse.Namespace) -> Rule:
@@ -225,14 +167,17 @@ def _module(arguments: argparse.Namespace, stream: Stream) -> nn.Module:
 
 def _nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
     """Settings of scenario NNs; None for the others, which have none."""
-    values = {option: getattr(arguments, name) for option, name in _NNS.items()}
-    given = {option: value for option, value in values.items() if value is not None}
-    if arguments.scenario != "NNs":
-        if given:
-            option, scenario = next(iter(given)), arguments.scenario
-            raise InputError(f"{option}: goes with --scenario NNs, got --scenario {scenario}")
+    scenario, transfer = arguments.scenario, arguments.transfer
+    given = {}
+    for option, *_ in _NNS:
+        name = option.removeprefix("--").replace("-", "_")
+        value = getattr(arguments, name)
+        if value is not None:
+            given["threshold" if name == "certainty" else name] = value
+            if scenario != "NNs":
+                raise InputError(f"{option}: goes with --scenario NNs, got --scenario {scenario}")
+    if scenario != "NNs":
         return None
-    if arguments.transfer != "none":
-        got = arguments.transfer
-        raise InputError(f"--transfer: goes with GG, GNs and GNu, got {got} with NNs")
-    return NnsSettings(**{_NNS[option]: value for option, value in given.items()})
+    if transfer != "none":
+        raise InputError(f"--transfer: goes with GG, GNs and GNu, got {transfer} with NNs")
+    return NnsSettings(**given)

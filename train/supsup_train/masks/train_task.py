@@ -20,7 +20,7 @@ from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.state import Learning, begin, initial_scores, task_seed
+from supsup_train.masks.state import begin, initial_scores, task_seed
 from supsup_train.masks.transfer import Transfer
 
 __all__ = ["Progress", "batch_rows", "check_data", "check_loss", "fit", "tested", "train_task"]

@@ -37,17 +37,8 @@ def batch_norm(
 ) -> Tensor:
     """``aten.batch_norm``, differentiable in the running statistics too.
 
-    Args:
-        x: ``float32 (batch, channels, ...)``.
-        weight: ``float32 (channels,)``, or None.
-        bias: ``float32 (channels,)``, or None.
-        mean: Running mean, ``float32 (channels,)``, or None.
-        var: Running variance, ``float32 (channels,)``, or None.
-        training: Use the statistics of the batch, as also where there are no running ones.
-        eps: Added to the variance.
-
-    Returns:
-        ``float32``, the shape of ``x``.
+    `x` is ``float32 (batch, channels, ...)``, the other tensors ``(channels,)`` or None. In
+    training, and where there are no running statistics, the batch's own are used.
     """
     channels = (-1, *[1] * (x.dim() - 2))
     if training or mean is None or var is None:
@@ -74,18 +65,11 @@ def attention(
 ) -> Tensor:
     """``aten.scaled_dot_product_attention`` as two matrix products and a softmax.
 
-    Args:
-        query: ``float32 (batch, ..., queries, depth)``.
-        key: ``float32 (batch, ..., keys, depth)``.
-        value: ``float32 (batch, ..., keys, width)``.
-        mask: Added to the scores; or boolean, true where a key is seen. Broadcasts to
-            ``(batch, ..., queries, keys)``.
-        is_causal: Query ``i`` sees the keys up to ``i``.
-        scale: Of the scores; None is ``1 / sqrt(depth)``.
-        enable_gqa: Several query heads, ``(..., heads, queries, depth)``, share a key head.
-
-    Returns:
-        ``float32 (batch, ..., queries, width)``.
+    `query` is ``float32 (batch, ..., queries, depth)``, `key` ``(batch, ..., keys, depth)``,
+    `value` ``(batch, ..., keys, width)``. `mask` broadcasts to ``(batch, ..., queries, keys)``: it
+    is added to the scores, or boolean, true where a key is seen. With `is_causal` query ``i`` sees
+    the keys up to ``i``. A `scale` of None is ``1 / sqrt(depth)``. With `enable_gqa` several query
+    heads, ``(..., heads, queries, depth)``, share a key head.
     """
     if enable_gqa:
         heads = query.shape[-3] // key.shape[-3]

@@ -43,7 +43,7 @@ from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.errors import SupSupError
 from supsup_train.programs.backward_ops import backward_decompositions
 from supsup_train.programs.forward_ops import DIFFERENTIABLE
-from supsup_train.programs.onnx_file import Interface, Shape, to_onnx
+from supsup_train.programs.onnx_file import Shape, to_onnx
 
 __all__ = ["ProgramError", "Programs", "export_programs"]
 
@@ -320,11 +320,6 @@ def _differentiate(
 ) -> tuple[ExportedProgram, dict[str, Tensor]]:
     """Trace the gradients of the objectives with respect to the first tensors after ``x``.
 
-    Args:
-        captured: From ``x`` and then the tensors to the logits.
-        num_free: How many tensors to differentiate with respect to.
-        real_outputs: Leading outputs that are labels.
-
     Returns:
         From ``x``, the tensors and the literals to the gradients, objective by objective. And the
         literals: tensors that the forward pass holds, though they are none of the module's.
@@ -387,4 +382,4 @@ def _convert(
     counts = Counter([*inputs, *constants, *outputs])
     if twice := sorted(name for name, count in counts.items() if count > 1):
         raise ProgramError(f"network: these names of tensors are taken, rename them: {twice}")
-    return to_onnx(program, Interface(inputs=inputs, constants=constants, outputs=outputs))
+    return to_onnx(program, inputs, constants, outputs)
