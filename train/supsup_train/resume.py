@@ -21,7 +21,7 @@ __all__ = ["Report", "check_resumed", "fingerprint", "learn_missing", "origin_of
 
 Report = Callable[[dict[str, Any]], None]
 """Called with a record of each task, as JSON holds it: ``task``, its ``index``, ``accuracy``,
-``seconds`` that it took, and what else its method tells; or, of a task that was there, ``kept``."""
+``seconds`` that it took, and what else is told of it; or ``kept``, if the bank had it already."""
 
 
 def fingerprint(dataset: Dataset) -> str:

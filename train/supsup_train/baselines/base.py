@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from supsup_runtime.data.streams import TaskData
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.masks.state import descend, make_optimizer, task_seed
 from supsup_train.masks.train_task import Progress, fit, tested
+from supsup_train.networks.create_bank import tensors_of
 
 __all__ = ["Baseline", "State"]
 
@@ -83,7 +83,7 @@ class Baseline(ABC):
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the module by name."""
-        return dict(chain(self.module.named_parameters(), self.module.named_buffers()))
+        return tensors_of(self.module)
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Those that are the last task's own."""

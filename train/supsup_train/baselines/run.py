@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -103,9 +103,8 @@ def train_baseline(
         baseline: Made for the stream's inputs and outputs.
         stream: Where the tasks come from.
         path: Folder of the bank; made if missing.
-        report: Called with a record of each task: ``task``, its ``index``, ``accuracy`` right after
-            it was learned, ``seconds``; with ``seen``, the mean accuracy over all tasks so far,
-            from a method that learns in sequence; ``kept`` if the bank had the task already.
+        report: See `Report`; its ``accuracy`` is that right after the task was learned. A method
+            that learns in sequence adds ``seen``, the mean accuracy over all tasks so far.
         progress: Makes the callback of a task's steps, by the task's name.
         every: After how many tasks ``seen`` is taken, and after the last; it costs a pass over the
             test images of all tasks so far.
@@ -115,137 +114,122 @@ def train_baseline(
             stops being finite.
         OutputExistsError: If the folder has anything in it and is no bank.
     """
-    run = _Run(baseline, stream, path, report, progress)
-    there = (path / "bank.json").exists()
-    if not there and not _is_free(path, baseline):
-        raise OutputExistsError(f"{path}: exists, is not empty and is no bank; choose another")
+    run = _Run(baseline, stream, path, report, progress, origin_of(stream))
+    there, method = (path / "bank.json").exists(), baseline.recipe.method
+    if not there and path.exists():
+        left = any(path.iterdir()) if baseline.in_sequence else not is_blank(path)
+        if left:  # a bank that comes whole replaces nothing but emptiness
+            raise OutputExistsError(f"{path}: exists, is not empty and is no bank; choose another")
     if not baseline.in_sequence:
         return run.one_by_one(run.opened() if there else None)
     if there:
         raise InputError(
-            f"{path}: {baseline.recipe.method} changes the weights of all tasks with every new "
+            f"{path}: {method} changes the weights of all tasks with every new "
             "one, so it cannot go on with a bank; choose another --bank"
         )
     return run.in_sequence(every)
 
 
-def _is_free(folder: Path, baseline: Baseline) -> bool:
-    """Whether a bank can be made there; one that comes whole replaces nothing but emptiness."""
-    if not folder.exists():
-        return True
-    return is_blank(folder) and not (baseline.in_sequence and any(folder.iterdir()))
-
-
+@dataclass(frozen=True, slots=True)
 class _Run:
-    def __init__(
-        self,
-        baseline: Baseline,
-        stream: Stream,
-        path: Path,
-        report: Report,
-        progress: Callable[[str], Progress | None],
-    ) -> None:
-        self._baseline, self._stream, self._path = baseline, stream, path
-        self._report, self._progress = report, progress
-        self._origin = origin_of(stream)
+    baseline: Baseline
+    stream: Stream
+    path: Path
+    report: Report
+    progress: Callable[[str], Progress | None]
+    origin: dict[str, str]
 
     def one_by_one(self, bank: MaskBank | None) -> MaskBank:
         made = bank
 
         def learn(index: int) -> dict[str, Any]:
             nonlocal made
-            state, accuracy = self._learned(index)
+            state, accuracy = self.learned(index)
             if made is None:
-                made = self._created(self._path)
+                made = self.created(self.path)
             if index == 0:
-                check_module(self._fixed(), made.network)
-                _save_shared(self._baseline, made)
-            made.add(self._task(index, state, accuracy))
+                self.check(made)
+                _save_shared(self.baseline, made)
+            made.add(self.task(index, state, accuracy))
             return {"accuracy": accuracy}
 
-        learn_missing(self._stream, bank or (), learn, self._report)
+        learn_missing(self.stream, bank or (), learn, self.report)
         assert made is not None  # noqa: S101 - a stream has at least one task
         return made
 
     def in_sequence(self, every: int) -> MaskBank:
-        baseline, stream = self._baseline, self._stream
+        baseline, stream = self.baseline, self.stream
         final: list[float] = []
+
+        def accuracy_now(index: int) -> float:
+            baseline.begin(stream.task_names[index])
+            return baseline.accuracy(stream.task(index, train=False))
 
         def report(line: dict[str, Any]) -> None:
             count = line["index"] + 1
             if count == stream.num_tasks or count % every == 0:
-                final[:] = map(self._accuracy_now, range(count))
+                final[:] = map(accuracy_now, range(count))
                 line["seen"] = fmean(final)
-            self._report(line)
+            self.report(line)
 
-        learn_missing(stream, (), lambda index: {"accuracy": self._learned(index)[1]}, report)
-        folder = self._path.resolve()
+        learn_missing(stream, (), lambda index: {"accuracy": self.learned(index)[1]}, report)
+        folder = self.path.resolve()
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
 
         def tasks() -> Iterator[TaskMasks]:
             for index, name in enumerate(stream.task_names):
                 baseline.begin(name)
-                yield self._task(index, baseline.own(), final[index])
+                yield self.task(index, baseline.own(), final[index])
 
-        self._created(part).extend(tasks())
+        self.created(part).extend(tasks())
         part.replace(folder)
-        return MaskBank.open(self._path)
+        return MaskBank.open(self.path)
 
     def opened(self) -> MaskBank:
         """The bank, which the run can go on with, and the shared weights restored from it."""
-        baseline, names = self._baseline, self._stream.task_names
-        bank = MaskBank.open(self._path)
-        check_resumed(bank, names, baseline.recipe, self._origin)
-        if baseline.shares and not len(bank):
-            return bank
-        if baseline.shares:
+        baseline, names = self.baseline, self.stream.task_names
+        bank = MaskBank.open(self.path)
+        check_resumed(bank, names, baseline.recipe, self.origin)
+        if baseline.shares and len(bank):
             if names[0] not in bank:
                 raise InputError(
                     f"{bank.path}: task {names[0]!r} is missing, which learned the weights "
                     "that all share; restore it, or give another --bank"
                 )
             _load_shared(baseline, bank)
-        check_module(self._fixed(), bank.network)
+        if len(bank) or not baseline.shares:
+            self.check(bank)
         return bank
 
-    def _learned(self, index: int) -> tuple[State, float]:
-        data = self._stream.task(index)
-        progress = self._progress(data.name)
-        state = self._baseline.learn(data, first=index == 0, progress=progress)
-        return state, self._baseline.accuracy(data)
+    def check(self, bank: MaskBank) -> None:
+        check_module(fixed_copy(self.baseline.in_bank()[0]), bank.network)
 
-    def _accuracy_now(self, index: int) -> float:
-        self._baseline.begin(self._stream.task_names[index])
-        return self._baseline.accuracy(self._stream.task(index, train=False))
+    def learned(self, index: int) -> tuple[State, float]:
+        data = self.stream.task(index)
+        state = self.baseline.learn(data, first=index == 0, progress=self.progress(data.name))
+        return state, self.baseline.accuracy(data)
 
-    def _task(self, index: int, state: State, accuracy: float) -> TaskMasks:
+    def task(self, index: int, state: State, accuracy: float) -> TaskMasks:
+        recipe = asdict(self.baseline.recipe)
         return make_task(
-            self._stream.task_names[index],
+            self.stream.task_names[index],
             {},
-            state=self._baseline.to_bank(state),
-            labels=self._stream.task_labels[index],
-            training={
-                "accuracy": accuracy,
-                "recipe": asdict(self._baseline.recipe),
-                "stream_index": index,
-                **self._origin,
-            },
+            state=self.baseline.to_bank(state),
+            labels=self.stream.task_labels[index],
+            training={"accuracy": accuracy, "recipe": recipe, "stream_index": index, **self.origin},
         )
 
-    def _created(self, path: Path) -> MaskBank:
-        module, state = self._baseline.in_bank()
+    def created(self, path: Path) -> MaskBank:
+        module, state = self.baseline.in_bank()
         return create_bank(
             path,
             module,
-            input_shape=self._stream.input_shape,
-            real_outputs=self._stream.real_outputs,
+            input_shape=self.stream.input_shape,
+            real_outputs=self.stream.real_outputs,
             masked=[],
             state=state,
         )
-
-    def _fixed(self) -> torch.nn.Module:
-        return fixed_copy(self._baseline.in_bank()[0])
 
 
 def _save_shared(baseline: Baseline, bank: MaskBank) -> None:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from supsup_runtime.bank.network import Network
 from supsup_train.masks.recipe import Recipe, ScoreInit
 from supsup_train.masks.rules import Rule
-from supsup_train.networks.create_bank import check_module, fixed_copy, state_tensors
+from supsup_train.networks.create_bank import check_module, fixed_copy, tensors_of
 
 __all__ = [
     "Learning",
@@ -96,7 +96,8 @@ def begin(network: Network, module: nn.Module, recipe: Recipe, scores: Tensors) 
     names = [parameter.name for parameter in network.parameters]
     densities = recipe.rule.densities([parameter.shape for parameter in network.parameters])
     scores = {name: value.clone().requires_grad_() for name, value in scores.items()}
-    state = state_tensors(fixed, network)
+    tensors = tensors_of(fixed)
+    state = {tensor.name: tensors[tensor.name].detach().clone() for tensor in network.state}
     parameters = dict(fixed.named_parameters())
     trained = [v.requires_grad_() for name, v in state.items() if name in parameters]
     optimizer = make_optimizer(recipe, [*scores.values(), *trained])

@@ -33,8 +33,7 @@ def train_stream(
         module: The network; its own weights are neither used nor changed.
         stream: Where the tasks come from.
         recipe: How to learn.
-        report: Called with a record of each task: ``task``, its ``index`` in the bank, ``accuracy``
-            and ``density`` of its masks, ``seconds``; ``kept`` if the bank had the task already.
+        report: See `Report`; with ``density``, that of the task's masks.
         progress: Makes the callback of a task's steps, by the task's name.
 
     Raises:

@@ -27,7 +27,7 @@ from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.errors import InputError
 from supsup_train.programs.programs import export_programs
 
-__all__ = ["check_module", "create_bank", "fixed_copy", "open_bank", "state_tensors"]
+__all__ = ["check_module", "create_bank", "fixed_copy", "open_bank", "tensors_of"]
 
 
 def create_bank(
@@ -68,7 +68,7 @@ def create_bank(
     fixed = fixed_copy(module)
     names = _masked_names(fixed, masked)
     kept = _state_names(fixed, state)
-    tensors = _tensors(fixed)
+    tensors = tensors_of(fixed)
     network = Network(
         weight_seed=weight_seed,
         input_shape=tuple(input_shape),
@@ -141,7 +141,7 @@ def check_module(module: nn.Module, network: Network) -> None:
     Raises:
         InputError: At the first name or shape that differs, or if a constant has other values.
     """
-    tensors = _tensors(module)
+    tensors = tensors_of(module)
     shapes = {p.name: p.shape for p in network.parameters}
     shapes |= {s.name: s.shape for s in network.state}
     for name, wanted in shapes.items():
@@ -158,12 +158,6 @@ def check_module(module: nn.Module, network: Network) -> None:
         )
 
 
-def state_tensors(module: nn.Module, network: Network) -> dict[str, Tensor]:
-    """Fresh state for a new task: copies of the module's own values."""
-    tensors = _tensors(module)
-    return {tensor.name: tensors[tensor.name].detach().clone() for tensor in network.state}
-
-
 def _constants_digest(tensors: dict[str, Tensor], own: set[str]) -> str:
     """SHA-256 of names, shapes and values of the tensors that are not in `own`."""
     digest = hashlib.sha256()
@@ -175,7 +169,8 @@ def _constants_digest(tensors: dict[str, Tensor], own: set[str]) -> str:
     return digest.hexdigest()
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers of a module, by name."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
@@ -192,11 +187,11 @@ def _told(module: nn.Module, attribute: str) -> list[str]:
         for prefix, part in module.named_modules()
         for name in getattr(part, attribute, ())
     ]
-    missing = sorted(set(told) - set(_tensors(module)))
+    missing = sorted(set(told) - set(tensors_of(module)))
     if missing:
         raise InputError(
             f"module: its {attribute} name {missing}, which must be its parameters or buffers; it "
-            f"has {sorted(_tensors(module))}"
+            f"has {sorted(tensors_of(module))}"
         )
     return told
 
@@ -221,7 +216,7 @@ def _masked_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
 
 
 def _state_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
-    tensors = _tensors(module)
+    tensors = tensors_of(module)
     if wanted is None:
         norms = [name for name, part in module.named_modules() if isinstance(part, _BatchNorm)]
         names = [f"{norm}.{key}" for norm in norms for key in ("running_mean", "running_var")]

@@ -18,11 +18,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from supsup_runtime.arrays import Bytes, Scores
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import make_task
 from supsup_runtime.errors import InputError
@@ -30,7 +29,7 @@ from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.state import Learning, begin, initial_scores, task_seed
 from supsup_train.masks.train_task import check_data, check_loss
 from supsup_train.nns.checkpoint import Known, LearnerFiles, load_learning
-from supsup_train.nns.scores import MaskScorer, Objective, Packed, joined_mask, pack_parts
+from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts
 
 __all__ = ["Decision", "NnsLearner", "NnsSettings"]
 
@@ -152,7 +151,7 @@ class NnsLearner:
             **(origin or {}),
         }
         self._files = LearnerFiles(bank, self._told)
-        self._reference_masks: list[Packed] = []
+        self._reference_masks: list[Bytes] = []
         self._scorer = MaskScorer(network, self._fresh(0).module.eval(), self._settings.objective)
         self.batches, self._known, self._index = self._files.position()
         for index in range(self.num_tasks):
@@ -214,10 +213,10 @@ class NnsLearner:
             self._bank.replace(task)
         else:
             self._bank.add(task)
-        self._scorer.put(self._index, joined_mask(task, self._bank.network), _state(current))
+        self._score(current)
         self._files.write(self.batches, self._known, self._index, current)
 
-    def scores(self, x: Tensor) -> npt.NDArray[np.float64]:
+    def scores(self, x: Tensor) -> Scores:
         """``-dO / d alphas`` of a batch at the uniform superposition of masks and references.
 
         Args:
@@ -249,9 +248,7 @@ class NnsLearner:
     def _allocate(self, kind: Kind, certainty: float | None) -> Decision:
         self._index = self.num_tasks
         self._current = self._fresh(self._index)
-        self._scorer.put(
-            self._index, pack_parts(self._current.masks().values()), _state(self._current)
-        )
+        self._score(self._current)
         decision = self._decision(kind, certainty)
         visits = [[self.batches, self.batches]]
         self._known.append(Known(allocated=asdict(decision), visits=visits))
@@ -266,8 +263,13 @@ class NnsLearner:
             threshold=self._settings.threshold,
         )
 
-    def _references(self) -> list[Packed]:
-        """Packed random masks that fill up to `MIN_MASKS`, the same ones every time."""
+    def _score(self, learning: Learning) -> None:
+        """Tell the scorer of the present mask, by a copy: training goes on changing the tensors."""
+        state = {name: value.detach().numpy().copy() for name, value in learning.state.items()}
+        self._scorer.put(self._index, pack_parts(learning.masks().values()), state)
+
+    def _references(self) -> list[Bytes]:
+        """Bytes random masks that fill up to `MIN_MASKS`, the same ones every time."""
         if not self._reference_masks:
             self._reference_masks = [
                 pack_parts(self._fresh(-number).masks().values()) for number in range(1, MIN_MASKS)
@@ -289,8 +291,3 @@ class NnsLearner:
 
 def _name(index: int) -> str:
     return f"learned-{index:04d}"
-
-
-def _state(learning: Learning) -> dict[str, npt.NDArray[np.float32]]:
-    """A copy: training goes on changing the tensors."""
-    return {name: value.detach().numpy().copy() for name, value in learning.state.items()}

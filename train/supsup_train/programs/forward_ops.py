@@ -103,14 +103,6 @@ def _lstm_step(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> 
     return [torch.sigmoid(leave) * torch.tanh(cell), cell]
 
 
-def _tanh_step(from_input: Tensor, from_hidden: Tensor, _state: list[Tensor]) -> list[Tensor]:
-    return [torch.tanh(from_input + from_hidden)]
-
-
-def _relu_step(from_input: Tensor, from_hidden: Tensor, _state: list[Tensor]) -> list[Tensor]:
-    return [torch.relu(from_input + from_hidden)]
-
-
 def _one_direction(
     step: Step, inputs: list[Tensor], state: list[Tensor], weights: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -127,7 +119,7 @@ def _one_direction(
 
 
 def recurrent(step: Step) -> Callable[..., tuple[Tensor, ...]]:
-    """An unrolled ``aten.gru.input``, ``aten.lstm.input`` or ``aten.rnn_*.input``.
+    """An unrolled ``aten.gru.input`` or ``aten.lstm.input``.
 
     Args:
         step: One step of the cell: from the input's projection ``(batch, gates * hidden)``, the
@@ -180,6 +172,4 @@ DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
     aten.scaled_dot_product_attention.default: attention,
     aten.gru.input: recurrent(_gru_step),
     aten.lstm.input: recurrent(_lstm_step),
-    aten.rnn_tanh.input: recurrent(_tanh_step),
-    aten.rnn_relu.input: recurrent(_relu_step),
 }

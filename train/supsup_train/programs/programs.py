@@ -99,17 +99,10 @@ def export_programs(
 ) -> Programs:
     """Export a module's forward pass and the gradients of its objectives, weights as inputs.
 
-    Args:
-        module: Maps ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``. It is
-            exported as it behaves in eval mode, and left as it was.
-        input_shape: Shape of one input.
-        parameters: Names of the masked parameters, as in ``module.named_parameters()``; may be
-            none where there is state.
-        state: Names of the parameters or buffers that every task has its own of.
-        real_outputs: Leading outputs that are labels. Where there are no others, the gradient
-            program has only the ``entropy`` outputs.
-        require_gradient: If false, a gradient that cannot be exported is left out, with a warning
-            in the log.
+    The module is exported as it behaves in eval mode, and left as it was. The arguments are those
+    of `create_bank`; there must be a masked one among `parameters`, or `state`. Where there are no
+    superfluous outputs, the gradient program has only the ``entropy`` outputs. Without
+    `require_gradient` a gradient that cannot be exported is left out, with a warning in the log.
 
     Returns:
         The programs. Their inputs are ``x``, the parameters and the state, in this order, also
@@ -147,9 +140,6 @@ def export_programs(
                 raise
             _log.warning("exported the forward program alone: %s", error)
     return Programs(forward=forward, gradient=gradient)
-
-
-# Before anything is traced.
 
 
 def _tensors(
@@ -212,16 +202,12 @@ def _refusal(what: str, remedy: str) -> Iterator[None]:
         causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
+        lines = str(causes[-1]).strip().splitlines() or [type(error).__name__]
+        reason = f"its {what} cannot be exported ({lines[0].strip()})"
         named = [match for each in causes if (match := _OPERATOR.search(str(each)))]
         if named:
             reason = f"operator {'.'.join(named[0].groups())} has no ONNX translation"
-        else:
-            lines = str(causes[-1]).strip().splitlines() or [type(error).__name__]
-            reason = f"its {what} cannot be exported ({lines[0].strip()})"
         raise ProgramError(f"network: {reason}; {remedy}") from error
-
-
-# The forward pass.
 
 
 class _Functional(nn.Module):
@@ -299,9 +285,6 @@ def _sources(node: fx.Node) -> set[fx.Node]:
             found.add(node)
             waiting.extend(node.all_input_nodes)
     return found
-
-
-# The gradient.
 
 
 class _Differentiable(fx.Interpreter):
