@@ -14,8 +14,7 @@ a stream that it does not have.
 
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.rules import Rule
-from supsup_train.masks.train_stream import train_stream
-from supsup_train.masks.train_task import train_task
+from supsup_train.masks.train_task import train_stream, train_task
 from supsup_train.masks.transfer import Transfer
 from supsup_train.networks.create_bank import create_bank, open_bank
 from supsup_train.networks.models import Cnn, Mlp, make_model

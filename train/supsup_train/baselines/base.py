@@ -51,12 +51,7 @@ class Baseline(ABC):
                 nn.init.kaiming_normal_(value, nonlinearity="relu", generator=generator)
 
     def learn(self, data: TaskData, *, first: bool, progress: Progress | None = None) -> State:
-        """Learn one task: what is its own and trained, and, as the method has it, what is shared.
-
-        Args:
-            data: Its training part is used.
-            first: Whether it is the first of all.
-            progress: Called after every step with the step's number and the batch's loss.
+        """Learn one task from its training part; the `first` of all may learn what is shared.
 
         Returns:
             What the task has of its own, ``float32`` by name.

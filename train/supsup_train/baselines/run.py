@@ -115,16 +115,16 @@ def train_baseline(
         OutputExistsError: If the folder has anything in it and is no bank.
     """
     run = _Run(baseline, stream, path, report, progress, origin_of(stream))
-    there, method = (path / "bank.json").exists(), baseline.recipe.method
-    if not there and path.exists():
-        left = any(path.iterdir()) if baseline.in_sequence else not is_blank(path)
-        if left:  # a bank that comes whole replaces nothing but emptiness
-            raise OutputExistsError(f"{path}: exists, is not empty and is no bank; choose another")
-    if not baseline.in_sequence:
+    there, whole = (path / "bank.json").exists(), baseline.in_sequence
+    # a bank that comes whole replaces nothing but emptiness
+    blank = not path.exists() or (is_blank(path) and not (whole and any(path.iterdir())))
+    if not (there or blank):
+        raise OutputExistsError(f"{path}: exists, is not empty and is no bank; choose another")
+    if not whole:
         return run.one_by_one(run.opened() if there else None)
     if there:
         raise InputError(
-            f"{path}: {method} changes the weights of all tasks with every new "
+            f"{path}: {baseline.recipe.method} changes the weights of all tasks with every new "
             "one, so it cannot go on with a bank; choose another --bank"
         )
     return run.in_sequence(every)

@@ -22,7 +22,7 @@ from supsup_train.cli.options import (
 )
 from supsup_train.masks.recipe import OptimizerKind, Recipe, ScheduleKind, ScoreInit, TransferKind
 from supsup_train.masks.rules import Rule, RuleKind
-from supsup_train.masks.train_stream import train_stream
+from supsup_train.masks.train_task import train_stream
 from supsup_train.networks.create_bank import open_bank
 from supsup_train.networks.models import load_module, make_model, wants_images
 from supsup_train.nns.learner import NnsLearner, NnsSettings

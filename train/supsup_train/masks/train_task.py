@@ -17,13 +17,23 @@ from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, make_task
-from supsup_runtime.data.streams import TaskData
+from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.state import begin, initial_scores, task_seed
+from supsup_train.masks.state import Learning, initial_scores, task_seed
 from supsup_train.masks.transfer import Transfer
+from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
 
-__all__ = ["Progress", "batch_rows", "check_data", "check_loss", "fit", "tested", "train_task"]
+__all__ = [
+    "Progress",
+    "batch_rows",
+    "check_data",
+    "check_loss",
+    "fit",
+    "tested",
+    "train_stream",
+    "train_task",
+]
 
 Progress = Callable[[int, float], None]
 """Called after every step with the step's number and the batch's loss."""
@@ -76,7 +86,7 @@ def train_task(
     scores = initial_scores(bank.network, generator, recipe.score_init)
     if transfer is not None:
         scores = transfer.start(scores)
-    learning = begin(bank.network, module, recipe, scores)
+    learning = Learning(bank.network, module, recipe, scores)
     learning.module.train()
     fit(learning.step, data, recipe, generator, progress)
     learning.module.eval()
@@ -97,6 +107,55 @@ def train_task(
     return task
 
 
+def train_stream(
+    bank: MaskBank,
+    module: nn.Module,
+    stream: Stream,
+    *,
+    recipe: Recipe | None = None,
+    report: Report = unheard,
+    progress: Callable[[str], Progress | None] = unheard,
+) -> None:
+    """Learn the tasks of a stream that a bank does not have, and add each once it is finished.
+
+    Args:
+        bank: Of the same module and stream, from `create_bank` or `open_bank`.
+        module: The network; its own weights are neither used nor changed.
+        stream: Where the tasks come from.
+        recipe: How to learn.
+        report: See `Report`; with ``density``, that of the task's masks.
+        progress: Makes the callback of a task's steps, by the task's name.
+
+    Raises:
+        InputError: If the bank's tasks were learned otherwise, or as `train_task` and `Transfer`.
+    """
+    recipe = recipe or Recipe()
+    origin = origin_of(stream)
+    check_resumed(bank, stream.task_names, recipe, origin)
+    transfer = Transfer(bank, recipe)
+
+    def learn(index: int) -> dict[str, Any]:
+        data = stream.task(index)
+        task = train_task(
+            bank,
+            module,
+            data,
+            recipe=recipe,
+            record={**origin, "stream_index": index},
+            progress=progress(data.name),
+            transfer=transfer,
+        )
+        bank.add(task)
+        transfer.tidy()
+        return {
+            "accuracy": task.training["accuracy"],
+            "density": round(task.density(bank.network), 4),
+            "index": bank.index(task.name),
+        }
+
+    learn_missing(stream, bank, learn, report)
+
+
 def fit(
     step: Callable[[Tensor, Tensor], Tensor],
     data: TaskData,
@@ -104,15 +163,7 @@ def fit(
     generator: torch.Generator,
     progress: Progress | None,
 ) -> None:
-    """Learn from a task's training part.
-
-    Args:
-        step: Learns from inputs ``float32 (batch, *input_shape)`` and labels ``int64 (batch,)``;
-            returns the batch's loss.
-        data: Of the task.
-        recipe: Steps and batch size.
-        generator: Of the order of the batches.
-        progress: Called after every step with the step's number and the batch's loss.
+    """Learn from a task's training part, in batches of the recipe; `step` returns a batch's loss.
 
     Raises:
         InputError: If the last loss is not finite.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,7 +50,13 @@ class Known:
 
 
 class LearnerFiles:
-    """The files of one learner."""
+    """The files of one learner.
+
+    Attributes:
+        batches: Seen at the last checkpoint.
+        known: The tasks then.
+        current: Index of the one that was learning; -1 for none.
+    """
 
     def __init__(self, bank: MaskBank, origin: Mapping[str, Any]) -> None:
         """Look at what is there.
@@ -65,19 +72,19 @@ class LearnerFiles:
         self._folder = bank.path / "nns"
         self._origin = {"digest": bank.digest, **json.loads(json.dumps(origin))}
         self._files: dict[str, str] = {}
-        self._batches, self._current = 0, -1
-        self._known: list[Known] = []
+        self.batches, self.current = 0, -1
+        self.known: list[Known] = []
         path = inside(bank.path, "nns/learner.json")
         if path.exists():
-            self._open(read_file(path, max_bytes=MAX_JSON_BYTES))
+            self._open(path)
         elif len(bank):
             raise InputError(
                 f"{bank.path}: the bank has tasks, and no nns/learner.json to go on from; give "
                 "another bank"
             )
 
-    def _open(self, data: bytes) -> None:
-        place = self._folder / "learner.json"
+    def _open(self, place: Path) -> None:
+        data = read_file(place, max_bytes=MAX_JSON_BYTES)
         try:
             told = self._parse(json.loads(data))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -91,9 +98,9 @@ class LearnerFiles:
                     f"{place}: the learner had {key} {told.get(key)!r}, this one has "
                     f"{wanted!r}; give the same options, or another bank"
                 )
-        if len(self._bank) < len(self._known):
+        if len(self._bank) < len(self.known):
             raise InputError(
-                f"{place}: the learner had {len(self._known)} tasks, the bank has "
+                f"{place}: the learner had {len(self.known)} tasks, the bank has "
                 f"{len(self._bank)}; restore them, or start in another bank"
             )
 
@@ -101,23 +108,19 @@ class LearnerFiles:
         """Take in all but the origin, which is the result."""
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']!r}")
-        self._batches, self._current = int(found["batches"]), int(found["current"])
+        self.batches, self.current = int(found["batches"]), int(found["current"])
         self._files = {str(key): str(file) for key, file in found["files"].items()}
-        self._known = [
+        self.known = [
             Known(
                 allocated=dict(task["allocated"]),
                 visits=[[int(first), int(end)] for first, end in task["visits"]],
             )
             for task in found["tasks"]
         ]
-        if not (-1 <= self._current < len(self._known) and all(t.visits for t in self._known)):
-            raise ValueError(f"current {self._current} of {len(self._known)} tasks")
+        if not (-1 <= self.current < len(self.known) and all(t.visits for t in self.known)):
+            raise ValueError(f"current {self.current} of {len(self.known)} tasks")
         origin = dict(found["origin"])
         return {**origin, "recipe": {**asdict(Recipe()), **origin["recipe"]}}
-
-    def position(self) -> tuple[int, list[Known], int]:
-        """Batches seen, the tasks, and the index of the one that was learning; -1 for none."""
-        return self._batches, list(self._known), self._current
 
     def write(
         self, batches: int, known: list[Known], index: int, learning: Learning | None

@@ -26,7 +26,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import make_task
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.state import Learning, begin, initial_scores, task_seed
+from supsup_train.masks.state import Learning, initial_scores, task_seed
 from supsup_train.masks.train_task import check_data, check_loss
 from supsup_train.nns.checkpoint import Known, LearnerFiles, load_learning
 from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts
@@ -153,7 +153,8 @@ class NnsLearner:
         self._files = LearnerFiles(bank, self._told)
         self._reference_masks: list[Bytes] = []
         self._scorer = MaskScorer(network, self._fresh(0).module.eval(), self._settings.objective)
-        self.batches, self._known, self._index = self._files.position()
+        self.batches, self._index = self._files.batches, self._files.current
+        self._known = self._files.known
         for index in range(self.num_tasks):
             task = bank.task(_name(index))
             self._scorer.put(index, joined_mask(task, network), task.state)
@@ -281,7 +282,7 @@ class NnsLearner:
         name = _name(index) if index >= 0 else f"reference-{-index}"
         generator = torch.Generator().manual_seed(task_seed(self._recipe.seed, name))
         scores = initial_scores(self._bank.network, generator)
-        return begin(self._bank.network, self._module, self._recipe, scores)
+        return Learning(self._bank.network, self._module, self._recipe, scores)
 
     def _resumed(self, index: int) -> Learning:
         learning = self._fresh(index)

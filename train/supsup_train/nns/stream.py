@@ -66,7 +66,7 @@ def learn_stream(
         console.print(f"going on from batch {learner.batches}", highlight=False)
     _forget(log, learner.batches)
     with bars:
-        bar = bars.add_task("batches", total=total, completed=learner.batches)
+        bar = bars.add_task("batches", total=total, completed=learner.batches, loss="")
         for x, y in unlabelled_batches(stream, recipe, start=learner.batches):
             decision = learner.learn(x, y)
             bars.advance(bar)
