@@ -13,7 +13,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -27,12 +26,8 @@ __all__ = ["Reporter", "progress_bars", "reporting"]
 def progress_bars(*, quiet: bool) -> Progress:
     """Bars on stderr, where that is a terminal; what is printed there goes by their console."""
     console = Console(stderr=True)
-    columns: list[ProgressColumn] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-    ]
-    columns += [TextColumn("{task.fields[loss]}"), TimeRemainingColumn()]
+    name, loss = TextColumn("{task.description}"), TextColumn("{task.fields[loss]}")
+    columns = (name, BarColumn(), MofNCompleteColumn(), loss, TimeRemainingColumn())
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
