@@ -65,13 +65,7 @@ class BatchE(Baseline):
     module: BatchEMlp
 
     def __init__(self, recipe: BaselineRecipe, sizes: list[int], *, matrices: bool = False) -> None:
-        """Make a network.
-
-        Args:
-            recipe: How it is learned.
-            sizes: Of the layers, the input's first.
-            matrices: Write rank-one matrices to the bank rather than vectors.
-        """
+        """Make a network; `matrices` writes rank-one matrices to the bank rather than vectors."""
         self._sizes = sizes
         self._matrices = matrices
         count = len(sizes) - 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_train.masks.recipe import Recipe, ScoreInit
 from supsup_train.networks.create_bank import check_module, fixed_copy, tensors_of
 
@@ -41,13 +44,7 @@ class Learning:
     def __init__(
         self, network: Network, module: nn.Module, recipe: Recipe, scores: Tensors
     ) -> None:
-        """Start a task: the module copied, its state as it is.
-
-        Args:
-            network: The bank's.
-            module: Not changed.
-            recipe: Rule, optimiser and schedule.
-            scores: ``float32 shape`` by parameter, such as `initial_scores`; not changed.
+        """Start a task from scores such as `initial_scores`: module, its state and scores copied.
 
         Raises:
             InputError: If the module is not the one that the network describes.
@@ -76,6 +73,15 @@ class Learning:
             name: self._rule.mask(scores, self._densities[name])
             for name, scores in self.scores.items()
         }
+
+    def to_task(
+        self, name: str, training: Mapping[str, Any], *, labels: tuple[str, ...] = ()
+    ) -> TaskMasks:
+        """The task as a bank gets it, with its record."""
+        with torch.no_grad():
+            masks = {key: mask.bool().numpy() for key, mask in self.masks().items()}
+        state = {key: value.detach().numpy() for key, value in self.state.items()}
+        return make_task(name, masks, state=state, labels=labels, training=training)
 
     def logits(self, x: Tensor) -> Tensor:
         """Through the present masks: ``float32 (batch, outputs)``."""

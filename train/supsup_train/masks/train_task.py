@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
-from supsup_runtime.bank.task import TaskMasks, make_task
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe
@@ -90,18 +90,10 @@ def train_task(
     learning.module.train()
     fit(learning.step, data, recipe, generator, progress)
     learning.module.eval()
-    with torch.no_grad():
-        masks = learning.masks()
     training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
     if len(data.test_x):
         training |= tested(learning.logits, bank.network.real_outputs, data)
-    task = make_task(
-        data.name,
-        {name: mask.bool().numpy() for name, mask in masks.items()},
-        state={name: value.detach().numpy() for name, value in learning.state.items()},
-        labels=data.labels,
-        training=training,
-    )
+    task = learning.to_task(data.name, training, labels=data.labels)
     if transfer is not None:
         transfer.remember(task, {name: s.detach() for name, s in learning.scores.items()})
     return task

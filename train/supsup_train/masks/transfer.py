@@ -56,12 +56,10 @@ class Transfer:
             self._sums()
 
     def start(self, fresh: Tensors) -> Tensors:
-        """Scores to begin the next task with, by parameter; fresh ones where none came before.
+        """Scores to begin the next task with, ``float32 shape`` by parameter.
 
-        Of the scores, their mean. Of the masks: `_from_masks`, with their mean.
-
-        Args:
-            fresh: ``float32 shape`` by parameter.
+        Of the scores, their mean; of the masks, `_from_masks` of theirs; `fresh` ones where none
+        came before.
         """
         count = len(self._bank)
         if self.kind == "none" or not count:
@@ -80,12 +78,7 @@ class Transfer:
         }
 
     def remember(self, task: TaskMasks, scores: Tensors) -> None:
-        """Take in the scores of a task that the bank is about to get.
-
-        Args:
-            task: What the bank is to get.
-            scores: ``float32 shape`` by parameter, as they were learned.
-        """
+        """Take in the scores, as they were learned, of a task that the bank is about to get."""
         if self.kind != "scores":
             return
         sums = self._sums()
@@ -138,12 +131,6 @@ def _from_masks(mean: Tensor, fresh: Tensor, rule: Rule, count: int) -> Tensor:
     ``top-k``: the magnitude ``(mean * bound + |fresh|) / 2``, with the sign of `fresh`. Every
     weight keeps a magnitude: at a score of 0 top-k has no gradient, and no task could take up a
     weight that no task before it had.
-
-    Args:
-        mean: ``float32 shape``, within ``[0, 1]``.
-        fresh: ``float32 shape``, `initial_scores`.
-        rule: Scores to mask.
-        count: Masks so far, at least 1.
     """
     if rule.kind == "threshold":
         drawn = fresh / (count + 1)

@@ -59,11 +59,7 @@ class LearnerFiles:
     """
 
     def __init__(self, bank: MaskBank, origin: Mapping[str, Any]) -> None:
-        """Look at what is there.
-
-        Args:
-            bank: The learner's.
-            origin: JSON values that a learner must share with the one that it goes on from.
+        """Look at what is there; a learner shares its origin with the one that it goes on from.
 
         Raises:
             InputError: If the bank's tasks are not the learner's, or the origin differs.

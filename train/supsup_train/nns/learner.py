@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from supsup_runtime.arrays import Bytes, Scores
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.task import make_task
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.state import Learning, initial_scores, task_seed
@@ -199,17 +198,8 @@ class NnsLearner:
             self._files.write(self.batches, self._known, -1, None)
             return
         known, current = self._known[self._index], self._current
-        task = make_task(
-            _name(self._index),
-            {name: mask.detach().bool().numpy() for name, mask in current.masks().items()},
-            state={name: value.detach().numpy() for name, value in current.state.items()},
-            training={
-                "allocated": known.allocated,
-                "batches": known.visits,
-                "scenario": "NNs",
-                **self._told,
-            },
-        )
+        told = {"allocated": known.allocated, "batches": known.visits, "scenario": "NNs"}
+        task = current.to_task(_name(self._index), {**told, **self._told})
         if task.name in self._bank:
             self._bank.replace(task)
         else:
@@ -251,8 +241,8 @@ class NnsLearner:
         self._current = self._fresh(self._index)
         self._score(self._current)
         decision = self._decision(kind, certainty)
-        visits = [[self.batches, self.batches]]
-        self._known.append(Known(allocated=asdict(decision), visits=visits))
+        visit = [self.batches, self.batches]
+        self._known.append(Known(allocated=asdict(decision), visits=[visit]))
         return decision
 
     def _decision(self, kind: Kind, certainty: float | None) -> Decision:
@@ -270,7 +260,7 @@ class NnsLearner:
         self._scorer.put(self._index, pack_parts(learning.masks().values()), state)
 
     def _references(self) -> list[Bytes]:
-        """Bytes random masks that fill up to `MIN_MASKS`, the same ones every time."""
+        """Packed random masks that fill up to `MIN_MASKS`, the same ones every time."""
         if not self._reference_masks:
             self._reference_masks = [
                 pack_parts(self._fresh(-number).masks().values()) for number in range(1, MIN_MASKS)

@@ -35,13 +35,7 @@ class MaskScorer:
     """
 
     def __init__(self, network: Network, module: nn.Module, objective: Objective) -> None:
-        """Start without masks.
-
-        Args:
-            network: Whose weights the masks select.
-            module: In eval mode; not changed.
-            objective: H or G.
-        """
+        """Start without masks; the module is in eval mode, and not changed."""
         self._network, self._module, self._objective = network, module, objective
         self._weights = [torch.from_numpy(w) for w in network.weights()]
         self._counts = np.zeros(network.num_masked, np.int32)
@@ -54,10 +48,7 @@ class MaskScorer:
     def put(self, index: int, mask: Bytes, state: State) -> None:
         """Put a mask in place of the one at `index`, or, at ``len(self)``, after all others.
 
-        Args:
-            index: In ``[0, len(self)]``.
-            mask: Masks of all parameters, joined: ``uint8 (ceil(num_masked / 8),)``.
-            state: ``float32 shape`` by tensor name.
+        The masks of all parameters, joined: ``uint8 (ceil(num_masked / 8),)``.
         """
         if index == len(self):
             self._masks.append(mask)
@@ -70,12 +61,8 @@ class MaskScorer:
     def scores(self, x: Tensor, references: Iterable[Bytes] = ()) -> Scores:
         """``-dO / d alphas`` of a batch at the uniform superposition of masks and references.
 
-        Args:
-            x: ``float32 (batch, *input_shape)``.
-            references: Further masks, packed as in `put`; their state is the first mask's.
-
-        Returns:
-            ``float64 (len(self) + references,)``, in this order.
+        Of masks and then references, ``float64 (len(self) + references,)``. References are packed
+        as in `put`; their state is the first mask's.
         """
         masks = [*self._masks, *references]
         states = [*self._states, *self._states[:1] * (len(masks) - len(self))]

@@ -159,13 +159,9 @@ def adaptive_avg_pool_backward(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def _pad_backward(source: Callable[[int, int], int]) -> Callable[..., Tensor]:
-    """Padding, taken as means over windows of one element.
+    """Padding, taken as means over windows of one element; ``padding`` begins with the last axis.
 
-    Args:
-        source: From a position and the size of an axis to the element of the input that is there.
-
-    Returns:
-        A function with the operator's signature; ``padding`` begins with the last axis.
+    `source` goes from a position and the size of an axis to the element of the input that is there.
     """
 
     def backward(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:

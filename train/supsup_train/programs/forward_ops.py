@@ -121,13 +121,9 @@ def _one_direction(
 def recurrent(step: Step) -> Callable[..., tuple[Tensor, ...]]:
     """An unrolled ``aten.gru.input`` or ``aten.lstm.input``.
 
-    Args:
-        step: One step of the cell: from the input's projection ``(batch, gates * hidden)``, the
-            hidden state's projection and the state, to the next state.
-
-    Returns:
-        A function with the operator's signature: from ``x (batch, steps, inputs)`` where
-        ``batch_first``, else ``(steps, batch, inputs)``, to the output and the final states.
+    A step of the cell goes from the input's projection ``(batch, gates * hidden)``, the hidden
+    state's projection and the state to the next state. The operator goes from ``x (batch, steps,
+    inputs)`` where ``batch_first``, else ``(steps, batch, inputs)``, to output and final states.
     """
 
     def unrolled(

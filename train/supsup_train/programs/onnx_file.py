@@ -36,14 +36,8 @@ def to_onnx(
 ) -> bytes:
     """Serialise an exported program as an ONNX model.
 
-    Args:
-        program: Takes the inputs and then the constants, returns the outputs; all are float32.
-        inputs: What is fed, in order: names and shapes. No name may occur twice in all three.
-        constants: What the program takes after its inputs, and carries with it.
-        outputs: What is computed.
-
-    Returns:
-        The model. It has every input, used or not; constants only where used.
+    The program takes the inputs and then the constants, and returns the outputs; all are float32,
+    and no name occurs twice. The model has every input, used or not; constants only where used.
 
     Raises:
         torch.onnx.OnnxExporterError: If an operator has no translation.
@@ -58,7 +52,20 @@ def to_onnx(
     model = onnxscript.optimizer.optimize(model, output_size_limit=_MAX_FOLDED_ELEMENTS)
     names |= zip((value.name for value in model.graph.input), inputs, strict=True)
     names |= zip((value.name for value in model.graph.output), outputs, strict=True)
-    plain = _plain_model(model.graph, names, _values(inputs), _values(outputs))
+    reserved = set(names.values())
+    _rename(model.graph, names, (name for i in count() if (name := f"v{i}") not in reserved))
+    plain = helper.make_model(
+        helper.make_graph(
+            list(model.graph.node),
+            "program",
+            _values(inputs),
+            _values(outputs),
+            initializer=list(model.graph.initializer),
+        ),
+        producer_name="supsup",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
     onnx.checker.check_model(plain, full_check=True)
     serialised: bytes = plain.SerializeToString(deterministic=True)
     return serialised
@@ -77,30 +84,6 @@ def _bake(
     return names
 
 
-def _plain_model(
-    graph: onnx.GraphProto,
-    names: dict[str, str],
-    inputs: list[onnx.ValueInfoProto],
-    outputs: list[onnx.ValueInfoProto],
-) -> onnx.ModelProto:
-    """The graph with these names of its values, and nothing that is not computation."""
-    reserved = set(names.values())
-    _rename(graph, names, (name for i in count() if (name := f"v{i}") not in reserved))
-    plain = helper.make_graph(
-        list(graph.node),
-        "program",
-        inputs,
-        outputs,
-        initializer=list(graph.initializer),
-    )
-    return helper.make_model(
-        plain,
-        producer_name="supsup",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
-
-
 def _values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
     return [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
@@ -111,10 +94,8 @@ def _values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
 def _rename(graph: onnx.GraphProto, names: dict[str, str], fresh: Iterator[str]) -> None:
     """Name the nodes and values of a graph in order, and those of the graphs inside it.
 
-    Args:
-        graph: Changed in place: also stripped of notes on where its parts come from.
-        names: From old to new, of the values that have their name already; grows.
-        fresh: The names for the others.
+    Also strip them of notes on where they come from. `names` has the values that are named already,
+    from old to new, and grows; `fresh` names the others.
     """
 
     def new(old: str) -> str:
