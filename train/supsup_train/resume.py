@@ -74,13 +74,10 @@ def check_resumed(
 def learn_missing(
     stream: Stream, known: Container[str], learn: Callable[[int], dict[str, Any]], report: Report
 ) -> None:
-    """Learn the tasks of a stream that are not known, in their order.
+    """Learn the tasks of a stream whose names are not known, in their order.
 
-    Args:
-        stream: Where the tasks come from.
-        known: Names of the tasks that are there already.
-        learn: Learns the task of an index, puts it where it belongs, and tells of it.
-        report: Gets what `learn` tells, with the task's name, its index and the time it took.
+    `learn` learns the task of an index, puts it where it belongs, and tells of it; `report` gets
+    that, with the task's name, its index and the seconds it took.
     """
     for index, name in enumerate(stream.task_names):
         line: dict[str, Any] = {"index": index, "task": name}

@@ -42,12 +42,9 @@ MAX_SHARED_BYTES = 1 << 30
 
 
 def layer_sizes(model: str, stream: Stream, outputs: int | None = None) -> list[int]:
-    """Sizes of the layers of a named model, the input's first.
+    """Sizes of the layers of a model that `make_model` knows, for flat inputs; the input's first.
 
-    Args:
-        model: As `make_model` has it, of fully connected layers.
-        stream: With flat inputs.
-        outputs: Real and superfluous ones; the real ones alone if None.
+    `outputs` are real and superfluous ones; the real ones alone if None.
 
     Raises:
         InputError: If the model is another one, or has fewer outputs than a task has classes.

@@ -56,12 +56,7 @@ _RECIPE: tuple[Row, ...] = (
     ("--rule", get_args(RuleKind), "threshold", "which scores are in the mask"),
     ("--density", float, None, "top-k: fraction of weights kept, in (0, 1] (default: 0.5)"),
     ("--er", float, None, "top-k: multiplier of the ER budget, in place of --density"),
-    (
-        "--transfer",
-        get_args(TransferKind),
-        "none",
-        "earlier tasks' mean to begin with; else fresh scores",
-    ),
+    ("--transfer", get_args(TransferKind), "none", "begin with earlier tasks' mean mask or scores"),
 )
 _NNS: tuple[Row, ...] = (
     ("--certainty", float, None, "below which a task is new, above 1 (default: 1.125)"),

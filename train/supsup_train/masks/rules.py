@@ -106,11 +106,9 @@ class Rule:
 
 
 def er_densities(shapes: Sequence[tuple[int, ...]], multiplier: float) -> list[float]:
-    """The ER budget: ``min(0.5, c * (out + in) / (out * in * kh * kw))`` a layer.
+    """The ER budget: ``min(0.5, c * (out + in) / (out * in * kh * kw))`` per layer.
 
-    Args:
-        shapes: ``(out, in, ...)`` of each layer.
-        multiplier: ``c``; higher is denser.
+    Shapes are ``(out, in, ...)``, the multiplier is ``c``; higher is denser.
 
     Raises:
         InputError: If a shape has fewer than two sizes, as that of a mask over units.

@@ -132,11 +132,7 @@ def fixed_copy(module: nn.Module) -> nn.Module:
 
 
 def check_module(module: nn.Module, network: Network) -> None:
-    """Refuse a module whose tensors are not those that the bank describes.
-
-    Args:
-        module: A `fixed_copy`.
-        network: The bank's.
+    """Refuse a module, a `fixed_copy`, whose tensors are not those that the bank describes.
 
     Raises:
         InputError: At the first name or shape that differs, or if a constant has other values.

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -36,13 +36,11 @@ MAX_TENSORS = 8
 """Tensors of the size of the weights that a task's file may hold: scores, and the optimiser's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What a learner remembers of a task that it allocated a mask to.
+class Known(TypedDict):
+    """What a learner remembers of a task that it allocated a mask to, as JSON holds it.
 
-    Attributes:
-        allocated: The decision to do so, as JSON holds it.
-        visits: Batches that it learned from: ``[first, one past the last]``, each time it did.
+    ``allocated`` is the decision to do so; ``visits`` are the batches that it learned from,
+    ``[first, one past the last]``, each time it did.
     """
 
     allocated: dict[str, Any]
@@ -113,7 +111,7 @@ class LearnerFiles:
             )
             for task in found["tasks"]
         ]
-        if not (-1 <= self.current < len(self.known) and all(t.visits for t in self.known)):
+        if not (-1 <= self.current < len(self.known) and all(t["visits"] for t in self.known)):
             raise ValueError(f"current {self.current} of {len(self.known)} tasks")
         origin = dict(found["origin"])
         return {**origin, "recipe": {**asdict(Recipe()), **origin["recipe"]}}
@@ -133,7 +131,7 @@ class LearnerFiles:
             "files": self._files,
             "format": FORMAT,
             "origin": self._origin,
-            "tasks": [asdict(task) for task in known],
+            "tasks": known,
         }
         text = json.dumps(value, sort_keys=True, indent=1) + "\n"
         write_whole(inside(self._bank.path, "nns/learner.json"), text.encode())

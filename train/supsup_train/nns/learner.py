@@ -188,7 +188,7 @@ class NnsLearner:
             self._current.module.train()
             loss = self._current.step(x, y)
             check_loss(f"batch {self.batches}: the loss", loss)
-            self._known[self._index].visits[-1][1] = self.batches + 1
+            self._known[self._index]["visits"][-1][1] = self.batches + 1
         self.batches += 1
         return decision
 
@@ -198,7 +198,7 @@ class NnsLearner:
             self._files.write(self.batches, self._known, -1, None)
             return
         known, current = self._known[self._index], self._current
-        told = {"allocated": known.allocated, "batches": known.visits, "scenario": "NNs"}
+        told = {"allocated": known["allocated"], "batches": known["visits"], "scenario": "NNs"}
         task = current.to_task(_name(self._index), {**told, **self._told})
         if task.name in self._bank:
             self._bank.replace(task)
@@ -233,7 +233,7 @@ class NnsLearner:
         if best == self._index:
             return self._decision("same", certainty)
         self._current, self._index = self._resumed(best), best
-        self._known[best].visits.append([self.batches, self.batches])
+        self._known[best]["visits"].append([self.batches, self.batches])
         return self._decision("known", certainty)
 
     def _allocate(self, kind: Kind, certainty: float | None) -> Decision:

@@ -18,6 +18,7 @@ These closed forms are pulled back through the network, so that both share one f
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import warnings
@@ -115,8 +116,8 @@ def export_programs(
     free, constants = _tensors(module, parameters, state)
     inputs: dict[str, Shape] = {"x": ("batch", *input_shape)}
     inputs |= {name: tuple(tensor.shape) for name, tensor in free.items()}
-    with _eval_mode(module), _quiet():
-        captured = _capture(module, input_shape, free | constants)
+    with _quiet():
+        captured = _capture(copy.deepcopy(module).eval(), input_shape, free | constants)
         _check_operators(captured)
         outputs = _count_outputs(captured, len(free))
         if not 1 <= real_outputs <= outputs:
@@ -162,17 +163,6 @@ def _tensors(
         raise ProgramError(f"network: a name occurs twice, 'x' included: {['x', *free]}")
     constants = {name: tensor for name, tensor in known.items() if name not in free}
     return {name: known[name] for name in free}, constants
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    training = {each: each.training for each in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for each, flag in training.items():
-            each.training = flag
 
 
 @contextmanager
