@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -18,15 +18,16 @@ from supsup_runtime.errors import InputError, SupSupError
 
 __all__ = [
     "GROUPS",
+    "CommandParser",
     "Options",
+    "Row",
+    "add_options",
     "add_renamed",
-    "option_groups",
     "parser",
     "positive",
     "print_result",
     "read_array",
     "run_command",
-    "subcommands",
     "to_table",
 ]
 
@@ -36,7 +37,6 @@ GROUPS = ("what goes in", "what comes out", "method", "speed")
 INTERRUPTED = 130
 MAX_INPUT_BYTES = 4 << 30
 _INTERRUPTED = "interrupted; what was finished is kept"
-_VERSION = "print the version and exit"
 
 
 def run_command(name: str, command: Callable[[], object]) -> NoReturn:
@@ -78,41 +78,27 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return text if action.default is None else f"{text} (default: %(default)s)"
 
 
-def parser(name: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+class CommandParser(argparse.ArgumentParser):
+    """A parser of a command, or of a subcommand, with ``--version`` and a group for each of GROUPS.
+
+    Attributes:
+        what_in: Takes the options that say what goes in.
+        what_out: What comes out.
+        method: By which method.
+        speed: Where, and how fast.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **settings)
+        self.add_argument("--version", action="store_true", help="print the version and exit")
+        groups: list[Options] = [self.add_argument_group(title) for title in GROUPS]
+        self.what_in, self.what_out, self.method, self.speed = groups
+
+
+def parser(name: str, description: str, examples: Sequence[str]) -> CommandParser:
     """An argument parser whose help starts with examples and says defaults."""
     usage = "\n".join(["examples:", *(f"  {name} {example}" for example in examples)])
-    made = argparse.ArgumentParser(
-        prog=name,
-        description=f"{description}\n\n{usage}",
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
-    )
-    made.add_argument("--version", action="store_true", help=_VERSION)
-    return made
-
-
-def subcommands(
-    made: argparse.ArgumentParser, texts: Mapping[str, str]
-) -> dict[str, argparse.ArgumentParser]:
-    """A parser for each subcommand, by name; ``command`` is the name of the one that was given."""
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    parsers = {}
-    for name, text in texts.items():
-        parsers[name] = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            formatter_class=_HelpFormatter,
-            allow_abbrev=False,
-        )
-        parsers[name].add_argument("--version", action="store_true", help=_VERSION)
-    return parsers
-
-
-def option_groups(made: argparse.ArgumentParser) -> tuple[Options, Options, Options, Options]:
-    """A group of options for each of `GROUPS`; one without options is not shown."""
-    what_in, what_out, method, speed = (made.add_argument_group(title) for title in GROUPS)
-    return what_in, what_out, method, speed
+    return CommandParser(prog=name, description=f"{description}\n\n{usage}")
 
 
 class Options(Protocol):
@@ -120,6 +106,20 @@ class Options(Protocol):
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
         """As `argparse.ArgumentParser.add_argument`."""
+
+
+Row = tuple[str, Callable[[str], object] | Sequence[str], object, str]
+"""An option that takes a value: its name, its type or choices, its default, its help."""
+
+
+def add_options(made: Options, rows: Iterable[Row]) -> None:
+    """Add options that take a value."""
+    for name, kind, default, text in rows:
+        if callable(kind):
+            metavar = "X" if kind is float else "N"
+            made.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
+        else:
+            made.add_argument(name, choices=kind, default=default, help=text)
 
 
 class _Renamed(argparse.Action):

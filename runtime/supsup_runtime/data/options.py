@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from supsup_runtime.console import Options, positive
+from supsup_runtime.console import Options, Row, add_options, positive
 from supsup_runtime.data.sources import Dataset
 from supsup_runtime.data.streams import LABEL_KINDS, STREAM_KINDS, Layout, Stream, make_stream
 
@@ -24,14 +24,13 @@ def add_stream_options(made: Options, *, tasks: str) -> None:
         metavar="PATH",
         help="folder of IDX files, or an .npz (default: the digits of scikit-learn)",
     )
-    made.add_argument("--tasks", type=positive, metavar="N", help=f"tasks (default: {tasks})")
-    made.add_argument(
-        "--labels",
-        choices=LABEL_KINDS,
-        default="own",
-        help="of split tasks: own, counted from 0 in each task, or shared, the data set's",
-    )
-    made.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all that is drawn")
+    text = "of split tasks: own, counted from 0 in each task, or shared, the data set's"
+    rows: list[Row] = [
+        ("--tasks", positive, None, f"number of tasks (default: {tasks})"),
+        ("--labels", LABEL_KINDS, "own", text),
+        ("--seed", int, 0, "seed of all that is drawn"),
+    ]
+    add_options(made, rows)
 
 
 def stream_of(

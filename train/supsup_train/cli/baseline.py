@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from supsup_runtime.console import parser, positive, run_command
+from supsup_runtime.console import Row, add_options, parser, positive, run_command
 from supsup_runtime.data.options import stream_of
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.errors import InputError
 from supsup_train.baselines.recipe import METHODS, BaselineRecipe
 from supsup_train.baselines.run import layer_sizes, make_baseline, train_baseline
-from supsup_train.cli.options import NUM_TASKS, Row, add_options, add_training_options, use_threads
+from supsup_train.cli.options import NUM_TASKS, add_training_options, use_threads
 from supsup_train.masks.recipe import OptimizerKind
 from supsup_train.reporting import reporting
 
@@ -78,13 +78,13 @@ def _parser() -> argparse.ArgumentParser:
         "Run the same command again to resume; psp and sequence cannot, as every task changes the "
         "weights of all."
     )
-    made.add_argument("method", choices=METHODS, help="what masks are compared with")
-    _, outputs, method, _ = add_training_options(made)
+    made.what_in.add_argument("method", choices=METHODS, help="what masks are compared with")
+    add_training_options(made)
     text = "BatchE: write rank-one matrices, for one-shot inference"
-    outputs.add_argument("--matrices", action="store_true", help=text)
+    made.what_out.add_argument("--matrices", action="store_true", help=text)
     text = "psp, sequence: tasks from one evaluation of all so far to the next (default: 1)"
-    add_options(outputs, [("--every", positive, None, text)])
+    add_options(made.what_out, [("--every", positive, None, text)])
     text = "lenet-300-100, fc-1024-1024 or mlp-WIDTH-..."
-    method.add_argument("--model", default="lenet-300-100", help=text)
-    add_options(method, _RECIPE)
+    made.method.add_argument("--model", default="lenet-300-100", help=text)
+    add_options(made.method, _RECIPE)
     return made

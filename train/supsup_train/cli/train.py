@@ -7,19 +7,12 @@ from typing import get_args
 
 from torch import nn
 
-from supsup_runtime.console import add_renamed, parser, positive, run_command
+from supsup_runtime.console import Row, add_options, add_renamed, parser, positive, run_command
 from supsup_runtime.data.options import stream_of
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError
-from supsup_train.cli.options import (
-    NUM_TASKS,
-    Row,
-    add_options,
-    add_training_options,
-    from_zero,
-    use_threads,
-)
+from supsup_train.cli.options import NUM_TASKS, add_training_options, from_zero, use_threads
 from supsup_train.masks.recipe import OptimizerKind, Recipe, ScheduleKind, ScoreInit, TransferKind
 from supsup_train.masks.rules import Rule, RuleKind
 from supsup_train.masks.train_task import train_stream
@@ -59,7 +52,12 @@ _RECIPE: tuple[Row, ...] = (
     ("--transfer", get_args(TransferKind), "none", "begin with earlier tasks' mean mask or scores"),
 )
 _NNS: tuple[Row, ...] = (
-    ("--certainty", float, None, "below which a task is new, above 1 (default: 1.125)"),
+    (
+        "--certainty",
+        float,
+        None,
+        "masks x largest probability; below, a task is new (default: 1.125)",
+    ),
     ("--period", positive, None, "batches from one inference to the next (default: 100)"),
     ("--max-tasks", positive, None, "masks to allocate at most (default: 2500)"),
     ("--objective", get_args(Objective), None, "what is differentiated (default: entropy)"),
@@ -123,25 +121,22 @@ def _parser() -> argparse.ArgumentParser:
         _EXAMPLES,
     )
     made.epilog = "A task that the bank has already is kept: run the same command again to resume."
-    inputs, _, method, _ = add_training_options(made)
-    inputs.add_argument(
-        "--pictures",
-        action="store_true",
-        help="with --module: inputs are (channels, height, width), not flat",
-    )
+    add_training_options(made)
+    text = "with --module: inputs are (channels, height, width), not flat"
+    made.what_in.add_argument("--pictures", action="store_true", help=text)
     text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-... or cnn"
-    method.add_argument("--model", default="lenet-300-100", help=text)
+    made.method.add_argument("--model", default="lenet-300-100", help=text)
     text = "your own network in place of --model: FUNCTION(input_shape, outputs)"
-    method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
-    add_options(method, _NETWORK + _RECIPE)
-    method.add_argument(
+    made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
+    add_options(made.method, _NETWORK + _RECIPE)
+    made.method.add_argument(
         "--scenario",
         choices=("GG", "GNs", "GNu", "NNs"),
         default="GNu",
         help="GG, GNs, GNu: tasks are told apart in training, and trained alike; NNs: they are "
         "not, and a mask is allocated where the learner is uncertain (default: GNu)",
     )
-    add_options(method, ((*row[:3], f"NNs: {row[3]}") for row in _NNS))
+    add_options(made.method, ((*row[:3], f"NNs: {row[3]}") for row in _NNS))
     add_renamed(made, _RENAMED)
     return made
 
