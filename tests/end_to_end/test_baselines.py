@@ -12,8 +12,13 @@ from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
 from supsup_runtime.evaluation import evaluate_task
 from supsup_runtime.model.inference import Inference
-from supsup_train.baselines import METHODS, BaselineMethod, BaselineRecipe, Run
-from supsup_train.baselines.run import make_baseline, train_stream
+from supsup_train.baselines import (
+    METHODS,
+    BaselineMethod,
+    BaselineRecipe,
+    make_baseline,
+    train_baseline,
+)
 
 SIZES = [64, 48, 32, 10]
 TASKS = 3
@@ -37,8 +42,7 @@ def test_it_learns_and_the_model_says_the_same(tmp_path: Path, method: BaselineM
     if method in {"dense", "psp", "sequence"}:
         recipe = recipe.with_options(learning_rate=rate)
     stream = make_stream("permuted", load_dataset(None), num_tasks=TASKS)
-    run = Run(path=tmp_path / "bank", origin={}, report=lambda _: None, progress=lambda _: None)
-    bank = train_stream(make_baseline(recipe, SIZES), stream, run)
+    bank = train_baseline(make_baseline(recipe, SIZES), stream, tmp_path / "bank")
     model = load(export(bank, tmp_path / "out.onnx").path)
     known = []
     for index in range(TASKS):
@@ -55,9 +59,8 @@ def test_batche_finds_the_task_in_all_ways(tmp_path: Path) -> None:
     stream = make_stream("permuted", load_dataset(None), num_tasks=TASKS)
     found = {}
     for matrices in (False, True):
-        folder = tmp_path / f"bank-{matrices}"
-        run = Run(path=folder, origin={}, report=lambda _: None, progress=lambda _: None)
-        bank = train_stream(make_baseline(recipe, sizes, matrices=matrices), stream, run)
+        baseline = make_baseline(recipe, sizes, matrices=matrices)
+        bank = train_baseline(baseline, stream, tmp_path / f"bank-{matrices}")
         model = load(export(bank, tmp_path / f"{matrices}.onnx").path)
         methods = [Inference(method="one-shot")]
         if not matrices:

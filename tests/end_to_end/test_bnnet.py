@@ -17,7 +17,7 @@ from supsup_runtime.data.streams import make_stream
 OPTIONS = [
     *("--model", "bnnet-257-129", "--outputs", "10", "--labels", "shared", "--weight-seed", "4"),
     *("--steps", "90", "--batch-size", "32", "--optimizer", "sgd", "--lr", "0.1"),
-    *("--schedule", "cosine", "--weight-decay", "1e-4", "--score-init", "zeros", "--quiet"),
+    *("--lr-schedule", "cosine", "--weight-decay", "1e-4", "--score-init", "zeros", "--quiet"),
 ]
 
 
@@ -68,9 +68,9 @@ def test_what_differs_is_refused(trained: Path) -> None:
     done = run("supsup-eval", trained / "out.onnx", "split", status=1)
     assert "10 real outputs, the stream's tasks have 2 classes; give --labels" in done.stderr
     same = ["split", *OPTIONS, "--tasks", 5, "--bank", trained / "masks"]
-    done = run("supsup-train", *same, "--schedule", "constant", status=1)
+    done = run("supsup-train", *same, "--lr-schedule", "constant", status=1)
     assert "was learned with schedule 'cosine', this run wants 'constant'" in done.stderr
     done = run("supsup-train", *same, "--labels", "own", status=1)
     assert "made with real_outputs 10, this run wants 2" in done.stderr
-    done = run("supsup-train", *same, "--labels", "mine", status=1)
-    assert "labels must be one of own, shared, got 'mine'" in done.stderr
+    done = run("supsup-train", *same, "--labels", "mine", status=2)
+    assert "--labels: invalid choice: 'mine'" in done.stderr

@@ -22,8 +22,12 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "supsup-inspect": (["nowhere.onnx"], 1, "no such bank or model"),
     "supsup-eval": (["nowhere.onnx", "permuted"], 1, "no such file; make it with supsup-export"),
     "supsup-export": (["--bank", "nowhere", "o.onnx"], 3, "not a mask bank: bank.json is missing"),
-    "supsup-train": (["sorted", "--bank", "b"], 1, "kind must be one of permuted, rotated"),
-    "supsup-baseline": (["ewc", "permuted", "--bank", "b"], 1, "method: must be one of"),
+    "supsup-train": (
+        ["permuted", "--bank", "b", "--lr", "0"],
+        1,
+        "learning_rate: must be positive",
+    ),
+    "supsup-baseline": (["psp", "permuted", "--bank", "b", "--matrices"], 1, "is for batche and"),
 }
 
 

@@ -46,10 +46,10 @@ def test_learning_survives_a_kill_and_the_model_is_evaluated(tmp_path: Path) -> 
 
 def test_options_of_another_scenario_are_refused(tmp_path: Path) -> None:
     bank = ["--bank", tmp_path / "masks"]
-    done = run("supsup-train", "permuted", "--threshold", 1.2, *bank, status=1)
-    assert "--threshold: goes with --scenario NNs, got --scenario GNu" in done.stderr
-    done = run("supsup-train", "permuted", "--scenario", "GGG", *bank, status=1)
-    assert "--scenario: must be one of ['GG', 'GNs', 'GNu', 'NNs'], got 'GGG'" in done.stderr
-    done = run("supsup-train", "permuted", "--scenario", "NNs", "--threshold", 1, *bank, status=1)
+    done = run("supsup-train", "permuted", "--certainty", 1.2, *bank, status=1)
+    assert "--certainty: goes with --scenario NNs, got --scenario GNu" in done.stderr
+    done = run("supsup-train", "permuted", "--scenario", "GGG", *bank, status=2)
+    assert "--scenario: invalid choice: 'GGG'" in done.stderr
+    done = run("supsup-train", "permuted", "--scenario", "NNs", "--certainty", 1, *bank, status=1)
     assert "threshold: must be above 1 and finite, got 1.0" in done.stderr
     assert not (tmp_path / "masks").exists()

@@ -19,7 +19,7 @@ from supsup_runtime.data.streams import make_stream
 TRAIN = [
     *("--model", "bnnet-512-512", "--outputs", "10", "--labels", "shared", "--weight-seed", "4"),
     *("--steps", "60", "--batch-size", "32", "--optimizer", "sgd", "--lr", "0.1"),
-    *("--schedule", "cosine", "--weight-decay", "1e-4", "--score-init", "zeros", "--quiet"),
+    *("--lr-schedule", "cosine", "--weight-decay", "1e-4", "--score-init", "zeros", "--quiet"),
 ]
 STREAM = make_stream("split", load_dataset(None), num_tasks=5, labels="shared")
 

@@ -20,10 +20,9 @@ from tools.reproduction.catalogue import EXPERIMENTS
 from tools.reproduction.data import DataFolder
 from tools.reproduction.learning import learned_bank
 
-from commands import Done, call, lines_of, wait_for
+from commands import Done, call, lines_of, run, wait_for
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
-from supsup_train.cli.baseline import app as baseline
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs" / "REPRODUCIBILITY.md"
@@ -129,7 +128,7 @@ def test_a_bank_of_another_setting_is_refused(tmp_path: Path) -> None:
     found = tmp_path / "first" / "tiny" / "nns-100" / "banks" / "learner"
     psp = tmp_path / "psp"
     other = ["--model", "mlp-17", "--tasks", "3", "--steps", "10", "--bank", str(psp), "--quiet"]
-    baseline(["psp", "permuted", *other], standalone_mode=False)
+    run("supsup-baseline", "psp", "permuted", *other)
     bank = MaskBank.open(found)
     for change, message in (
         ({"stream": "rotated"}, "with stream 'rotated', this run wants 'permuted'"),

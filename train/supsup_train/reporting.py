@@ -13,7 +13,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -24,22 +23,20 @@ from supsup_train.masks.train_task import Progress as StepProgress
 __all__ = ["Reporter", "progress_bars", "reporting"]
 
 
-def progress_bars(*more: ProgressColumn, quiet: bool) -> Progress:
+def progress_bars(*, quiet: bool) -> Progress:
     """Bars on stderr, where that is a terminal; what is printed there goes by their console."""
     console = Console(stderr=True)
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *more]
-    hidden = quiet or not console.is_terminal
-    return Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden)
+    name, loss = TextColumn("{task.description}"), TextColumn("{task.fields[loss]}")
+    columns = (name, BarColumn(), MofNCompleteColumn(), loss, TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
 class Reporter:
     """A progress bar a task, a line on stderr, and a JSON line in the log."""
 
     def __init__(self, bars: Progress, bank: Path, log: Path | None, steps: int) -> None:
-        self._bars = bars
-        self._steps = steps
-        self._bank = bank
-        self._log = log
+        self._bars, self._steps = bars, steps
+        self._bank, self._log = bank, log
         self._waiting: list[str] = []
 
     def bar(self, name: str) -> StepProgress:
@@ -55,13 +52,7 @@ class Reporter:
         return show
 
     def report(self, line: dict[str, Any]) -> None:
-        """A task was learned, or kept.
-
-        Args:
-            line: With ``kept``, its ``task`` alone is told; else ``accuracy`` and ``seconds``, and
-                ``seen``, the accuracy over all tasks so far, where there is one. All of it goes
-                into the log.
-        """
+        """Tell of a task, as `Report` has it; one that was learned goes into the log."""
         name = line["task"]
         if line.get("kept"):
             self._say(f"{name}: in the bank already, kept")
@@ -98,7 +89,7 @@ def reporting(bank: Path, log: Path | None, steps: int, *, quiet: bool) -> Itera
     """
     if log is not None and not log.parent.is_dir():
         raise InputError(f"--log: {log.parent} must be a folder, there is none; make it first")
-    with progress_bars(TextColumn("{task.fields[loss]}"), quiet=quiet) as bars:
+    with progress_bars(quiet=quiet) as bars:
         made = Reporter(bars, bank, log, steps)
         yield made
         made.flush()

@@ -1,35 +1,27 @@
-"""Going on where training stopped: with the same data, stream and recipe, or not at all."""
+"""A stream learned task by task, going on where it stopped: with the same recipe, or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import MISSING, asdict, fields
+from typing import TYPE_CHECKING, Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.sources import Dataset
+from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError
-from supsup_train.masks.recipe import Recipe
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Record", "check_resumed", "fingerprint", "with_defaults"]
+__all__ = ["Report", "check_resumed", "fingerprint", "learn_missing", "origin_of", "unheard"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What a run writes down of every task.
-
-    Attributes:
-        recipe: How tasks are learned.
-        origin: What they are learned from: ``data``, a `fingerprint`, and ``stream``.
-    """
-
-    recipe: Recipe
-    origin: Mapping[str, str]
+Report = Callable[[dict[str, Any]], None]
+"""Called with a record of each task, as JSON holds it: ``task``, its ``index``, ``accuracy``,
+``seconds`` that it took, and what else is told of it; or ``kept``, if the bank had it already."""
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -41,9 +33,9 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def with_defaults(recipe: Mapping[str, object]) -> dict[str, object]:
-    """A recorded recipe, whole: one of before an option was there had the option's default."""
-    return {**asdict(Recipe()), **recipe}
+def origin_of(stream: Stream) -> dict[str, str]:
+    """What tasks are learned from, for their records: ``data``, a `fingerprint`, and ``stream``."""
+    return {"data": fingerprint(stream.dataset), "stream": stream.kind}
 
 
 def check_resumed(
@@ -54,25 +46,48 @@ def check_resumed(
     Args:
         bank: Open.
         names: Of the tasks to come.
-        recipe: A `Recipe`, or a baseline's.
-        origin: As of a `Record`.
+        recipe: A `Recipe`, or a baseline's. A recorded one of before an option was there had the
+            option's default.
+        origin: As `origin_of` has it.
 
     Raises:
         InputError: At the first task whose record differs; the message names what. Tasks without
             a record, which did not come from `supsup-train`, are taken as they are.
     """
     wanted = {**json.loads(json.dumps(asdict(recipe))), **origin}
+    defaults = {f.name: None if f.default is MISSING else f.default for f in fields(recipe)}
     for name in names:
         if name not in bank:
             continue
         training = bank.task(name).training
         if "recipe" not in training:
             continue
-        found = with_defaults(training["recipe"])
-        found |= {key: training.get(key) for key in origin}
+        found = {**defaults, **training["recipe"], **{key: training.get(key) for key in origin}}
         for key, value in wanted.items():
-            if found.get(key) != value:
+            if found[key] != value:
                 raise InputError(
-                    f"{bank.path}: task {name!r} was learned with {key} {found.get(key)!r}, this "
+                    f"{bank.path}: task {name!r} was learned with {key} {found[key]!r}, this "
                     f"run wants {value!r}; give the same options, or another --bank"
                 )
+
+
+def learn_missing(
+    stream: Stream, known: Container[str], learn: Callable[[int], dict[str, Any]], report: Report
+) -> None:
+    """Learn the tasks of a stream whose names are not known, in their order.
+
+    `learn` learns the task of an index, puts it where it belongs, and tells of it; `report` gets
+    that, with the task's name, its index and the seconds it took.
+    """
+    for index, name in enumerate(stream.task_names):
+        line: dict[str, Any] = {"index": index, "task": name}
+        if name in known:
+            report({**line, "kept": True})
+            continue
+        start = time.perf_counter()
+        told = learn(index)
+        report({**line, "seconds": round(time.perf_counter() - start, 2), **told})
+
+
+def unheard(_told: object) -> None:
+    """A report, or the progress of a task, that nobody asked for."""

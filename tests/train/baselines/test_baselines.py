@@ -13,16 +13,21 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from commands import run
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError, OutputExistsError
-from supsup_train.baselines import METHODS, BaselineMethod, BaselineRecipe, Run
+from supsup_train.baselines import (
+    METHODS,
+    BaselineMethod,
+    BaselineRecipe,
+    make_baseline,
+    train_baseline,
+)
 from supsup_train.baselines.base import Baseline
 from supsup_train.baselines.psp import orthogonal
-from supsup_train.baselines.run import make_baseline, train_stream
-from supsup_train.cli.baseline import main
 
 SIZES = [64, 24, 16, 10]
 # Two sums in float32 of at most 64 products, three layers deep: some 200 roundings of 6e-8.
@@ -47,8 +52,8 @@ def learn(
     matrices: bool = False,
     report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> MaskBank:
-    run = Run(path=path, origin={"data": "digits"}, report=report, progress=lambda _: None)
-    return train_stream(make_baseline(made, SIZES, matrices=matrices), digits(tasks), run)
+    baseline = make_baseline(made, SIZES, matrices=matrices)
+    return train_baseline(baseline, digits(tasks), path, report=report)
 
 
 def relu_layers(x: npt.NDArray[Any], weights: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -283,39 +288,28 @@ def test_settings_out_of_range_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "status", "message"),
     [
-        (["heads", "permuted", "--model", "cnn"], "baselines have fully connected layers, got cnn"),
-        (["heads", "permuted", "--outputs", "9"], "--outputs: must be at least 10"),
-        (["ewc", "permuted"], "method: must be one of"),
-        (["psp", "permuted", "--matrices"], "matrices: is for batche"),
-        (["dense", "permuted", "--every", "2"], "--every: goes with psp and sequence, got dense"),
-        (["psp", "permuted", "--log", "no-such/x.jsonl"], "--log: no-such must be a folder"),
+        ("heads permuted --model cnn", 1, "baselines have fully connected layers, got cnn"),
+        ("heads permuted --outputs 9", 1, "--outputs: must be at least 10"),
+        ("ewc permuted", 2, "invalid choice: 'ewc'"),
+        ("psp permuted --matrices", 1, "matrices: is for batche"),
+        ("dense permuted --every 2", 1, "--every: goes with psp and sequence, got dense"),
+        ("psp permuted --log no-such/x.jsonl", 1, "--log: no-such must be a folder"),
     ],
 )
-def test_the_command_refuses(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    message: str,
-) -> None:
-    monkeypatch.setattr("sys.argv", ["supsup-baseline", *arguments, "--bank", str(tmp_path / "b")])
-    with pytest.raises(SystemExit) as done:
-        main()
-    assert done.value.code == 1
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "b").exists()
+def test_the_command_refuses(tmp_path: Path, options: str, status: int, message: str) -> None:
+    bank = tmp_path / "bank"
+    done = run("supsup-baseline", *options.split(), "--bank", bank, status=status)
+    assert message in done.stderr
+    assert not bank.exists()
 
 
 @pytest.mark.parametrize("method", ["heads", "sequence"])
-def test_the_command_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+def test_the_command_logs(tmp_path: Path, method: str) -> None:
     bank = tmp_path / "bank"
-    options = ["--tasks", "2", "--steps", "4", "--model", "mlp-16", "--quiet", "--bank", str(bank)]
-    monkeypatch.setattr("sys.argv", ["supsup-baseline", method, "permuted", *options])
-    with pytest.raises(SystemExit) as done:
-        main()
-    assert done.value.code == 0
+    options = ["--tasks", "2", "--steps", "4", "--model", "mlp-16", "--quiet", "--bank", bank]
+    run("supsup-baseline", method, "permuted", *options)
     lines = [json.loads(line) for line in (bank / "train.jsonl").read_text().splitlines()]
     assert [line["task"] for line in lines] == list(MaskBank.open(bank).task_names)
     keys = {"accuracy", "index", "seconds", "task"}

@@ -85,6 +85,14 @@ def test_a_task_is_learned_and_fits_the_bank(module: Normed, bank: MaskBank) -> 
         assert torch.equal(value, before[key]), key
 
 
+def test_the_example_of_the_package_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    x = np.zeros((100, 784), np.float32)
+    given = {"module": st.Mlp([784, 10]), "data": changed(blobs(), train_x=x, test_x=x)}
+    exec((st.__doc__ or "").split("```")[1].removeprefix("python"), given)  # noqa: S102 - ours
+    assert MaskBank.open("masks").task_names == ("blobs",)
+
+
 def test_the_network_is_described(bank: MaskBank) -> None:
     network = bank.network
     assert [p.name for p in network.parameters] == ["first.weight", "head.weight"]

@@ -37,14 +37,10 @@ def learned(
     path: Path, module: torch.nn.Module, stream: Stream, recipe: st.Recipe, *, tasks: int = 5
 ) -> MaskBank:
     """A bank of the stream's first tasks; goes on where one is there."""
-    if (path / "bank.json").exists():
-        bank = MaskBank.open(path)
-    else:
-        bank = st.create_bank(path, module, input_shape=(64,), real_outputs=10)
-    transfer = st.Transfer(bank, recipe)
-    for index in range(len(bank), tasks):
-        bank.add(st.train_task(bank, module, stream.task(index), recipe=recipe, transfer=transfer))
-        transfer.tidy()
+    bank = st.open_bank(path, module, input_shape=(64,), real_outputs=10)
+    names, labels = stream.task_names[:tasks], stream.task_labels[:tasks]
+    first = replace(stream, task_names=names, task_labels=labels)
+    st.train_stream(bank, module, first, recipe=recipe)
     return bank
 
 

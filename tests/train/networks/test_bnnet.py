@@ -21,7 +21,7 @@ from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.weights import kaiming_constant, seeded_weight
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
-from supsup_train.masks.state import begin, initial_scores, task_seed
+from supsup_train.masks.state import Learning, initial_scores, task_seed
 from supsup_train.masks.train_task import batch_rows
 from supsup_train.networks.bnnet import BatchBlend, BnNet
 from supsup_train.nns.learner import NnsLearner
@@ -271,7 +271,7 @@ def test_a_plain_loop_learns_the_same_unit_masks() -> None:
 
 def test_scores_of_zero_begin_with_a_mask_of_ones() -> None:
     scores = initial_scores(bank().network, torch.Generator(), "zeros")
-    learning = begin(bank().network, network(), RECIPE, scores)
+    learning = Learning(bank().network, network(), RECIPE, scores)
     for mask in learning.masks().values():
         assert bool((mask == 1).all())
 

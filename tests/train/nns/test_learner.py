@@ -229,11 +229,11 @@ def test_what_does_not_fit_is_refused(
     x, y = torch.zeros(2, 64), torch.zeros(2, dtype=torch.int64)
     for wrong, labels, message in (
         (torch.full((2, 64), torch.nan), y, "batch 0: x must be finite"),
-        (x.double(), y, r"batch 0: x must be float32 \(batch, 64\).* got torch.float64 \(2, 64\)"),
-        (x[:, 1:], y, r"x must be float32 .* got torch.float32 \(2, 63\)"),
-        (x[:0], y[:0], r"at least one row, got torch.float32 \(0, 64\)"),
-        (x, y[:1], r"y must be int64 \(2,\), got torch.int64 \(1,\)"),
-        (x, y.int(), r"y must be int64 \(2,\), got torch.int32"),
+        (x.double(), y, r"batch 0: x must be float32 \(images, 64\).* got float64 \(2, 64\)"),
+        (x[:, 1:], y, r"x must be float32 .* got float32 \(2, 63\)"),
+        (x[:0], y[:0], r"at least one image, got float32 \(0, 64\)"),
+        (x, y[:1], r"y must be int64 \(2,\), got int64 \(1,\)"),
+        (x, y.int(), r"y must be int64 \(2,\), got int32"),
         (x, y + 10, r"labels must be in \[0, 10\), got 10 to 10"),
         (x, y - 1, r"labels must be in \[0, 10\), got -1 to -1"),
     ):

@@ -5,6 +5,6 @@ evaluated as every other bank.
 """
 
 from supsup_train.baselines.recipe import METHODS, BaselineMethod, BaselineRecipe
-from supsup_train.baselines.run import Run, make_baseline, train_stream
+from supsup_train.baselines.run import make_baseline, train_baseline
 
-__all__ = ["METHODS", "BaselineMethod", "BaselineRecipe", "Run", "make_baseline", "train_stream"]
+__all__ = ["METHODS", "BaselineMethod", "BaselineRecipe", "make_baseline", "train_baseline"]

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from itertools import chain
-from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from supsup_runtime.arrays import Floats
 from supsup_runtime.data.streams import TaskData
-from supsup_runtime.errors import InputError
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.masks.state import make_optimizer, task_seed
-from supsup_train.masks.train_task import Progress, batch_rows
+from supsup_train.masks.state import descend, make_optimizer, task_seed
+from supsup_train.masks.train_task import Progress, fit, tested
+from supsup_train.networks.create_bank import tensors_of
 
-__all__ = ["Baseline", "State", "accuracy", "draw_kaiming"]
+__all__ = ["Baseline", "State"]
 
-State = dict[str, npt.NDArray[np.float32]]
-_ROWS = 1000
+State = dict[str, Floats]
 
 
 class Baseline(ABC):
     """A baseline in the making: `learn` one task after the other.
 
-    A subclass makes the network, and says what a task begins with and what is learned.
+    A subclass makes the network, and says what a task begins with.
 
     Attributes:
         recipe: How it is learned.
@@ -37,34 +32,26 @@ class Baseline(ABC):
         in_sequence: Every task changes what tasks share, so that the bank ends with the last.
     """
 
-    shares: ClassVar[bool] = False
-    in_sequence: ClassVar[bool] = False
-
     def __init__(self, recipe: BaselineRecipe, module: nn.Module, state: list[str]) -> None:
         self.recipe = recipe
         self.module = module
         self.state = state
+        self.shares = recipe.method in {"batche", "heads"}
+        self.in_sequence = recipe.method in {"psp", "sequence"}
         self.draw(self.shared(), self.generator("shared weights"))
 
     @abstractmethod
     def begin(self, name: str) -> None:
         """Put into the module what a task begins with."""
 
-    @abstractmethod
-    def learned(self, *, first: bool) -> list[Tensor]:
-        """What the first task, or a later one, learns."""
-
     def draw(self, weights: dict[str, Tensor], generator: torch.Generator) -> None:
-        """Draw, in place, the weights that tasks share."""
-        draw_kaiming(weights, generator)
+        """Draw weights, in place, from Kaiming's normal: ``N(0, 2 / fan_in)``."""
+        with torch.no_grad():
+            for value in weights.values():
+                nn.init.kaiming_normal_(value, nonlinearity="relu", generator=generator)
 
     def learn(self, data: TaskData, *, first: bool, progress: Progress | None = None) -> State:
-        """Learn one task.
-
-        Args:
-            data: Its training part is used.
-            first: Whether it is the first of all.
-            progress: Called after every step with the step's number and the batch's loss.
+        """Learn one task from its training part; the `first` of all may learn what is shared.
 
         Returns:
             What the task has of its own, ``float32`` by name.
@@ -74,35 +61,37 @@ class Baseline(ABC):
         """
         self.begin(data.name)
         phase = self.recipe.phase(first=first)
-        optimizer = make_optimizer(phase, self.learned(first=first))
-        x, y = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
-        batches = batch_rows(len(x), phase, self.generator(f"batches of {data.name}"))
-        for step, rows in enumerate(batches, start=1):
-            loss = cross_entropy(self.module(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            optimizer.step()
-            if progress is not None:
-                progress(step, loss.item())
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"task {data.name!r}: the last loss is {loss.item()}, it must be finite; "
-                "lower the learning rate"
-            )
+        learned = [value for value in self.own_tensors().values() if value.requires_grad]
+        if self.in_sequence or (self.shares and first):
+            learned += self.shared().values()
+        optimizer = make_optimizer(phase, learned)
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            return descend(self.module(x), y, optimizer)
+
+        fit(step, data, phase, self.generator(f"batches of {data.name}"), progress)
         return self.own()
 
-    def own(self) -> State:
-        """What the module holds of the last task's own."""
-        tensors = self.tensors()
-        return {key: tensors[key].detach().numpy().copy() for key in self.state}
+    def accuracy(self, data: TaskData) -> float:
+        """Fraction of the test images whose largest real output is the label."""
+        return tested(self.module, len(data.labels), data)["accuracy"]
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the module by name."""
-        return dict(chain(self.module.named_parameters(), self.module.named_buffers()))
+        return tensors_of(self.module)
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Those that are the last task's own."""
+        tensors = self.tensors()
+        return {key: tensors[key] for key in self.state}
 
     def shared(self) -> dict[str, Tensor]:
         """Those that tasks share."""
         return {key: value for key, value in self.tensors().items() if key not in self.state}
+
+    def own(self) -> State:
+        """What the module holds of the last task's own, copied."""
+        return {key: value.detach().numpy().copy() for key, value in self.own_tensors().items()}
 
     def in_bank(self) -> tuple[nn.Module, list[str]]:
         """The network as a bank holds it, and the names of its state."""
@@ -115,21 +104,3 @@ class Baseline(ABC):
     def generator(self, what: str) -> torch.Generator:
         """Random numbers of `what`, whatever was drawn before."""
         return torch.Generator().manual_seed(task_seed(self.recipe.seed, what))
-
-
-def draw_kaiming(tensors: dict[str, Tensor], generator: torch.Generator) -> None:
-    """Draw weights, in place, from Kaiming's normal: ``N(0, 2 / fan_in)``."""
-    with torch.no_grad():
-        for value in tensors.values():
-            nn.init.kaiming_normal_(value, nonlinearity="relu", generator=generator)
-
-
-def accuracy(module: nn.Module, data: TaskData) -> float:
-    """Fraction of the test images whose largest real output is the label."""
-    x, y = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
-    right = 0
-    with torch.no_grad():
-        for part, labels in zip(x.split(_ROWS), y.split(_ROWS), strict=True):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            logits = module(part)[:, : len(data.labels)]
-            right += int((logits.argmax(1) == labels).sum())
-    return right / len(x)

@@ -15,7 +15,6 @@ computes the same.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from supsup_train.baselines.base import Baseline, State
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.networks.models import layer_stack
 
-__all__ = ["BatchE", "BatchEMlp", "BatchERandom", "RankOneMlp"]
+__all__ = ["BatchE", "BatchEMlp", "RankOneMlp"]
 
 
 class BatchEMlp(nn.Module):
@@ -61,19 +60,12 @@ class RankOneMlp(nn.Module):
 
 
 class BatchE(Baseline):
-    """BatchE; the first task learns the weights that all share."""
+    """BatchE; the first task learns the weights that all share, or they stay random."""
 
-    shares: ClassVar[bool] = True
     module: BatchEMlp
 
     def __init__(self, recipe: BaselineRecipe, sizes: list[int], *, matrices: bool = False) -> None:
-        """Make a network.
-
-        Args:
-            recipe: How it is learned.
-            sizes: Of the layers, the input's first.
-            matrices: Write rank-one matrices to the bank rather than vectors.
-        """
+        """Make a network; `matrices` writes rank-one matrices to the bank rather than vectors."""
         self._sizes = sizes
         self._matrices = matrices
         count = len(sizes) - 1
@@ -84,15 +76,9 @@ class BatchE(Baseline):
         """Random signs."""
         generator = self.generator(f"vectors of {name}")
         with torch.no_grad():
-            for key in self.state:
-                vector = self.tensors()[key]
+            for vector in self.own_tensors().values():
                 signs = torch.randint(0, 2, vector.shape, generator=generator)
                 vector.copy_(2 * signs - 1)
-
-    def learned(self, *, first: bool) -> list[Tensor]:
-        """The vectors, and with the first task the weights."""
-        vectors = [self.tensors()[key] for key in self.state]
-        return vectors + [*self.shared().values()] * (first and self.shares)
 
     def in_bank(self) -> tuple[nn.Module, list[str]]:
         """With matrices, a `RankOneMlp` of the same weights."""
@@ -108,9 +94,3 @@ class BatchE(Baseline):
             return state
         layers = range(len(self.module.layers))
         return {f"matrices.{i}": np.outer(state[f"s.{i}"], state[f"t.{i}"]) for i in layers}
-
-
-class BatchERandom(BatchE):
-    """BatchE over weights that stay random."""
-
-    shares: ClassVar[bool] = False

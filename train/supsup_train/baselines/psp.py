@@ -9,13 +9,11 @@ The contexts are the task's own, and far larger than a mask: for LeNet 300-100
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from supsup_runtime.arrays import Floats
 from supsup_train.baselines.base import Baseline
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.masks.state import task_seed
@@ -44,8 +42,6 @@ class PspMlp(nn.Module):
 class Psp(Baseline):
     """PSP with rotation contexts."""
 
-    in_sequence: ClassVar[bool] = True
-
     def __init__(self, recipe: BaselineRecipe, sizes: list[int]) -> None:
         names = [f"context{i}" for i in range(len(sizes) - 1)]
         super().__init__(recipe, PspMlp(sizes), names)
@@ -63,12 +59,8 @@ class Psp(Baseline):
             seed = task_seed(self.recipe.seed, f"context {layer} of {name}")
             context.copy_(torch.from_numpy(orthogonal(len(context), seed)))
 
-    def learned(self, *, first: bool) -> list[Tensor]:  # noqa: ARG002 - all tasks are alike
-        """The weights."""
-        return list(self.shared().values())
 
-
-def orthogonal(size: int, seed: int) -> npt.NDArray[np.float32]:
+def orthogonal(size: int, seed: int) -> Floats:
     """A random orthogonal matrix, uniform over all (Mezzadri 2007): ``float32 (size, size)``."""
     gaussian = np.random.default_rng(seed).standard_normal((size, size))
     q, r = np.linalg.qr(gaussian)

@@ -48,7 +48,7 @@ class BaselineRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_method(self.method)
+        _settings_of(self.method)
         for first in (True, False):
             self.phase(first=first)
 
@@ -63,10 +63,9 @@ class BaselineRecipe:
         Raises:
             InputError: If there is no such method.
         """
-        _check_method(method)
-        optimizer, first, later = _SETTINGS[method]
+        optimizer, first, rate = _settings_of(method)
         return cls(
-            method=method, optimizer=optimizer, first_learning_rate=first, learning_rate=later
+            method=method, optimizer=optimizer, first_learning_rate=first, learning_rate=rate
         )
 
     def with_options(self, **options: object) -> BaselineRecipe:
@@ -90,6 +89,7 @@ class BaselineRecipe:
         )
 
 
-def _check_method(method: str) -> None:
+def _settings_of(method: BaselineMethod) -> tuple[OptimizerKind, float, float]:
     if method not in METHODS:
         raise InputError(f"method: must be one of {list(METHODS)}, got {method!r}")
+    return _SETTINGS[method]

@@ -1,1 +1,1 @@
-"""The commands of training, on Typer."""
+"""The commands of training: each takes its options, and calls the library."""

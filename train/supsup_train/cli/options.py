@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
 
-__all__ = [
-    "Bank",
-    "Data",
-    "Labels",
-    "Log",
-    "Quiet",
-    "Stream",
-    "Tasks",
-    "Threads",
-    "use_threads",
-]
+from supsup_runtime.console import CommandParser, Row, add_options, positive
+from supsup_runtime.data.options import add_stream_options
+from supsup_train.masks.recipe import Recipe
 
-Stream = Annotated[str, typer.Argument(help="permuted, rotated, split or mixed.")]
-Bank = Annotated[Path, typer.Option(help="Folder of the mask bank; made if missing.")]
-Data = Annotated[
-    str | None, typer.Option(help="Folder of IDX files, or an .npz; the digits if missing.")
-]
-Tasks = Annotated[int, typer.Option(help="Number of tasks.", min=1)]
-Labels = Annotated[
-    str,
-    typer.Option(help="split: a task's own, from 0, or shared, the data's: an output a class."),
-]
-Threads = Annotated[
-    int | None, typer.Option(help="Threads of PyTorch; small networks want 1.", min=1)
-]
-Log = Annotated[
-    Path | None, typer.Option(help="One JSON line a task; BANK/train.jsonl if missing.")
-]
-Quiet = Annotated[bool, typer.Option(help="No progress bar.")]
+__all__ = ["NUM_TASKS", "add_training_options", "from_zero", "use_threads"]
+
+NUM_TASKS = 10
+"""Tasks of the stream where ``--tasks`` is missing."""
+
+
+def add_training_options(made: CommandParser) -> None:
+    """Add what is learned from, where it goes, for how long, and how fast."""
+    add_stream_options(made.what_in, tasks=str(NUM_TASKS))
+    text = "folder of the mask bank, made if missing"
+    made.what_out.add_argument("--bank", type=Path, required=True, metavar="FOLDER", help=text)
+    text = "file that gets one JSON line per task (default: BANK/train.jsonl)"
+    made.what_out.add_argument("--log", type=Path, metavar="FILE", help=text)
+    made.what_out.add_argument("--quiet", action="store_true", help="show no progress bar")
+    recipe = Recipe()
+    rows: list[Row] = [
+        ("--steps", positive, recipe.steps, "batches that each task is learned from"),
+        ("--batch-size", positive, recipe.batch_size, "inputs per batch"),
+    ]
+    add_options(made.method, rows)
+    text = "threads of PyTorch, 1 is best for small networks (default: PyTorch's choice)"
+    add_options(made.speed, [("--threads", positive, None, text)])
+
+
+def from_zero(text: str) -> int:
+    """The type of an option that is an integer of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
+    return int(text)
 
 
 def use_threads(threads: int | None) -> None:

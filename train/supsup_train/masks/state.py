@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +14,14 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_train.masks.recipe import Recipe, ScoreInit
-from supsup_train.masks.rules import Rule
-from supsup_train.networks.create_bank import check_module, fixed_copy, state_tensors
+from supsup_train.networks.create_bank import check_module, fixed_copy, tensors_of
 
 __all__ = [
     "Learning",
     "Tensors",
-    "begin",
+    "descend",
     "initial_scores",
     "make_optimizer",
     "score_bound",
@@ -30,88 +31,73 @@ __all__ = [
 Tensors = dict[str, Tensor]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Learning:
     """One task in the making; `step` changes `scores`, trained state and running statistics.
 
     Attributes:
         module: The network, a copy.
-        rule: Scores to mask.
-        densities: Fraction that the rule keeps of each layer.
-        weights: The fixed random weights by name, ``float32``.
-        scores: Of each weight, the shapes of `weights`.
-        state: Per-task tensors by name.
+        scores: Of each weight, ``float32 shape`` by parameter.
+        state: Per-task tensors by name; those that are parameters of the module are trained.
         optimizer: Of the scores and of trained state.
-        schedule: Of its learning rate; None where that is constant.
     """
 
-    module: nn.Module
-    rule: Rule
-    densities: dict[str, float]
-    weights: Tensors
-    scores: Tensors
-    state: Tensors
-    optimizer: torch.optim.Optimizer
-    schedule: CosineAnnealingLR | None
+    def __init__(
+        self, network: Network, module: nn.Module, recipe: Recipe, scores: Tensors
+    ) -> None:
+        """Start a task from scores such as `initial_scores`: module, its state and scores copied.
+
+        Raises:
+            InputError: If the module is not the one that the network describes.
+        """
+        self.module = fixed_copy(module)
+        check_module(self.module, network)
+        self._rule = recipe.rule
+        names = [parameter.name for parameter in network.parameters]
+        densities = recipe.rule.densities([parameter.shape for parameter in network.parameters])
+        self._densities = dict(zip(names, densities, strict=True))
+        self._weights = dict(zip(names, map(torch.from_numpy, network.weights()), strict=True))
+        self.scores = {name: value.clone().requires_grad_() for name, value in scores.items()}
+        tensors, parameters = tensors_of(self.module), dict(self.module.named_parameters())
+        self.state = {each.name: tensors[each.name].detach().clone() for each in network.state}
+        trained = [v.requires_grad_() for name, v in self.state.items() if name in parameters]
+        self.optimizer = make_optimizer(recipe, [*self.scores.values(), *trained])
+        self._schedule = (
+            CosineAnnealingLR(self.optimizer, T_max=recipe.steps)
+            if recipe.schedule == "cosine"
+            else None
+        )
 
     def masks(self) -> Tensors:
         """The present masks by name, ``float32`` zeros and ones."""
         return {
-            name: self.rule.mask(scores, self.densities[name])
+            name: self._rule.mask(scores, self._densities[name])
             for name, scores in self.scores.items()
         }
+
+    def to_task(
+        self, name: str, training: Mapping[str, Any], *, labels: tuple[str, ...] = ()
+    ) -> TaskMasks:
+        """The task as a bank gets it, with its record."""
+        with torch.no_grad():
+            masks = {key: mask.bool().numpy() for key, mask in self.masks().items()}
+        state = {key: value.detach().numpy() for key, value in self.state.items()}
+        return make_task(name, masks, state=state, labels=labels, training=training)
 
     def logits(self, x: Tensor) -> Tensor:
         """Through the present masks: ``float32 (batch, outputs)``."""
         masked = {
-            name: self.rule.masked(weight, self.scores[name], self.densities[name])
-            for name, weight in self.weights.items()
+            name: self._rule.masked(weight, self.scores[name], self._densities[name])
+            for name, weight in self._weights.items()
         }
         logits: Tensor = functional_call(self.module, {**masked, **self.state}, (x,))
         return logits
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """Learn from one batch; returns its loss, a scalar."""
-        loss = cross_entropy(self.logits(x), y)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.optimizer.step()
-        if self.schedule is not None:
-            self.schedule.step()
+        loss = descend(self.logits(x), y, self.optimizer)
+        if self._schedule is not None:
+            self._schedule.step()
         return loss
-
-
-def begin(network: Network, module: nn.Module, recipe: Recipe, scores: Tensors) -> Learning:
-    """Start a task: the module copied, its state as it is.
-
-    Args:
-        network: The bank's.
-        module: Not changed.
-        recipe: Rule, optimiser and schedule.
-        scores: ``float32 shape`` by parameter, such as `initial_scores`; not changed.
-
-    Raises:
-        InputError: If the module is not the one that the network describes.
-    """
-    fixed = fixed_copy(module)
-    check_module(fixed, network)
-    names = [parameter.name for parameter in network.parameters]
-    densities = recipe.rule.densities([parameter.shape for parameter in network.parameters])
-    scores = {name: value.clone().requires_grad_() for name, value in scores.items()}
-    state = state_tensors(fixed, network)
-    parameters = dict(fixed.named_parameters())
-    trained = [v.requires_grad_() for name, v in state.items() if name in parameters]
-    optimizer = make_optimizer(recipe, [*scores.values(), *trained])
-    return Learning(
-        module=fixed,
-        rule=recipe.rule,
-        densities=dict(zip(names, densities, strict=True)),
-        weights=dict(zip(names, map(torch.from_numpy, network.weights()), strict=True)),
-        scores=scores,
-        state=state,
-        optimizer=optimizer,
-        schedule=_make_schedule(recipe, optimizer),
-    )
 
 
 def initial_scores(
@@ -133,6 +119,15 @@ def score_bound(shape: tuple[int, ...]) -> float:
     return float(1 / np.sqrt(np.prod(shape[1:])))
 
 
+def descend(logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """One step down the cross entropy of a batch; returns it, a scalar."""
+    loss = cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    optimizer.step()
+    return loss
+
+
 def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:
     """The recipe's, of some tensors."""
     rate, decay = recipe.learning_rate, recipe.weight_decay
@@ -141,11 +136,6 @@ def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimiz
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(tensors, lr=rate, momentum=0.9, weight_decay=decay)
     return torch.optim.RMSprop(tensors, lr=rate, weight_decay=decay)
-
-
-def _make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> CosineAnnealingLR | None:
-    cosine = recipe.schedule == "cosine"
-    return CosineAnnealingLR(optimizer, T_max=recipe.steps) if cosine else None
 
 
 def task_seed(seed: int, name: str) -> int:

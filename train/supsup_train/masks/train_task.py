@@ -7,26 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
-from supsup_runtime.bank.task import TaskMasks, make_task
-from supsup_runtime.data.streams import TaskData
+from supsup_runtime.bank.task import TaskMasks
+from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.state import Learning, begin, initial_scores, task_seed
+from supsup_train.masks.state import Learning, initial_scores, task_seed
 from supsup_train.masks.transfer import Transfer
+from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
 
-__all__ = ["Progress", "batch_rows", "check_data", "train_task"]
+__all__ = [
+    "Progress",
+    "batch_rows",
+    "check_data",
+    "check_loss",
+    "fit",
+    "tested",
+    "train_stream",
+    "train_task",
+]
 
 Progress = Callable[[int, float], None]
 """Called after every step with the step's number and the batch's loss."""
+_ROWS = 1000
 
 
 def train_task(
@@ -58,9 +69,9 @@ def train_task(
             being finite.
     """
     recipe = recipe or Recipe()
-    check_data(data.name, data.train_x, data.train_y, bank.network)
+    check_data(f"task {data.name}", data.train_x, data.train_y, bank.network)
     if len(data.test_x):
-        check_data(f"{data.name} (test)", data.test_x, data.test_y, bank.network)
+        check_data(f"task {data.name} (test)", data.test_x, data.test_y, bank.network)
     generator = torch.Generator().manual_seed(task_seed(recipe.seed, data.name))
     if recipe.transfer != "none" and transfer is None:
         raise InputError(
@@ -75,54 +86,98 @@ def train_task(
     scores = initial_scores(bank.network, generator, recipe.score_init)
     if transfer is not None:
         scores = transfer.start(scores)
-    learning = begin(bank.network, module, recipe, scores)
-    _fit(learning, data, recipe, generator, progress)
-    with torch.no_grad():
-        masks = learning.masks()
+    learning = Learning(bank.network, module, recipe, scores)
+    learning.module.train()
+    fit(learning.step, data, recipe, generator, progress)
+    learning.module.eval()
     training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
     if len(data.test_x):
-        training |= _tested(learning, bank.network.real_outputs, data)
-    task = make_task(
-        data.name,
-        {name: mask.bool().numpy() for name, mask in masks.items()},
-        state={name: value.detach().numpy() for name, value in learning.state.items()},
-        labels=data.labels,
-        training=training,
-    )
+        training |= tested(learning.logits, bank.network.real_outputs, data)
+    task = learning.to_task(data.name, training, labels=data.labels)
     if transfer is not None:
         transfer.remember(task, {name: s.detach() for name, s in learning.scores.items()})
     return task
 
 
-def _fit(
-    learning: Learning,
+def train_stream(
+    bank: MaskBank,
+    module: nn.Module,
+    stream: Stream,
+    *,
+    recipe: Recipe | None = None,
+    report: Report = unheard,
+    progress: Callable[[str], Progress | None] = unheard,
+) -> None:
+    """Learn the tasks of a stream that a bank does not have, and add each once it is finished.
+
+    Args:
+        bank: Of the same module and stream, from `create_bank` or `open_bank`.
+        module: The network; its own weights are neither used nor changed.
+        stream: Where the tasks come from.
+        recipe: How to learn.
+        report: See `Report`; with ``density``, that of the task's masks.
+        progress: Makes the callback of a task's steps, by the task's name.
+
+    Raises:
+        InputError: If the bank's tasks were learned otherwise, or as `train_task` and `Transfer`.
+    """
+    recipe = recipe or Recipe()
+    origin = origin_of(stream)
+    check_resumed(bank, stream.task_names, recipe, origin)
+    transfer = Transfer(bank, recipe)
+
+    def learn(index: int) -> dict[str, Any]:
+        data = stream.task(index)
+        task = train_task(
+            bank,
+            module,
+            data,
+            recipe=recipe,
+            record={**origin, "stream_index": index},
+            progress=progress(data.name),
+            transfer=transfer,
+        )
+        bank.add(task)
+        transfer.tidy()
+        return {
+            "accuracy": task.training["accuracy"],
+            "density": round(task.density(bank.network), 4),
+            "index": bank.index(task.name),
+        }
+
+    learn_missing(stream, bank, learn, report)
+
+
+def fit(
+    step: Callable[[Tensor, Tensor], Tensor],
     data: TaskData,
     recipe: Recipe,
     generator: torch.Generator,
     progress: Progress | None,
 ) -> None:
+    """Learn from a task's training part, in batches of the recipe; `step` returns a batch's loss.
+
+    Raises:
+        InputError: If the last loss is not finite.
+    """
     inputs, targets = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
-    learning.module.train()
-    for step, rows in enumerate(batch_rows(len(inputs), recipe, generator), start=1):
-        loss = learning.step(inputs[rows], targets[rows])
+    for number, rows in enumerate(batch_rows(len(inputs), recipe, generator), start=1):
+        loss = step(inputs[rows], targets[rows])
         if progress is not None:
-            progress(step, loss.item())
-    learning.module.eval()
-    if not torch.isfinite(loss):
-        raise InputError(
-            f"task {data.name!r}: the last loss is {loss.item()}, it must be finite; "
-            "lower the learning rate"
-        )
+            progress(number, loss.item())
+    check_loss(f"task {data.name!r}: the last loss", loss)
 
 
-def _tested(learning: Learning, real_outputs: int, data: TaskData) -> dict[str, float]:
+def tested(
+    forward: Callable[[Tensor], Tensor], real_outputs: int, data: TaskData
+) -> dict[str, float]:
     """Of the test images: ``accuracy``, by the largest real output; ``entropy``, the mean H."""
-    inputs = torch.from_numpy(data.test_x)
-    targets = torch.from_numpy(data.test_y)
+    inputs, targets = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
     right, total = 0, 0.0
     with torch.no_grad():
-        for rows in torch.arange(len(inputs)).split(1000):  # type: ignore[no-untyped-call]  # torch
-            logits = learning.logits(inputs[rows])
+        for start in range(0, len(inputs), _ROWS):
+            rows = slice(start, start + _ROWS)
+            logits = forward(inputs[rows])
             right += int((logits[:, :real_outputs].argmax(1) == targets[rows]).sum())
             logs = logits.log_softmax(1)
             total -= float((logs.exp() * logs).sum())
@@ -142,26 +197,31 @@ def batch_rows(count: int, recipe: Recipe, generator: torch.Generator) -> Iterat
             done += 1
 
 
-def check_data(
-    place: str, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64], network: Network
-) -> None:
+def check_loss(what: str, loss: Tensor) -> None:
+    """Refuse a loss, a scalar, that is not finite."""
+    if not torch.isfinite(loss):
+        raise InputError(f"{what} is {loss.item()}, it must be finite; lower the learning rate")
+
+
+def check_data(place: str, x: Array | Tensor, y: Array | Tensor, network: Network) -> None:
     """Refuse inputs and labels that do not fit a network.
 
     Raises:
         InputError: At the first rule of `train_task` that is broken.
     """
     shape = ", ".join(map(str, network.input_shape))
-    if x.dtype != np.float32 or x.shape[1:] != network.input_shape or len(x) == 0:
+    kinds = [str(each.dtype).removeprefix("torch.") for each in (x, y)]
+    if kinds[0] != "float32" or x.shape[1:] != network.input_shape or len(x) == 0:
         raise InputError(
-            f"task {place}: x must be float32 (images, {shape}) with at least one image, "
-            f"got {x.dtype} {x.shape}"
+            f"{place}: x must be float32 (images, {shape}) with at least one image, "
+            f"got {kinds[0]} {tuple(x.shape)}"
         )
-    if not np.isfinite([x.min(), x.max()]).all():
-        raise InputError(f"task {place}: x must be finite, got NaN or infinity")
-    if y.dtype != np.int64 or y.shape != (len(x),):
-        raise InputError(f"task {place}: y must be int64 ({len(x)},), got {y.dtype} {y.shape}")
-    if y.min() < 0 or y.max() >= network.real_outputs:
+    if not (isfinite(x.min()) and isfinite(x.max())):
+        raise InputError(f"{place}: x must be finite, got NaN or infinity")
+    if kinds[1] != "int64" or y.shape != (len(x),):
+        raise InputError(f"{place}: y must be int64 ({len(x)},), got {kinds[1]} {tuple(y.shape)}")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= network.real_outputs:
         raise InputError(
-            f"task {place}: labels must be in [0, {network.real_outputs}), "
-            f"got {y.min()} to {y.max()}"
+            f"{place}: labels must be in [0, {network.real_outputs}), got {low} to {high}"
         )

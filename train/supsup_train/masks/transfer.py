@@ -52,17 +52,14 @@ class Transfer:
                 f"{bank.path}: transfer {self.kind!r} is of masked parameters, the network has "
                 "none; take 'none'"
             )
-        self._known: dict[str, Tensors] = {}  # sums of scores, by fingerprint of the tasks
         if self.kind == "scores":
             self._sums()
 
     def start(self, fresh: Tensors) -> Tensors:
-        """Scores to begin the next task with, by parameter; fresh ones where none came before.
+        """Scores to begin the next task with, ``float32 shape`` by parameter.
 
-        Of the scores, their mean. Of the masks: `_from_masks`, with their mean.
-
-        Args:
-            fresh: ``float32 shape`` by parameter.
+        Of the scores, their mean; of the masks, `_from_masks` of theirs; `fresh` ones where none
+        came before.
         """
         count = len(self._bank)
         if self.kind == "none" or not count:
@@ -73,29 +70,24 @@ class Transfer:
         for task in self._bank:
             for p in self._bank.network.parameters:
                 means[p.name] += unpack_mask(task.masks[p.name], p.shape)
-        start: Tensors = {}
-        for p in self._bank.network.parameters:
-            mean = torch.from_numpy(means[p.name] / count).float()
-            start[p.name] = _from_masks(mean, fresh[p.name], self._rule, count)
-        return start
+        return {
+            name: _from_masks(
+                torch.from_numpy(mean / count).float(), fresh[name], self._rule, count
+            )
+            for name, mean in means.items()
+        }
 
     def remember(self, task: TaskMasks, scores: Tensors) -> None:
-        """Take in the scores of a task that the bank is about to get.
-
-        Args:
-            task: What the bank is to get.
-            scores: ``float32 shape`` by parameter, as they were learned.
-        """
+        """Take in the scores, as they were learned, of a task that the bank is about to get."""
         if self.kind != "scores":
             return
         sums = self._sums()
         more = {key: sums.get(key, 0.0) + value.double() for key, value in scores.items()}
         data = encode_task(task, self._bank.network, self._bank.digest)
-        tasks = _fingerprint([*_files(self._bank), hashlib.sha256(data).hexdigest()])
+        tasks = _fingerprint(self._bank, hashlib.sha256(data).hexdigest())
         path = self._path(len(self._bank) + 1)
         path.parent.mkdir(exist_ok=True)
         write_whole(path, save(more, metadata={"tasks": tasks}))
-        self._known = {_fingerprint(_files(self._bank)): sums, tasks: more}
 
     def tidy(self) -> None:
         """Remove what the bank has gone past, once it has the task."""
@@ -111,12 +103,6 @@ class Transfer:
         """Sums of the scores of the tasks that the bank has now, ``float64 shape``."""
         if not len(self._bank):
             return {}
-        tasks = _fingerprint(_files(self._bank))
-        if tasks not in self._known:
-            self._known = {tasks: self._read(tasks)}
-        return self._known[tasks]
-
-    def _read(self, tasks: str) -> Tensors:
         path = self._path(len(self._bank))
         shapes = {p.name: p.shape for p in self._bank.network.parameters}
         remedy = "restore it, or start again in another bank (--transfer masks needs no file)"
@@ -126,7 +112,7 @@ class Transfer:
                 sums = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read: {error}; {remedy}") from error
-        if told.get("tasks") != tasks:
+        if told.get("tasks") != _fingerprint(self._bank):
             raise InputError(f"{path}: is of other tasks than the bank has now; {remedy}")
         if {key: tuple(value.shape) for key, value in sums.items()} != shapes:
             raise InputError(f"{path}: its tensors must have the shapes {shapes}; {remedy}")
@@ -145,12 +131,6 @@ def _from_masks(mean: Tensor, fresh: Tensor, rule: Rule, count: int) -> Tensor:
     ``top-k``: the magnitude ``(mean * bound + |fresh|) / 2``, with the sign of `fresh`. Every
     weight keeps a magnitude: at a score of 0 top-k has no gradient, and no task could take up a
     weight that no task before it had.
-
-    Args:
-        mean: ``float32 shape``, within ``[0, 1]``.
-        fresh: ``float32 shape``, `initial_scores`.
-        rule: Scores to mask.
-        count: Masks so far, at least 1.
     """
     if rule.kind == "threshold":
         drawn = fresh / (count + 1)
@@ -158,10 +138,7 @@ def _from_masks(mean: Tensor, fresh: Tensor, rule: Rule, count: int) -> Tensor:
     return fresh.sign() * (mean * score_bound(tuple(fresh.shape)) + fresh.abs()) / 2
 
 
-def _files(bank: MaskBank) -> list[str]:
-    """SHA-256 of the tasks' files: another task of the same name is another task."""
-    return [entry.sha256 for entry in bank.entries]
-
-
-def _fingerprint(files: list[str]) -> str:
-    return hashlib.sha256("\n".join(files).encode()).hexdigest()
+def _fingerprint(bank: MaskBank, *more: str) -> str:
+    """Of the SHA-256 of tasks' files: another task of the same name is another task."""
+    files = [entry.sha256 for entry in bank.entries]
+    return hashlib.sha256("\n".join([*files, *more]).encode()).hexdigest()

@@ -42,11 +42,7 @@ class SignedLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, weight_seed: int, layer: int) -> None:
         """Grow the weights; they depend on the arguments alone (docs/FORMAT.md, seeded weights).
 
-        Args:
-            inputs: Of the layer.
-            outputs: Of the layer.
-            weight_seed: In ``[0, 2**64)``.
-            layer: Number of the layer in its network.
+        The seed is in ``[0, 2**64)``; `layer` is the number of the layer in its network.
         """
         super().__init__()
         shape = (outputs, inputs)
@@ -114,12 +110,7 @@ class BnNet(nn.Module):
     """Fixed layers; between them batch normalisation with a unit mask as its scale, and Swish."""
 
     def __init__(self, sizes: list[int], *, weight_seed: int = 0) -> None:
-        """Grow a network.
-
-        Args:
-            sizes: Inputs, units of each hidden layer, outputs.
-            weight_seed: Of the layers' weights, in ``[0, 2**64)``.
-        """
+        """Grow a network of `sizes`: inputs, units of each hidden layer, outputs."""
         super().__init__()
         self.layers = nn.ModuleList(
             SignedLinear(a, b, weight_seed=weight_seed, layer=layer)

@@ -16,6 +16,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.errors import InputError
 from supsup_train.programs.programs import export_programs
 
-__all__ = ["check_module", "create_bank", "describe", "fixed_copy", "state_tensors"]
+__all__ = ["check_module", "create_bank", "fixed_copy", "open_bank", "tensors_of"]
 
 
 def create_bank(
@@ -67,15 +68,15 @@ def create_bank(
     fixed = fixed_copy(module)
     names = _masked_names(fixed, masked)
     kept = _state_names(fixed, state)
-    outputs = _count_outputs(fixed, input_shape)
-    network = describe(
-        fixed,
-        input_shape=input_shape,
-        outputs=outputs,
-        real_outputs=real_outputs,
+    tensors = tensors_of(fixed)
+    network = Network(
         weight_seed=weight_seed,
-        masked=names,
-        state=kept,
+        input_shape=tuple(input_shape),
+        outputs=_count_outputs(fixed, input_shape),
+        real_outputs=real_outputs,
+        parameters=tuple(_parameter(name, tuple(tensors[name].shape)) for name in names),
+        state=tuple(StateTensor(name=name, shape=tuple(tensors[name].shape)) for name in kept),
+        constants=_constants_digest(tensors, {*names, *kept}),
     )
     programs = export_programs(
         fixed,
@@ -88,27 +89,36 @@ def create_bank(
     return MaskBank.create(path, network, forward=programs.forward, gradient=programs.gradient)
 
 
-def describe(
+def open_bank(
+    path: str | Path,
     module: nn.Module,
     *,
     input_shape: tuple[int, ...],
-    outputs: int,
     real_outputs: int,
-    weight_seed: int,
-    masked: Sequence[str],
-    state: Sequence[str],
-) -> Network:
-    """The bank's description of a module; arguments as `create_bank`."""
-    tensors = _tensors(module)
-    return Network(
-        weight_seed=weight_seed,
-        input_shape=tuple(input_shape),
-        outputs=outputs,
-        real_outputs=real_outputs,
-        parameters=tuple(_parameter(name, tuple(tensors[name].shape)) for name in masked),
-        state=tuple(StateTensor(name=name, shape=tuple(tensors[name].shape)) for name in state),
-        constants=_constants_digest(tensors, {*masked, *state}),
-    )
+    weight_seed: int = 0,
+) -> MaskBank:
+    """The bank of a module, opened; made by `create_bank`, which has these arguments, if missing.
+
+    Raises:
+        InputError: If the bank was made with other arguments, or of another module.
+    """
+    wanted: dict[str, Any] = {
+        "input_shape": tuple(input_shape),
+        "real_outputs": real_outputs,
+        "weight_seed": weight_seed,
+    }
+    if not (Path(path) / "bank.json").exists():
+        return create_bank(path, module, **wanted)
+    opened = MaskBank.open(path)
+    for name, value in wanted.items():
+        got = getattr(opened.network, name)
+        if got != value:
+            raise InputError(
+                f"{path}: the bank was made with {name} {got}, this run wants {value}; "
+                "give the same options, or another --bank"
+            )
+    check_module(fixed_copy(module), opened.network)
+    return opened
 
 
 def fixed_copy(module: nn.Module) -> nn.Module:
@@ -122,16 +132,12 @@ def fixed_copy(module: nn.Module) -> nn.Module:
 
 
 def check_module(module: nn.Module, network: Network) -> None:
-    """Refuse a module whose tensors are not those that the bank describes.
-
-    Args:
-        module: A `fixed_copy`.
-        network: The bank's.
+    """Refuse a module, a `fixed_copy`, whose tensors are not those that the bank describes.
 
     Raises:
         InputError: At the first name or shape that differs, or if a constant has other values.
     """
-    tensors = _tensors(module)
+    tensors = tensors_of(module)
     shapes = {p.name: p.shape for p in network.parameters}
     shapes |= {s.name: s.shape for s in network.state}
     for name, wanted in shapes.items():
@@ -148,12 +154,6 @@ def check_module(module: nn.Module, network: Network) -> None:
         )
 
 
-def state_tensors(module: nn.Module, network: Network) -> dict[str, Tensor]:
-    """Fresh state for a new task: copies of the module's own values."""
-    tensors = _tensors(module)
-    return {tensor.name: tensors[tensor.name].detach().clone() for tensor in network.state}
-
-
 def _constants_digest(tensors: dict[str, Tensor], own: set[str]) -> str:
     """SHA-256 of names, shapes and values of the tensors that are not in `own`."""
     digest = hashlib.sha256()
@@ -165,7 +165,8 @@ def _constants_digest(tensors: dict[str, Tensor], own: set[str]) -> str:
     return digest.hexdigest()
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers of a module, by name."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
@@ -182,11 +183,11 @@ def _told(module: nn.Module, attribute: str) -> list[str]:
         for prefix, part in module.named_modules()
         for name in getattr(part, attribute, ())
     ]
-    missing = sorted(set(told) - set(_tensors(module)))
+    missing = sorted(set(told) - set(tensors_of(module)))
     if missing:
         raise InputError(
             f"module: its {attribute} name {missing}, which must be its parameters or buffers; it "
-            f"has {sorted(_tensors(module))}"
+            f"has {sorted(tensors_of(module))}"
         )
     return told
 
@@ -211,7 +212,7 @@ def _masked_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
 
 
 def _state_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
-    tensors = _tensors(module)
+    tensors = tensors_of(module)
     if wanted is None:
         norms = [name for name, part in module.named_modules() if isinstance(part, _BatchNorm)]
         names = [f"{norm}.{key}" for norm in norms for key in ("running_mean", "running_var")]

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -24,8 +25,8 @@ from torch import Tensor
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import inside, read_file, write_whole
+from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.state import Learning
-from supsup_train.resume import with_defaults
 
 __all__ = ["Known", "LearnerFiles", "load_learning"]
 
@@ -35,13 +36,11 @@ MAX_TENSORS = 8
 """Tensors of the size of the weights that a task's file may hold: scores, and the optimiser's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What a learner remembers of a task that it allocated a mask to.
+class Known(TypedDict):
+    """What a learner remembers of a task that it allocated a mask to, as JSON holds it.
 
-    Attributes:
-        allocated: The decision to do so, as JSON holds it.
-        visits: Batches that it learned from: ``[first, one past the last]``, each time it did.
+    ``allocated`` is the decision to do so; ``visits`` are the batches that it learned from,
+    ``[first, one past the last]``, each time it did.
     """
 
     allocated: dict[str, Any]
@@ -49,14 +48,16 @@ class Known:
 
 
 class LearnerFiles:
-    """The files of one learner."""
+    """The files of one learner.
+
+    Attributes:
+        batches: Seen at the last checkpoint.
+        known: The tasks then.
+        current: Index of the one that was learning; -1 for none.
+    """
 
     def __init__(self, bank: MaskBank, origin: Mapping[str, Any]) -> None:
-        """Look at what is there.
-
-        Args:
-            bank: The learner's.
-            origin: JSON values that a learner must share with the one that it goes on from.
+        """Look at what is there; a learner shares its origin with the one that it goes on from.
 
         Raises:
             InputError: If the bank's tasks are not the learner's, or the origin differs.
@@ -65,19 +66,19 @@ class LearnerFiles:
         self._folder = bank.path / "nns"
         self._origin = {"digest": bank.digest, **json.loads(json.dumps(origin))}
         self._files: dict[str, str] = {}
-        self._batches, self._current = 0, -1
-        self._known: list[Known] = []
+        self.batches, self.current = 0, -1
+        self.known: list[Known] = []
         path = inside(bank.path, "nns/learner.json")
         if path.exists():
-            self._open(read_file(path, max_bytes=MAX_JSON_BYTES))
+            self._open(path)
         elif len(bank):
             raise InputError(
                 f"{bank.path}: the bank has tasks, and no nns/learner.json to go on from; give "
                 "another bank"
             )
 
-    def _open(self, data: bytes) -> None:
-        place = self._folder / "learner.json"
+    def _open(self, place: Path) -> None:
+        data = read_file(place, max_bytes=MAX_JSON_BYTES)
         try:
             told = self._parse(json.loads(data))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -91,9 +92,9 @@ class LearnerFiles:
                     f"{place}: the learner had {key} {told.get(key)!r}, this one has "
                     f"{wanted!r}; give the same options, or another bank"
                 )
-        if len(self._bank) < len(self._known):
+        if len(self._bank) < len(self.known):
             raise InputError(
-                f"{place}: the learner had {len(self._known)} tasks, the bank has "
+                f"{place}: the learner had {len(self.known)} tasks, the bank has "
                 f"{len(self._bank)}; restore them, or start in another bank"
             )
 
@@ -101,23 +102,19 @@ class LearnerFiles:
         """Take in all but the origin, which is the result."""
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']!r}")
-        self._batches, self._current = int(found["batches"]), int(found["current"])
+        self.batches, self.current = int(found["batches"]), int(found["current"])
         self._files = {str(key): str(file) for key, file in found["files"].items()}
-        self._known = [
+        self.known = [
             Known(
                 allocated=dict(task["allocated"]),
                 visits=[[int(first), int(end)] for first, end in task["visits"]],
             )
             for task in found["tasks"]
         ]
-        if not (-1 <= self._current < len(self._known) and all(t.visits for t in self._known)):
-            raise ValueError(f"current {self._current} of {len(self._known)} tasks")
+        if not (-1 <= self.current < len(self.known) and all(t["visits"] for t in self.known)):
+            raise ValueError(f"current {self.current} of {len(self.known)} tasks")
         origin = dict(found["origin"])
-        return {**origin, "recipe": with_defaults(origin["recipe"])}
-
-    def position(self) -> tuple[int, list[Known], int]:
-        """Batches seen, the tasks, and the index of the one that was learning; -1 for none."""
-        return self._batches, list(self._known), self._current
+        return {**origin, "recipe": {**asdict(Recipe()), **origin["recipe"]}}
 
     def write(
         self, batches: int, known: list[Known], index: int, learning: Learning | None
@@ -134,7 +131,7 @@ class LearnerFiles:
             "files": self._files,
             "format": FORMAT,
             "origin": self._origin,
-            "tasks": [asdict(task) for task in known],
+            "tasks": known,
         }
         text = json.dumps(value, sort_keys=True, indent=1) + "\n"
         write_whole(inside(self._bank.path, "nns/learner.json"), text.encode())

@@ -18,18 +18,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from supsup_runtime.arrays import Bytes, Scores
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.task import make_task
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.state import Learning, begin, initial_scores, task_seed
+from supsup_train.masks.state import Learning, initial_scores, task_seed
+from supsup_train.masks.train_task import check_data, check_loss
 from supsup_train.nns.checkpoint import Known, LearnerFiles, load_learning
-from supsup_train.nns.scores import MaskScorer, Objective, Packed, joined_mask, pack_parts
+from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts
 
 __all__ = ["Decision", "NnsLearner", "NnsSettings"]
 
@@ -151,9 +150,10 @@ class NnsLearner:
             **(origin or {}),
         }
         self._files = LearnerFiles(bank, self._told)
-        self._reference_masks: list[Packed] = []
+        self._reference_masks: list[Bytes] = []
         self._scorer = MaskScorer(network, self._fresh(0).module.eval(), self._settings.objective)
-        self.batches, self._known, self._index = self._files.position()
+        self.batches, self._index = self._files.batches, self._files.current
+        self._known = self._files.known
         for index in range(self.num_tasks):
             task = bank.task(_name(index))
             self._scorer.put(index, joined_mask(task, network), task.state)
@@ -179,7 +179,7 @@ class NnsLearner:
             InputError: If the batch is not as stated, which changes nothing; or if its loss is not
                 finite: go on from the checkpoint before, with a new learner.
         """
-        self._check(x, y)
+        check_data(f"batch {self.batches}", x, y, self._bank.network)
         decision = None
         if self.batches % self._settings.period == 0:
             self.checkpoint()
@@ -187,12 +187,8 @@ class NnsLearner:
         if self._current is not None:
             self._current.module.train()
             loss = self._current.step(x, y)
-            if not torch.isfinite(loss):
-                raise InputError(
-                    f"batch {self.batches}: the loss is {loss.item()}, it must be finite; "
-                    "lower the learning rate"
-                )
-            self._known[self._index].visits[-1][1] = self.batches + 1
+            check_loss(f"batch {self.batches}: the loss", loss)
+            self._known[self._index]["visits"][-1][1] = self.batches + 1
         self.batches += 1
         return decision
 
@@ -202,25 +198,16 @@ class NnsLearner:
             self._files.write(self.batches, self._known, -1, None)
             return
         known, current = self._known[self._index], self._current
-        task = make_task(
-            _name(self._index),
-            {name: mask.detach().bool().numpy() for name, mask in current.masks().items()},
-            state={name: value.detach().numpy() for name, value in current.state.items()},
-            training={
-                "allocated": known.allocated,
-                "batches": known.visits,
-                "scenario": "NNs",
-                **self._told,
-            },
-        )
+        told = {"allocated": known["allocated"], "batches": known["visits"], "scenario": "NNs"}
+        task = current.to_task(_name(self._index), {**told, **self._told})
         if task.name in self._bank:
             self._bank.replace(task)
         else:
             self._bank.add(task)
-        self._scorer.put(self._index, joined_mask(task, self._bank.network), _state(current))
+        self._score(current)
         self._files.write(self.batches, self._known, self._index, current)
 
-    def scores(self, x: Tensor) -> npt.NDArray[np.float64]:
+    def scores(self, x: Tensor) -> Scores:
         """``-dO / d alphas`` of a batch at the uniform superposition of masks and references.
 
         Args:
@@ -231,26 +218,6 @@ class NnsLearner:
             were at the last checkpoint, then those of the references.
         """
         return self._scorer.scores(x, self._references())
-
-    def _check(self, x: Tensor, y: Tensor) -> None:
-        network, place = self._bank.network, f"batch {self.batches}"
-        shape = ", ".join(map(str, network.input_shape))
-        if x.dtype != torch.float32 or tuple(x.shape[1:]) != network.input_shape or not len(x):
-            raise InputError(
-                f"{place}: x must be float32 (batch, {shape}) with at least one row, "
-                f"got {x.dtype} {tuple(x.shape)}"
-            )
-        if not torch.isfinite(x).all():
-            raise InputError(f"{place}: x must be finite, got NaN or infinity")
-        if y.dtype != torch.int64 or tuple(y.shape) != (len(x),):
-            raise InputError(
-                f"{place}: y must be int64 ({len(x)},), got {y.dtype} {tuple(y.shape)}"
-            )
-        if y.min() < 0 or y.max() >= network.real_outputs:
-            raise InputError(
-                f"{place}: labels must be in [0, {network.real_outputs}), "
-                f"got {int(y.min())} to {int(y.max())}"
-            )
 
     def _decide(self, x: Tensor) -> Decision:
         if not self._known:
@@ -266,18 +233,16 @@ class NnsLearner:
         if best == self._index:
             return self._decision("same", certainty)
         self._current, self._index = self._resumed(best), best
-        self._known[best].visits.append([self.batches, self.batches])
+        self._known[best]["visits"].append([self.batches, self.batches])
         return self._decision("known", certainty)
 
     def _allocate(self, kind: Kind, certainty: float | None) -> Decision:
         self._index = self.num_tasks
         self._current = self._fresh(self._index)
-        self._scorer.put(
-            self._index, pack_parts(self._current.masks().values()), _state(self._current)
-        )
+        self._score(self._current)
         decision = self._decision(kind, certainty)
-        visits = [[self.batches, self.batches]]
-        self._known.append(Known(allocated=asdict(decision), visits=visits))
+        visit = [self.batches, self.batches]
+        self._known.append(Known(allocated=asdict(decision), visits=[visit]))
         return decision
 
     def _decision(self, kind: Kind, certainty: float | None) -> Decision:
@@ -289,7 +254,12 @@ class NnsLearner:
             threshold=self._settings.threshold,
         )
 
-    def _references(self) -> list[Packed]:
+    def _score(self, learning: Learning) -> None:
+        """Tell the scorer of the present mask, by a copy: training goes on changing the tensors."""
+        state = {name: value.detach().numpy().copy() for name, value in learning.state.items()}
+        self._scorer.put(self._index, pack_parts(learning.masks().values()), state)
+
+    def _references(self) -> list[Bytes]:
         """Packed random masks that fill up to `MIN_MASKS`, the same ones every time."""
         if not self._reference_masks:
             self._reference_masks = [
@@ -302,7 +272,7 @@ class NnsLearner:
         name = _name(index) if index >= 0 else f"reference-{-index}"
         generator = torch.Generator().manual_seed(task_seed(self._recipe.seed, name))
         scores = initial_scores(self._bank.network, generator)
-        return begin(self._bank.network, self._module, self._recipe, scores)
+        return Learning(self._bank.network, self._module, self._recipe, scores)
 
     def _resumed(self, index: int) -> Learning:
         learning = self._fresh(index)
@@ -312,8 +282,3 @@ class NnsLearner:
 
 def _name(index: int) -> str:
     return f"learned-{index:04d}"
-
-
-def _state(learning: Learning) -> dict[str, npt.NDArray[np.float32]]:
-    """A copy: training goes on changing the tensors."""
-    return {name: value.detach().numpy().copy() for name, value in learning.state.items()}

@@ -7,24 +7,25 @@ change (Wortsman et al. 2020, equation 4).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
+from supsup_runtime.arrays import Array, Bits, Bytes, Floats, Scores
+from supsup_runtime.bank.bits import pack_mask, unpack_mask
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks
 from supsup_train.programs.forward_ops import batch_norm
 
-__all__ = ["MaskScorer", "Objective", "Packed", "State", "joined_mask", "pack_parts"]
+__all__ = ["MaskScorer", "Objective", "State", "joined_mask", "pack_parts"]
 
 Objective = Literal["entropy", "superfluous"]
-Packed = npt.NDArray[np.uint8]
-State = Mapping[str, npt.NDArray[np.float32]]
+State = Mapping[str, Floats]
 
 
 class MaskScorer:
@@ -34,29 +35,20 @@ class MaskScorer:
     """
 
     def __init__(self, network: Network, module: nn.Module, objective: Objective) -> None:
-        """Start without masks.
-
-        Args:
-            network: Whose weights the masks select.
-            module: In eval mode; not changed.
-            objective: H or G.
-        """
+        """Start without masks; the module is in eval mode, and not changed."""
         self._network, self._module, self._objective = network, module, objective
         self._weights = [torch.from_numpy(w) for w in network.weights()]
         self._counts = np.zeros(network.num_masked, np.int32)
-        self._masks: list[Packed] = []
+        self._masks: list[Bytes] = []
         self._states: list[State] = []
 
     def __len__(self) -> int:
         return len(self._masks)
 
-    def put(self, index: int, mask: Packed, state: State) -> None:
+    def put(self, index: int, mask: Bytes, state: State) -> None:
         """Put a mask in place of the one at `index`, or, at ``len(self)``, after all others.
 
-        Args:
-            index: In ``[0, len(self)]``.
-            mask: Masks of all parameters, joined: ``uint8 (ceil(num_masked / 8),)``.
-            state: ``float32 shape`` by tensor name.
+        The masks of all parameters, joined: ``uint8 (ceil(num_masked / 8),)``.
         """
         if index == len(self):
             self._masks.append(mask)
@@ -66,22 +58,15 @@ class MaskScorer:
             self._masks[index], self._states[index] = mask, state
         self._counts += self._bits(mask)
 
-    def scores(self, x: Tensor, references: Iterable[Packed] = ()) -> npt.NDArray[np.float64]:
+    def scores(self, x: Tensor, references: Iterable[Bytes] = ()) -> Scores:
         """``-dO / d alphas`` of a batch at the uniform superposition of masks and references.
 
-        Args:
-            x: ``float32 (batch, *input_shape)``.
-            references: Further masks, packed as in `put`; their state is the first mask's.
-
-        Returns:
-            ``float64 (len(self) + references,)``, in this order.
+        Of masks and then references, ``float64 (len(self) + references,)``. References are packed
+        as in `put`; their state is the first mask's.
         """
-        extra = list(references)
-        masks = [*self._masks, *extra]
-        states = [*self._states, *self._states[:1] * len(extra)]
-        counts = self._counts.copy()
-        for mask in extra:
-            counts += self._bits(mask)
+        masks = [*self._masks, *references]
+        states = [*self._states, *self._states[:1] * (len(masks) - len(self))]
+        counts = sum(map(self._bits, masks[len(self) :]), start=self._counts)
         feeds = self._superposed(counts / np.float32(len(masks)), states)
         gradients = self._gradients(x, feeds)
         flat = [
@@ -95,9 +80,7 @@ class MaskScorer:
             scores -= [(state[tensor.name] * slope).sum() for state in states]
         return scores
 
-    def _superposed(
-        self, share: npt.NDArray[np.floating], states: list[State]
-    ) -> dict[str, Tensor]:
+    def _superposed(self, share: Array, states: list[State]) -> dict[str, Tensor]:
         """Weights and state by name, to be differentiated; `share` of the masks have a one."""
         network = self._network
         flat = torch.from_numpy(share.astype(np.float32))
@@ -120,15 +103,13 @@ class MaskScorer:
         else:
             real = torch.arange(logits.shape[1]) < self._network.real_outputs
             value = torch.where(real, logits.detach(), logits).logsumexp(1).mean()
-        found = torch.autograd.grad(value, list(feeds.values()), allow_unused=True)
-        return {
-            name: torch.zeros_like(tensor) if gradient is None else gradient
-            for (name, tensor), gradient in zip(feeds.items(), found, strict=True)
-        }
+        tensors = list(feeds.values())
+        return dict(
+            zip(feeds, torch.autograd.grad(value, tensors, materialize_grads=True), strict=True)
+        )
 
-    def _bits(self, packed: Packed) -> npt.NDArray[np.bool_]:
-        count = self._network.num_masked
-        return np.unpackbits(packed, count=count, bitorder="little").view(np.bool_)
+    def _bits(self, packed: Bytes) -> Bits:
+        return unpack_mask(packed, (self._network.num_masked,))
 
 
 class _StatisticsDifferentiable(TorchFunctionMode):
@@ -141,35 +122,21 @@ class _StatisticsDifferentiable(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - as above
-        if func is nn.functional.batch_norm:
-            return _batch_norm(*args, **(kwargs or {}))
+        if func is nn.functional.batch_norm:  # its arguments are not in the operator's order
+            bound = signature(func).bind(*args, **(kwargs or {}))
+            bound.apply_defaults()
+            x, mean, var, weight, bias, training, momentum, eps = bound.args
+            return batch_norm(x, weight, bias, mean, var, training, momentum, eps, False)
         return func(*args, **(kwargs or {}))
 
 
-def _batch_norm(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """``nn.functional.batch_norm``, whose arguments are not in the operator's order."""
-    return batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps, False)
-
-
-def pack_parts(masks: Iterable[Tensor]) -> Packed:
+def pack_parts(masks: Iterable[Tensor]) -> Bytes:
     """Masks of all parameters, ``float32`` zeros and ones, joined and packed."""
     bits = torch.cat([mask.reshape(-1) for mask in masks]).detach().bool()
-    return np.packbits(bits.numpy(), bitorder="little")
+    return pack_mask(bits.numpy())
 
 
-def joined_mask(task: TaskMasks, network: Network) -> Packed:
+def joined_mask(task: TaskMasks, network: Network) -> Bytes:
     """The masks of a bank's task, joined and packed."""
-    bits = [
-        np.unpackbits(task.masks[p.name], count=p.size, bitorder="little")
-        for p in network.parameters
-    ]
-    return np.packbits(np.concatenate(bits), bitorder="little")
+    bits = [unpack_mask(task.masks[p.name], (p.size,)) for p in network.parameters]
+    return pack_mask(np.concatenate(bits))

@@ -25,16 +25,9 @@ __all__ = ["learn_stream", "unlabelled_batches"]
 def unlabelled_batches(
     stream: Stream, recipe: Recipe, *, start: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every task's batches, task after task.
+    """Every task's batches, task after task; of the recipe, their number a task, size and seed.
 
-    Args:
-        stream: Its tasks, each for `Recipe.steps` batches, in their order.
-        recipe: Batches a task, their size, and the seed of their order.
-        start: Batches to leave out, for going on where a learner stopped.
-
-    Returns:
-        Inputs ``float32 (batch, *input_shape)`` and labels ``int64 (batch,)``; the same ones
-        whatever `start` is.
+    Inputs ``float32 (batch, *input_shape)`` and labels ``int64 (batch,)``, from batch `start` on.
     """
     for index in range(start // recipe.steps, stream.num_tasks):
         data = stream.task(index)
@@ -51,12 +44,7 @@ def learn_stream(
 ) -> None:
     """Learn a whole stream, from where the learner is, and say what it took the batches for.
 
-    Args:
-        learner: New, or one that stopped in this stream.
-        stream: Where the batches come from.
-        recipe: Of the batches; see `unlabelled_batches`.
-        log: File that gets one JSON line a decision.
-        quiet: No progress bar.
+    On stderr, with a progress bar unless `quiet`; `log` gets one JSON line per decision.
     """
     total = stream.num_tasks * recipe.steps
     kinds: Counter[str] = Counter()
@@ -66,7 +54,7 @@ def learn_stream(
         console.print(f"going on from batch {learner.batches}", highlight=False)
     _forget(log, learner.batches)
     with bars:
-        bar = bars.add_task("batches", total=total, completed=learner.batches)
+        bar = bars.add_task("batches", total=total, completed=learner.batches, loss="")
         for x, y in unlabelled_batches(stream, recipe, start=learner.batches):
             decision = learner.learn(x, y)
             bars.advance(bar)

@@ -4,7 +4,10 @@ They are what differentiation leaves behind. PyTorch takes apart most of them; t
 add those that it does not know, or knows only by way of a scatter or of an index for each element.
 The batch may be symbolic; every other dimension is an integer.
 
-Each function has the signature of its operator.
+Each function has the signature of its operator. In all of them `grad` is the gradient of the
+output, ``float32 (batch, channels, ...)``, and `x` the input, ``float32 (batch, channels, ...)``,
+whose gradient has its shape. `kernel`, `stride`, `padding` and `dilation` are a number per axis, or
+one for all; padding lies on either side of `x`.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ _NOT_COVERED: Tensor = NotImplemented  # tells the tracer to leave the operator 
 
 
 def _per_axis(value: Sequence[int], num_axes: int) -> list[int]:
-    """One number an axis; aten also accepts one for all."""
+    """One number per axis; aten also accepts one for all."""
     return list(value) * num_axes if len(value) == 1 else list(value)
 
 
@@ -41,17 +44,8 @@ def _weight_gradient(
     That is again a convolution, in which batch and channels change places, and so do stride and
     dilation. Group ``j`` of its channels is the batch, seen through group ``j`` of the input.
 
-    Args:
-        image: The input, ``float32 (batch, in, ...)``.
-        kernel: The gradient of the output, ``float32 (batch, out, ...)``.
-        size: Spatial size of the weight.
-        stride: Of the convolution, a number an axis; so are ``padding`` and ``dilation``.
-        padding: Zeros on either side of ``image``.
-        dilation: Of the weight.
-        groups: Of the channels.
-
-    Returns:
-        ``float32 (out, in / groups, *size)``.
+    `image` is the input, `kernel` the gradient of the output, `size` that of the weight, ``float32
+    (out, in / groups, *size)``.
     """
     spatial = image.shape[2:]
     if groups == 1:
@@ -83,19 +77,8 @@ def convolution_backward(  # noqa: PLR0913 (aten's signature)
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """``aten.convolution_backward`` in terms of ``aten.convolution``, for any number of axes.
 
-    Args:
-        grad: Gradient of the output, ``float32 (batch, out, ...)``.
-        x: The input, ``float32 (batch, in, ...)``.
-        weight: ``float32 (out, in / groups, ...)``; transposed, ``(in, out / groups, ...)``.
-        stride: A number an axis, or one for all; so are ``padding`` and ``dilation``.
-        padding: Zeros on either side of ``x``.
-        dilation: Of the weight.
-        transposed: Whether the forward pass was a transposed convolution.
-        groups: Of the channels.
-        wanted: Which gradients to compute: of ``x``, of ``weight``, of the bias.
-
-    Returns:
-        The gradients of ``x``, ``weight`` and the bias ``(out,)``; None where not wanted.
+    `weight` is ``(out, in / groups, ...)`` or, `transposed`, ``(in, out / groups, ...)``. `wanted`
+    says which gradients to compute: of `x`, `weight` and the bias, ``(out,)``; the others are None.
     """
     axes = range(x.dim() - 2)
     stride, padding, dilation = (
@@ -125,14 +108,8 @@ def convolution_backward(  # noqa: PLR0913 (aten's signature)
 def _spread(grad: Tensor, x: Tensor, windows: Sequence[Iterable[tuple[int, int, int]]]) -> Tensor:
     """The backward of means over windows: along each axis, one product with a matrix.
 
-    Args:
-        grad: Gradient of the means, ``float32 (..., *outputs)``.
-        x: What they were taken of, ``float32 (..., *inputs)``; only its shape is used.
-        windows: For each of the last axes, and each output along it: first element, one past the
-            last, and the number that their sum was divided by.
-
-    Returns:
-        ``float32 (..., *inputs)``.
+    `windows` has, for each of the last axes, and each output along it: the first element, one past
+    the last, and the number that their sum was divided by. Of `x` only the shape is used.
     """
     for axis, spans in enumerate(windows, start=x.dim() - len(windows)):
         length = x.shape[axis]
@@ -153,19 +130,7 @@ def avg_pool_backward(
     count_include_pad: bool,
     _divisor_override: int | None,
 ) -> Tensor:
-    """``aten.avg_pool2d_backward`` and ``aten.avg_pool3d_backward``.
-
-    Args:
-        grad: Gradient of the output, ``float32 (batch, channels, ...)``.
-        x: The input, ``float32 (batch, channels, ...)``.
-        kernel: A number an axis, or one for all; so are ``stride`` and ``padding``.
-        stride: Empty means ``kernel``.
-        padding: Zeros on either side of ``x``.
-        count_include_pad: Whether padding counts in the means.
-
-    Returns:
-        ``float32``, the shape of ``x``.
-    """
+    """``aten.avg_pool2d_backward`` and ``aten.avg_pool3d_backward``; no stride is the kernel's."""
     num_axes = x.dim() - 2
     kernel, padding = _per_axis(kernel, num_axes), _per_axis(padding, num_axes)
     stride = _per_axis(stride or kernel, num_axes)
@@ -182,15 +147,7 @@ def avg_pool_backward(
 
 
 def adaptive_avg_pool_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """``aten._adaptive_avg_pool2d_backward`` and ``aten._adaptive_avg_pool3d_backward``.
-
-    Args:
-        grad: Gradient of the output, ``float32 (batch, channels, ...)``.
-        x: The input, ``float32 (batch, channels, ...)``.
-
-    Returns:
-        ``float32``, the shape of ``x``.
-    """
+    """``aten._adaptive_avg_pool2d_backward`` and ``aten._adaptive_avg_pool3d_backward``."""
 
     def spans(axis: int) -> Iterable[tuple[int, int, int]]:
         size, outputs = x.shape[axis], grad.shape[axis]
@@ -201,46 +158,27 @@ def adaptive_avg_pool_backward(grad: Tensor, x: Tensor) -> Tensor:
     return _spread(grad, x, [spans(axis) for axis in range(2, x.dim())])
 
 
-def reflection_pad_backward(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
-    """``aten.reflection_pad*d_backward``: every element of the output is one of the input's.
+def _pad_backward(source: Callable[[int, int], int]) -> Callable[..., Tensor]:
+    """Padding, taken as means over windows of one element; ``padding`` begins with the last axis.
 
-    Args:
-        grad: Gradient of the output, ``float32 (batch, channels, ...)``.
-        x: The input, ``float32 (batch, channels, ...)``.
-        padding: Elements before and after, for the last axis first.
-
-    Returns:
-        ``float32``, the shape of ``x``.
+    `source` goes from a position and the size of an axis to the element of the input that is there.
     """
 
-    def source(position: int, size: int) -> int:
-        return size - 1 - abs(size - 1 - abs(position))
+    def backward(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
+        def spans(axis: int) -> Iterable[tuple[int, int, int]]:
+            before = padding[2 * (x.dim() - 1 - axis)]
+            for output in range(grad.shape[axis]):
+                index = source(output - before, x.shape[axis])
+                yield index, index + 1, 1
 
-    return _pad_backward(grad, x, padding, source)
+        first = x.dim() - len(padding) // 2
+        return _spread(grad, x, [spans(axis) for axis in range(first, x.dim())])
 
-
-def replication_pad_backward(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
-    """``aten.replication_pad*d_backward``; arguments as `reflection_pad_backward`."""
-
-    def source(position: int, size: int) -> int:
-        return min(max(position, 0), size - 1)
-
-    return _pad_backward(grad, x, padding, source)
+    return backward
 
 
-def _pad_backward(
-    grad: Tensor, x: Tensor, padding: Sequence[int], source: Callable[[int, int], int]
-) -> Tensor:
-    """Padding as means over windows of one element; ``source`` of a position and the size."""
-
-    def spans(axis: int) -> Iterable[tuple[int, int, int]]:
-        before = padding[2 * (x.dim() - 1 - axis)]
-        for output in range(grad.shape[axis]):
-            index = source(output - before, x.shape[axis])
-            yield index, index + 1, 1
-
-    first = x.dim() - len(padding) // 2
-    return _spread(grad, x, [spans(axis) for axis in range(first, x.dim())])
+_reflection_pad = _pad_backward(lambda position, size: size - 1 - abs(size - 1 - abs(position)))
+_replication_pad = _pad_backward(lambda position, size: min(max(position, 0), size - 1))
 
 
 def _embed(grad: Tensor, axis: int, before: int, after: int) -> Tensor:
@@ -287,12 +225,12 @@ _BACKWARD: dict[Any, Callable[..., Any]] = {
     aten.avg_pool3d_backward.default: avg_pool_backward,
     aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,  # noqa: SLF001 (aten)
     aten._adaptive_avg_pool3d_backward.default: adaptive_avg_pool_backward,  # noqa: SLF001 (aten)
-    aten.reflection_pad1d_backward.default: reflection_pad_backward,
-    aten.reflection_pad2d_backward.default: reflection_pad_backward,
-    aten.reflection_pad3d_backward.default: reflection_pad_backward,
-    aten.replication_pad1d_backward.default: replication_pad_backward,
-    aten.replication_pad2d_backward.default: replication_pad_backward,
-    aten.replication_pad3d_backward.default: replication_pad_backward,
+    aten.reflection_pad1d_backward.default: _reflection_pad,
+    aten.reflection_pad2d_backward.default: _reflection_pad,
+    aten.reflection_pad3d_backward.default: _reflection_pad,
+    aten.replication_pad1d_backward.default: _replication_pad,
+    aten.replication_pad2d_backward.default: _replication_pad,
+    aten.replication_pad3d_backward.default: _replication_pad,
     aten.select_backward.default: select_backward,
     aten.slice_backward.default: slice_backward,
 }

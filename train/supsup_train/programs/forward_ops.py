@@ -37,17 +37,8 @@ def batch_norm(
 ) -> Tensor:
     """``aten.batch_norm``, differentiable in the running statistics too.
 
-    Args:
-        x: ``float32 (batch, channels, ...)``.
-        weight: ``float32 (channels,)``, or None.
-        bias: ``float32 (channels,)``, or None.
-        mean: Running mean, ``float32 (channels,)``, or None.
-        var: Running variance, ``float32 (channels,)``, or None.
-        training: Use the statistics of the batch, as also where there are no running ones.
-        eps: Added to the variance.
-
-    Returns:
-        ``float32``, the shape of ``x``.
+    `x` is ``float32 (batch, channels, ...)``, the other tensors ``(channels,)`` or None. In
+    training, and where there are no running statistics, the batch's own are used.
     """
     channels = (-1, *[1] * (x.dim() - 2))
     if training or mean is None or var is None:
@@ -74,18 +65,11 @@ def attention(
 ) -> Tensor:
     """``aten.scaled_dot_product_attention`` as two matrix products and a softmax.
 
-    Args:
-        query: ``float32 (batch, ..., queries, depth)``.
-        key: ``float32 (batch, ..., keys, depth)``.
-        value: ``float32 (batch, ..., keys, width)``.
-        mask: Added to the scores; or boolean, true where a key is seen. Broadcasts to
-            ``(batch, ..., queries, keys)``.
-        is_causal: Query ``i`` sees the keys up to ``i``.
-        scale: Of the scores; None is ``1 / sqrt(depth)``.
-        enable_gqa: Several query heads, ``(..., heads, queries, depth)``, share a key head.
-
-    Returns:
-        ``float32 (batch, ..., queries, width)``.
+    `query` is ``float32 (batch, ..., queries, depth)``, `key` ``(batch, ..., keys, depth)``,
+    `value` ``(batch, ..., keys, width)``. `mask` broadcasts to ``(batch, ..., queries, keys)``: it
+    is added to the scores, or boolean, true where a key is seen. With `is_causal` query ``i`` sees
+    the keys up to ``i``. A `scale` of None is ``1 / sqrt(depth)``. With `enable_gqa` several query
+    heads, ``(..., heads, queries, depth)``, share a key head.
     """
     if enable_gqa:
         heads = query.shape[-3] // key.shape[-3]
@@ -119,14 +103,6 @@ def _lstm_step(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> 
     return [torch.sigmoid(leave) * torch.tanh(cell), cell]
 
 
-def _tanh_step(from_input: Tensor, from_hidden: Tensor, _state: list[Tensor]) -> list[Tensor]:
-    return [torch.tanh(from_input + from_hidden)]
-
-
-def _relu_step(from_input: Tensor, from_hidden: Tensor, _state: list[Tensor]) -> list[Tensor]:
-    return [torch.relu(from_input + from_hidden)]
-
-
 def _one_direction(
     step: Step, inputs: list[Tensor], state: list[Tensor], weights: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -143,15 +119,11 @@ def _one_direction(
 
 
 def recurrent(step: Step) -> Callable[..., tuple[Tensor, ...]]:
-    """An unrolled ``aten.gru.input``, ``aten.lstm.input`` or ``aten.rnn_*.input``.
+    """An unrolled ``aten.gru.input`` or ``aten.lstm.input``.
 
-    Args:
-        step: One step of the cell: from the input's projection ``(batch, gates * hidden)``, the
-            hidden state's projection and the state, to the next state.
-
-    Returns:
-        A function with the operator's signature: from ``x (batch, steps, inputs)`` where
-        ``batch_first``, else ``(steps, batch, inputs)``, to the output and the final states.
+    A step of the cell goes from the input's projection ``(batch, gates * hidden)``, the hidden
+    state's projection and the state to the next state. The operator goes from ``x (batch, steps,
+    inputs)`` where ``batch_first``, else ``(steps, batch, inputs)``, to output and final states.
     """
 
     def unrolled(
@@ -196,6 +168,4 @@ DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
     aten.scaled_dot_product_attention.default: attention,
     aten.gru.input: recurrent(_gru_step),
     aten.lstm.input: recurrent(_lstm_step),
-    aten.rnn_tanh.input: recurrent(_tanh_step),
-    aten.rnn_relu.input: recurrent(_relu_step),
 }

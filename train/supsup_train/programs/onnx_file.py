@@ -8,7 +8,6 @@ the same bytes for the same program.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import count
 
 import onnx
@@ -17,7 +16,7 @@ import onnxscript.optimizer
 import torch
 from onnx import helper, numpy_helper
 
-__all__ = ["IR_VERSION", "OPSET", "Interface", "Shape", "to_onnx"]
+__all__ = ["IR_VERSION", "OPSET", "Shape", "to_onnx"]
 
 OPSET = 18
 IR_VERSION = 8
@@ -29,30 +28,16 @@ Shape = tuple[int | str, ...]
 """Of a tensor; a string names a dimension that is known only when the program runs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interface:
-    """Names and shapes of a program's tensors, in order; all of them are float32.
-
-    Attributes:
-        inputs: What is fed.
-        constants: What the program takes after its inputs, and carries with it.
-        outputs: What is computed.
-    """
-
-    inputs: Mapping[str, Shape]
-    constants: Mapping[str, torch.Tensor]
-    outputs: Mapping[str, Shape]
-
-
-def to_onnx(program: torch.export.ExportedProgram, interface: Interface) -> bytes:
+def to_onnx(
+    program: torch.export.ExportedProgram,
+    inputs: Mapping[str, Shape],
+    constants: Mapping[str, torch.Tensor],
+    outputs: Mapping[str, Shape],
+) -> bytes:
     """Serialise an exported program as an ONNX model.
 
-    Args:
-        program: Takes the inputs and then the constants, returns the outputs, in order.
-        interface: What its tensors are called. No name may occur twice.
-
-    Returns:
-        The model. It has every input of the interface, used or not; constants only where used.
+    The program takes the inputs and then the constants, and returns the outputs; all are float32,
+    and no name occurs twice. The model has every input, used or not; constants only where used.
 
     Raises:
         torch.onnx.OnnxExporterError: If an operator has no translation.
@@ -63,47 +48,40 @@ def to_onnx(program: torch.export.ExportedProgram, interface: Interface) -> byte
     if exported is None:  # as it does for a file
         raise TypeError("torch.onnx.export returned no model")
     model = exported.model_proto
-    names = _bake(model.graph, interface)
+    names = _bake(model.graph, constants, len(inputs))
     model = onnxscript.optimizer.optimize(model, output_size_limit=_MAX_FOLDED_ELEMENTS)
-    plain = _plain_model(model.graph, interface, names)
+    names |= zip((value.name for value in model.graph.input), inputs, strict=True)
+    names |= zip((value.name for value in model.graph.output), outputs, strict=True)
+    reserved = set(names.values())
+    _rename(model.graph, names, (name for i in count() if (name := f"v{i}") not in reserved))
+    plain = helper.make_model(
+        helper.make_graph(
+            list(model.graph.node),
+            "program",
+            _values(inputs),
+            _values(outputs),
+            initializer=list(model.graph.initializer),
+        ),
+        producer_name="supsup",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
     onnx.checker.check_model(plain, full_check=True)
     serialised: bytes = plain.SerializeToString(deterministic=True)
     return serialised
 
 
-def _bake(graph: onnx.GraphProto, interface: Interface) -> dict[str, str]:
+def _bake(
+    graph: onnx.GraphProto, constants: Mapping[str, torch.Tensor], num_inputs: int
+) -> dict[str, str]:
     """Turn the inputs that take constants into initializers; the constant's name by theirs."""
     fed = [value.name for value in graph.input]
-    names = dict(zip(fed[len(interface.inputs) :], interface.constants, strict=True))
+    names = dict(zip(fed[num_inputs:], constants, strict=True))
     for name, constant in names.items():
-        array = interface.constants[constant].detach().cpu().numpy()
+        array = constants[constant].detach().cpu().numpy()
         graph.initializer.append(numpy_helper.from_array(array, name))
-    del graph.input[len(interface.inputs) :]
+    del graph.input[num_inputs:]
     return names
-
-
-def _plain_model(
-    graph: onnx.GraphProto, interface: Interface, constants: Mapping[str, str]
-) -> onnx.ModelProto:
-    """The graph with the names of the interface, and nothing that is not computation."""
-    names = dict(constants)
-    names |= zip((value.name for value in graph.input), interface.inputs, strict=True)
-    names |= zip((value.name for value in graph.output), interface.outputs, strict=True)
-    reserved = set(names.values())
-    _rename(graph, names, (name for i in count() if (name := f"v{i}") not in reserved))
-    plain = helper.make_graph(
-        list(graph.node),
-        "program",
-        _values(interface.inputs),
-        _values(interface.outputs),
-        initializer=list(graph.initializer),
-    )
-    return helper.make_model(
-        plain,
-        producer_name="supsup",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
 
 
 def _values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
@@ -116,10 +94,8 @@ def _values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
 def _rename(graph: onnx.GraphProto, names: dict[str, str], fresh: Iterator[str]) -> None:
     """Name the nodes and values of a graph in order, and those of the graphs inside it.
 
-    Args:
-        graph: Changed in place: also stripped of notes on where its parts come from.
-        names: From old to new, of the values that have their name already; grows.
-        fresh: The names for the others.
+    Also strip them of notes on where they come from. `names` has the values that are named already,
+    from old to new, and grows; `fresh` names the others.
     """
 
     def new(old: str) -> str:

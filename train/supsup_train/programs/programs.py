@@ -18,6 +18,7 @@ These closed forms are pulled back through the network, so that both share one f
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import warnings
@@ -43,7 +44,7 @@ from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.errors import SupSupError
 from supsup_train.programs.backward_ops import backward_decompositions
 from supsup_train.programs.forward_ops import DIFFERENTIABLE
-from supsup_train.programs.onnx_file import Interface, Shape, to_onnx
+from supsup_train.programs.onnx_file import Shape, to_onnx
 
 __all__ = ["ProgramError", "Programs", "export_programs"]
 
@@ -99,17 +100,10 @@ def export_programs(
 ) -> Programs:
     """Export a module's forward pass and the gradients of its objectives, weights as inputs.
 
-    Args:
-        module: Maps ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``. It is
-            exported as it behaves in eval mode, and left as it was.
-        input_shape: Shape of one input.
-        parameters: Names of the masked parameters, as in ``module.named_parameters()``; may be
-            none where there is state.
-        state: Names of the parameters or buffers that every task has its own of.
-        real_outputs: Leading outputs that are labels. Where there are no others, the gradient
-            program has only the ``entropy`` outputs.
-        require_gradient: If false, a gradient that cannot be exported is left out, with a warning
-            in the log.
+    The module is exported as it behaves in eval mode, and left as it was. The arguments are those
+    of `create_bank`; there must be a masked one among `parameters`, or `state`. Where there are no
+    superfluous outputs, the gradient program has only the ``entropy`` outputs. Without
+    `require_gradient` a gradient that cannot be exported is left out, with a warning in the log.
 
     Returns:
         The programs. Their inputs are ``x``, the parameters and the state, in this order, also
@@ -122,8 +116,8 @@ def export_programs(
     free, constants = _tensors(module, parameters, state)
     inputs: dict[str, Shape] = {"x": ("batch", *input_shape)}
     inputs |= {name: tuple(tensor.shape) for name, tensor in free.items()}
-    with _eval_mode(module), _quiet():
-        captured = _capture(module, input_shape, free | constants)
+    with _quiet():
+        captured = _capture(copy.deepcopy(module).eval(), input_shape, free | constants)
         _check_operators(captured)
         outputs = _count_outputs(captured, len(free))
         if not 1 <= real_outputs <= outputs:
@@ -149,9 +143,6 @@ def export_programs(
     return Programs(forward=forward, gradient=gradient)
 
 
-# Before anything is traced.
-
-
 def _tensors(
     module: nn.Module, parameters: Sequence[str], state: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -172,17 +163,6 @@ def _tensors(
         raise ProgramError(f"network: a name occurs twice, 'x' included: {['x', *free]}")
     constants = {name: tensor for name, tensor in known.items() if name not in free}
     return {name: known[name] for name in free}, constants
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    training = {each: each.training for each in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for each, flag in training.items():
-            each.training = flag
 
 
 @contextmanager
@@ -212,16 +192,12 @@ def _refusal(what: str, remedy: str) -> Iterator[None]:
         causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
+        lines = str(causes[-1]).strip().splitlines() or [type(error).__name__]
+        reason = f"its {what} cannot be exported ({lines[0].strip()})"
         named = [match for each in causes if (match := _OPERATOR.search(str(each)))]
         if named:
             reason = f"operator {'.'.join(named[0].groups())} has no ONNX translation"
-        else:
-            lines = str(causes[-1]).strip().splitlines() or [type(error).__name__]
-            reason = f"its {what} cannot be exported ({lines[0].strip()})"
         raise ProgramError(f"network: {reason}; {remedy}") from error
-
-
-# The forward pass.
 
 
 class _Functional(nn.Module):
@@ -301,9 +277,6 @@ def _sources(node: fx.Node) -> set[fx.Node]:
     return found
 
 
-# The gradient.
-
-
 class _Differentiable(fx.Interpreter):
     """Runs a captured forward pass on operators that can be differentiated."""
 
@@ -319,11 +292,6 @@ def _differentiate(
     captured: ExportedProgram, num_free: int, real_outputs: int
 ) -> tuple[ExportedProgram, dict[str, Tensor]]:
     """Trace the gradients of the objectives with respect to the first tensors after ``x``.
-
-    Args:
-        captured: From ``x`` and then the tensors to the logits.
-        num_free: How many tensors to differentiate with respect to.
-        real_outputs: Leading outputs that are labels.
 
     Returns:
         From ``x``, the tensors and the literals to the gradients, objective by objective. And the
@@ -387,4 +355,4 @@ def _convert(
     counts = Counter([*inputs, *constants, *outputs])
     if twice := sorted(name for name, count in counts.items() if count > 1):
         raise ProgramError(f"network: these names of tensors are taken, rename them: {twice}")
-    return to_onnx(program, Interface(inputs=inputs, constants=constants, outputs=outputs))
+    return to_onnx(program, inputs, constants, outputs)
