@@ -33,7 +33,7 @@ from supsup_runtime.hopfield.file import encode_into
 from supsup_runtime.recovery.descent import Recovery, Statistics
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 from supsup_runtime.recovery.result import Recovered
-from supsup_train.cli.train import app as train
+from supsup_train.cli.train import run as train
 
 __all__ = ["Hopfield", "Way", "accuracy", "stored_model"]
 
@@ -158,7 +158,7 @@ class Hopfield(Experiment):
         words = [*self._training(seed), "--bank", str(path)]
         words += ["--data", run.data.dataset(self.source) or "digits"]
         words += ["--threads", str(run.threads)] if run.threads else []
-        train(words, standalone_mode=False)
+        train(words)
         return MaskBank.open(path)
 
     def tables(self, rows: Sequence[Line]) -> list[Table]:

@@ -18,8 +18,8 @@ from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
 from supsup_train.baselines import BaselineMethod, BaselineRecipe, make_baseline
-from supsup_train.cli.baseline import app as baseline_app
-from supsup_train.cli.train import app
+from supsup_train.cli.baseline import run as baseline
+from supsup_train.cli.train import run as train
 from supsup_train.networks.create_bank import check_module, fixed_copy
 from supsup_train.nns.learner import NnsSettings
 from supsup_train.resume import check_resumed, fingerprint
@@ -114,7 +114,7 @@ def learned_bank(
         arguments = _options(wanted, path, data)
         if threads is not None:
             arguments += ["--threads", str(threads)]
-        (baseline_app if wanted.method else app)(arguments, standalone_mode=False)
+        (baseline if wanted.method else train)(arguments)
     return _checked(wanted, MaskBank.open(path), stream)
 
 

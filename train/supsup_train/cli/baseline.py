@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import get_args
 
 from supsup_runtime.console import Row, add_options, parser, positive, run_command
@@ -36,11 +37,12 @@ _RECIPE: tuple[Row, ...] = (
 
 def main() -> None:
     """Run the command."""
-    run_command("supsup-baseline", _run)
+    run_command("supsup-baseline", run)
 
 
-def _run() -> None:
-    arguments = _parser().parse_args()
+def run(words: Sequence[str] | None = None) -> None:
+    """Run ``supsup-baseline`` with these words; by default with those of the command line."""
+    arguments = _parser().parse_args(words)
     use_threads(arguments.threads)
     recipe = BaselineRecipe.of(arguments.method).with_options(
         steps=arguments.steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import get_args
 
 from torch import nn
@@ -66,11 +67,12 @@ _NNS: tuple[Row, ...] = (
 
 def main() -> None:
     """Run the command."""
-    run_command("supsup-train", _run)
+    run_command("supsup-train", run)
 
 
-def _run() -> None:
-    arguments = _parser().parse_args()
+def run(words: Sequence[str] | None = None) -> None:
+    """Run ``supsup-train`` with these words; by default with those of the command line."""
+    arguments = _parser().parse_args(words)
     use_threads(arguments.threads)
     recipe = Recipe(
         rule=_rule(arguments),
