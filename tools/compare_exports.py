@@ -18,8 +18,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-__all__ = ["differences"]
-
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # the script's own folder is there, `tools.revision` is not
     sys.path.insert(0, str(ROOT))

@@ -8,8 +8,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["machine"]
-
 PACKAGES = ("numpy", "onnx", "onnxruntime", "supsup", "torch")
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["picture"]
-
 
 def picture(file: Path, draw: Callable[[Any], None], **shape: Any) -> str:
     """Draw into new axes, and write them as the file's suffix says; equal ones give equal bytes.

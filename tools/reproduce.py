@@ -24,7 +24,8 @@ if str(ROOT) not in sys.path:  # the script's own folder is there, `tools.reprod
     sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
-    from tools.reproduction.experiment import Experiment, Line
+    from tools.reproduction.experiment import Experiment
+    from tools.reproduction.store import Line
 
 NUMBERS = {
     "tasks": "another number of tasks in every bank",

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-__all__ = ["ROOT", "checked_out", "environment"]
-
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -17,8 +17,6 @@ from pathlib import Path
 
 import grimp
 
-__all__ = ["PACKAGES", "House", "draw", "house_of"]
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("supsup_train", "supsup_export", "supsup_runtime")
 """In the order that data flows; their folders are named after what follows ``supsup_``."""

@@ -18,17 +18,6 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import ParityError
 from supsup_runtime.model.session import Session, open_session
 
-__all__ = [
-    "LOGITS_TOLERANCE",
-    "RECOVERY_TOLERANCE",
-    "ROUNDED_TOLERANCE",
-    "SCORE_TOLERANCES",
-    "Findings",
-    "check_onnx",
-    "open_program",
-    "relative_error",
-]
-
 LOGITS_TOLERANCE = 1e-4
 """Of the largest logit. Both sides run the same float32 program on weights that agree to one
 rounding (6e-8), which sums of some thousand terms and a few layers amplify."""

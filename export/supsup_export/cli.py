@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from supsup_export.exporter import OUTPUTS, Report, Request, export, export_recovery, export_task
+from supsup_export.bank_model.compose import OUTPUTS, Request
+from supsup_export.exporter import Report, export, export_recovery, export_task
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import (
     GROUPS,
@@ -19,8 +20,6 @@ from supsup_runtime.console import (
     run_command,
 )
 from supsup_runtime.errors import InputError
-
-__all__ = ["main"]
 
 _EXAMPLES = (
     "--bank masks/ out.onnx",

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from onnx import ModelProto
 
-from supsup_export.bank_model.compose import OUTPUTS, Request, choose_objective, compose
+from supsup_export.bank_model.compose import Request, choose_objective, compose
 from supsup_export.bank_model.layout import lay_out
 from supsup_export.bank_model.parity import ParityReport, check_parity
 from supsup_export.bank_model.screening import choose_screen
@@ -23,18 +23,6 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.file import read_store
 from supsup_runtime.model.metadata import ModelInfo
-
-__all__ = [
-    "OUTPUTS",
-    "ExportReport",
-    "RecoveryExport",
-    "Report",
-    "Request",
-    "TaskExportReport",
-    "export",
-    "export_recovery",
-    "export_task",
-]
 
 Parity = TypeVar("Parity", bound=ParityReport | RecoveryReport | TaskParity)
 

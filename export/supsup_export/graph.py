@@ -29,19 +29,6 @@ from onnx import (
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
 from supsup_runtime.errors import BankError
 
-__all__ = [
-    "BOOL",
-    "FLOAT",
-    "INT32",
-    "INT64",
-    "Fill",
-    "Graph",
-    "Value",
-    "parse",
-    "prune",
-    "refuse_large",
-]
-
 OPSET = 18
 IR_VERSION = 8
 MAX_MODEL_BYTES = 2**31 - 2**20

@@ -13,8 +13,6 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import OutputExistsError
 from supsup_runtime.files import refuse_overwrite, whole_file
 
-__all__ = ["claim_output", "placed"]
-
 
 def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
     """The path of a model to write, once nothing stands in its way.

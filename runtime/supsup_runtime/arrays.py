@@ -10,19 +10,6 @@ import numpy.typing as npt
 
 from supsup_runtime.errors import InputError
 
-__all__ = [
-    "Array",
-    "Bits",
-    "Bytes",
-    "Floats",
-    "Images",
-    "Labels",
-    "Reals",
-    "Scores",
-    "Values",
-    "checked_images",
-]
-
 Array: TypeAlias = npt.NDArray[Any]
 Bits: TypeAlias = npt.NDArray[np.bool_]
 """Unpacked masks."""

@@ -16,21 +16,6 @@ import numpy.typing as npt
 
 from supsup_runtime.errors import InputError, SupSupError
 
-__all__ = [
-    "GROUPS",
-    "CommandParser",
-    "Options",
-    "Row",
-    "add_options",
-    "add_renamed",
-    "parser",
-    "positive",
-    "print_result",
-    "read_array",
-    "run_command",
-    "to_table",
-]
-
 GROUPS = ("what goes in", "what comes out", "method", "speed")
 """Titles under which every command's help lists its options, in this order."""
 

@@ -8,19 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = [
-    "BankError",
-    "BankLockedError",
-    "CapacityWarning",
-    "DataError",
-    "InputError",
-    "ModelError",
-    "OutputExistsError",
-    "ParityError",
-    "ProviderUnavailableError",
-    "SupSupError",
-]
-
 
 class SupSupError(Exception):
     """Base class; a command prints it as one line and exits with `exit_code`."""

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
 
-__all__ = ["exclusive", "inside", "read_file", "refuse_overwrite", "whole_file", "write_whole"]
-
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:

@@ -12,16 +12,6 @@ import numpy as np
 
 from supsup_runtime.arrays import Reals
 
-__all__ = [
-    "Score",
-    "default_score",
-    "entropy",
-    "evidence",
-    "log_odds",
-    "max_probability",
-    "superfluous",
-]
-
 Score = Literal["log-odds", "entropy", "max-probability"]
 """By what a real forward pass through a mask is judged."""
 

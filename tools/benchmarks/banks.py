@@ -24,19 +24,6 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks, make_task
 
-__all__ = [
-    "MODELS",
-    "REAL_OUTPUTS",
-    "BenchBank",
-    "bench_bank",
-    "cached_bank",
-    "float_masks",
-    "float_model",
-    "normal_images",
-    "packed_rows",
-    "task_weights",
-]
-
 INPUT_SHAPE = (784,)
 REAL_OUTPUTS = 10
 MODELS = {"lenet-300-100": 100, "fc-1024-1024": 500}

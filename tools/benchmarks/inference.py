@@ -33,8 +33,6 @@ import supsup_runtime
 from supsup_runtime.model.loading import available_bytes
 from supsup_runtime.model.model import Model
 
-__all__ = ["one_shot", "per_image", "plot_sweep", "sweep"]
-
 PEERS = {
     "a": (
         "a authors' formula, torch",

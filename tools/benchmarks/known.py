@@ -11,8 +11,6 @@ from tools.benchmarks.timing import Candidate, Result, Row, Setup, measure
 
 import supsup_runtime
 
-__all__ = ["known"]
-
 SWITCHED = 8
 """Tasks that the switching candidates go around."""
 ADAPTER = "float32 weights, one file a task; it cannot infer the task"

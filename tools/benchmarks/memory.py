@@ -22,8 +22,6 @@ import supsup_runtime
 if TYPE_CHECKING:
     from tools.benchmarks.timing import Result, Row, Setup
 
-__all__ = ["load"]
-
 NO_RESET = "the peak could not be reset before loading, so it may be that of the imports"
 
 

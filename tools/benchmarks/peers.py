@@ -22,16 +22,6 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.objectives import entropy
 
-__all__ = [
-    "AuthorsFormula",
-    "FloatMatrix",
-    "Images",
-    "SwappedAdapters",
-    "authors_bytes",
-    "one_model_a_task",
-    "open_onnx",
-]
-
 Images = npt.NDArray[np.float32]
 
 

@@ -25,8 +25,6 @@ from supsup_runtime.recovery.descent import Descent, Recovery
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 from supsup_train.networks.models import make_model
 
-__all__ = ["recovery"]
-
 INPUTS, WIDTH, OUTPUTS = 784, 2048, 10
 TASKS, BATCH = 5, 64
 EPS = 1e-5

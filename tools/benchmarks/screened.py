@@ -30,8 +30,6 @@ from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.model.metadata import Scoring
 from supsup_runtime.model.model import Model
 
-__all__ = ["screened"]
-
 TRAINED, OUTPUTS = 250, 100
 SETTLED = 1e-4
 """Difference from exact scores, of the largest, that a settled call shows somewhere."""

@@ -16,16 +16,6 @@ import numpy as np
 
 from supsup_runtime.console import to_table
 
-__all__ = [
-    "Candidate",
-    "Result",
-    "Row",
-    "Setup",
-    "measure",
-    "spread",
-    "table",
-]
-
 Row = dict[str, Any]
 MAX_CALLS = 200
 """Calls of a candidate in one visit, at most."""

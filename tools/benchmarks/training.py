@@ -15,8 +15,6 @@ import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.streams import TaskData
 
-__all__ = ["training"]
-
 BATCH, IMAGES = 128, 60_000  # the paper's protocol
 
 

@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from tools.reproduction.experiment import Experiment, Line, Run
+from tools.reproduction.experiment import Experiment, Run
 from tools.reproduction.learning import stream_of, tiny_bank
 from tools.reproduction.measuring import Row, exported_model, measure
 from tools.reproduction.plot import plot_rows
+from tools.reproduction.store import Line
 from tools.reproduction.summary import COLUMNS, measures_of, row_summary
 from tools.reproduction.tables import Table
-
-__all__ = ["Accuracy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

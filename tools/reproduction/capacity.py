@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from tools.pictures import picture
-from tools.reproduction.experiment import Experiment, Line, Run
+from tools.reproduction.experiment import Experiment, Run
 from tools.reproduction.learning import tiny_bank
+from tools.reproduction.store import Line
 from tools.reproduction.tables import Table
 
 from supsup_runtime.bank.bank import MaskBank
@@ -28,8 +29,6 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.matrix import RULES, HopfieldMatrix, capacity, expected_bit_error
 from supsup_runtime.hopfield.settle import settle
 from supsup_runtime.hopfield.store import to_pattern
-
-__all__ = ["Capacity", "bank_patterns", "loads", "measure", "random_patterns"]
 
 LOADS = (0.05, 0.1, 0.138, 0.17, 0.2, 0.256, 0.3, 0.35, 0.4, 0.5)
 NEAR = 0.02

@@ -15,8 +15,6 @@ from tools.reproduction.measuring import Row
 
 from supsup_runtime.model.inference import Inference
 
-__all__ = ["EXPERIMENTS"]
-
 ONE_SHOT = Inference(method="one-shot")
 BINARY = Inference(method="binary")
 GRADIENT = Inference(method="gradient")

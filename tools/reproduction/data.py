@@ -7,8 +7,6 @@ from pathlib import Path
 
 from supsup_runtime.errors import InputError
 
-__all__ = ["DataFolder"]
-
 
 class DataFolder:
     """The folder that holds ``mnist/`` and, for the shared masks, theirs."""

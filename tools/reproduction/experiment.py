@@ -16,8 +16,6 @@ from tools.reproduction.tables import Table
 
 from supsup_runtime.bank.bank import MaskBank
 
-__all__ = ["Experiment", "Line", "Run"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:

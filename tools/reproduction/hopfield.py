@@ -19,9 +19,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from tools.reproduction.experiment import Experiment, Line, Run
+from tools.reproduction.experiment import Experiment, Run
 from tools.reproduction.hopfield_tables import bars, tables
 from tools.reproduction.plot import plot_traces
+from tools.reproduction.store import Line
 from tools.reproduction.tables import Table
 
 from supsup_export.exporter import export_recovery
@@ -34,8 +35,6 @@ from supsup_runtime.recovery.descent import Recovery, Statistics
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 from supsup_runtime.recovery.result import Recovered
 from supsup_train.cli.train import run as train
-
-__all__ = ["Hopfield", "Way", "accuracy", "stored_model"]
 
 Bits = npt.NDArray[np.bool_]
 STREAM, LABELS = "split", "shared"

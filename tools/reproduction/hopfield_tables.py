@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from tools.reproduction.experiment import Line
+from tools.reproduction.store import Line
 from tools.reproduction.tables import Table
-
-__all__ = ["bars", "right", "tables"]
 
 LEAST_ACCURACY = 0.97
 MOST_STEPS = 30

@@ -24,8 +24,6 @@ from supsup_train.networks.create_bank import check_module, fixed_copy
 from supsup_train.nns.learner import NnsSettings
 from supsup_train.resume import check_resumed, fingerprint
 
-__all__ = ["Bank", "learned_bank", "stream_of", "tiny_bank"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bank:

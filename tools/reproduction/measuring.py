@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tools.reproduction.experiment import Line, Run
+from tools.reproduction.experiment import Run
+from tools.reproduction.store import Line
 
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
@@ -19,8 +20,6 @@ from supsup_runtime.data.streams import Stream
 from supsup_runtime.evaluation import evaluate_task, evaluate_unnamed
 from supsup_runtime.model.inference import Inference
 from supsup_runtime.model.model import Model, load
-
-__all__ = ["Row", "exported_model", "measure", "measuring_key"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

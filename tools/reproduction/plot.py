@@ -11,8 +11,6 @@ from tools.reproduction.summary import COLUMNS, measures_of
 
 from supsup_runtime.recovery.result import TOLERANCE
 
-__all__ = ["plot_rows", "plot_traces"]
-
 
 def plot_rows(title: str, figure: str, rows: Sequence[Mapping[str, Any]], file: Path) -> str:
     """Write an SVG; equal rows give equal bytes.

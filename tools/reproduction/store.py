@@ -10,8 +10,6 @@ from typing import Any
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import write_whole
 
-__all__ = ["Line", "Store", "claim"]
-
 Line = dict[str, Any]
 
 

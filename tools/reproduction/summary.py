@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from tools.reproduction.experiment import Line
 from tools.reproduction.measuring import Row
-
-__all__ = ["COLUMNS", "measures_of", "row_summary"]
+from tools.reproduction.store import Line
 
 NEAR_DEGREES = 10.0
 COLUMNS = {

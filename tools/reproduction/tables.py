@@ -10,8 +10,6 @@ from supsup_runtime.console import to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import write_whole
 
-__all__ = ["Table", "record", "to_markdown", "to_text"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:

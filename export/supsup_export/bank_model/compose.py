@@ -22,8 +22,6 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError, InputError
 from supsup_runtime.model.metadata import Mode, ModelInfo, Scoring, Target, TaskInfo
 
-__all__ = ["OUTPUTS", "Request", "choose_objective", "compose"]
-
 OUTPUTS = ("logits", "task", "task_scores", "parameters", "state")
 
 

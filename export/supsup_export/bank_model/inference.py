@@ -20,8 +20,6 @@ from supsup_export.bank_model.weights import state_of, superposed_mask, uniform_
 from supsup_export.graph import BOOL, FLOAT, INT64, Fill, Graph
 from supsup_runtime.model.metadata import Scoring, Target
 
-__all__ = ["Inferring"]
-
 Scorer: TypeAlias = Callable[[Graph, Layout, str, Target], str]
 
 

@@ -19,8 +19,6 @@ from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError
 
-__all__ = ["BLOCK_BYTES", "ROW_BITS", "Layout", "lay_out", "row_bytes"]
-
 ROW_BITS = 256
 """Rows are padded to a multiple of this many weights, a block."""
 BLOCK_BYTES = ROW_BITS // 8

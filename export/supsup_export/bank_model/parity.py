@@ -28,8 +28,6 @@ from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.model.metadata import ModelInfo, Scoring
 from supsup_runtime.model.session import Session, open_session
 
-__all__ = ["ParityReport", "check_parity"]
-
 MAX_CHECKED_TASKS = 50
 """Tasks whose logits are compared, spread evenly; scores are compared for all."""
 _BATCH = 3

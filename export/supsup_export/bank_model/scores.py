@@ -14,21 +14,6 @@ from supsup_export.bank_model.weights import packed_part, unpack
 from supsup_export.graph import BOOL, FLOAT, INT64, Graph
 from supsup_runtime.model.metadata import Target
 
-__all__ = [
-    "block_peaks",
-    "block_size",
-    "by_bit",
-    "exact_rows",
-    "mask_scores",
-    "part_scores",
-    "part_vector",
-    "rounding_factor",
-    "row_products",
-    "row_scores",
-    "stack_rows",
-    "state_scores",
-]
-
 _CODE_BITS = {"cpu": 2, "cuda": 4}
 """Bits that MatMulNBits has on both: the CPU has 2, 4 and 8, CUDA 4 and 8."""
 _SMALL_BANK_BYTES = 1 << 20

@@ -13,8 +13,6 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.layout import cut
 from supsup_runtime.errors import InputError
 
-__all__ = ["MIN_TASKS", "choose_screen"]
-
 SHARE = 0.3
 """Share of the weights that the first pass scores."""
 MIN_TASKS = 64

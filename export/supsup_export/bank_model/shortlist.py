@@ -42,8 +42,6 @@ from supsup_export.bank_model.weights import packed_part, uniform_mask, unpack
 from supsup_export.graph import BOOL, FLOAT, INT64, Graph
 from supsup_runtime.model.metadata import Scoring, Target
 
-__all__ = ["CONTENDERS", "ROUNDING_SIGMAS", "Question", "choose_scoring", "scores_in_passes"]
-
 CONTENDERS = 4
 """Tasks that are scored exactly after the first pass."""
 SIGMAS = 8.0

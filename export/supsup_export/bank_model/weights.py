@@ -11,17 +11,6 @@ import numpy as np
 from supsup_export.bank_model.layout import BLOCK_BYTES, ROW_BITS, Layout
 from supsup_export.graph import FLOAT, INT32, Graph
 
-__all__ = [
-    "fixed_weights",
-    "packed_part",
-    "packed_rows",
-    "state_of",
-    "superposed_mask",
-    "superposed_weights",
-    "uniform_mask",
-    "unpack",
-]
-
 _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (byte, bit), least significant first
 
 

@@ -26,8 +26,6 @@ from supsup_runtime.model.session import open_session
 from supsup_runtime.objectives import entropy
 from supsup_runtime.recovery.descent import Descent, Recovery
 
-__all__ = ["RecoveryCheck", "RecoveryReport", "check_recovery", "check_stream"]
-
 _ROWS = (0, 1, 5)
 _STREAMS = (
     (5, (3, 2), None),

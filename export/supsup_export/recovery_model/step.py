@@ -19,15 +19,6 @@ from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore
 from supsup_runtime.model.metadata import Mode, ModelInfo, TaskInfo
 
-__all__ = [
-    "OBJECTIVE",
-    "add_energy",
-    "add_network",
-    "add_weighted",
-    "compose_recovery",
-    "recovery_info",
-]
-
 OBJECTIVE = "entropy"
 STRENGTHS = ("entropy_strength", "energy_strength")
 

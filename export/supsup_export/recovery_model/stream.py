@@ -17,8 +17,6 @@ from supsup_runtime.hopfield.store import HopfieldStore
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.recovery.descent import Recovery
 
-__all__ = ["compose_stream"]
-
 STRENGTHS = ("entropy_strengths", "energy_strengths")
 SETTINGS = ("step_size", "momentum", "weight_decay")
 

@@ -23,8 +23,6 @@ from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.metadata import PREFIX
 
-__all__ = ["BITS", "compose_task", "read_task"]
-
 BITS: tuple[int, ...] = get_args(Literal[2, 32])
 _SHOWN = 3  # task names in a message
 

@@ -38,8 +38,6 @@ from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.model.session import open_session
 
-__all__ = ["NUM_INPUTS", "Stored", "TaskParity", "check_task"]
-
 NUM_INPUTS = 32
 """Random inputs that logits and labels are compared on."""
 _ROUNDING = 1e-6

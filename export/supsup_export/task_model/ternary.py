@@ -25,8 +25,6 @@ from supsup_export.graph import INT32, Graph
 from supsup_runtime.arrays import Bits, Bytes, Floats
 from supsup_runtime.errors import BankError
 
-__all__ = ["Ternary", "block_size", "floats", "pack_codes", "product", "ternary", "unpack_codes"]
-
 BLOCKS = (128, 64, 32)
 """Widths of MatMulNBits that have an int8 kernel in ONNX Runtime 1.32, the fastest first. 16 and
 256 fall back to float32."""

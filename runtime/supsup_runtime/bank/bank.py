@@ -37,8 +37,6 @@ from supsup_runtime.bank.task import (
 from supsup_runtime.errors import BankError, OutputExistsError
 from supsup_runtime.files import exclusive, inside, read_file, write_whole
 
-__all__ = ["MaskBank", "is_blank"]
-
 MAX_PROGRAM_BYTES = 1 << 30
 
 

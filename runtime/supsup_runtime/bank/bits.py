@@ -12,16 +12,6 @@ from bitarray.util import sc_decode, sc_encode
 from supsup_runtime.arrays import Bits, Bytes
 from supsup_runtime.errors import BankError
 
-__all__ = [
-    "check_padding",
-    "compress",
-    "count_ones",
-    "decompress",
-    "pack_mask",
-    "packed_bytes",
-    "unpack_mask",
-]
-
 
 def packed_bytes(num_elements: int) -> int:
     """Bytes that `num_elements` bits take when packed."""

@@ -14,8 +14,6 @@ from supsup_runtime.bank.fields import Fields, is_integer, is_number
 from supsup_runtime.errors import BankError
 from supsup_runtime.objectives import Score
 
-__all__ = ["JUDGING", "Calibration"]
-
 JUDGING = ("verified", "exhaustive")
 """Methods whose scores are of real forward passes, and so of calibrated units."""
 

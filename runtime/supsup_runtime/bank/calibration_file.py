@@ -12,8 +12,6 @@ from supsup_runtime.bank.index import MAX_INDEX_BYTES, MAX_TASKS, BankEntry
 from supsup_runtime.errors import BankError
 from supsup_runtime.files import inside, read_file, write_whole
 
-__all__ = ["StoredCalibration", "read_calibration", "write_calibration"]
-
 FORMAT = 1
 _FILE = "calibration.json"
 _FIELDS = {"calibration", "digest", "format", "tasks"}

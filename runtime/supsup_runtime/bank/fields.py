@@ -8,8 +8,6 @@ from typing import Any, NoReturn, TypeGuard, TypeVar
 
 from supsup_runtime.errors import BankError
 
-__all__ = ["Fields", "canonical_json", "is_integer", "is_number", "is_unicode", "strings"]
-
 
 def canonical_json(value: object) -> str:
     """JSON with sorted keys and nothing to choose: equal values give equal text."""

@@ -13,16 +13,6 @@ from supsup_runtime.bank.task import check_name
 from supsup_runtime.errors import BankError
 from supsup_runtime.files import inside, read_file, write_whole
 
-__all__ = [
-    "MAX_TASKS",
-    "OBJECTIVES",
-    "BankEntry",
-    "BankIndex",
-    "differentiated",
-    "read_index",
-    "write_index",
-]
-
 FORMAT = 1
 MAX_TASKS = 100_000
 MAX_INDEX_BYTES = 64 << 20

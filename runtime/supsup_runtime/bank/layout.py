@@ -11,8 +11,6 @@ import numpy.typing as npt
 from supsup_runtime.arrays import Array
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
 
-__all__ = ["cut", "join", "spans"]
-
 
 def spans(tensors: Sequence[MaskedParameter | StateTensor]) -> list[slice]:
     """Where each tensor lies in a flat array of all of them."""

@@ -15,14 +15,6 @@ from supsup_runtime.bank.fields import Fields, canonical_json, is_unicode
 from supsup_runtime.bank.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
 from supsup_runtime.errors import BankError
 
-__all__ = [
-    "MAX_ELEMENTS",
-    "MAX_TENSORS",
-    "MaskedParameter",
-    "Network",
-    "StateTensor",
-]
-
 MAX_TENSORS = 10_000
 """Masked parameters, or state tensors, of one network."""
 MAX_ELEMENTS = 2**33

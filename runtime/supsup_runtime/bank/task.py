@@ -20,17 +20,6 @@ from supsup_runtime.bank.tensorfile import (
 )
 from supsup_runtime.errors import BankError
 
-__all__ = [
-    "TaskMasks",
-    "check_labels",
-    "check_name",
-    "check_task",
-    "decode_task",
-    "encode_task",
-    "make_task",
-    "max_task_bytes",
-]
-
 FORMAT = 1
 MAX_HEADER_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

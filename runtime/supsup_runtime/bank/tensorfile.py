@@ -19,8 +19,6 @@ from supsup_runtime.arrays import Array
 from supsup_runtime.bank.fields import Fields
 from supsup_runtime.errors import BankError
 
-__all__ = ["TensorFile", "check_array", "check_names"]
-
 _DTYPES = {"U8": "u1", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
 
 

@@ -16,8 +16,6 @@ from supsup_runtime.arrays import Bytes, Floats
 from supsup_runtime.bank.bits import packed_bytes, unpack_mask
 from supsup_runtime.errors import InputError
 
-__all__ = ["MAX_SEED", "kaiming_constant", "seeded_weight", "sign_plane"]
-
 MAX_SEED = 2**64 - 1
 
 

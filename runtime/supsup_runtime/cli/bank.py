@@ -14,8 +14,6 @@ from supsup_runtime.console import Options, parser, print_result, run_command, t
 from supsup_runtime.files import read_file
 from supsup_runtime.hopfield.file import has_store, read_store
 
-__all__ = ["main"]
-
 _EXAMPLES = (
     "list masks/",
     "verify masks/",

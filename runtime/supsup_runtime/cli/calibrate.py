@@ -19,8 +19,6 @@ from supsup_runtime.cli.options import (
 from supsup_runtime.console import add_options, parser, print_result, run_command
 from supsup_runtime.evaluation.calibration import check_same_bank, choose_samples, measure
 
-__all__ = ["main"]
-
 _EXAMPLES = (
     "out.onnx permuted --bank masks/",
     "out.onnx permuted --bank masks/ --data mnist/ --coverage 0.99 --per-task 400 --json",

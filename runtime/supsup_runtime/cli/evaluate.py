@@ -23,8 +23,6 @@ from supsup_runtime.console import (
 )
 from supsup_runtime.evaluation.accuracy import evaluate
 
-__all__ = ["main"]
-
 _EXAMPLES = (
     "out.onnx permuted",
     "out.onnx permuted --data mnist/ --tasks 10 --per-task 100 --method one-shot --json",

@@ -22,8 +22,6 @@ from supsup_runtime.hopfield.file import (
 from supsup_runtime.hopfield.matrix import DTYPES, RULES
 from supsup_runtime.hopfield.store import HopfieldStore
 
-__all__ = ["main"]
-
 _EXAMPLES = (
     "encode --bank masks/",
     "encode --bank masks/ --rule hebb --dtype float16 digits-01",

@@ -15,8 +15,6 @@ from supsup_runtime.hopfield.storage import storage
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.protobuf import read_metadata
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Run the command."""

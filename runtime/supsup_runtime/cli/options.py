@@ -33,19 +33,6 @@ from supsup_runtime.model.model import Model, load
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import Device, SessionOptions
 
-__all__ = [
-    "add_inference_options",
-    "add_model_options",
-    "add_sample_options",
-    "inference_of",
-    "load_model",
-    "model_stream",
-    "prediction_text",
-    "read_inputs",
-    "say_progress",
-    "session_of",
-]
-
 
 def add_model_options(made: CommandParser) -> None:
     """Options of every command that runs a model."""

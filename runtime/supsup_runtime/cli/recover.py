@@ -20,8 +20,6 @@ from supsup_runtime.console import (
 from supsup_runtime.recovery.descent import SCHEDULES, Recovery, Statistics
 from supsup_runtime.recovery.model import load_hopfield
 
-__all__ = ["add_recovery_options", "recover"]
-
 _SETTINGS: dict[str, tuple[type | tuple[str, ...], str]] = {
     "start": (("mean", "zero"), "scores to start from: the mean of the masks, or zero"),
     "statistics": (get_args(Statistics), "what batch normalisation goes by"),

@@ -23,8 +23,6 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
 
-__all__ = ["main"]
-
 _EXAMPLES = (
     "out.onnx input.npy",
     "out.onnx input.npy --task rotated-090",

@@ -8,8 +8,6 @@ from supsup_runtime.console import Options, Row, add_options, positive
 from supsup_runtime.data.sources import Dataset
 from supsup_runtime.data.streams import LABEL_KINDS, STREAM_KINDS, Layout, Stream, make_stream
 
-__all__ = ["add_stream_options", "stream_of"]
-
 
 def add_stream_options(made: Options, *, tasks: str) -> None:
     """Add ``stream``, ``--data``, ``--tasks``, ``--labels`` and ``--seed``.

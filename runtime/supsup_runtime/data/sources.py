@@ -24,8 +24,6 @@ import numpy.typing as npt
 from supsup_runtime.arrays import Array, Labels, Values
 from supsup_runtime.errors import DataError
 
-__all__ = ["MAX_CLASSES", "MAX_EXPANSION", "MAX_PART_BYTES", "Dataset", "load_dataset"]
-
 Part: TypeAlias = tuple[Values, Labels]
 
 MAX_PART_BYTES = 2**32

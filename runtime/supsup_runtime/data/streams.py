@@ -19,20 +19,6 @@ from supsup_runtime.arrays import Floats, Labels, Values
 from supsup_runtime.data.sources import Dataset
 from supsup_runtime.errors import DataError
 
-__all__ = [
-    "LABEL_KINDS",
-    "LAYOUTS",
-    "MAX_TASKS",
-    "MIN_DEGREES",
-    "STREAM_KINDS",
-    "LabelKind",
-    "Layout",
-    "Stream",
-    "StreamKind",
-    "TaskData",
-    "make_stream",
-]
-
 StreamKind = Literal["permuted", "rotated", "split", "mixed"]
 Layout = Literal["flat", "image"]
 LabelKind = Literal["own", "shared"]

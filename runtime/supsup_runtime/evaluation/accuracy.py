@@ -18,8 +18,6 @@ from supsup_runtime.model.inference import Inference, Method, threshold_of
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
 
-__all__ = ["Progress", "check_stream", "evaluate", "evaluate_task", "evaluate_unnamed"]
-
 Progress = Callable[[str, int, int], object]
 """Called after each task with its name, how many tasks are done, and how many there are."""
 Rows = npt.NDArray[np.int64]

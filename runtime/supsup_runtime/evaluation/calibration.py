@@ -19,16 +19,6 @@ from supsup_runtime.evaluation.accuracy import Progress, check_stream
 from supsup_runtime.model.inference import DEFAULT_CANDIDATES, Inference, Method, resolved_score
 from supsup_runtime.model.model import Model
 
-__all__ = [
-    "LeftOut",
-    "Measured",
-    "auroc",
-    "calibrate",
-    "check_same_bank",
-    "choose_samples",
-    "measure",
-]
-
 _CHUNK = 100
 
 

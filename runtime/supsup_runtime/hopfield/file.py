@@ -34,17 +34,6 @@ from supsup_runtime.hopfield.store import (
     store_bytes,
 )
 
-__all__ = [
-    "MAX_DISTANCE",
-    "STORE_FILE",
-    "decode_store",
-    "delete_masks",
-    "encode_into",
-    "encode_store",
-    "has_store",
-    "read_store",
-]
-
 FORMAT = 1
 STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20

@@ -13,17 +13,6 @@ import numpy as np
 from supsup_runtime.arrays import Floats, Reals
 from supsup_runtime.errors import InputError
 
-__all__ = [
-    "DTYPES",
-    "MAX_UNITS",
-    "RULES",
-    "HopfieldMatrix",
-    "capacity",
-    "expected_bit_error",
-    "matrix_bytes",
-]
-
-
 RULES = ("hebb", "storkey")
 DTYPES = ("float32", "float16")
 MAX_UNITS = 16_384

@@ -17,8 +17,6 @@ from supsup_runtime.errors import BankError
 from supsup_runtime.hopfield.matrix import DTYPES, RULES
 from supsup_runtime.hopfield.store import HopfieldStore, are_fingerprints, is_entropy
 
-__all__ = ["BLEND", "HopfieldInfo", "is_blend", "with_batch_statistics"]
-
 BLEND = ".blend"
 """Ends the name of a state tensor that says which share of a normalisation is the batch's."""
 

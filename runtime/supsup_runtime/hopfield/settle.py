@@ -9,8 +9,6 @@ import numpy as np
 
 from supsup_runtime.arrays import Floats
 
-__all__ = ["settle"]
-
 MAX_LOOKS = 1000
 
 

@@ -12,8 +12,6 @@ from supsup_runtime.hopfield.file import STORE_FILE, has_store, read_store
 from supsup_runtime.hopfield.matrix import DTYPES, MAX_UNITS, RULES, capacity
 from supsup_runtime.hopfield.store import store_bytes
 
-__all__ = ["storage"]
-
 
 def storage(bank: MaskBank) -> dict[str, Any]:
     """Compare explicit masks with a Hopfield store.

@@ -32,20 +32,6 @@ from supsup_runtime.hopfield.matrix import (
 )
 from supsup_runtime.hopfield.settle import settle
 
-__all__ = [
-    "FINGERPRINT",
-    "TOLERATED",
-    "HopfieldStore",
-    "StoredTask",
-    "are_fingerprints",
-    "fingerprint",
-    "fingerprints",
-    "is_entropy",
-    "store_bytes",
-    "to_pattern",
-]
-
-
 FINGERPRINT = 16
 """Hexadecimal digits of a mask's fingerprint."""
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")

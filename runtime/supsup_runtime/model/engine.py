@@ -20,8 +20,6 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import BoundPart, BoundProgram, Session
 
-__all__ = ["Engine"]
-
 _FEW_ROWS = 24
 """Rows below which a call for each is faster than one pass for all (docs/PERFORMANCE.md)."""
 _PASS_BYTES = 256 << 20

@@ -20,17 +20,6 @@ from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.methods import Scorer
 from supsup_runtime.objectives import Score, default_score
 
-__all__ = [
-    "METHODS",
-    "SCORES",
-    "Inference",
-    "Method",
-    "TaskInference",
-    "resolved_score",
-    "score_tasks",
-    "threshold_of",
-]
-
 Method = Literal["one-shot", "binary", "gradient", "verified", "exhaustive"]
 METHODS: tuple[Method, ...] = get_args(Method)
 SCORES: tuple[Score, ...] = get_args(Score)

@@ -11,8 +11,6 @@ from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.protobuf import read_metadata
 from supsup_runtime.model.session import Session, SessionOptions, open_session
 
-__all__ = ["OpenedModel", "available_bytes", "bytes_to_load", "open_model"]
-
 _FEWER_TASKS = (
     "export fewer tasks, or, if it is not yet, with --target portable, which takes least (or load "
     "with check_memory=False)"

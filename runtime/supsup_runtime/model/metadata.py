@@ -19,8 +19,6 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 
-__all__ = ["CONTRACT", "PREFIX", "RECOVERING", "Mode", "ModelInfo", "Scoring", "Target", "TaskInfo"]
-
 CONTRACT = 1
 PREFIX = "org.supsup."
 Target = Literal["cpu", "cuda", "portable"]

@@ -13,8 +13,6 @@ import numpy.typing as npt
 from supsup_runtime.arrays import Floats, Images, Scores
 from supsup_runtime.objectives import Score, evidence
 
-__all__ = ["Scorer", "binary", "exhaustive", "gradient", "one_shot", "verified"]
-
 
 class Scorer(Protocol):
     """What inference needs of a model."""

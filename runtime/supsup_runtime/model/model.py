@@ -24,8 +24,6 @@ from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import SessionOptions
 
-__all__ = ["Model", "load"]
-
 DEFAULT_CACHE_BYTES = 64 << 20
 MAX_CACHE_BYTES = 1 << 40
 

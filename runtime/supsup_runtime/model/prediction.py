@@ -12,8 +12,6 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.model.inference import TaskInference
 from supsup_runtime.model.metadata import TaskInfo
 
-__all__ = ["Prediction"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prediction:

@@ -13,8 +13,6 @@ from typing import BinaryIO
 
 from supsup_runtime.errors import ModelError
 
-__all__ = ["read_metadata"]
-
 _METADATA_PROPS = 14
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}

@@ -17,8 +17,6 @@ import numpy as np
 from supsup_runtime.arrays import Array, Floats, Images
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
 
-__all__ = ["BoundPart", "BoundProgram", "Device", "Session", "SessionOptions", "open_session"]
-
 Device = Literal["cpu", "cuda"]
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 MAX_THREADS = 1024

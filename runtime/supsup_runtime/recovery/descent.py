@@ -15,18 +15,6 @@ import numpy as np
 from supsup_runtime.arrays import Floats
 from supsup_runtime.errors import InputError
 
-__all__ = [
-    "SCHEDULES",
-    "Descent",
-    "Recovery",
-    "Schedule",
-    "Statistics",
-    "check_statistics",
-    "constant",
-    "is_whole",
-    "linear",
-]
-
 Schedule = Callable[[int, int], tuple[float, float]]
 """Shares of the entropy and of the energy in step `t` of `steps`, counted from 0."""
 Statistics = Literal["batch", "running"]

@@ -16,8 +16,6 @@ from supsup_runtime.model.loading import OpenedModel
 from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.recovery.descent import Statistics
 
-__all__ = ["HopfieldGraph", "Step"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:

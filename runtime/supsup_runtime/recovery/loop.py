@@ -15,8 +15,6 @@ from supsup_runtime.recovery.descent import Descent, Recovery, Schedule, is_whol
 from supsup_runtime.recovery.graph import HopfieldGraph
 from supsup_runtime.recovery.result import SURE_ROWS, End, Recovered, Trace, judge
 
-__all__ = ["Recovering", "count_steps"]
-
 LAST_ROWS = 320
 """Newest inputs of the stream that are kept, to judge the result by."""
 

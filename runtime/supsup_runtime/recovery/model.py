@@ -27,8 +27,6 @@ from supsup_runtime.recovery.graph import HopfieldGraph, Step
 from supsup_runtime.recovery.loop import Recovering, count_steps
 from supsup_runtime.recovery.result import Recovered
 
-__all__ = ["HopfieldModel", "load_hopfield"]
-
 
 def load_hopfield(
     path: str | Path,

@@ -12,8 +12,6 @@ import numpy.typing as npt
 from supsup_runtime.arrays import Bits
 from supsup_runtime.model.metadata import TaskInfo
 
-__all__ = ["SURE_ROWS", "TOLERANCE", "End", "Recovered", "Trace", "Verdict", "judge"]
-
 Verdict = Literal["stored", "spurious", "not-converged", "diverged"]
 
 TOLERANCE = 0.02
