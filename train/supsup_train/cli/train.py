@@ -53,12 +53,7 @@ _RECIPE: tuple[Row, ...] = (
     ("--transfer", get_args(TransferKind), "none", "begin with earlier tasks' mean mask or scores"),
 )
 _NNS: tuple[Row, ...] = (
-    (
-        "--certainty",
-        float,
-        None,
-        "masks x largest probability; below, a task is new (default: 1.125)",
-    ),
+    ("--certainty", float, None, "masks x largest probability of a known task (default: 1.125)"),
     ("--period", positive, None, "batches from one inference to the next (default: 100)"),
     ("--max-tasks", positive, None, "masks to allocate at most (default: 2500)"),
     ("--objective", get_args(Objective), None, "what is differentiated (default: entropy)"),
