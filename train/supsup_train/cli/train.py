@@ -49,16 +49,11 @@ _RECIPE: tuple[Row, ...] = (
     ("--score-init", get_args(ScoreInit), "uniform", "fresh scores; zeros: a mask of ones"),
     ("--rule", get_args(RuleKind), "threshold", "which scores are in the mask"),
     ("--density", float, None, "top-k: fraction of weights kept, in (0, 1] (default: 0.5)"),
-    ("--er", float, None, "top-k: multiplier of the ER budget, in place of --density"),
+    ("--er", float, None, "top-k: multiplier of the ER budget (default: --density instead)"),
     ("--transfer", get_args(TransferKind), "none", "begin with earlier tasks' mean mask or scores"),
 )
 _NNS: tuple[Row, ...] = (
-    (
-        "--certainty",
-        float,
-        None,
-        "masks x largest probability; below, a task is new (default: 1.125)",
-    ),
+    ("--certainty", float, None, "masks x largest probability of a known task (default: 1.125)"),
     ("--period", positive, None, "batches from one inference to the next (default: 100)"),
     ("--max-tasks", positive, None, "masks to allocate at most (default: 2500)"),
     ("--objective", get_args(Objective), None, "what is differentiated (default: entropy)"),
@@ -128,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     made.what_in.add_argument("--pictures", action="store_true", help=text)
     text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-... or cnn"
     made.method.add_argument("--model", default="lenet-300-100", help=text)
-    text = "your own network in place of --model: FUNCTION(input_shape, outputs)"
+    text = "your own network: FUNCTION(input_shape, outputs) (default: that of --model)"
     made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
     add_options(made.method, _NETWORK + _RECIPE)
     made.method.add_argument(
