@@ -20,8 +20,6 @@ from typing import Any
 
 import pytest
 
-__all__ = ["SCRIPTS", "Done", "call", "lines_of", "program", "run", "run_program", "wait_for"]
-
 Done = subprocess.CompletedProcess[str]
 _PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 SCRIPTS: dict[str, str] = tomllib.loads(_PROJECT.read_text())["project"]["scripts"]

@@ -20,8 +20,6 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from supsup_train.programs.programs import Programs, export_programs
 
-__all__ = ["each_made_once", "key_of", "remembering"]
-
 Export = Callable[..., Programs]
 # What every module has from `nn.Module`: hooks, which must be none, and what is described by name.
 _OF_TORCH = vars(nn.Module())

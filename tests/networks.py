@@ -11,8 +11,6 @@ from torch.nn import functional
 
 from supsup_train.networks.models import Cnn, Mlp
 
-__all__ = ["NETWORKS", "Network", "NoForward", "NoGradient", "Tied", "make_network"]
-
 
 class Pooled(nn.Module):
     """Grouped, depthwise and dilated convolutions, and every kind of pooling."""

@@ -7,8 +7,6 @@ import numpy as np
 from supsup_runtime.arrays import Floats
 from supsup_runtime.hopfield.matrix import HopfieldMatrix
 
-__all__ = ["Floats", "filled", "flipped", "random_patterns"]
-
 
 def random_patterns(count: int, size: int, seed: int = 0) -> Floats:
     rng = np.random.default_rng(seed)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["shared_data"]
-
 
 def shared_data(name: str) -> Path:
     """Path of a shared folder or file; skips the test, with the reason, where it is absent.

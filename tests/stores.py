@@ -16,8 +16,6 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_runtime.hopfield.file import encode_into
 
-__all__ = ["MODEL", "flat_mask", "images", "store_bank", "stream", "unit_task"]
-
 MODEL = "bnnet-65-33"  # awkward: rows end inside a byte
 
 

@@ -20,8 +20,6 @@ from rich.progress import (
 from supsup_runtime.errors import InputError
 from supsup_train.masks.train_task import Progress as StepProgress
 
-__all__ = ["Reporter", "progress_bars", "reporting"]
-
 
 def progress_bars(*, quiet: bool) -> Progress:
     """Bars on stderr, where that is a terminal; what is printed there goes by their console."""

@@ -17,8 +17,6 @@ from supsup_runtime.errors import InputError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Report", "check_resumed", "fingerprint", "learn_missing", "origin_of", "unheard"]
-
 Report = Callable[[dict[str, Any]], None]
 """Called with a record of each task, as JSON holds it: ``task``, its ``index``, ``accuracy``,
 ``seconds`` that it took, and what else is told of it; or ``kept``, if the bank had it already."""

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patterns import Floats, filled, random_patterns
+from patterns import filled, random_patterns
+from supsup_runtime.arrays import Floats
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.matrix import (
     MAX_UNITS,

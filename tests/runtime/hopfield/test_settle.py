@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patterns import Floats, filled, flipped, random_patterns
+from patterns import filled, flipped, random_patterns
+from supsup_runtime.arrays import Floats
 from supsup_runtime.hopfield.matrix import HopfieldMatrix
 from supsup_runtime.hopfield.settle import settle
 

@@ -14,8 +14,6 @@ from supsup_train.masks.state import descend, make_optimizer, task_seed
 from supsup_train.masks.train_task import Progress, fit, tested
 from supsup_train.networks.create_bank import tensors_of
 
-__all__ = ["Baseline", "State"]
-
 State = dict[str, Floats]
 
 

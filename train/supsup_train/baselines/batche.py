@@ -24,8 +24,6 @@ from supsup_train.baselines.base import Baseline, State
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.networks.models import layer_stack
 
-__all__ = ["BatchE", "BatchEMlp", "RankOneMlp"]
-
 
 class BatchEMlp(nn.Module):
     """Fully connected layers between vectors, ReLU between them."""

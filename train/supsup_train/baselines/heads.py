@@ -14,8 +14,6 @@ from supsup_train.baselines.base import Baseline
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.networks.models import Mlp
 
-__all__ = ["Heads"]
-
 
 class Heads(Baseline):
     """Separate heads, and the bounds."""

@@ -19,8 +19,6 @@ from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.masks.state import task_seed
 from supsup_train.networks.models import layer_stack
 
-__all__ = ["Psp", "PspMlp", "orthogonal"]
-
 
 class PspMlp(nn.Module):
     """Fully connected layers, each behind its context, ReLU between them."""

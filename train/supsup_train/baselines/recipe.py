@@ -8,8 +8,6 @@ from typing import Literal, get_args
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import OptimizerKind, Recipe
 
-__all__ = ["METHODS", "BaselineMethod", "BaselineRecipe"]
-
 BaselineMethod = Literal[
     "batche", "batche-random", "psp", "heads", "heads-random", "dense", "sequence"
 ]

@@ -35,8 +35,6 @@ from supsup_train.networks.create_bank import check_module, create_bank, fixed_c
 from supsup_train.networks.models import Mlp, make_model
 from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
 
-__all__ = ["layer_sizes", "make_baseline", "train_baseline"]
-
 SHARED = "shared.safetensors"
 MAX_SHARED_BYTES = 1 << 30
 

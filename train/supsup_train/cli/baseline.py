@@ -16,8 +16,6 @@ from supsup_train.cli.options import NUM_TASKS, add_training_options, use_thread
 from supsup_train.masks.recipe import OptimizerKind
 from supsup_train.reporting import reporting
 
-__all__ = ["main"]
-
 _EXAMPLES = (
     "batche permuted --bank batche/",
     "psp permuted --data mnist/ --tasks 10 --bank psp/",

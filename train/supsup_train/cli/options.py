@@ -11,8 +11,6 @@ from supsup_runtime.console import CommandParser, Row, add_options, positive
 from supsup_runtime.data.options import add_stream_options
 from supsup_train.masks.recipe import Recipe
 
-__all__ = ["NUM_TASKS", "add_training_options", "from_zero", "use_threads"]
-
 NUM_TASKS = 10
 """Tasks of the stream where ``--tasks`` is missing."""
 

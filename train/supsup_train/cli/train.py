@@ -25,8 +25,6 @@ from supsup_train.nns.stream import learn_stream
 from supsup_train.reporting import reporting
 from supsup_train.resume import origin_of
 
-__all__ = ["main"]
-
 _EXAMPLES = (
     "permuted --bank masks/",
     "permuted --data mnist/ --outputs 100 --tasks 10 --bank masks/",

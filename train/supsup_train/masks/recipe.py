@@ -8,8 +8,6 @@ from typing import Literal, get_args
 from supsup_runtime.errors import InputError
 from supsup_train.masks.rules import Rule
 
-__all__ = ["OptimizerKind", "Recipe", "ScheduleKind", "ScoreInit", "TransferKind"]
-
 OptimizerKind = Literal["rmsprop", "adam", "sgd"]
 ScheduleKind = Literal["constant", "cosine"]
 ScoreInit = Literal["uniform", "zeros"]

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from supsup_runtime.errors import InputError
 
-__all__ = ["Budget", "Rule", "RuleKind", "er_densities"]
-
 RuleKind = Literal["threshold", "top-k"]
 Budget = Literal["layer", "er"]
 MAX_ER_DENSITY = 0.5

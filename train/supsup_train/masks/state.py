@@ -18,16 +18,6 @@ from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_train.masks.recipe import Recipe, ScoreInit
 from supsup_train.networks.create_bank import check_module, fixed_copy, tensors_of
 
-__all__ = [
-    "Learning",
-    "Tensors",
-    "descend",
-    "initial_scores",
-    "make_optimizer",
-    "score_bound",
-    "task_seed",
-]
-
 Tensors = dict[str, Tensor]
 
 

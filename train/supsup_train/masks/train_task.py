@@ -24,17 +24,6 @@ from supsup_train.masks.state import Learning, initial_scores, task_seed
 from supsup_train.masks.transfer import Transfer
 from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
 
-__all__ = [
-    "Progress",
-    "batch_rows",
-    "check_data",
-    "check_loss",
-    "fit",
-    "tested",
-    "train_stream",
-    "train_task",
-]
-
 Progress = Callable[[int, float], None]
 """Called after every step with the step's number and the batch's loss."""
 _ROWS = 1000

@@ -28,8 +28,6 @@ from supsup_train.masks.recipe import Recipe, TransferKind
 from supsup_train.masks.rules import Rule
 from supsup_train.masks.state import Tensors, score_bound
 
-__all__ = ["Transfer"]
-
 
 class Transfer:
     """Initial scores for the next task of a bank; one writer at a time.

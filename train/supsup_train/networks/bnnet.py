@@ -21,8 +21,6 @@ from torch.nn.functional import silu
 from supsup_runtime.bank.weights import kaiming_constant, seeded_weight
 from supsup_runtime.errors import InputError
 
-__all__ = ["BatchBlend", "BnNet", "SignedLinear"]
-
 EPS = 1e-5
 """Added to a variance."""
 MOMENTUM = 0.1

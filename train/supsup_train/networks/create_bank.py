@@ -27,8 +27,6 @@ from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.errors import InputError
 from supsup_train.programs.programs import export_programs
 
-__all__ = ["check_module", "create_bank", "fixed_copy", "open_bank", "tensors_of"]
-
 
 def create_bank(
     path: str | Path,

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from supsup_runtime.errors import InputError
 from supsup_train.networks.bnnet import BnNet
 
-__all__ = ["Cnn", "Mlp", "layer_stack", "load_module", "make_model", "wants_images"]
-
 _LAYERS = re.compile(r"(mlp|lenet|fc|bnnet)((?:-[1-9]\d*)+)")
 
 

@@ -28,8 +28,6 @@ from supsup_runtime.files import inside, read_file, write_whole
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.state import Learning
 
-__all__ = ["Known", "LearnerFiles", "load_learning"]
-
 FORMAT = 1
 MAX_JSON_BYTES = 64 << 20
 MAX_TENSORS = 8

@@ -30,8 +30,6 @@ from supsup_train.masks.train_task import check_data, check_loss
 from supsup_train.nns.checkpoint import Known, LearnerFiles, load_learning
 from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts
 
-__all__ = ["Decision", "NnsLearner", "NnsSettings"]
-
 MIN_MASKS = 5
 """Masks that inference compares, references included; the authors' number."""
 Kind = Literal["first", "new", "same", "known", "full"]

@@ -22,8 +22,6 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks
 from supsup_train.programs.forward_ops import batch_norm
 
-__all__ = ["MaskScorer", "Objective", "State", "joined_mask", "pack_parts"]
-
 Objective = Literal["entropy", "superfluous"]
 State = Mapping[str, Floats]
 

@@ -19,8 +19,6 @@ from supsup_train.masks.train_task import batch_rows
 from supsup_train.nns.learner import Decision, NnsLearner
 from supsup_train.reporting import progress_bars
 
-__all__ = ["learn_stream", "unlabelled_batches"]
-
 
 def unlabelled_batches(
     stream: Stream, recipe: Recipe, *, start: int = 0

@@ -18,8 +18,6 @@ from typing import Any
 import torch
 from torch import SymInt, Tensor
 
-__all__ = ["backward_decompositions"]
-
 aten = torch.ops.aten
 
 _NOT_COVERED: Tensor = NotImplemented  # tells the tracer to leave the operator as it is

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["DIFFERENTIABLE"]
-
 aten = torch.ops.aten
 
 Step = Callable[[Tensor, Tensor, list[Tensor]], list[Tensor]]

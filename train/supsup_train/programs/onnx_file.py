@@ -16,8 +16,6 @@ import onnxscript.optimizer
 import torch
 from onnx import helper, numpy_helper
 
-__all__ = ["IR_VERSION", "OPSET", "Shape", "to_onnx"]
-
 OPSET = 18
 IR_VERSION = 8
 

@@ -46,8 +46,6 @@ from supsup_train.programs.backward_ops import backward_decompositions
 from supsup_train.programs.forward_ops import DIFFERENTIABLE
 from supsup_train.programs.onnx_file import Shape, to_onnx
 
-__all__ = ["ProgramError", "Programs", "export_programs"]
-
 aten = torch.ops.aten
 
 # The option of an operator that has to be off: its position and its name.
