@@ -2,7 +2,8 @@
 
 `python tools/compare_exports.py 2acc81a`: every kind of model, target, objective and scoring, of
 banks with masks, state, both, a Hopfield store, one task, a calibration. Exits with 1 and names the
-models that differ or that one side refuses.
+models that differ or that one side refuses. Where the other revision needs packages that are not
+installed here, give the interpreter of an environment that has them: ``--python``.
 """
 
 from __future__ import annotations
@@ -52,16 +53,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("revision", help="as git names it")
-    revision = made.parse_args().revision
+    made.add_argument(
+        "--python", default=sys.executable, metavar="FILE", help="of the other revision"
+    )
+    arguments = made.parse_args()
+    revision: str = arguments.revision
     with TemporaryDirectory() as folder, checked_out(revision) as other:
         requests = dict(_requests(Path(folder)))
-        different = differences(requests, ROOT, other, Path(folder))
+        different = differences(requests, ROOT, other, Path(folder), python=arguments.python)
     print(*different, sep="\n", end="\n" if different else "")
     print(f"{len(requests) - len(different)} of {len(requests)} models are the same byte by byte")
     sys.exit(bool(different))
 
 
-def differences(requests: dict[str, list[str]], here: Path, there: Path, folder: Path) -> list[str]:
+def differences(
+    requests: dict[str, list[str]],
+    here: Path,
+    there: Path,
+    folder: Path,
+    *,
+    python: str = sys.executable,
+) -> list[str]:
     """A line for each model that two checkouts make differently, or that one of them refuses.
 
     Args:
@@ -69,8 +81,10 @@ def differences(requests: dict[str, list[str]], here: Path, there: Path, folder:
         here: Root of a checkout.
         there: Root of the other.
         folder: Where models are written, each over the one before.
+        python: The interpreter of the other; what it imports of supsup is the checkout's.
     """
-    one, other = (_export(requests, root, folder) for root in (here, there))
+    one = _export(requests, here, folder, sys.executable)
+    other = _export(requests, there, folder, python)
     return [
         f"{name}: {one[name].strip()} here, {other[name].strip()} there"
         for name in requests
@@ -78,11 +92,13 @@ def differences(requests: dict[str, list[str]], here: Path, there: Path, folder:
     ]
 
 
-def _export(requests: dict[str, list[str]], root: Path, folder: Path) -> dict[str, str]:
+def _export(
+    requests: dict[str, list[str]], root: Path, folder: Path, python: str
+) -> dict[str, str]:
     from tools.revision import environment
 
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(folder)],
+        [python, "-c", CHILD, str(folder)],
         input=json.dumps(requests),
         stdout=subprocess.PIPE,
         text=True,

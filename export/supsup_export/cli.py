@@ -11,7 +11,6 @@ from supsup_export.bank_model.compose import OUTPUTS, Request
 from supsup_export.exporter import Report, export, export_recovery, export_task
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import (
-    GROUPS,
     Options,
     add_renamed,
     parser,
@@ -91,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     made = parser(
         "supsup-export", "Bake the weights and masks of a bank into one ONNX model.", _EXAMPLES
     )
-    given, made_of, method, speed = map(made.add_argument_group, GROUPS)
+    given, made_of, method, speed = made.what_in, made.what_out, made.method, made.speed
     text = "folder of the bank (required)"
     given.add_argument("--bank", type=Path, required=True, metavar="DIR", help=text)
     text = "this one task alone, for a plain model of x (default: all tasks)"

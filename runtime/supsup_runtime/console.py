@@ -21,7 +21,6 @@ GROUPS = ("what goes in", "what comes out", "method", "speed")
 
 INTERRUPTED = 130
 MAX_INPUT_BYTES = 4 << 30
-_INTERRUPTED = "interrupted; what was finished is kept"
 
 
 def run_command(name: str, command: Callable[[], object]) -> NoReturn:
@@ -43,11 +42,7 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
     except OSError as error:
         _fail(name, f"{error.filename or 'file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
-        _fail(name, _INTERRUPTED, INTERRUPTED)
-    except SystemExit as done:
-        if done.code == INTERRUPTED:  # Typer has caught the interrupt, and says nothing
-            _fail(name, _INTERRUPTED, INTERRUPTED)
-        raise
+        _fail(name, "interrupted; what was finished is kept", INTERRUPTED)
     sys.exit(0)
 
 
