@@ -23,7 +23,7 @@ PACKAGES = ("supsup_train", "supsup_export", "supsup_runtime")
 _FLOW = ("tasks of data", "mask bank", "model", "prediction")
 """What goes into the first package, from one to the next, and out of the last."""
 
-_DOES = ("learn masks", "make a graph of a bank", "run the model")
+_DOES = ("learn masks", "make a graph of a bank", "read banks, run models")
 _BOX, _GAP, _FLOOR, _MARGIN, _TOP, _ARROW = (112, 26), 10, 58, 16, 74, 104
 _STYLE = """
 text { font: 13px sans-serif; text-anchor: middle; fill: #1a1a1a }
@@ -139,8 +139,7 @@ def _rooms(house: House, x: float, width: float, height: float) -> list[str]:
             place[room] = (left + number * (_BOX[0] + _GAP), top)
     half = _BOX[0] / 2
     lines = [
-        f'<path class="import" d="M{place[upper][0] + half:g} {place[upper][1] + _BOX[1]:g} '
-        f'L{place[lower][0] + half:g} {place[lower][1]:g}"/>'
+        f'<path class="import" fill="none" d="M{_way(place[upper], place[lower], place)}"/>'
         for upper, lower in house.drawn()
     ]
     boxes = [
@@ -149,6 +148,23 @@ def _rooms(house: House, x: float, width: float, height: float) -> list[str]:
         for room, (left, top) in sorted(place.items())
     ]
     return [*lines, *boxes]
+
+
+def _way(
+    upper: tuple[float, float], lower: tuple[float, float], place: dict[str, tuple[float, float]]
+) -> str:
+    """Points from the bottom of a box to the top of another, through gaps between others."""
+    width, height = _BOX
+    x, end = upper[0] + width / 2, lower[0] + width / 2
+    points = [f"{x:g} {upper[1] + height:g}"]
+    for top in sorted({y for _, y in place.values() if upper[1] < y < lower[1]}):
+        lefts = sorted(left for left, y in place.values() if y == top)
+        gaps = [left - _GAP / 2 for left in lefts] + [lefts[-1] + width + _GAP / 2]
+        straight = x + (end - x) * (top - upper[1]) / (lower[1] - upper[1])
+        if any(left - 4 < straight < left + width + 4 for left in lefts):
+            straight = min(gaps, key=lambda gap: abs(gap - straight))
+        points += [f"{straight:g} {top:g}", f"{straight:g} {top + height:g}"]
+    return " L".join([*points, f"{end:g} {lower[1]:g}"])
 
 
 def main() -> None:

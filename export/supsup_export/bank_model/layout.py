@@ -15,7 +15,7 @@ import numpy.typing as npt
 from supsup_export.graph import refuse_large
 from supsup_runtime.arrays import Bits, Bytes, Floats
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.bits import pack_mask, unpack_mask
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError
 
@@ -100,5 +100,5 @@ def _join(packed: Iterable[Bytes], network: Network) -> Bits:
 
 
 def _put(row: Bytes, bits: Bits) -> None:
-    packed = np.packbits(bits, bitorder="little")
+    packed = pack_mask(bits)
     row[: packed.size] = packed

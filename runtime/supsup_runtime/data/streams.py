@@ -174,7 +174,7 @@ def make_stream(
         names, view = _rotated(dataset, num_tasks, degrees)
     elif kind == "mixed":
         names, view = _mixed(dataset, num_tasks, seed, degrees, classes_per_task)
-    else:
+    elif kind == "split":
         names, own, view = _split(dataset, num_tasks, classes_per_task, shared=labels == "shared")
         task_labels = own or task_labels
     return Stream(

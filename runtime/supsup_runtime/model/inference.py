@@ -167,17 +167,21 @@ def score_tasks(
         each of their rows.
     """
     rows = len(x) if per_image else 1
-    if how.method == "one-shot":
-        return methods.one_shot(scorer, x, per_image=per_image), [1] * rows
-    if how.method == "binary":
-        return methods.binary(scorer, x, per_image=per_image)
-    if how.method == "gradient":
-        steps = how.steps or DEFAULT_STEPS
-        size = how.step_size or DEFAULT_STEP_SIZE
-        return methods.gradient(scorer, x, per_image=per_image, steps=steps, step_size=size)
-    if how.method == "exhaustive":
-        scores = methods.exhaustive(scorer, x, per_image=per_image, score=how.score)
-        return scores, [scorer.num_tasks] * rows
-    count = min(how.candidates or DEFAULT_CANDIDATES, scorer.num_tasks)
-    scores = methods.verified(scorer, x, per_image=per_image, score=how.score, candidates=count)
-    return scores, [1 + count] * rows
+    match how.method:  # mypy misses a return where a method has no case
+        case "one-shot":
+            return methods.one_shot(scorer, x, per_image=per_image), [1] * rows
+        case "binary":
+            return methods.binary(scorer, x, per_image=per_image)
+        case "gradient":
+            steps = how.steps or DEFAULT_STEPS
+            size = how.step_size or DEFAULT_STEP_SIZE
+            return methods.gradient(scorer, x, per_image=per_image, steps=steps, step_size=size)
+        case "exhaustive":
+            scores = methods.exhaustive(scorer, x, per_image=per_image, score=how.score)
+            return scores, [scorer.num_tasks] * rows
+        case "verified":
+            count = min(how.candidates or DEFAULT_CANDIDATES, scorer.num_tasks)
+            scores = methods.verified(
+                scorer, x, per_image=per_image, score=how.score, candidates=count
+            )
+            return scores, [1 + count] * rows

@@ -173,7 +173,7 @@ def _shares(schedule: Schedule, number: int, total: int) -> tuple[float, float]:
     if not (isinstance(shares, tuple) and len(shares) == 2 and np.isfinite(shares).all()):
         raise InputError(
             "schedule: must give two finite numbers, of entropy and energy, for a step and their "
-            f"count, got {shares!r:.80} in step {number}; see recovery.linear"
+            f"count, got {shares!r:.80} in step {number}; see recovery.descent.linear"
         )
     return shares
 

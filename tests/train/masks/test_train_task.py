@@ -117,7 +117,7 @@ def test_a_plain_loop_learns_the_same_mask(tmp_path: Path) -> None:
     recipe = st.Recipe(steps=20, learning_rate=1e-2, batch_size=32)  # the batch is all of it
     task = st.train_task(bank, mlp, data, recipe=recipe)
 
-    from supsup_train.masks.state import initial_scores, task_seed
+    from supsup_train.masks.learning import initial_scores, task_seed
     from supsup_train.masks.train_task import batch_rows
 
     generator = torch.Generator().manual_seed(task_seed(0, data.name))
@@ -204,7 +204,7 @@ def test_a_diverging_loss_is_refused(
     def diverged(logits: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
         return logits.sum() * float("nan")
 
-    monkeypatch.setattr("supsup_train.masks.state.cross_entropy", diverged)
+    monkeypatch.setattr("supsup_train.masks.learning.cross_entropy", diverged)
     with pytest.raises(InputError, match="last loss is nan, it must be finite; lower"):
         st.train_task(bank, module, blobs(), recipe=st.Recipe(steps=3))
 

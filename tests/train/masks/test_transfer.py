@@ -15,8 +15,8 @@ from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
+from supsup_train.masks.learning import initial_scores
 from supsup_train.masks.recipe import TransferKind
-from supsup_train.masks.state import initial_scores
 from supsup_train.resume import check_resumed
 
 KINDS: tuple[TransferKind, ...] = ("none", "masks", "scores")

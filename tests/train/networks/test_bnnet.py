@@ -21,7 +21,7 @@ from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.weights import kaiming_constant, seeded_weight
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
-from supsup_train.masks.state import Learning, initial_scores, task_seed
+from supsup_train.masks.learning import Learning, initial_scores, task_seed
 from supsup_train.masks.train_task import batch_rows
 from supsup_train.networks.bnnet import BatchBlend, BnNet
 from supsup_train.nns.learner import NnsLearner

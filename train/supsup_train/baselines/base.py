@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from supsup_runtime.arrays import Floats
 from supsup_runtime.data.streams import TaskData
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.masks.state import descend, make_optimizer, task_seed
+from supsup_train.masks.learning import descend, make_optimizer, task_seed
 from supsup_train.masks.train_task import Progress, fit, tested
 from supsup_train.networks.create_bank import tensors_of
 

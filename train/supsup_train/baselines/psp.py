@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from supsup_runtime.arrays import Floats
 from supsup_train.baselines.base import Baseline
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.masks.state import task_seed
+from supsup_train.masks.learning import task_seed
 from supsup_train.networks.models import layer_stack
 
 

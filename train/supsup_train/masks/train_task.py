@@ -19,8 +19,8 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
+from supsup_train.masks.learning import Learning, initial_scores, task_seed
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.state import Learning, initial_scores, task_seed
 from supsup_train.masks.transfer import Transfer
 from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
 

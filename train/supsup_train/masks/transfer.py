@@ -24,9 +24,9 @@ from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks, encode_task
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import inside, write_whole
+from supsup_train.masks.learning import Tensors, score_bound
 from supsup_train.masks.recipe import Recipe, TransferKind
 from supsup_train.masks.rules import Rule
-from supsup_train.masks.state import Tensors, score_bound
 
 
 class Transfer:

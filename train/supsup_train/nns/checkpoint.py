@@ -25,8 +25,8 @@ from torch import Tensor
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import inside, read_file, write_whole
+from supsup_train.masks.learning import Learning
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.state import Learning
 
 FORMAT = 1
 MAX_JSON_BYTES = 64 << 20

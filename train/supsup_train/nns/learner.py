@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from supsup_runtime.arrays import Bytes, Scores
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
+from supsup_train.masks.learning import Learning, initial_scores, task_seed
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.state import Learning, initial_scores, task_seed
 from supsup_train.masks.train_task import check_data, check_loss
 from supsup_train.nns.checkpoint import Known, LearnerFiles, load_learning
 from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts

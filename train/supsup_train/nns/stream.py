@@ -13,8 +13,8 @@ from torch import Tensor
 
 from supsup_runtime.data.streams import Stream
 from supsup_runtime.files import write_whole
+from supsup_train.masks.learning import task_seed
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.state import task_seed
 from supsup_train.masks.train_task import batch_rows
 from supsup_train.nns.learner import Decision, NnsLearner
 from supsup_train.reporting import progress_bars
