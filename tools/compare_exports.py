@@ -59,7 +59,7 @@ def main() -> None:
     arguments = made.parse_args()
     revision: str = arguments.revision
     with TemporaryDirectory() as folder, checked_out(revision) as other:
-        requests = dict(_requests(Path(folder)))
+        requests = _requests(Path(folder))
         different = differences(requests, ROOT, other, Path(folder), python=arguments.python)
     print(*different, sep="\n", end="\n" if different else "")
     print(f"{len(requests) - len(different)} of {len(requests)} models are the same byte by byte")
@@ -76,12 +76,8 @@ def differences(
 ) -> list[str]:
     """A line for each model that two checkouts make differently, or that one of them refuses.
 
-    Args:
-        requests: By name, the words of supsup-export but for the output.
-        here: Root of a checkout.
-        there: Root of the other.
-        folder: Where models are written, each over the one before.
-        python: The interpreter of the other; what it imports of supsup is the checkout's.
+    `requests` are, by name, the words of supsup-export but for the output; models are written into
+    `folder`, each over the one before; `python` runs the checkout that is `there`.
     """
     one = _export(requests, here, folder, sys.executable)
     other = _export(requests, there, folder, python)
@@ -110,8 +106,17 @@ def _export(
     return found
 
 
-def _requests(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Names of models, and the words of supsup-export that make them."""
+def _requests(folder: Path) -> dict[str, list[str]]:
+    """By name of a model, the words of supsup-export that make it."""
+    made: dict[str, list[str]] = {}
+    for bank, options in _cases(folder):
+        words = options.split()
+        made[" ".join([bank.name, *words])] = ["--bank", str(bank), *words]
+    return made
+
+
+def _cases(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Banks, and options of supsup-export to try with each."""
     masks = _masks_bank(folder / "masks", "mlp-64-48", tasks=70, calibrated=True)
     state = _masks_bank(folder / "state", "cnn", tasks=3)
     single = _masks_bank(folder / "single", "mlp-7-9", tasks=1)
@@ -119,24 +124,19 @@ def _requests(folder: Path) -> Iterator[tuple[str, list[str]]]:
     targets = ("cpu", "cuda", "portable")
     for bank, target in product((masks, state, single, plain), targets):
         for more in ("", "--objective entropy", "--graph-outputs logits", "--sidecar"):
-            yield _request(bank, f"--target {target} {more}")
+            yield bank, f"--target {target} {more}"
         for outputs in ("task,logits", "task_scores", "task"):
-            yield _request(bank, f"--target {target} --graph-outputs {outputs}")
+            yield bank, f"--target {target} --graph-outputs {outputs}"
     for scoring, target in product(("exact", "rounded", "screened"), ("cpu", "cuda")):
         for outputs in ("", "--graph-outputs task,logits"):
-            yield _request(masks, f"--target {target} --scoring {scoring} {outputs}")
+            yield masks, f"--target {target} --scoring {scoring} {outputs}"
     for bank, bits in product((masks, state), (32, 2)):
-        yield _request(bank, f"--task task-0 --bits {bits}")
-    yield _request(plain, "--task permuted-0000")
+        yield bank, f"--task task-0 --bits {bits}"
+    yield plain, "--task permuted-0000"
     for dtype, rule in (("float32", "storkey"), ("float16", "hebb")):
         store = _store_bank(folder / f"store-{dtype}", dtype=dtype, rule=rule)
-        yield _request(store, "--hopfield")
-        yield _request(store, "--hopfield --stream")
-
-
-def _request(bank: Path, options: str) -> tuple[str, list[str]]:
-    words = options.split()
-    return " ".join([bank.name, *words]), ["--bank", str(bank), *words]
+        yield store, "--hopfield"
+        yield store, "--hopfield --stream"
 
 
 def _masks_bank(path: Path, model: str, *, tasks: int, calibrated: bool = False) -> Path:

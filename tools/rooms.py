@@ -47,11 +47,6 @@ class House:
     floors: tuple[tuple[str, ...], ...]
     imports: frozenset[tuple[str, str]]
 
-    @property
-    def num_rooms(self) -> int:
-        """Number of rooms."""
-        return sum(map(len, self.floors))
-
     def drawn(self) -> list[tuple[str, str]]:
         """The imports that do not follow from others, sorted."""
         return sorted(
@@ -183,8 +178,8 @@ def main() -> None:
         arguments.draw.write_text(draw(houses))
     for house in houses:
         print(
-            f"{house.package:14}  {house.num_rooms:2} rooms  {len(house.imports):3} imports  "
-            f"{len(house.floors):2} floors"
+            f"{house.package:14}  {sum(map(len, house.floors)):2} rooms  "
+            f"{len(house.imports):3} imports  {len(house.floors):2} floors"
         )
 
 
