@@ -14,11 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @contextmanager
 def checked_out(revision: str) -> Iterator[Path]:
-    """Check a revision out into a folder of its own, for as long as the block runs.
-
-    Raises:
-        CalledProcessError: If git has no such revision.
-    """
+    """Check a revision out into a folder of its own, for as long as the block runs."""
     with TemporaryDirectory() as folder:
         tree = str(Path(folder) / "tree")
         _git("worktree", "add", "--quiet", "--detach", tree, revision)
@@ -29,10 +25,7 @@ def checked_out(revision: str) -> Iterator[Path]:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Variables with which Python imports the packages of a checkout, whichever is installed.
-
-    What the packages need is shared: the interpreter's own numpy, onnx, onnxruntime and torch.
-    """
+    """Variables with which Python imports supsup from a checkout, and what it needs as installed."""
     roots = [str(root / folder) for folder in ("runtime", "export", "train")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
 

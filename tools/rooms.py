@@ -64,11 +64,7 @@ class House:
 
 
 def house_of(package: str) -> House:
-    """Read a package's imports, wherever Python finds it.
-
-    Raises:
-        ValueError: If rooms import each other in a circle; the message names them.
-    """
+    """Read a package's imports, wherever Python finds it; a circle of rooms is a `ValueError`."""
     graph = grimp.build_graph(package, cache_dir=None)
     below: dict[str, set[str]] = {
         room.rpartition(".")[2]: set() for room in graph.find_children(package)
