@@ -25,7 +25,7 @@ def checked_out(revision: str) -> Iterator[Path]:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Variables with which Python imports supsup from a checkout, and what it needs as installed."""
+    """Variables with which Python imports supsup from a checkout, whatever is installed."""
     roots = [str(root / folder) for folder in ("runtime", "export", "train")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
 
