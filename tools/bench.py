@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG (needs matplotlib)")
     known = _case(cases, "known", "known:known", "the task known: staying on it, and switching")
     _network(known, tasks=250, model=list(MODELS))
-    _number(known, "--batch", [1, 128])
+    _number(known, "--batch-size", [1, 128])
     text = "seconds and memory to load, in fresh processes (Linux)"
     _network(_case(cases, "load", "memory:load", text, rounds=3), tasks=[250, 2500])
     per_image = _case(cases, "per-image", "inference:per_image", "the task of each row of a batch")
@@ -111,18 +111,12 @@ def _case(
     """A subcommand with the options that all have; `function` is its module and its name there."""
     parser: argparse.ArgumentParser = cases.add_parser(name, help=text, description=text)
     cache = Path(tempfile.gettempdir()) / "supsup-bench"
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=cache,
-        help="folder of banks and models (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threads", type=positive, default=1, help="of one call, for all candidates (1)"
-    )
-    parser.add_argument(
-        "--rounds", type=positive, default=rounds, help="visits to each candidate (%(default)s)"
-    )
+    text = "folder of banks and models (default: %(default)s)"
+    parser.add_argument("--cache", type=Path, default=cache, help=text)
+    text = "of one call, for all candidates (%(default)s)"
+    parser.add_argument("--threads", type=positive, default=1, help=text)
+    text = "visits to each candidate (%(default)s)"
+    parser.add_argument("--rounds", type=positive, default=rounds, help=text)
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.set_defaults(function=function)
     return parser
@@ -149,13 +143,8 @@ def _number(parser: argparse.ArgumentParser, option: str, default: int | list[in
 
 
 def _peers(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument(
-        "--peers",
-        type=_letters,
-        default=default,
-        help="letters of the peers to run: a, b in torch, c with ONNX Runtime, f the limit "
-        "(%(default)s)",
-    )
+    text = "peers to run: a, b in torch, c with ONNX Runtime, f the limit (%(default)s)"
+    parser.add_argument("--peers", type=_letters, default=default, help=text)
 
 
 def _letters(text: str) -> str:

@@ -11,7 +11,6 @@ from supsup_export.bank_model.compose import OUTPUTS, Request
 from supsup_export.exporter import Report, export, export_recovery, export_task
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import (
-    Options,
     add_renamed,
     parser,
     print_result,
@@ -111,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     made_of.add_argument("--bits", type=int, metavar="{32,2}", help=text)
     text = "with --hopfield, a model that takes a whole stream of batches in one call"
     made_of.add_argument("--stream", action="store_true", help=text)
-    _add_switch(made_of, "--sidecar", "write the metadata to OUTPUT.json, too", default=False)
-    _add_switch(made_of, "--force", "replace OUTPUT if it is there", default=False)
+    made_of.add_argument("--sidecar", action="store_true", help="write the metadata to OUTPUT.json")
+    made_of.add_argument("--force", action="store_true", help="replace OUTPUT if it is there")
     made_of.add_argument("--json", action="store_true", help="report in JSON")
     method.add_argument(
         "--objective",
@@ -133,16 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with --scoring screened, a .npy file of real inputs, float32 (images, ...), by which "
         "the weights to score first are chosen (default: random inputs)",
     )
-    text = "run the model against the bank before it is put in place"
-    _add_switch(speed, "--check", text, default=True)
+    text = "run the model against the bank before it is put in place (default: --check)"
+    action = argparse.BooleanOptionalAction
+    speed.add_argument("--check", action=action, default=True, help=text)
     return made
-
-
-def _add_switch(made: Options, name: str, text: str, *, default: bool) -> None:
-    shown = name if default else name.replace("--", "--no-")
-    made.add_argument(
-        name,
-        action=argparse.BooleanOptionalAction,
-        default=default,
-        help=f"{text} (default: {shown})",
-    )

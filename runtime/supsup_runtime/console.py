@@ -121,8 +121,17 @@ def add_renamed(made: Options, names: Mapping[str, str]) -> None:
 
 def positive(text: str) -> int:
     """The type of an option that is an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return _at_least(1, text)
+
+
+def from_zero(text: str) -> int:
+    """The type of an option that is an integer of at least 0."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if int(text) < least:  # argparse has its own words for what is no integer
+        raise argparse.ArgumentTypeError(f"must be an integer of at least {least}, got {text!r}")
     return int(text)
 
 

@@ -258,7 +258,7 @@ def _say_it(model: Path, bank: Path, x: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["permuted", "--per-task", 0], 1, "per_task must be at least 1, got 0"),
+        (["permuted", "--per-task", 0], 2, "must be an integer of at least 1, got '0'"),
         (["permuted", "--coverage", 0], 1, "coverage must be in (0, 1], got 0.0"),
         (["permuted", "--coverage", "nan"], 1, "coverage must be in (0, 1], got nan"),
         (["permuted", "--coverage", 1.5], 1, "coverage must be in (0, 1], got 1.5"),

@@ -20,6 +20,7 @@ from supsup_export.checking import Findings
 from supsup_export.exporter import export
 from supsup_export.graph import Graph
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import open_session
@@ -167,6 +168,15 @@ def test_an_objective_the_network_lacks_is_refused(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=6, tasks=2)
     with pytest.raises(BankError, match=r"one of \['entropy'\] for this network \(0 superfluous"):
         export(bank, tmp_path / "out.onnx", request=Request(objective="superfluous"))
+
+
+def test_a_calibration_that_the_network_cannot_have_makes_no_model(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=6, tasks=2)
+    numbers = {"threshold": 1.0, "coverage": 1.0, "images": 10, "auroc": None, "accepted": None}
+    bank.set_calibration(Calibration.from_dict({"score": "log-odds", **numbers}))
+    with pytest.raises(BankError, match="score log-odds needs superfluous outputs"):
+        export(bank, tmp_path / "out.onnx", check=False)
+    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_nothing_is_replaced_without_force(tmp_path: Path, real_bank: MaskBank) -> None:

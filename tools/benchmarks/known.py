@@ -17,7 +17,12 @@ ADAPTER = "float32 weights, one file a task; it cannot infer the task"
 
 
 def known(
-    setup: Setup, *, model: Sequence[str], outputs: int | None, tasks: int, batch: Sequence[int]
+    setup: Setup,
+    *,
+    model: Sequence[str],
+    outputs: int | None,
+    tasks: int,
+    batch_size: Sequence[int],
 ) -> Result:
     """A call with the task known, staying on it, then switching with every call.
 
@@ -26,14 +31,14 @@ def known(
         model: Keys of `MODELS`.
         outputs: Length of the logits; the paper's where None.
         tasks: Number of tasks in the bank, at least 2.
-        batch: Rows of `x`; switches are measured at one row.
+        batch_size: Rows of `x`; switches are measured at one row.
     """
     rows: list[Row] = []
     for name in model:
         bench = bench_bank(setup.cache, model=name, outputs=outputs or MODELS[name], tasks=tasks)
         folder = bench.model.parent / "adapters"
         adapters = SwappedAdapters(bench.bank, folder, min(SWITCHED, tasks), setup.threads)
-        for size in batch:
+        for size in batch_size:
             found = measure(_staying(bench, setup, adapters, normal_images(size)), setup)
             rows += [{"model": name, "batch": size, **row} for row in found]
         found = measure(_switching(bench, setup, adapters), setup)

@@ -16,7 +16,9 @@ from supsup_runtime.cli.options import (
 from supsup_runtime.console import (
     add_options,
     add_renamed,
+    from_zero,
     parser,
+    positive,
     print_result,
     run_command,
     to_table,
@@ -42,10 +44,8 @@ def _run() -> None:
         _EXAMPLES,
     )
     add_model_options(made)
-    add_sample_options(made, "test images of each task whose task is inferred")
-    add_options(
-        made.what_in, [("--batch-size", int, 1, "images of one task that are inferred together")]
-    )
+    add_sample_options(made, "test images of each task whose task is inferred", from_zero)
+    add_options(made.what_in, [("--batch-size", positive, 1, "images inferred together")])
     add_renamed(made, {"--batch": "--batch-size"})
     text = "NNs: the model's tasks were found by a learner, and have names of their own"
     add_options(made.method, [("--scenario", ("named", "NNs"), "named", text)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +14,7 @@ from supsup_runtime.console import (
     Row,
     add_options,
     add_renamed,
+    positive,
     read_array,
     to_table,
 )
@@ -40,7 +41,7 @@ def add_model_options(made: CommandParser) -> None:
     made.what_out.add_argument("--json", action="store_true", help="answer in JSON")
     rows: list[Row] = [
         ("--device", get_args(Device), "cpu", "where the model runs"),
-        ("--threads", int, 1, "threads of one call"),
+        ("--threads", positive, 1, "threads of one call"),
     ]
     add_options(made.speed, rows)
 
@@ -55,10 +56,12 @@ def load_model(arguments: argparse.Namespace) -> Model:
     return load(arguments.model, **session_of(arguments))
 
 
-def add_sample_options(made: CommandParser, per_task: str) -> None:
+def add_sample_options(
+    made: CommandParser, per_task: str, number: Callable[[str], int] = positive
+) -> None:
     """Options of every command that takes a sample of each task; `per_task` says what for."""
     add_stream_options(made.what_in, tasks="all of the model's")
-    add_options(made.what_in, [("--per-task", int, 100, per_task)])
+    add_options(made.what_in, [("--per-task", number, 100, per_task)])
     add_renamed(made, {"--images": "--per-task"})
 
 
@@ -78,14 +81,13 @@ def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS)
     rows: list[Row] = [
         ("--method", methods, None, "way to infer the task (default: verified, where it can be)"),
         ("--score", SCORES, None, f"judge of forward passes through masks (default: {by_default})"),
-        ("--candidates", int, None, f"verified: tasks to try (default: {DEFAULT_CANDIDATES})"),
+        ("--candidates", positive, None, f"verified: tasks to try (default: {DEFAULT_CANDIDATES})"),
     ]
     if "gradient" in methods:
-        text = f"gradient: change of an alpha in a step, at most (default: {DEFAULT_STEP_SIZE})"
-        rows += [
-            ("--alpha-steps", int, None, f"gradient: passes at most (default: {DEFAULT_STEPS})"),
-            ("--alpha-step-size", float, None, text),
-        ]
+        steps = f"gradient: passes at most (default: {DEFAULT_STEPS})"
+        size = f"gradient: change of an alpha in a step, at most (default: {DEFAULT_STEP_SIZE})"
+        rows.append(("--alpha-steps", positive, None, steps))
+        rows.append(("--alpha-step-size", float, None, size))
         add_renamed(made, {"--steps": "--alpha-steps", "--step-size": "--alpha-step-size"})
     add_options(made.method, rows)
 

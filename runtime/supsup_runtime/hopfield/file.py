@@ -40,7 +40,7 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_DISTANCE = 0.02
 """A mask that the store gives back further off than this is not deleted: fraction of its bits."""
 _FILE = TensorFile(
-    kind="store",
+    kind="Hopfield store",
     version=FORMAT,
     fields=frozenset({"digest", "dtype", "format", "rule", "sha256", "tasks"}),
     max_header=MAX_HEADER_BYTES,
@@ -149,7 +149,7 @@ def delete_masks(bank: MaskBank, store: HopfieldStore, names: Sequence[str]) -> 
     Args:
         bank: The bank.
         store: Its store, with the tasks encoded.
-        names: The tasks; each once.
+        names: The tasks.
 
     Raises:
         BankError: If a task is not in the bank or not in the store, it was replaced since it was
@@ -157,9 +157,9 @@ def delete_masks(bank: MaskBank, store: HopfieldStore, names: Sequence[str]) -> 
             changed; no file is deleted then.
         BankLockedError: If another process is writing.
     """
-    for name in names:
+    for name in dict.fromkeys(names):
         _refuse_lost(bank, store, name)
-    for name in names:
+    for name in dict.fromkeys(names):
         bank.remove(name)
 
 

@@ -130,7 +130,7 @@ class HopfieldMatrix:
         Raises:
             InputError: If it is none, or `refuse_overflow` refuses; the matrix is then unchanged.
         """
-        z = self._signs(pattern)
+        z = self.signs(pattern)
         self.refuse_overflow()
         h = self.field(z)
         if self.rule == "storkey" and self._holds(z, h):
@@ -200,7 +200,7 @@ class HopfieldMatrix:
         Raises:
             InputError: If `pattern` is not float32 ``(d,)`` of -1 and 1.
         """
-        z = self._signs(pattern)
+        z = self.signs(pattern)
         return float(np.mean(z * self._coupling(z) < 0))
 
     def _holds(self, z: Floats, h: Floats) -> bool:
@@ -212,7 +212,8 @@ class HopfieldMatrix:
         found: Floats = self.scaled @ z - self.scaled.diagonal() * z
         return found
 
-    def _signs(self, pattern: Floats) -> Floats:
+    def signs(self, pattern: Floats) -> Floats:
+        """A pattern, if it is float32 ``(d,)`` of -1 and 1; else an `InputError`."""
         z = self._reals(pattern)
         if not np.all(np.abs(z) == 1):
             raise InputError("pattern: all values must be -1 or 1; take 2 mask - 1 of a mask")

@@ -43,12 +43,21 @@ class HopfieldInfo:
     fingerprints: tuple[tuple[str, ...], ...]
     entropies: tuple[float | None, ...]
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "diagonal", "state"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise BankError(f"hopfield: {name} must be finite, got NaN or infinity")
+        if np.abs(self.mean).max() > 1:
+            got = np.abs(self.mean).max()
+            raise BankError(f"hopfield: mean must be within [-1, 1], got {got:.6g}")
+
     @classmethod
     def of(cls, store: HopfieldStore) -> HopfieldInfo:
         """Those of a store.
 
         Raises:
             InputError: If no task is encoded.
+            BankError: If the mean state is beyond float32.
         """
         return cls(
             rule=store.rule,
@@ -89,13 +98,10 @@ class HopfieldInfo:
                 f"hopfield: entropies must be those of {num_tasks} tasks, null or at least 0, "
                 f"got {entropies!r:.80}"
             )
-        mean = _decode(found["mean"], network.num_masked, "mean")
-        if np.abs(mean).max() > 1:
-            raise BankError(f"hopfield: mean must be within [-1, 1], got {np.abs(mean).max():.6g}")
         return cls(
             rule=found["rule"],
             dtype=found["dtype"],
-            mean=mean,
+            mean=_decode(found["mean"], network.num_masked, "mean"),
             diagonal=_decode(found["diagonal"], network.num_masked, "diagonal"),
             state=_decode(found["state"], network.num_state, "state"),
             fingerprints=tuple(map(tuple, marks)),
@@ -126,7 +132,4 @@ def _decode(text: object, size: int, name: str) -> Floats:
     data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
     if len(data) != 4 * size:
         raise BankError(f"hopfield: {name} must have {size} floats, got {len(data)} bytes")
-    values = np.frombuffer(data, "<f4").astype(np.float32)
-    if not np.isfinite(values).all():
-        raise BankError(f"hopfield: {name} must be finite, got NaN or infinity")
-    return values
+    return np.frombuffer(data, "<f4").astype(np.float32)

@@ -197,7 +197,7 @@ class HopfieldStore:
             The patterns, and whether they are a fixed point; see `hopfield.settle`.
 
         Raises:
-            InputError: If a pattern is not finite float32 ``(d,)``.
+            InputError: If a parameter is missing, or a pattern is another.
         """
         parts = dict(zip(self.matrices, spans(self.network.parameters), strict=True))
 
@@ -206,7 +206,7 @@ class HopfieldStore:
             return sum(energy for energy, _ in seen), join(field for _, field in seen)
 
         diagonal = join(matrix.diagonal() for matrix in self.matrices.values())
-        z, fixed = settle(look, diagonal, join(patterns[name] for name in self.matrices))
+        z, fixed = settle(look, diagonal, self._joined(patterns))
         return {name: z[part] for name, part in parts.items()}, fixed
 
     def mean(self, parameter: str) -> Floats:
@@ -228,18 +228,32 @@ class HopfieldStore:
         Raises:
             InputError: If no task is encoded.
         """
-        return {
-            name: np.asarray(total / self._count(), np.float32)
-            for name, total in self.state_sums.items()
-        }
+        with np.errstate(over="ignore"):  # infinity is refused where it would do harm
+            return {
+                name: np.asarray(total / self._count(), np.float32)
+                for name, total in self.state_sums.items()
+            }
 
     def find(self, patterns: Mapping[str, Floats]) -> tuple[str, ...]:
         """Names of the tasks whose masks are exactly these, in all parameters; empty for others.
 
         The masks are told by their fingerprints, 64 bits each.
+
+        Raises:
+            InputError: As `settle`.
         """
+        self._joined(patterns)
         marks = tuple(fingerprint(pack_mask(patterns[name] > 0)) for name in self.matrices)
         return tuple(task.name for task in self.tasks if task.fingerprints == marks)
+
+    def _joined(self, patterns: Mapping[str, Floats]) -> Floats:
+        """The patterns of all parameters, checked, one after the other."""
+        if set(patterns) != set(self.matrices):
+            raise InputError(
+                f"Hopfield store: patterns must be of {sorted(self.matrices)}, got "
+                f"{sorted(patterns)}"
+            )
+        return join(matrix.signs(patterns[name]) for name, matrix in self.matrices.items())
 
     def _count(self) -> int:
         if not self.tasks:

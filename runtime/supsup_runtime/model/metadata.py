@@ -79,6 +79,13 @@ class ModelInfo:
     calibration: Calibration | None = None
     hopfield: HopfieldInfo | None = None
 
+    def __post_init__(self) -> None:
+        log_odds = self.calibration is not None and self.calibration.score == "log-odds"
+        if log_odds and not self.network.superfluous_outputs:
+            raise BankError(
+                "calibration: score log-odds needs superfluous outputs, the network has none"
+            )
+
     def to_metadata(self) -> dict[str, str]:
         """The model's ``metadata_props``, sorted by key."""
         tasks = [{"labels": list(task.labels), "name": task.name} for task in self.tasks]
@@ -178,20 +185,11 @@ def _parse(
         target=values["target"],
         scoring=scoring,  # type: ignore[arg-type]  # as above
         forward=forward,
-        calibration=None if calibration is None else _calibration(calibration, network),
+        calibration=None if calibration is None else Calibration.from_dict(json.loads(calibration)),
         hopfield=None
         if hopfield is None
         else HopfieldInfo.from_json(hopfield, network, num_tasks=len(tasks)),
     )
-
-
-def _calibration(text: str, network: Network) -> Calibration:
-    found = Calibration.from_dict(json.loads(text))
-    if found.score == "log-odds" and not network.superfluous_outputs:
-        raise BankError(
-            "calibration: score log-odds needs superfluous outputs, the network has none"
-        )
-    return found
 
 
 def _require(key: str, value: str, allowed: Sequence[str]) -> None:

@@ -171,8 +171,8 @@ def put_tensor(name: str, value: object) -> Change:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("format", 2), "store format must be 1, got 2"),
-        (put("format", True), "store format must be 1, got True"),
+        (put("format", 2), "Hopfield store format must be 1, got 2"),
+        (put("format", True), "Hopfield store format must be 1, got True"),
         (put("digest", "e"), "belongs to another network: digest must be d, got 'e'"),
         (put("rule", "x"), "rule: must be one of hebb, storkey, got 'x'"),
         (put("rule", ["x"]), "rule: must be one of hebb, storkey, got"),
@@ -221,7 +221,7 @@ def test_a_header_that_is_none_is_refused(text: str) -> None:
     tensors = safetensors.numpy.load(encode_store(filled()))
     for metadata in ({"supsup": text}, {"other": text}, None):
         data = safetensors.numpy.save(tensors, metadata=metadata)
-        with pytest.raises(BankError, match=r"f: (metadata 'supsup' must be JSON|store format)"):
+        with pytest.raises(BankError, match=r"f: (metadata|Hopfield store format)"):
             decode_store(data, NETWORK, "d", place="f")
 
 
@@ -292,7 +292,7 @@ def test_a_mask_that_is_not_in_the_store_is_not_deleted(bank: MaskBank) -> None:
     with pytest.raises(BankError, match="task 'task-1' is not in the store; encode it first"):
         delete_masks(bank, store, ["task-0", "task-1"])
     assert len(MaskBank.open(bank.path)) == 3
-    delete_masks(bank, store, ["task-0"])
+    delete_masks(bank, store, ["task-0", "task-0"])
     assert MaskBank.open(bank.path).task_names == ("task-1", "task-2")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import random_task, small_network
 from supsup_runtime.bank.network import Network
-from supsup_runtime.errors import InputError, ModelError
+from supsup_runtime.errors import BankError, InputError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore
 from supsup_runtime.model.metadata import PREFIX, ModelInfo, TaskInfo
@@ -124,3 +124,10 @@ def test_a_recovery_is_by_entropy_and_portable(key: str, value: str) -> None:
     metadata = info_of(small_network()).to_metadata() | {PREFIX + key: value}
     with pytest.raises(ModelError, match=f"{key} must be '(entropy|portable)', got {value!r}"):
         ModelInfo.from_metadata(metadata, place="m")
+
+
+def test_a_mean_state_beyond_float32_is_refused() -> None:
+    store = stored(small_network(state=True))
+    store.state_sums["mean"][0] = 1e300
+    with pytest.raises(BankError, match="hopfield: state must be finite"):
+        HopfieldInfo.of(store)

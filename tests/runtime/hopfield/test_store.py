@@ -12,6 +12,7 @@ import pytest
 
 from conftest import network_of, random_task, small_network
 from patterns import flipped
+from supsup_runtime.arrays import Floats
 from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.bank.task import make_task
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
@@ -128,6 +129,16 @@ def test_what_does_not_fit_a_store_is_refused_and_changes_nothing() -> None:
     assert store.task_names == ("a",)
     with pytest.raises(InputError, match=r"parameter must be one of \['first', 'second'\], got"):
         store.mean("third")
+    patterns = store.patterns_of(random_task(network, "a"))
+    cases: list[tuple[dict[str, Floats], str]] = [
+        ({}, r"patterns must be of \['first', 'second'\], got \[\]"),
+        ({**patterns, "first": patterns["first"] / 2}, "all values must be -1 or 1"),
+    ]
+    for wrong, message in cases:
+        with pytest.raises(InputError, match=message):
+            store.settle(wrong)
+        with pytest.raises(InputError, match=message):
+            store.find(wrong)
     with pytest.raises(InputError, match="no task is encoded"):
         HopfieldStore(network, "d").mean("first")
     bare = network_of(state=[StateTensor(name="s", shape=(1,))])

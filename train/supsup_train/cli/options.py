@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -31,13 +30,6 @@ def add_training_options(made: CommandParser) -> None:
     add_options(made.method, rows)
     text = "threads of PyTorch, 1 is best for small networks (default: PyTorch's choice)"
     add_options(made.speed, [("--threads", positive, None, text)])
-
-
-def from_zero(text: str) -> int:
-    """The type of an option that is an integer of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
-    return int(text)
 
 
 def use_threads(threads: int | None) -> None:

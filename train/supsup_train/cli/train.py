@@ -13,7 +13,7 @@ from supsup_runtime.data.options import stream_of
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError
-from supsup_train.cli.options import NUM_TASKS, add_training_options, from_zero, use_threads
+from supsup_train.cli.options import NUM_TASKS, add_training_options, use_threads
 from supsup_train.masks.recipe import OptimizerKind, Recipe, ScheduleKind, ScoreInit, TransferKind
 from supsup_train.masks.rules import Rule, RuleKind
 from supsup_train.masks.train_task import train_stream
@@ -37,7 +37,7 @@ _RENAMED = {
 }
 _NETWORK: tuple[Row, ...] = (
     ("--outputs", positive, 100, "real and superfluous outputs"),
-    ("--weight-seed", from_zero, 0, "seed of the fixed random weights, below 2**64"),
+    ("--weight-seed", int, 0, "seed of the fixed random weights, below 2**64"),
 )
 _RECIPE: tuple[Row, ...] = (
     ("--optimizer", get_args(OptimizerKind), "rmsprop", "of the scores, and of trained state"),
