@@ -289,7 +289,7 @@ def test_bad_input_of_train_and_eval(trained: Path, tmp_path: Path) -> None:
         (["permuted", "--images", 9], 2, "--images: is called --per-task now"),
         (["permuted", "--batch", 9], 2, "--batch: is called --batch-size now"),
         (["permuted", "--per-task", -1], 2, "must be an integer of at least 0, got '-1'"),
-        (["permuted", "--batch-size", 0], 1, "batch_size must be at least 1, got 0"),
+        (["permuted", "--batch-size", 0], 2, "must be an integer of at least 1, got '0'"),
         (["permuted", "--tasks", 0], 2, "--tasks: must be an integer of at least 1, got '0'"),
         (["rotated"], 1, "task 'rotated-000': not among the 3"),
     ):

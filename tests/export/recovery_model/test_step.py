@@ -114,9 +114,7 @@ def test_a_store_of_another_network_is_refused(tmp_path: Path, bank: MaskBank) -
         compose_recovery(bank, other)
     far = make_bank(tmp_path / "far", "mlp-7-9", outputs=6, real_outputs=4, tasks=1)
     (far.path / STORE_FILE).write_bytes((bank.path / STORE_FILE).read_bytes())
-    with pytest.raises(
-        BankError, match="the Hopfield store belongs to another network: digest must be"
-    ):
+    with pytest.raises(BankError, match="the Hopfield store belongs to another network"):
         export_recovery(far, tmp_path / "recover.onnx")
 
 

@@ -132,7 +132,7 @@ def test_what_does_not_fit_a_store_is_refused_and_changes_nothing() -> None:
     patterns = store.patterns_of(random_task(network, "a"))
     cases: list[tuple[dict[str, Floats], str]] = [
         ({}, r"patterns must be of \['first', 'second'\], got \[\]"),
-        ({**patterns, "first": patterns["first"] / 2}, "all values must be -1 or 1"),
+        ({**patterns, "first": patterns["first"] * np.float32(0.5)}, "all values must be -1 or 1"),
     ]
     for wrong, message in cases:
         with pytest.raises(InputError, match=message):
