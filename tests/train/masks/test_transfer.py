@@ -12,12 +12,13 @@ import torch
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
 from supsup_train.masks.learning import initial_scores
 from supsup_train.masks.recipe import TransferKind
-from supsup_train.resume import check_resumed
+from supsup_train.resume import check_resumed, origin_of
 
 KINDS: tuple[TransferKind, ...] = ("none", "masks", "scores")
 RECIPE = st.Recipe(steps=25, learning_rate=1e-3)
@@ -164,6 +165,40 @@ def test_going_on_gives_the_same_bank(
     assert digests(parts) == digests(whole)
     left = list((tmp_path / "parts").glob("transfer/*"))
     assert [path.name for path in left] == (["0005.safetensors"] if kind == "scores" else [])
+
+
+def test_each_task_is_read_once(
+    tmp_path: Path, module: torch.nn.Module, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a run goes on; the bank is that of means taken anew for every task."""
+    recipe = replace(RECIPE, transfer="masks", steps=5)
+    anew = st.create_bank(tmp_path / "anew", module, input_shape=(64,), real_outputs=10)
+    for index in range(5):
+        transfer = st.Transfer(anew, recipe)
+        record = {**origin_of(stream), "stream_index": index}
+        data = stream.task(index)
+        anew.add(st.train_task(anew, module, data, recipe=recipe, record=record, transfer=transfer))
+    read: list[int | str] = []
+    task_of = MaskBank.task
+
+    def counted(bank: MaskBank, key: int | str) -> TaskMasks:
+        read.append(key)
+        return task_of(bank, key)
+
+    monkeypatch.setattr(MaskBank, "task", counted)
+    learned(tmp_path / "masks", module, stream, recipe, tasks=3)
+    assert read == [0, 1]
+    bank = learned(tmp_path / "masks", module, stream, recipe)
+    assert read[-4:] == [0, 1, 2, 3]  # after those of opening the bank and comparing recipes
+    assert len(read) == 2 + 3 + 3 + 4
+    for name in ("bank.json", *(entry.file for entry in bank.entries)):
+        assert (bank.path / name).read_bytes() == (anew.path / name).read_bytes(), name
+    fresh = initial_scores(bank.network, torch.Generator().manual_seed(0))
+    transfer = st.Transfer(bank, recipe)
+    transfer.start(fresh)
+    bank.replace(replace(bank.task(1), masks=bank.task(0).masks))  # what was counted has changed
+    again, anew_start = transfer.start(fresh), st.Transfer(bank, recipe).start(fresh)
+    assert all(torch.equal(again[name], value) for name, value in anew_start.items())
 
 
 def test_what_does_not_fit_is_refused(

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from supsup_runtime.arrays import Scores
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.task import TaskMasks, encode_task
@@ -44,6 +45,8 @@ class Transfer:
                 and that of the bank's tasks is missing, damaged, or of other tasks.
         """
         self._bank, self._rule = bank, recipe.rule
+        self._counted: list[str] = []
+        self._counts: dict[str, Scores] = {}
         self.kind: TransferKind = recipe.transfer
         if self.kind != "none" and not bank.network.parameters:
             raise InputError(
@@ -64,15 +67,11 @@ class Transfer:
             return fresh
         if self.kind == "scores":
             return {name: (total / count).float() for name, total in self._sums().items()}
-        means = {p.name: np.zeros(p.shape) for p in self._bank.network.parameters}
-        for task in self._bank:
-            for p in self._bank.network.parameters:
-                means[p.name] += unpack_mask(task.masks[p.name], p.shape)
         return {
             name: _from_masks(
-                torch.from_numpy(mean / count).float(), fresh[name], self._rule, count
+                torch.from_numpy(ones / count).float(), fresh[name], self._rule, count
             )
-            for name, mean in means.items()
+            for name, ones in self._ones().items()
         }
 
     def remember(self, task: TaskMasks, scores: Tensors) -> None:
@@ -93,6 +92,22 @@ class Transfer:
         for old in kept.parent.glob("*.safetensors"):
             if old != kept:
                 old.unlink()
+
+    def _ones(self) -> dict[str, Scores]:
+        """How many of the bank's masks have each weight, ``float64 shape``.
+
+        Only tasks that came since the last time are read; all, if those counted have changed.
+        """
+        files = [entry.sha256 for entry in self._bank.entries]
+        parameters = self._bank.network.parameters
+        if self._counted != files[: len(self._counted)] or not self._counted:
+            self._counted, self._counts = [], {p.name: np.zeros(p.shape) for p in parameters}
+        for index in range(len(self._counted), len(files)):
+            task = self._bank.task(index)
+            for p in parameters:
+                self._counts[p.name] += unpack_mask(task.masks[p.name], p.shape)
+            self._counted.append(files[index])
+        return self._counts
 
     def _path(self, count: int) -> Path:
         return inside(self._bank.path, f"transfer/{count:04d}.safetensors")
