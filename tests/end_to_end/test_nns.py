@@ -53,3 +53,11 @@ def test_options_of_another_scenario_are_refused(tmp_path: Path) -> None:
     done = run("supsup-train", "permuted", "--scenario", "NNs", "--certainty", 1, *bank, status=1)
     assert "threshold: must be above 1 and finite, got 1.0" in done.stderr
     assert not (tmp_path / "masks").exists()
+
+
+def test_a_log_that_cannot_be_written_is_refused_before_any_batch(tmp_path: Path) -> None:
+    options = [*STREAM, "--tasks", 1, "--bank", tmp_path / "masks"]
+    for log, message in ((tmp_path, "cannot be written"), ("no-such/x", "must be a folder")):
+        done = run("supsup-train", *options, "--log", log, status=1)
+        assert f"--log: {'no-such' if log == 'no-such/x' else log} {message}" in done.stderr
+        assert not (tmp_path / "masks" / "nns").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from supsup_runtime.errors import InputError
+from supsup_runtime.files import write_whole
 from supsup_train.masks.train_task import Progress as StepProgress
 
 
@@ -27,6 +28,28 @@ def progress_bars(*, quiet: bool) -> Progress:
     name, loss = TextColumn("{task.description}"), TextColumn("{task.fields[loss]}")
     columns = (name, BarColumn(), MofNCompleteColumn(), loss, TimeRemainingColumn())
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
+
+
+def begin_log(log: Path, keep: Callable[[str], bool] = bool) -> None:
+    """Make a log ready for further lines, before anything is learned.
+
+    A last line that was cut short goes, and lines that are not to be kept.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    if not log.parent.is_dir():
+        raise InputError(f"--log: {log.parent} must be a folder, there is none; make it first")
+    try:
+        log.open("a").close()
+    except OSError as error:
+        raise InputError(
+            f"--log: {log} cannot be written: {error.strerror}; give another file"
+        ) from error
+    lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
+    kept = [line for line in lines if line.endswith("\n") and keep(line)]
+    if kept != lines:
+        write_whole(log, "".join(kept).encode())
 
 
 class Reporter:
@@ -83,10 +106,10 @@ def reporting(bank: Path, log: Path | None, steps: int, *, quiet: bool) -> Itera
         quiet: No progress bar.
 
     Raises:
-        InputError: If the log's folder is missing.
+        InputError: If the log cannot be written.
     """
-    if log is not None and not log.parent.is_dir():
-        raise InputError(f"--log: {log.parent} must be a folder, there is none; make it first")
+    if log is not None or (bank / "bank.json").exists():
+        begin_log(log or bank / "train.jsonl")
     with progress_bars(quiet=quiet) as bars:
         made = Reporter(bars, bank, log, steps)
         yield made

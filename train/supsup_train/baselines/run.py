@@ -105,8 +105,8 @@ def train_baseline(
             test images of all tasks so far.
 
     Raises:
-        InputError: If the bank was made otherwise, the method cannot go on with it, or the loss
-            stops being finite.
+        InputError: If the bank was made otherwise, the method cannot go on with it, or a loss
+            or what was learned is not finite: tasks before are kept, unless learned in sequence.
         OutputExistsError: If the folder has anything in it and is no bank.
     """
     run = _Run(baseline, stream, path, report, progress, origin_of(stream))
@@ -136,6 +136,7 @@ class _Run:
 
     def one_by_one(self, bank: MaskBank | None) -> MaskBank:
         made = bank
+        self.path.mkdir(parents=True, exist_ok=True)  # it fails before the first task, or never
 
         def learn(index: int) -> dict[str, Any]:
             nonlocal made
@@ -153,6 +154,18 @@ class _Run:
         return made
 
     def in_sequence(self, every: int) -> MaskBank:
+        folder = self.path.resolve()
+        part = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+        part.mkdir(parents=True)  # it fails before the first task, or never
+        try:
+            self.learn_all(part, every)
+            part.replace(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return MaskBank.open(self.path)
+
+    def learn_all(self, part: Path, every: int) -> None:
         baseline, stream = self.baseline, self.stream
         final: list[float] = []
 
@@ -168,9 +181,6 @@ class _Run:
             self.report(line)
 
         learn_missing(stream, (), lambda index: {"accuracy": self.learned(index)[1]}, report)
-        folder = self.path.resolve()
-        part = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
 
         def tasks() -> Iterator[TaskMasks]:
             for index, name in enumerate(stream.task_names):
@@ -178,8 +188,6 @@ class _Run:
                 yield self.task(index, baseline.own(), final[index])
 
         self.created(part).extend(tasks())
-        part.replace(folder)
-        return MaskBank.open(self.path)
 
     def opened(self) -> MaskBank:
         """The bank, which the run can go on with, and the shared weights restored from it."""

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from supsup_runtime.data.streams import Stream
-from supsup_runtime.files import write_whole
 from supsup_train.masks.learning import task_seed
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.train_task import batch_rows
 from supsup_train.nns.learner import Decision, NnsLearner
-from supsup_train.reporting import progress_bars
+from supsup_train.reporting import begin_log, progress_bars
 
 
 def unlabelled_batches(
@@ -50,7 +49,7 @@ def learn_stream(
     console = bars.console
     if learner.batches:
         console.print(f"going on from batch {learner.batches}", highlight=False)
-    _forget(log, learner.batches)
+    begin_log(log, lambda line: not _is_later(line, learner.batches))
     with bars:
         bar = bars.add_task("batches", total=total, completed=learner.batches, loss="")
         for x, y in unlabelled_batches(stream, recipe, start=learner.batches):
@@ -67,14 +66,8 @@ def learn_stream(
     console.print(f"{learner.num_tasks} masks allocated{passed}", highlight=False)
 
 
-def _forget(log: Path, batches: int) -> None:
-    """Take out of a log what was decided from this batch on: it will be decided again."""
-    if log.exists():
-        lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        write_whole(log, "".join(x for x in lines if not _is_later(x, batches)).encode())
-
-
 def _is_later(line: str, batches: int) -> bool:
+    """Whether a log's line was decided from this batch on: then it will be decided again."""
     try:
         found = json.loads(line)
     except ValueError:
