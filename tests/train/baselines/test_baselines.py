@@ -282,9 +282,32 @@ def test_settings_out_of_range_are_refused() -> None:
         recipe("dense").with_options(first_learning_rate=-1.0)
     with pytest.raises(InputError, match="matrices: is for batche and batche-random, got heads"):
         make_baseline(recipe("heads"), SIZES, matrices=True)
-    wild = recipe("dense", 30).with_options(first_learning_rate=1e30)
-    with pytest.raises(InputError, match=r"the last loss is .* lower the learning rate"):
-        make_baseline(wild, SIZES).learn(digits(1).task(0), first=True)
+
+
+def test_a_rate_that_is_too_high_keeps_what_was_there(tmp_path: Path) -> None:
+    wild = recipe("dense", 30).with_options(learning_rate=1e30)
+    calm = wild.with_options(first_learning_rate=1e-4)
+    with pytest.raises(InputError, match=r"task 'permuted-0001', step 2 of 30: the loss is .* low"):
+        learn(tmp_path / "dense", calm, 2)
+    assert MaskBank.open(tmp_path / "dense").task_names == ("permuted-0000",)
+    last = wild.with_options(steps=1, first_learning_rate=1e38)  # no step is left to show it
+    with pytest.raises(InputError, match=r"'permuted-0000': .* not finite .* lower the learning"):
+        learn(tmp_path / "last", last, 1)
+    for method in ("psp", "sequence"):
+        made = recipe(method, 30).with_options(learning_rate=1e30, first_learning_rate=1e-4)
+        with pytest.raises(InputError, match=r"task 'permuted-0001', step \d of 30: the loss is"):
+            learn(tmp_path / method, made, 2)
+    assert [each.parent.name for each in tmp_path.rglob("bank.json")] == ["dense"]
+    assert not (tmp_path / ".psp.part").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_task(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told: list[dict[str, Any]] = []
+    for method in ("psp", "heads"):
+        with pytest.raises(OSError, match="file"):
+            learn(tmp_path / "file" / "bank", recipe(method), 2, report=told.append)
+    assert told == []
 
 
 @pytest.mark.parametrize(
@@ -296,6 +319,7 @@ def test_settings_out_of_range_are_refused() -> None:
         ("psp permuted --matrices", 1, "matrices: is for batche"),
         ("dense permuted --every 2", 1, "--every: goes with psp and sequence, got dense"),
         ("psp permuted --log no-such/x.jsonl", 1, "--log: no-such must be a folder"),
+        ("psp permuted --log .", 1, "--log: . cannot be written"),
     ],
 )
 def test_the_command_refuses(tmp_path: Path, options: str, status: int, message: str) -> None:
@@ -307,10 +331,12 @@ def test_the_command_refuses(tmp_path: Path, options: str, status: int, message:
 
 @pytest.mark.parametrize("method", ["heads", "sequence"])
 def test_the_command_logs(tmp_path: Path, method: str) -> None:
-    bank = tmp_path / "bank"
+    bank, log = tmp_path / "bank", tmp_path / "log.jsonl"
     options = ["--tasks", "2", "--steps", "4", "--model", "mlp-16", "--quiet", "--bank", bank]
-    run("supsup-baseline", method, "permuted", *options)
-    lines = [json.loads(line) for line in (bank / "train.jsonl").read_text().splitlines()]
+    log.write_text('{"task": "of another run"}\n{"task": "cut sh')
+    run("supsup-baseline", method, "permuted", *options, "--log", log)
+    first, *lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert first["task"] == "of another run"
     assert [line["task"] for line in lines] == list(MaskBank.open(bank).task_names)
     keys = {"accuracy", "index", "seconds", "task"}
     assert set(lines[1]) == (keys if method == "heads" else keys | {"seen"})

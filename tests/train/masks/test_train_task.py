@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,14 +84,6 @@ def test_a_task_is_learned_and_fits_the_bank(module: Normed, bank: MaskBank) -> 
     bank.add(task)
     for key, value in module.state_dict().items():
         assert torch.equal(value, before[key]), key
-
-
-def test_the_example_of_the_package_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    x = np.zeros((100, 784), np.float32)
-    given = {"module": st.Mlp([784, 10]), "data": changed(blobs(), train_x=x, test_x=x)}
-    exec((st.__doc__ or "").split("```")[1].removeprefix("python"), given)  # noqa: S102 - ours
-    assert MaskBank.open("masks").task_names == ("blobs",)
 
 
 def test_the_network_is_described(bank: MaskBank) -> None:
@@ -198,15 +191,44 @@ def test_bad_data_are_refused(module: Normed, bank: MaskBank) -> None:
             st.train_task(bank, module, changed(data, **arrays))
 
 
-def test_a_diverging_loss_is_refused(
+def test_a_loss_that_is_lost_for_one_step_is_refused(
     module: Normed, bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def diverged(logits: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
-        return logits.sum() * float("nan")
+    """Scores that are not a number make a mask of zeros, and its loss is finite again."""
+    losses = iter([1.0, 1.0, float("nan"), 1.0, 1.0])
 
-    monkeypatch.setattr("supsup_train.masks.learning.cross_entropy", diverged)
-    with pytest.raises(InputError, match="last loss is nan, it must be finite; lower"):
-        st.train_task(bank, module, blobs(), recipe=st.Recipe(steps=3))
+    def lost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits, targets) * next(losses)
+
+    monkeypatch.setattr("supsup_train.masks.learning.cross_entropy", lost)
+    told: list[int] = []
+    message = "task 'blobs', step 3 of 5: the loss is nan, it must be finite; lower the learning"
+    with pytest.raises(InputError, match=message):
+        st.train_task(
+            bank,
+            module,
+            blobs(),
+            recipe=st.Recipe(steps=5),
+            progress=lambda step, _loss: told.append(step),
+        )
+    assert told == [1, 2]
+
+
+def test_a_rate_that_is_too_high_is_named_at_its_step(tmp_path: Path) -> None:
+    """Of a head that is trained; of scores, which no loss shows; earlier tasks are kept."""
+    mlp = st.Mlp([4, 8, 3])
+    options: dict[str, Any] = {"input_shape": (4,), "real_outputs": 2}
+    names = [name for name, _ in mlp.named_parameters()]
+    bank = st.create_bank(tmp_path / "head", mlp, masked=names[:1], state=names[1:], **options)
+    bank.add(st.train_task(bank, mlp, blobs("first"), recipe=RECIPE))
+    wild = st.Recipe(steps=20, learning_rate=1e38, optimizer="sgd")
+    with pytest.raises(InputError, match=r"task 'blobs', step [23] of 20: the loss is .* lower"):
+        st.train_task(bank, mlp, blobs(), recipe=wild)
+    assert MaskBank.open(bank.path).task_names == ("first",)
+    masks = st.create_bank(tmp_path / "masks", mlp, **options)
+    wild = st.Recipe(steps=1, learning_rate=1e38)
+    with pytest.raises(InputError, match=r"task 'blobs': .* not finite .* lower the learning rate"):
+        st.train_task(masks, mlp, blobs(), recipe=wild)
 
 
 @pytest.mark.parametrize(

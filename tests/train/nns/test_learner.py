@@ -18,7 +18,8 @@ from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import OptimizerKind
 from supsup_train.nns.learner import MIN_MASKS, Decision, NnsLearner, NnsSettings
-from supsup_train.nns.stream import _forget, unlabelled_batches
+from supsup_train.nns.stream import _is_later, unlabelled_batches
+from supsup_train.reporting import begin_log
 
 # On digits, entropy tells a few tasks apart where there are many superfluous outputs.
 MODEL, OUTPUTS, NUM_TASKS = "lenet-300-100", 500, 4
@@ -203,11 +204,37 @@ def test_a_batch_normalised_network_learns_and_goes_on(tmp_path: Path) -> None:
     assert again.num_tasks >= 1
 
 
+def test_a_loss_that_is_lost_leaves_the_checkpoint_before(stream: Stream, tmp_path: Path) -> None:
+    """A head that is trained, at a rate that is too high; also where no step is left to show it."""
+    module = st.make_model("mlp-16", input_shape=(64,), outputs=30)
+    names = [name for name, _ in module.named_parameters()]
+    bank = st.create_bank(
+        tmp_path / "masks",
+        module,
+        input_shape=(64,),
+        real_outputs=10,
+        masked=names[:1],
+        state=names[1:],
+    )
+    wild = st.Recipe(steps=8, learning_rate=1e38, batch_size=16, optimizer="sgd")
+    learner = NnsLearner(bank, module, recipe=wild, settings=NnsSettings(period=8))
+    batches = batches_of(stream, [0], wild)
+    with pytest.raises(InputError, match=r"batch [12], task 'learned-0000': the loss is .* lower"):
+        learn(learner, batches)
+    files = {path: path.read_bytes() for path in bank.path.rglob("*") if path.is_file()}
+    fresh = NnsLearner(bank, module, recipe=wild, settings=NnsSettings(period=8))
+    fresh.learn(*batches[0])
+    fresh._current.scores[names[0]].data.fill_(torch.nan)  # type: ignore[union-attr]  # learning
+    with pytest.raises(InputError, match=r"task 'learned-0000': .* not finite .* lower the learn"):
+        fresh.checkpoint()
+    assert files == {path: path.read_bytes() for path in bank.path.rglob("*") if path.is_file()}
+
+
 def test_the_log_of_a_run_that_stopped_is_that_of_a_whole_one(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     lines = [json.dumps({"batch": batch, "certainty": 2.0}) for batch in (0, 4, 8)]
     log.write_text("\n".join(["a note", '{"note": 1}', *lines]) + '\n{"batch": 12, "cer')
-    _forget(log, 4)
+    begin_log(log, lambda line: not _is_later(line, 4))
     assert log.read_text().splitlines() == ["a note", '{"note": 1}', lines[0]]
 
 

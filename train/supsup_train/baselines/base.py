@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from supsup_runtime.arrays import Floats
 from supsup_runtime.data.streams import TaskData
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.masks.learning import descend, make_optimizer, task_seed
+from supsup_train.masks.learning import check_learned, descend, make_optimizer, task_seed
 from supsup_train.masks.train_task import Progress, fit, tested
 from supsup_train.networks.create_bank import tensors_of
 
@@ -55,7 +55,7 @@ class Baseline(ABC):
             What the task has of its own, ``float32`` by name.
 
         Raises:
-            InputError: If the loss stops being finite.
+            InputError: If a loss, or what was learned, is not finite.
         """
         self.begin(data.name)
         phase = self.recipe.phase(first=first)
@@ -64,10 +64,11 @@ class Baseline(ABC):
             learned += self.shared().values()
         optimizer = make_optimizer(phase, learned)
 
-        def step(x: Tensor, y: Tensor) -> Tensor:
-            return descend(self.module(x), y, optimizer)
+        def step(place: str, x: Tensor, y: Tensor) -> float:
+            return descend(place, self.module(x), y, optimizer)
 
         fit(step, data, phase, self.generator(f"batches of {data.name}"), progress)
+        check_learned(data.name, optimizer)
         return self.own()
 
     def accuracy(self, data: TaskData) -> float:

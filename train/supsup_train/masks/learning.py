@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, make_task
+from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe, ScoreInit
 from supsup_train.networks.create_bank import check_module, fixed_copy, tensors_of
 
@@ -67,7 +69,12 @@ class Learning:
     def to_task(
         self, name: str, training: Mapping[str, Any], *, labels: tuple[str, ...] = ()
     ) -> TaskMasks:
-        """The task as a bank gets it, with its record."""
+        """The task as a bank gets it, with its record.
+
+        Raises:
+            InputError: If scores or trained state are not finite.
+        """
+        check_learned(name, self.optimizer)
         with torch.no_grad():
             masks = {key: mask.bool().numpy() for key, mask in self.masks().items()}
         state = {key: value.detach().numpy() for key, value in self.state.items()}
@@ -82,9 +89,9 @@ class Learning:
         logits: Tensor = functional_call(self.module, {**masked, **self.state}, (x,))
         return logits
 
-    def step(self, x: Tensor, y: Tensor) -> Tensor:
-        """Learn from one batch; returns its loss, a scalar."""
-        loss = descend(self.logits(x), y, self.optimizer)
+    def step(self, place: str, x: Tensor, y: Tensor) -> float:
+        """Learn from one batch; arguments and result as `descend`."""
+        loss = descend(place, self.logits(x), y, self.optimizer)
         if self._schedule is not None:
             self._schedule.step()
         return loss
@@ -109,13 +116,35 @@ def score_bound(shape: tuple[int, ...]) -> float:
     return float(1 / np.sqrt(np.prod(shape[1:])))
 
 
-def descend(logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """One step down the cross entropy of a batch; returns it, a scalar."""
+def descend(place: str, logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> float:
+    """One step down the cross entropy of a batch; returns it.
+
+    Raises:
+        InputError: If it is not finite; the message begins with the place, and no step is taken.
+    """
     loss = cross_entropy(logits, labels)
+    value = loss.item()
+    if not isfinite(value):
+        raise InputError(
+            f"{place}: the loss is {value}, it must be finite; lower the learning rate"
+        )
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     optimizer.step()
-    return loss
+    return value
+
+
+def check_learned(name: str, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse a task whose learned tensors are not finite: its losses need not show it.
+
+    Where a score is not finite, the mask is; and nothing is computed with what the last step left.
+    """
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        raise InputError(
+            f"task {name!r}: what was learned is not finite after the last step; lower the "
+            "learning rate"
+        )
 
 
 def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:

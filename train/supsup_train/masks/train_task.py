@@ -54,8 +54,8 @@ def train_task(
             bank has it, so add each before the next one is learned.
 
     Raises:
-        InputError: If the data or the module do not fit the bank's network, or the loss stops
-            being finite.
+        InputError: If the data or the module do not fit the bank's network, or a loss or
+            what was learned is not finite.
     """
     recipe = recipe or Recipe()
     check_data(f"task {data.name}", data.train_x, data.train_y, bank.network)
@@ -138,23 +138,23 @@ def train_stream(
 
 
 def fit(
-    step: Callable[[Tensor, Tensor], Tensor],
+    step: Callable[[str, Tensor, Tensor], float],
     data: TaskData,
     recipe: Recipe,
     generator: torch.Generator,
     progress: Progress | None,
 ) -> None:
-    """Learn from a task's training part, in batches of the recipe; `step` returns a batch's loss.
+    """Learn from a task's training part, in batches of the recipe.
 
-    Raises:
-        InputError: If the last loss is not finite.
+    `step` learns from one batch, and returns its loss; as `descend`, it is told the place to name
+    where that is not finite.
     """
     inputs, targets = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
     for number, rows in enumerate(batch_rows(len(inputs), recipe, generator), start=1):
-        loss = step(inputs[rows], targets[rows])
+        place = f"task {data.name!r}, step {number} of {recipe.steps}"
+        loss = step(place, inputs[rows], targets[rows])
         if progress is not None:
-            progress(number, loss.item())
-    check_loss(f"task {data.name!r}: the last loss", loss)
+            progress(number, loss)
 
 
 def tested(
@@ -184,12 +184,6 @@ def batch_rows(count: int, recipe: Recipe, generator: torch.Generator) -> Iterat
                 return
             yield order[start : start + size]
             done += 1
-
-
-def check_loss(what: str, loss: Tensor) -> None:
-    """Refuse a loss, a scalar, that is not finite."""
-    if not torch.isfinite(loss):
-        raise InputError(f"{what} is {loss.item()}, it must be finite; lower the learning rate")
 
 
 def check_data(place: str, x: Array | Tensor, y: Array | Tensor, network: Network) -> None:

@@ -26,7 +26,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_train.masks.learning import Learning, initial_scores, task_seed
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.train_task import check_data, check_loss
+from supsup_train.masks.train_task import check_data
 from supsup_train.nns.checkpoint import Known, LearnerFiles, load_learning
 from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts
 
@@ -184,8 +184,8 @@ class NnsLearner:
             decision = self._decide(x)
         if self._current is not None:
             self._current.module.train()
-            loss = self._current.step(x, y)
-            check_loss(f"batch {self.batches}: the loss", loss)
+            place = f"batch {self.batches}, task {_name(self._index)!r}"
+            self._current.step(place, x, y)
             self._known[self._index]["visits"][-1][1] = self.batches + 1
         self.batches += 1
         return decision
