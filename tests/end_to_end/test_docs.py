@@ -1,7 +1,8 @@
-"""Every example of the README and the guides runs, in order, in an empty folder."""
+"""Every example of the README, the guides and docstrings runs, in order, in an empty folder."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -19,7 +20,29 @@ DOCUMENTS = (
     "docs/guide-embed.md",
     "docs/guide-research.md",
 )
+PACKAGES = tuple(REPOSITORY / name for name in ("runtime", "export", "train"))
 _FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
+
+# What examples of docstrings may take as there: a network, a task's data, a bank, a model of it.
+_GIVEN = """```python
+import numpy as np
+import supsup_train as st
+from supsup_export import export
+from supsup_runtime.data import TaskData
+
+x, y = np.zeros((4, 784), np.float32), np.arange(4)
+module = st.Mlp([784, 10])
+names = [f"rotated-{degrees:03d}" for degrees in (0, 90)]
+tasks = [
+    TaskData(name=name, labels=("0",) * 10, train_x=x, train_y=y, test_x=x, test_y=y)
+    for name in names
+]
+bank = st.create_bank("bank", module, input_shape=(784,), real_outputs=10)
+for data in tasks:
+    bank.add(st.train_task(bank, module, data, recipe=st.Recipe(steps=1)))
+export(bank, "out.onnx")
+```
+"""
 
 # One process a document: its Python blocks share one namespace, its shell blocks run in between.
 _DRIVER = """
@@ -46,6 +69,18 @@ def _blocks(text: str) -> list[dict[str, str | int]]:
     ]
 
 
+def _docstrings(*folders: Path) -> dict[str, str]:
+    """The docstrings of all modules in some folders that have a block to run, by their place."""
+    found = {}
+    for path in sorted(file for folder in folders for file in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node) or ""
+                if _blocks(text):
+                    found[":".join([path.parent.name, path.name, getattr(node, "name", "")])] = text
+    return found
+
+
 def _run(document: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     work, blocks = folder / "work", folder / "blocks.json"
     work.mkdir()
@@ -69,6 +104,32 @@ def test_examples_run(document: str, tmp_path: Path) -> None:
     assert _blocks(text), f"{document} has no example to run"
     done = _run(document, text, tmp_path)
     assert done.returncode == 0, done.stdout
+
+
+DOCSTRINGS = _docstrings(*PACKAGES)
+
+
+@pytest.mark.parametrize("place", DOCSTRINGS)
+def test_examples_of_docstrings_run(place: str, tmp_path: Path) -> None:
+    done = _run(place, _GIVEN + DOCSTRINGS[place], tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_new_example_is_found(tmp_path: Path) -> None:
+    assert {"supsup_runtime:__init__.py:", "supsup_train:__init__.py:"} <= DOCSTRINGS.keys()
+    code = '''
+class Thing:
+    async def method(self) -> None:
+        """A method.
+
+        ```python
+        1 / 0
+        ```
+        """
+'''
+    (tmp_path / "net.py").write_text(code + code.replace("python", "text").replace("method", "no"))
+    (text,) = _docstrings(tmp_path).values()
+    assert _run("here", text, tmp_path).returncode != 0
 
 
 def test_blocks_share_a_folder_and_a_namespace(tmp_path: Path) -> None:
