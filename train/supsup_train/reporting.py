@@ -30,7 +30,7 @@ def progress_bars(*, quiet: bool) -> Progress:
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
-def begin_log(log: Path, keep: Callable[[str], bool] = bool) -> None:
+def begin_log(log: Path, keep: Callable[[bytes], bool] = bool) -> None:
     """Make a log ready for further lines, before anything is learned.
 
     A last line that was cut short goes, and lines that are not to be kept.
@@ -46,10 +46,10 @@ def begin_log(log: Path, keep: Callable[[str], bool] = bool) -> None:
         raise InputError(
             f"--log: {log} cannot be written: {error.strerror}; give another file"
         ) from error
-    lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
-    kept = [line for line in lines if line.endswith("\n") and keep(line)]
+    lines = log.read_bytes().splitlines(keepends=True) if log.is_file() else []
+    kept = [line for line in lines if line.endswith(b"\n") and keep(line)]
     if kept != lines:
-        write_whole(log, "".join(kept).encode())
+        write_whole(log, b"".join(kept))
 
 
 class Reporter:

@@ -191,6 +191,12 @@ def test_bad_data_are_refused(module: Normed, bank: MaskBank) -> None:
             st.train_task(bank, module, changed(data, **arrays))
 
 
+def test_one_row_is_too_few_to_normalise(module: Normed, bank: MaskBank) -> None:
+    message = r"task 'blobs', step 1 of 1: .* batch of 1: Expected more.*; take a larger batch"
+    with pytest.raises(InputError, match=message):
+        st.train_task(bank, module, blobs(), recipe=st.Recipe(steps=1, batch_size=1))
+
+
 def test_a_loss_that_is_lost_for_one_step_is_refused(
     module: Normed, bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:

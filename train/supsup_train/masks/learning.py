@@ -90,8 +90,20 @@ class Learning:
         return logits
 
     def step(self, place: str, x: Tensor, y: Tensor) -> float:
-        """Learn from one batch; arguments and result as `descend`."""
-        loss = descend(place, self.logits(x), y, self.optimizer)
+        """Learn from one batch; arguments, result and errors as `descend`.
+
+        Raises:
+            InputError: If the module refuses a batch of one row, as batch normalisation does.
+        """
+        try:
+            logits = self.logits(x)
+        except ValueError as error:
+            if len(x) > 1:
+                raise
+            raise InputError(
+                f"{place}: the module cannot learn from a batch of 1: {error}; take a larger batch"
+            ) from error
+        loss = descend(place, logits, y, self.optimizer)
         if self._schedule is not None:
             self._schedule.step()
         return loss

@@ -66,7 +66,7 @@ def learn_stream(
     console.print(f"{learner.num_tasks} masks allocated{passed}", highlight=False)
 
 
-def _is_later(line: str, batches: int) -> bool:
+def _is_later(line: bytes, batches: int) -> bool:
     """Whether a log's line was decided from this batch on: then it will be decided again."""
     try:
         found = json.loads(line)
