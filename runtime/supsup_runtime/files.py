@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +18,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     A crash, a full disk or an exception leaves `path` as it was, and no temporary file that this
     process could still remove.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    part.touch(exist_ok=False)  # permissions by the process's umask
     try:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
-        part.chmod(0o666 & ~_umask())  # mkstemp's 0600 would lock other users out
         part.replace(path)
         _sync_folder(path.parent)
     finally:
@@ -102,12 +100,6 @@ def read_file(path: Path, *, max_bytes: int) -> bytes:
     if size > max_bytes:
         raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
     return path.read_bytes()
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
 
 
 def _sync_folder(folder: Path) -> None:
