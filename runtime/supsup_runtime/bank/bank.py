@@ -83,25 +83,27 @@ class MaskBank:
 
         Raises:
             OutputExistsError: If the folder has anything in it.
+            BankLockedError: If another process is making a bank there.
         """
         folder = Path(path)
-        if folder.exists() and not is_blank(folder):
-            raise OutputExistsError(
-                f"{folder}: exists and is not an empty folder; open it, or choose another path"
+        if folder.exists():
+            _refuse_used(folder)  # before a lock is put there
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder):
+            _refuse_used(folder)
+            (folder / "programs").mkdir(exist_ok=True)
+            (folder / "tasks").mkdir(exist_ok=True)
+            programs = {"forward": _program_entry(folder, "forward", forward)}
+            if gradient is not None:
+                programs["gradient"] = _program_entry(folder, "gradient", gradient)
+            index = BankIndex(
+                network=network,
+                digest=network.digest(forward),
+                objectives=differentiated(network, with_gradient=gradient is not None),
+                programs=programs,
+                entries=(),
             )
-        (folder / "programs").mkdir(parents=True, exist_ok=True)
-        (folder / "tasks").mkdir(exist_ok=True)
-        programs = {"forward": _program_entry(folder, "forward", forward)}
-        if gradient is not None:
-            programs["gradient"] = _program_entry(folder, "gradient", gradient)
-        index = BankIndex(
-            network=network,
-            digest=network.digest(forward),
-            objectives=differentiated(network, with_gradient=gradient is not None),
-            programs=programs,
-            entries=(),
-        )
-        write_index(folder, index)
+            write_index(folder, index)
         return cls(folder, index, forward, gradient)
 
     @classmethod
@@ -317,7 +319,14 @@ def is_blank(folder: Path) -> bool:
         return False
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     whole = {path for path in files if not path.endswith(".part")}
-    return whole <= {"programs/forward.onnx", "programs/gradient.onnx"}
+    return whole <= {".lock", "programs/forward.onnx", "programs/gradient.onnx"}
+
+
+def _refuse_used(folder: Path) -> None:
+    if not is_blank(folder):
+        raise OutputExistsError(
+            f"{folder}: exists and is not an empty folder; open it, or choose another path"
+        )
 
 
 def _program_entry(folder: Path, name: str, data: bytes) -> BankEntry:

@@ -23,6 +23,7 @@ from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
 
 TESTS = str(Path(__file__).parents[2])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([TESTS, *sys.path])}
 
 
 def names_on_disk(bank: MaskBank) -> list[str]:
@@ -120,6 +121,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path, bank: MaskBank) -
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="not an empty folder"):
         MaskBank.create(tmp_path / "other", bank.network, forward=b"f")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.txt"]
 
 
 def test_a_creation_that_was_killed_can_be_repeated(bank: MaskBank) -> None:
@@ -128,11 +130,48 @@ def test_a_creation_that_was_killed_can_be_repeated(bank: MaskBank) -> None:
     (bank.path / "bank.json").unlink()
     (bank.path / ".bank.json.x.part").write_bytes(b"half")
     (bank.path / "programs" / ".forward.onnx.x.part").write_bytes(b"half")
-    (bank.path / ".lock").unlink()
     again = MaskBank.create(bank.path, bank.network, forward=b"forward")
     again.add(random_task(bank.network, "a"))
     assert not list(bank.path.rglob("*.part"))
     MaskBank.open(bank.path)
+
+
+_CREATE = """
+import sys
+from pathlib import Path
+from conftest import small_network
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.errors import BankLockedError, OutputExistsError
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(60):
+    try:
+        MaskBank.create(Path(sys.argv[1]) / f"{i}", small_network(), forward=sys.argv[2].encode())
+    except (BankLockedError, OutputExistsError):
+        pass
+"""
+
+
+def test_of_two_that_create_one_bank_one_is_refused(tmp_path: Path) -> None:
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _CREATE, str(tmp_path), forward],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT,
+        )
+        for forward in ("one", "other")
+    ]
+    for maker in makers:
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == b"ready\n"
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.write(b"go\n")
+        maker.stdin.flush()
+    assert [maker.communicate() and maker.returncode for maker in makers] == [0, 0]
+    for i in range(60):
+        MaskBank.open(tmp_path / f"{i}")
 
 
 Damage = Callable[[Path], object]
@@ -310,10 +349,9 @@ for i in range(int(sys.argv[2]), 10**6):
 
 
 def test_a_killed_writer_leaves_a_whole_bank(bank: MaskBank) -> None:
-    environment = {**os.environ, "PYTHONPATH": TESTS}
     for delay in (0.0, 0.013, 0.027, 0.041):
         command = [sys.executable, "-c", _ADD, str(bank.path), str(len(MaskBank.open(bank.path)))]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT) as writer:
             assert writer.stdout is not None
             writer.stdout.readline()
             time.sleep(delay)  # somewhere inside a later change
