@@ -50,7 +50,6 @@ class MaskBank:
         objectives: Objectives that the gradient program differentiates; empty without one.
         forward: The forward program, an ONNX model.
         gradient: The gradient program, or None.
-        entries: The tasks' index lines, in index order.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class MaskBank:
         self.objectives = index.objectives
         self.forward = forward
         self.gradient = gradient
-        self.entries = index.entries
+        self._index = index
 
     @classmethod
     def create(
@@ -103,7 +102,7 @@ class MaskBank:
                 programs=programs,
                 entries=(),
             )
-            write_index(folder, index)
+            index = write_index(folder, index)
         return cls(folder, index, forward, gradient)
 
     @classmethod
@@ -128,6 +127,11 @@ class MaskBank:
         if verify:
             bank.verify()
         return bank
+
+    @property
+    def entries(self) -> tuple[BankEntry, ...]:
+        """The tasks' index lines, in index order."""
+        return self._index.entries
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -270,13 +274,13 @@ class MaskBank:
     def _changing(self) -> Iterator[None]:
         """Hold the lock, with `entries` as they are now: another process may have written."""
         with exclusive(self.path):
-            index = read_index(self.path)
+            index = read_index(self.path, self._index)
             if index.digest != self.digest:
                 raise BankError(
                     f"{self.path}: the bank's network changed since it was opened: digest was "
                     f"{self.digest}, is {index.digest}; open it again"
                 )
-            self.entries = index.entries
+            self._index = index
             for folder in (self.path, self.path / "programs", self.path / "tasks"):
                 for leftover in folder.glob(".*.part"):
                     leftover.unlink()  # of a writer that was killed
@@ -308,9 +312,7 @@ class MaskBank:
         return BankEntry(name=task.name, file=file, sha256=sha256)
 
     def _write_entries(self, entries: tuple[BankEntry, ...]) -> None:
-        index = replace(read_index(self.path), entries=entries)
-        write_index(self.path, index)
-        self.entries = entries
+        self._index = write_index(self.path, replace(self._index, entries=entries))
 
 
 def is_blank(folder: Path) -> bool:

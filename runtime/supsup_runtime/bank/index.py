@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from supsup_runtime.bank.fields import Fields, strings
@@ -38,13 +39,14 @@ class BankEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankIndex:
-    """All of bank.json."""
+    """All of bank.json; `sha256` is that of its bytes, hexadecimal, where it was read or written."""
 
     network: Network
     digest: str
     objectives: tuple[str, ...]
     programs: dict[str, BankEntry]
     entries: tuple[BankEntry, ...]
+    sha256: str = ""
 
 
 def differentiated(network: Network, *, with_gradient: bool) -> tuple[str, ...]:
@@ -54,8 +56,8 @@ def differentiated(network: Network, *, with_gradient: bool) -> tuple[str, ...]:
     return OBJECTIVES if network.superfluous_outputs else OBJECTIVES[:1]
 
 
-def write_index(folder: Path, index: BankIndex) -> None:
-    """Write bank.json whole; equal indices give equal bytes."""
+def write_index(folder: Path, index: BankIndex) -> BankIndex:
+    """Write bank.json whole; equal indices give equal bytes. The index is returned as written."""
     value = {
         "digest": index.digest,
         "format": FORMAT,
@@ -65,14 +67,19 @@ def write_index(folder: Path, index: BankIndex) -> None:
             name: {"file": entry.file, "sha256": entry.sha256}
             for name, entry in index.programs.items()
         },
-        "tasks": [asdict(entry) for entry in index.entries],
+        "tasks": [{"file": e.file, "name": e.name, "sha256": e.sha256} for e in index.entries],
     }
-    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
-    write_whole(folder / "bank.json", text.encode())
+    data = (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    write_whole(folder / "bank.json", data)
+    return replace(index, sha256=hashlib.sha256(data).hexdigest())
 
 
-def read_index(folder: Path) -> BankIndex:
+def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
     """Read bank.json and check it; task files are not opened.
+
+    Args:
+        folder: The bank's.
+        known: Returned as it is where bank.json has its bytes still: nothing is parsed then.
 
     Raises:
         BankError: If any rule is broken; the message names file and rule.
@@ -80,12 +87,16 @@ def read_index(folder: Path) -> BankIndex:
     path = inside(folder, "bank.json")
     if not path.is_file():
         raise BankError(f"{folder}: not a mask bank: bank.json is missing")
+    data = read_file(path, max_bytes=MAX_INDEX_BYTES)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if known is not None and known.sha256 == sha256:
+        return known
     try:
-        value = json.loads(read_file(path, max_bytes=MAX_INDEX_BYTES))
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
         raise BankError(f"{path}: must be JSON: {error}") from error
     try:
-        return _parse_index(value, folder)
+        return replace(_parse_index(value, folder), sha256=sha256)
     except (BankError, OverflowError) as error:  # a constant that no float holds
         raise BankError(f"{path}: {error}") from error
 
