@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
@@ -94,12 +94,13 @@ def read_file(path: Path, *, max_bytes: int) -> bytes:
     Raises:
         BankError: If it is missing, no plain file, or larger than `max_bytes`.
     """
-    if not path.is_file():
-        raise BankError(f"{path}: missing; restore it from a copy of the bank")
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
-    return path.read_bytes()
+    with suppress(FileNotFoundError):  # removed between the two looks
+        if path.is_file():
+            size = path.stat().st_size
+            if size > max_bytes:
+                raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
+            return path.read_bytes()
+    raise BankError(f"{path}: missing; restore it from a copy of the bank")
 
 
 def _sync_folder(folder: Path) -> None:

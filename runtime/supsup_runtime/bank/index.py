@@ -19,6 +19,11 @@ MAX_TASKS = 100_000
 MAX_INDEX_BYTES = 64 << 20
 OBJECTIVES = ("entropy", "superfluous")
 _TASK_FILE = re.compile(r"tasks/[^/]+\.safetensors")
+_PARTS = (
+    *(f".{name}.*.part" for name in ("bank.json", "calibration.json", "hopfield.safetensors")),
+    "programs/.*.part",
+    "tasks/.*.part",
+)  # of files that are written with the lock held: no living writer owns one when it is free
 _FIELDS = {"digest", "format", "network", "objectives", "programs", "tasks"}
 
 
@@ -39,7 +44,7 @@ class BankEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankIndex:
-    """All of bank.json; `sha256` is that of its bytes, hexadecimal, where it was read or written."""
+    """All of bank.json; `sha256` is that of its bytes, hexadecimal, once read or written."""
 
     network: Network
     digest: str
@@ -99,6 +104,18 @@ def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
         return replace(_parse_index(value, folder), sha256=sha256)
     except (BankError, OverflowError) as error:  # a constant that no float holds
         raise BankError(f"{path}: {error}") from error
+
+
+def remove_leftovers(folder: Path, index: BankIndex) -> None:
+    """Remove what killed and failed writers left, and tasks' files not in the index. Lock held."""
+    for pattern in _PARTS:
+        for part in folder.glob(pattern):
+            part.unlink()
+    named = {entry.file.casefold() for entry in index.entries}
+    for file in (folder / "tasks").glob("*.safetensors"):
+        # other characters are of no writer's names, and may be coded otherwise in the index
+        if file.name.isascii() and f"tasks/{file.name}".casefold() not in named:
+            file.unlink()
 
 
 def _parse_index(value: object, folder: Path) -> BankIndex:

@@ -17,10 +17,13 @@ import pytest
 
 from conftest import random_task, small_network
 from supsup_runtime.bank import bank as bank_module
+from supsup_runtime.bank import index as index_module
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.index import read_index, write_index
 from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
+from supsup_runtime.files import whole_file
 
 TESTS = str(Path(__file__).parents[2])
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([TESTS, *sys.path])}
@@ -93,6 +96,106 @@ def test_a_replacement_that_fails_leaves_the_old_task(
     opened = MaskBank.open(bank.path)
     want = random_task(bank.network, "task-1", seed=1)
     np.testing.assert_array_equal(opened.task(1).masks["first"], want.masks["first"])
+
+
+def test_adding_parses_no_index_that_is_known(
+    bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(index_module, "_parse_index", lambda *_: pytest.fail("parsed again"))
+        bank.add(random_task(bank.network, "one"))
+        bank.remove("task-0")
+    MaskBank.open(bank.path).add(random_task(bank.network, "another"))
+    bank.add(random_task(bank.network, "two"))
+    assert MaskBank.open(bank.path).task_names == ("task-1", "task-2", "one", "another", "two")
+
+
+def test_removing_several_writes_the_index_once(
+    bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[object] = []
+    monkeypatch.setattr(
+        bank_module, "write_index", lambda *given: written.append(given) or write_index(*given)
+    )
+    with pytest.raises(BankError, match="no task 'nope'"):
+        bank.remove("task-0", "nope")
+    bank.remove("task-0", "task-2", "task-0")
+    assert MaskBank.open(bank.path).task_names == bank.task_names == ("task-1",)
+    assert (len(written), names_on_disk(bank)) == (1, ["task-1.safetensors"])
+
+
+def test_a_failed_add_leaves_no_file(bank: MaskBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = names_on_disk(bank)
+    with monkeypatch.context() as patch:
+        patch.setattr(bank_module, "write_index", fail)
+        with pytest.raises(OSError, match="No space left"):
+            bank.add(random_task(bank.network, "new"))
+    assert names_on_disk(bank) == before
+
+
+def test_an_index_that_was_written_in_spite_of_the_error_keeps_its_files(
+    bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any) -> None:
+        write_index(*given)
+        raise OSError(errno.EIO, "the folder was not synced")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bank_module, "write_index", fail)
+        with pytest.raises(OSError, match="not synced"):
+            bank.add(random_task(bank.network, "new"))
+    assert "new" in MaskBank.open(bank.path)
+
+
+def test_what_a_killed_add_left_is_removed_by_the_next_writer(bank: MaskBank) -> None:
+    (bank.path / "tasks" / "orphan.safetensors").write_bytes(b"whole, but in no index")
+    (bank.path / "tasks" / "notes.txt").write_text("mine")
+    bank.add(random_task(bank.network, "new"))
+    assert "orphan.safetensors" not in names_on_disk(bank)
+    assert {"new.safetensors", "notes.txt"} < set(names_on_disk(bank))
+
+
+def test_a_part_that_another_writes_without_the_lock_stays(bank: MaskBank) -> None:
+    with whole_file(bank.path / "model.onnx") as part:
+        part.write_bytes(b"exported")
+        bank.add(random_task(bank.network, "new"))
+    assert (bank.path / "model.onnx").read_bytes() == b"exported"
+
+
+def test_a_folder_of_tasks_that_is_a_link_is_refused(bank: MaskBank) -> None:
+    before = names_on_disk(bank)
+    link_folder(bank.path)
+    with pytest.raises(BankError, match="symbolic links are refused"):
+        bank.remove("task-1")
+    assert names_on_disk(bank) == before
+
+
+def test_a_reader_meets_a_task_that_was_replaced_or_removed(bank: MaskBank) -> None:
+    reader = MaskBank.open(bank.path)
+    new = random_task(bank.network, "task-1", seed=99)
+    bank.replace(new)
+    reader.verify()
+    np.testing.assert_array_equal(reader.task("task-1").masks["first"], new.masks["first"])
+    bank.remove("task-0")
+    reader.task(1)  # the index it had when it was opened
+    with pytest.raises(BankError, match="'task-0' was removed or renamed since the bank was"):
+        reader.task("task-0")
+
+
+def test_a_bank_that_changes_while_it_is_opened_is_read_again(
+    bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_then_lose(*given: Any) -> object:
+        index = read_index(*given)
+        if len(given) == 1:  # the first look
+            bank.remove("task-1")
+        return index
+
+    monkeypatch.setattr(bank_module, "read_index", read_then_lose)
+    assert MaskBank.open(bank.path).task_names == ("task-0", "task-2")
 
 
 def test_names_are_unique_whatever_their_case(bank: MaskBank) -> None:
