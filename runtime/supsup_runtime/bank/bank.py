@@ -168,19 +168,20 @@ class MaskBank:
             BankError: If there is no such task, or its file breaks a rule.
         """
         entry = self.entries[self.index(key)]
-        try:
-            return self._read_task(entry)
-        except BankError as error:
-            index = read_index(self.path, self._index)
-            now = next((other for other in index.entries if other.name == entry.name), None)
-            if now == entry:
-                raise
-            if now is None:
-                raise BankError(
-                    f"{self.path}: task {entry.name!r} was removed or renamed since the bank was "
-                    "opened; open it again"
-                ) from error
-            return self._read_task(now)
+        while True:
+            try:
+                return self._read_task(entry)
+            except BankError as error:
+                index = read_index(self.path, self._index)
+                now = next((other for other in index.entries if other.name == entry.name), None)
+                if now == entry:
+                    raise
+                if now is None:
+                    raise BankError(
+                        f"{self.path}: task {entry.name!r} was removed or renamed since the bank "
+                        "was opened; open it again"
+                    ) from error
+                entry = now
 
     def _read_task(self, entry: BankEntry) -> TaskMasks:
         data = _read(self.path, entry, max_task_bytes(self.network))

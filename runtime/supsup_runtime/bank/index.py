@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
 from supsup_runtime.bank.fields import Fields, strings
@@ -22,7 +23,6 @@ _TASK_FILE = re.compile(r"tasks/[^/]+\.safetensors")
 _PARTS = (
     *(f".{name}.*.part" for name in ("bank.json", "calibration.json", "hopfield.safetensors")),
     "programs/.*.part",
-    "tasks/.*.part",
 )  # of files that are written with the lock held: no living writer owns one when it is free
 _FIELDS = {"digest", "format", "network", "objectives", "programs", "tasks"}
 
@@ -72,11 +72,21 @@ def write_index(folder: Path, index: BankIndex) -> BankIndex:
             name: {"file": entry.file, "sha256": entry.sha256}
             for name, entry in index.programs.items()
         },
-        "tasks": [{"file": e.file, "name": e.name, "sha256": e.sha256} for e in index.entries],
+        "tasks": [],
     }
-    data = (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False)
+    head, brackets, end = text.rpartition("[]")
+    if index.entries:
+        brackets = "[\n" + ",\n".join(map(_entry_text, index.entries)) + "\n ]"
+    data = f"{head}{brackets}{end}\n".encode()
     write_whole(folder / "bank.json", data)
     return replace(index, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _entry_text(entry: BankEntry) -> str:
+    """As `json.dumps` indents it, which is Python code and takes four times as long."""
+    file, name, sha256 = map(encode_basestring_ascii, (entry.file, entry.name, entry.sha256))
+    return f'  {{\n   "file": {file},\n   "name": {name},\n   "sha256": {sha256}\n  }}'
 
 
 def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
@@ -112,9 +122,14 @@ def remove_leftovers(folder: Path, index: BankIndex) -> None:
         for part in folder.glob(pattern):
             part.unlink()
     named = {entry.file.casefold() for entry in index.entries}
-    for file in (folder / "tasks").glob("*.safetensors"):
-        # other characters are of no writer's names, and may be coded otherwise in the index
-        if file.name.isascii() and f"tasks/{file.name}".casefold() not in named:
+    for file in (folder / "tasks").glob("*"):
+        name = file.name
+        if name.endswith(".safetensors"):
+            # other characters are of no writer's names, and may be coded otherwise in the index
+            left = f"tasks/{name}".casefold() not in named and name.isascii()
+        else:
+            left = name.startswith(".") and name.endswith(".part")
+        if left:
             file.unlink()
 
 

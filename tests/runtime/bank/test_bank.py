@@ -19,7 +19,7 @@ from conftest import random_task, small_network
 from supsup_runtime.bank import bank as bank_module
 from supsup_runtime.bank import index as index_module
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.index import read_index, write_index
+from supsup_runtime.bank.index import BankIndex, read_index, write_index
 from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
@@ -51,6 +51,16 @@ def test_equal_content_is_equal_bytes(tmp_path: Path, bank: MaskBank) -> None:
     other = MaskBank.create(tmp_path / "o", bank.network, forward=b"forward", gradient=b"gradient")
     other.extend(bank)
     assert (other.path / "bank.json").read_bytes() == (bank.path / "bank.json").read_bytes()
+
+
+def test_the_index_is_json_with_an_indent_of_one(bank: MaskBank) -> None:
+    index = read_index(bank.path)
+    odd = dataclasses.replace(bank.entries[1], file='é"\\\n\ud800')
+    for some in ((), (bank.entries[0], odd)):
+        write_index(bank.path, dataclasses.replace(index, entries=some))
+        text = (bank.path / "bank.json").read_text()
+        assert text == json.dumps(json.loads(text), sort_keys=True, indent=1) + "\n"
+        assert json.loads(text)["tasks"] == [dataclasses.asdict(entry) for entry in some]
 
 
 def test_an_empty_bank_opens(tmp_path: Path) -> None:
@@ -113,10 +123,13 @@ def test_adding_parses_no_index_that_is_known(
 def test_removing_several_writes_the_index_once(
     bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[object] = []
-    monkeypatch.setattr(
-        bank_module, "write_index", lambda *given: written.append(given) or write_index(*given)
-    )
+    written = []
+
+    def write(folder: Path, index: BankIndex) -> BankIndex:
+        written.append(index)
+        return write_index(folder, index)
+
+    monkeypatch.setattr(bank_module, "write_index", write)
     with pytest.raises(BankError, match="no task 'nope'"):
         bank.remove("task-0", "nope")
     bank.remove("task-0", "task-2", "task-0")
