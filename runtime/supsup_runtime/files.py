@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
@@ -18,14 +18,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     A crash, a full disk or an exception leaves `path` as it was, and no temporary file that this
     process could still remove.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    part.touch(exist_ok=False)  # permissions by the process's umask
     try:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
-        part.chmod(0o666 & ~_umask())  # mkstemp's 0600 would lock other users out
         part.replace(path)
         _sync_folder(path.parent)
     finally:
@@ -96,18 +94,13 @@ def read_file(path: Path, *, max_bytes: int) -> bytes:
     Raises:
         BankError: If it is missing, no plain file, or larger than `max_bytes`.
     """
-    if not path.is_file():
-        raise BankError(f"{path}: missing; restore it from a copy of the bank")
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
-    return path.read_bytes()
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
+    with suppress(FileNotFoundError):  # removed between the two looks
+        if path.is_file():
+            size = path.stat().st_size
+            if size > max_bytes:
+                raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
+            return path.read_bytes()
+    raise BankError(f"{path}: missing; restore it from a copy of the bank")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -52,11 +52,14 @@ def test_a_full_disk_leaves_the_old_content(
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_the_umask_gives_the_permissions(tmp_path: Path, umask: int, mode: int) -> None:
+def test_the_umask_gives_the_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int, mode: int
+) -> None:
     before = os.umask(umask)
     try:
-        write_whole(tmp_path / "file", b"new")
-        assert os.umask(umask) == umask  # looking at it did not change it
+        with monkeypatch.context() as patch:  # another thread's files would get the wrong mode
+            patch.setattr(os, "umask", lambda _: pytest.fail("the umask was changed"))
+            write_whole(tmp_path / "file", b"new")
     finally:
         os.umask(before)
     assert (tmp_path / "file").read_bytes() == b"new"

@@ -7,7 +7,7 @@ runtime; every change leaves a bank that opens, whatever happens in the middle o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from supsup_runtime.bank.index import (
     BankIndex,
     differentiated,
     read_index,
+    remove_leftovers,
     write_index,
 )
 from supsup_runtime.bank.network import Network
@@ -50,7 +51,6 @@ class MaskBank:
         objectives: Objectives that the gradient program differentiates; empty without one.
         forward: The forward program, an ONNX model.
         gradient: The gradient program, or None.
-        entries: The tasks' index lines, in index order.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class MaskBank:
         self.objectives = index.objectives
         self.forward = forward
         self.gradient = gradient
-        self.entries = index.entries
+        self._index = index
 
     @classmethod
     def create(
@@ -83,25 +83,27 @@ class MaskBank:
 
         Raises:
             OutputExistsError: If the folder has anything in it.
+            BankLockedError: If another process is making a bank there.
         """
         folder = Path(path)
-        if folder.exists() and not is_blank(folder):
-            raise OutputExistsError(
-                f"{folder}: exists and is not an empty folder; open it, or choose another path"
+        if folder.exists():
+            _refuse_used(folder)  # before a lock is put there
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder):
+            _refuse_used(folder)
+            (folder / "programs").mkdir(exist_ok=True)
+            (folder / "tasks").mkdir(exist_ok=True)
+            programs = {"forward": _program_entry(folder, "forward", forward)}
+            if gradient is not None:
+                programs["gradient"] = _program_entry(folder, "gradient", gradient)
+            index = BankIndex(
+                network=network,
+                digest=network.digest(forward),
+                objectives=differentiated(network, with_gradient=gradient is not None),
+                programs=programs,
+                entries=(),
             )
-        (folder / "programs").mkdir(parents=True, exist_ok=True)
-        (folder / "tasks").mkdir(exist_ok=True)
-        programs = {"forward": _program_entry(folder, "forward", forward)}
-        if gradient is not None:
-            programs["gradient"] = _program_entry(folder, "gradient", gradient)
-        index = BankIndex(
-            network=network,
-            digest=network.digest(forward),
-            objectives=differentiated(network, with_gradient=gradient is not None),
-            programs=programs,
-            entries=(),
-        )
-        write_index(folder, index)
+            index = write_index(folder, index)
         return cls(folder, index, forward, gradient)
 
     @classmethod
@@ -113,6 +115,16 @@ class MaskBank:
         """
         folder = Path(path)
         index = read_index(folder)
+        try:
+            return cls._opened(folder, index, verify=verify)
+        except BankError:
+            now = read_index(folder, index)
+            if now is index:
+                raise
+            return cls._opened(folder, now, verify=verify)  # another process changed it meanwhile
+
+    @classmethod
+    def _opened(cls, folder: Path, index: BankIndex, *, verify: bool) -> MaskBank:
         forward = _read(folder, index.programs["forward"], MAX_PROGRAM_BYTES)
         entry = index.programs.get("gradient")
         gradient = _read(folder, entry, MAX_PROGRAM_BYTES) if entry else None
@@ -126,6 +138,11 @@ class MaskBank:
         if verify:
             bank.verify()
         return bank
+
+    @property
+    def entries(self) -> tuple[BankEntry, ...]:
+        """The tasks' index lines, in index order."""
+        return self._index.entries
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -145,10 +162,28 @@ class MaskBank:
     def task(self, key: int | str) -> TaskMasks:
         """Read one task, by index or name, and check it.
 
+        Where another process has replaced it since the bank was opened, the new one is read.
+
         Raises:
             BankError: If there is no such task, or its file breaks a rule.
         """
         entry = self.entries[self.index(key)]
+        while True:
+            try:
+                return self._read_task(entry)
+            except BankError as error:
+                index = read_index(self.path, self._index)
+                now = next((other for other in index.entries if other.name == entry.name), None)
+                if now == entry:
+                    raise
+                if now is None:
+                    raise BankError(
+                        f"{self.path}: task {entry.name!r} was removed or renamed since the bank "
+                        "was opened; open it again"
+                    ) from error
+                entry = now
+
+    def _read_task(self, entry: BankEntry) -> TaskMasks:
         data = _read(self.path, entry, max_task_bytes(self.network))
         path = self.path / entry.file
         task = decode_task(data, self.network, self.digest, place=str(path))
@@ -197,7 +232,7 @@ class MaskBank:
         Raises:
             BankError: If a name is taken, or a task does not fit the network.
         """
-        with self._changing():
+        with self.changing():
             entries = list(self.entries)
             taken = {entry.name.casefold() for entry in entries}
             try:
@@ -214,7 +249,7 @@ class MaskBank:
         Raises:
             BankError: If there is no task of that name, or the new one does not fit the network.
         """
-        with self._changing():
+        with self.changing():
             self._exchange(self.index(task.name), task)
 
     def rename(self, old: str, new: str) -> None:
@@ -223,23 +258,27 @@ class MaskBank:
         Raises:
             BankError: If there is no task `old`, or `new` is taken or no legal name.
         """
-        with self._changing():
+        with self.changing():
             position = self.index(old)
             taken = {name.casefold() for name in self.task_names if name != old}
             self._check_new(new, taken)
             self._exchange(position, self.task(position).renamed(new))
 
-    def remove(self, name: str) -> None:
-        """Take a task out: the index first, then its file. Later tasks move up one index.
+    def remove(self, *names: str, check: Callable[[], None] = lambda: None) -> None:
+        """Take tasks out: the index first, then their files. Later tasks move up.
+
+        Args:
+            *names: The tasks.
+            check: Called before anything is removed, while no other process can write; what it
+                raises keeps all of them.
 
         Raises:
             BankError: If there is no such task.
         """
-        with self._changing():
-            position = self.index(name)
-            removed = self.entries[position]
-            self._write_entries(self.entries[:position] + self.entries[position + 1 :])
-            inside(self.path, removed.file).unlink(missing_ok=True)
+        with self.changing():
+            gone = {self.index(name) for name in names}
+            check()
+            self._write_entries(tuple(e for i, e in enumerate(self.entries) if i not in gone))
 
     def calibration(self) -> StoredCalibration | None:
         """Read what tells known tasks from unknown; None where it was never measured.
@@ -256,7 +295,7 @@ class MaskBank:
             BankError: If the tasks have changed since the bank was opened.
         """
         measured = self.entries
-        with self._changing():
+        with self.changing():
             if self.entries != measured:
                 raise BankError(
                     f"{self.path}: its tasks changed while they were measured; export the bank "
@@ -265,20 +304,31 @@ class MaskBank:
             write_calibration(self.path, calibration, self.digest, measured)
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Hold the lock, with `entries` as they are now: another process may have written."""
+    def changing(self) -> Iterator[None]:
+        """Hold the lock, with `entries` as they are now: another process may have written.
+
+        When the block ends, well or not, what killed and failed writers left is removed, and tasks'
+        files that the index no longer names.
+
+        Raises:
+            BankError: If the bank is of another network now, or breaks a rule.
+            BankLockedError: If the lock is held already.
+        """
         with exclusive(self.path):
-            index = read_index(self.path)
+            index = read_index(self.path, self._index)
             if index.digest != self.digest:
                 raise BankError(
                     f"{self.path}: the bank's network changed since it was opened: digest was "
                     f"{self.digest}, is {index.digest}; open it again"
                 )
-            self.entries = index.entries
-            for folder in (self.path, self.path / "programs", self.path / "tasks"):
-                for leftover in folder.glob(".*.part"):
-                    leftover.unlink()  # of a writer that was killed
-            yield
+            for folder in ("programs", "tasks"):
+                inside(self.path, folder)  # before anything is removed from there
+            self._index = index
+            try:
+                yield
+            finally:
+                # as it is on disk: it may be in place although writing it ended in an error
+                remove_leftovers(self.path, read_index(self.path, self._index))
 
     def _check_new(self, name: str, taken: set[str]) -> None:
         check_name(name)
@@ -291,10 +341,8 @@ class MaskBank:
             raise BankError(f"{self.path}: at most {MAX_TASKS} tasks, and all are taken")
 
     def _exchange(self, position: int, task: TaskMasks) -> None:
-        old, new = self.entries[position], self._write_task(task)
+        new = self._write_task(task)
         self._write_entries((*self.entries[:position], new, *self.entries[position + 1 :]))
-        if new.file != old.file:
-            inside(self.path, old.file).unlink(missing_ok=True)
 
     def _write_task(self, task: TaskMasks) -> BankEntry:
         data = encode_task(task, self.network, self.digest)
@@ -306,9 +354,7 @@ class MaskBank:
         return BankEntry(name=task.name, file=file, sha256=sha256)
 
     def _write_entries(self, entries: tuple[BankEntry, ...]) -> None:
-        index = replace(read_index(self.path), entries=entries)
-        write_index(self.path, index)
-        self.entries = entries
+        self._index = write_index(self.path, replace(self._index, entries=entries))
 
 
 def is_blank(folder: Path) -> bool:
@@ -317,7 +363,14 @@ def is_blank(folder: Path) -> bool:
         return False
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     whole = {path for path in files if not path.endswith(".part")}
-    return whole <= {"programs/forward.onnx", "programs/gradient.onnx"}
+    return whole <= {".lock", "programs/forward.onnx", "programs/gradient.onnx"}
+
+
+def _refuse_used(folder: Path) -> None:
+    if not is_blank(folder):
+        raise OutputExistsError(
+            f"{folder}: exists and is not an empty folder; open it, or choose another path"
+        )
 
 
 def _program_entry(folder: Path, name: str, data: bytes) -> BankEntry:

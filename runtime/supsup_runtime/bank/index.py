@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
 from supsup_runtime.bank.fields import Fields, strings
@@ -18,6 +20,10 @@ MAX_TASKS = 100_000
 MAX_INDEX_BYTES = 64 << 20
 OBJECTIVES = ("entropy", "superfluous")
 _TASK_FILE = re.compile(r"tasks/[^/]+\.safetensors")
+_PARTS = (
+    *(f".{name}.*.part" for name in ("bank.json", "calibration.json", "hopfield.safetensors")),
+    "programs/.*.part",
+)  # of files that are written with the lock held: no living writer owns one when it is free
 _FIELDS = {"digest", "format", "network", "objectives", "programs", "tasks"}
 
 
@@ -38,13 +44,14 @@ class BankEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankIndex:
-    """All of bank.json."""
+    """All of bank.json; `sha256` is that of its bytes, hexadecimal, once read or written."""
 
     network: Network
     digest: str
     objectives: tuple[str, ...]
     programs: dict[str, BankEntry]
     entries: tuple[BankEntry, ...]
+    sha256: str = ""
 
 
 def differentiated(network: Network, *, with_gradient: bool) -> tuple[str, ...]:
@@ -54,8 +61,8 @@ def differentiated(network: Network, *, with_gradient: bool) -> tuple[str, ...]:
     return OBJECTIVES if network.superfluous_outputs else OBJECTIVES[:1]
 
 
-def write_index(folder: Path, index: BankIndex) -> None:
-    """Write bank.json whole; equal indices give equal bytes."""
+def write_index(folder: Path, index: BankIndex) -> BankIndex:
+    """Write bank.json whole; equal indices give equal bytes. The index is returned as written."""
     value = {
         "digest": index.digest,
         "format": FORMAT,
@@ -65,14 +72,29 @@ def write_index(folder: Path, index: BankIndex) -> None:
             name: {"file": entry.file, "sha256": entry.sha256}
             for name, entry in index.programs.items()
         },
-        "tasks": [asdict(entry) for entry in index.entries],
+        "tasks": [],
     }
-    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
-    write_whole(folder / "bank.json", text.encode())
+    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False)
+    head, brackets, end = text.rpartition("[]")
+    if index.entries:
+        brackets = "[\n" + ",\n".join(map(_entry_text, index.entries)) + "\n ]"
+    data = f"{head}{brackets}{end}\n".encode()
+    write_whole(folder / "bank.json", data)
+    return replace(index, sha256=hashlib.sha256(data).hexdigest())
 
 
-def read_index(folder: Path) -> BankIndex:
+def _entry_text(entry: BankEntry) -> str:
+    """As `json.dumps` indents it, which is Python code and takes four times as long."""
+    file, name, sha256 = map(encode_basestring_ascii, (entry.file, entry.name, entry.sha256))
+    return f'  {{\n   "file": {file},\n   "name": {name},\n   "sha256": {sha256}\n  }}'
+
+
+def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
     """Read bank.json and check it; task files are not opened.
+
+    Args:
+        folder: The bank's.
+        known: Returned as it is where bank.json has its bytes still: nothing is parsed then.
 
     Raises:
         BankError: If any rule is broken; the message names file and rule.
@@ -80,14 +102,35 @@ def read_index(folder: Path) -> BankIndex:
     path = inside(folder, "bank.json")
     if not path.is_file():
         raise BankError(f"{folder}: not a mask bank: bank.json is missing")
+    data = read_file(path, max_bytes=MAX_INDEX_BYTES)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if known is not None and known.sha256 == sha256:
+        return known
     try:
-        value = json.loads(read_file(path, max_bytes=MAX_INDEX_BYTES))
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
         raise BankError(f"{path}: must be JSON: {error}") from error
     try:
-        return _parse_index(value, folder)
+        return replace(_parse_index(value, folder), sha256=sha256)
     except (BankError, OverflowError) as error:  # a constant that no float holds
         raise BankError(f"{path}: {error}") from error
+
+
+def remove_leftovers(folder: Path, index: BankIndex) -> None:
+    """Remove what killed and failed writers left, and tasks' files not in the index. Lock held."""
+    for pattern in _PARTS:
+        for part in folder.glob(pattern):
+            part.unlink()
+    named = {entry.file.casefold() for entry in index.entries}
+    for file in (folder / "tasks").glob("*"):
+        name = file.name
+        if name.endswith(".safetensors"):
+            # other characters are of no writer's names, and may be coded otherwise in the index
+            left = f"tasks/{name}".casefold() not in named and name.isascii()
+        else:
+            left = name.startswith(".") and name.endswith(".part")
+        if left:
+            file.unlink()
 
 
 def _parse_index(value: object, folder: Path) -> BankIndex:

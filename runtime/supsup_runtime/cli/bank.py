@@ -11,6 +11,7 @@ from typing import Any
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import decode_task, max_task_bytes
 from supsup_runtime.console import Options, parser, print_result, run_command, to_table
+from supsup_runtime.errors import InputError
 from supsup_runtime.files import read_file
 from supsup_runtime.hopfield.file import has_store, read_store
 
@@ -96,6 +97,10 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 def _add(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
+    if not arguments.file.is_file():
+        raise InputError(
+            f"{arguments.file}: no such file; a task file is one of those in a bank's tasks/"
+        )
     data = read_file(arguments.file, max_bytes=max_task_bytes(bank.network))
     task = decode_task(data, bank.network, bank.digest, place=str(arguments.file))
     name = task.name if arguments.name is None else arguments.name

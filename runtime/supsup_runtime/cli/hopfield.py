@@ -91,7 +91,7 @@ def _encode(arguments: argparse.Namespace) -> None:
     deleted: list[str] = []
     if arguments.delete_masks:
         deleted = arguments.tasks or [n for n in bank.task_names if n in store]
-        delete_masks(bank, store, deleted)
+        delete_masks(bank, deleted)
     _say(bank, store, errors, deleted=deleted, as_json=arguments.json)
 
 

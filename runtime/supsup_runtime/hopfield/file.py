@@ -12,7 +12,7 @@ import numpy as np
 from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import Fields, canonical_json
-from supsup_runtime.bank.index import MAX_TASKS, read_index
+from supsup_runtime.bank.index import MAX_TASKS
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import check_labels, check_name
 from supsup_runtime.bank.tensorfile import (
@@ -21,7 +21,7 @@ from supsup_runtime.bank.tensorfile import (
     check_names,
 )
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
-from supsup_runtime.files import exclusive, inside, read_file, write_whole
+from supsup_runtime.files import inside, read_file, write_whole
 from supsup_runtime.hopfield.matrix import HopfieldMatrix
 from supsup_runtime.hopfield.store import (
     FINGERPRINT,
@@ -94,7 +94,7 @@ def encode_into(
         CapacityWarning: As `HopfieldStore.encode` does; and where the new tasks made one forgotten
             whose explicit mask is still in the bank: each of those is measured.
     """
-    with exclusive(bank.path):
+    with bank.changing():
         if has_store(bank):
             store = read_store(bank)
             for kind, wanted, own in (("rule", rule, store.rule), ("dtype", dtype, store.dtype)):
@@ -109,7 +109,7 @@ def encode_into(
             )
         errors = {name: store.encode(bank.task(name)) for name in names}
         if errors:
-            _write(bank, store)
+            write_whole(inside(bank.path, STORE_FILE), encode_store(store))
             _warn_forgotten(bank, store)
     return store, errors
 
@@ -143,12 +143,11 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
             )
 
 
-def delete_masks(bank: MaskBank, store: HopfieldStore, names: Sequence[str]) -> None:
-    """Delete tasks' files from a bank, after the store has given all of their masks back.
+def delete_masks(bank: MaskBank, names: Sequence[str]) -> None:
+    """Delete tasks' files from a bank, after its store has given all of their masks back.
 
     Args:
-        bank: The bank.
-        store: Its store, with the tasks encoded.
+        bank: The bank, whose store has the tasks encoded.
         names: The tasks.
 
     Raises:
@@ -157,10 +156,13 @@ def delete_masks(bank: MaskBank, store: HopfieldStore, names: Sequence[str]) -> 
             changed; no file is deleted then.
         BankLockedError: If another process is writing.
     """
-    for name in dict.fromkeys(names):
-        _refuse_lost(bank, store, name)
-    for name in dict.fromkeys(names):
-        bank.remove(name)
+
+    def check() -> None:
+        store = read_store(bank)  # as it is on disk, and stays while the lock is held
+        for name in dict.fromkeys(names):
+            _refuse_lost(bank, store, name)
+
+    bank.remove(*names, check=check)
 
 
 def _refuse_lost(bank: MaskBank, store: HopfieldStore, name: str) -> None:
@@ -305,14 +307,3 @@ def _max_bytes(network: Network) -> int:
     names = [p.name for p in network.parameters] + [s.name for s in network.state]
     described = sum(400 + 12 * len(name) for name in names)  # a character escapes to 6 at most
     return store_bytes(network, "float32") + described + 2 * MAX_HEADER_BYTES
-
-
-def _write(bank: MaskBank, store: HopfieldStore) -> None:
-    """Write with the lock held; the bank's own index says what it is now."""
-    now = read_index(bank.path).digest
-    if store.digest != now:
-        raise BankError(
-            f"{bank.path}: the Hopfield store belongs to another network: digest must be {now}, "
-            f"got {store.digest}"
-        )
-    write_whole(inside(bank.path, STORE_FILE), encode_store(store))

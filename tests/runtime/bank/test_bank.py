@@ -4,10 +4,6 @@ import dataclasses
 import errno
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +14,10 @@ import pytest
 from conftest import random_task, small_network
 from supsup_runtime.bank import bank as bank_module
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.index import BankIndex, read_index, write_index
 from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.task import TaskMasks
-from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
-
-TESTS = str(Path(__file__).parents[2])
+from supsup_runtime.errors import BankError, OutputExistsError
 
 
 def names_on_disk(bank: MaskBank) -> list[str]:
@@ -47,6 +42,16 @@ def test_equal_content_is_equal_bytes(tmp_path: Path, bank: MaskBank) -> None:
     other = MaskBank.create(tmp_path / "o", bank.network, forward=b"forward", gradient=b"gradient")
     other.extend(bank)
     assert (other.path / "bank.json").read_bytes() == (bank.path / "bank.json").read_bytes()
+
+
+def test_the_index_is_json_with_an_indent_of_one(bank: MaskBank) -> None:
+    index = read_index(bank.path)
+    odd = dataclasses.replace(bank.entries[1], file='é"\\\n\ud800')
+    for some in ((), (bank.entries[0], odd)):
+        write_index(bank.path, dataclasses.replace(index, entries=some))
+        text = (bank.path / "bank.json").read_text()
+        assert text == json.dumps(json.loads(text), sort_keys=True, indent=1) + "\n"
+        assert json.loads(text)["tasks"] == [dataclasses.asdict(entry) for entry in some]
 
 
 def test_an_empty_bank_opens(tmp_path: Path) -> None:
@@ -94,6 +99,31 @@ def test_a_replacement_that_fails_leaves_the_old_task(
     np.testing.assert_array_equal(opened.task(1).masks["first"], want.masks["first"])
 
 
+def test_removing_several_writes_the_index_once(
+    bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def write(folder: Path, index: BankIndex) -> BankIndex:
+        written.append(index)
+        return write_index(folder, index)
+
+    monkeypatch.setattr(bank_module, "write_index", write)
+    with pytest.raises(BankError, match="no task 'nope'"):
+        bank.remove("task-0", "nope")
+    bank.remove("task-0", "task-2", "task-0")
+    assert MaskBank.open(bank.path).task_names == bank.task_names == ("task-1",)
+    assert (len(written), names_on_disk(bank)) == (1, ["task-1.safetensors"])
+
+
+def test_a_folder_of_tasks_that_is_a_link_is_refused(bank: MaskBank) -> None:
+    before = names_on_disk(bank)
+    link_folder(bank.path)
+    with pytest.raises(BankError, match="symbolic links are refused"):
+        bank.remove("task-1")
+    assert names_on_disk(bank) == before
+
+
 def test_names_are_unique_whatever_their_case(bank: MaskBank) -> None:
     for name in ("task-1", "TASK-1"):
         with pytest.raises(BankError, match=f"task '{name}' is there already"):
@@ -120,19 +150,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path, bank: MaskBank) -
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="not an empty folder"):
         MaskBank.create(tmp_path / "other", bank.network, forward=b"f")
-
-
-def test_a_creation_that_was_killed_can_be_repeated(bank: MaskBank) -> None:
-    for entry in bank.entries:
-        (bank.path / entry.file).unlink()
-    (bank.path / "bank.json").unlink()
-    (bank.path / ".bank.json.x.part").write_bytes(b"half")
-    (bank.path / "programs" / ".forward.onnx.x.part").write_bytes(b"half")
-    (bank.path / ".lock").unlink()
-    again = MaskBank.create(bank.path, bank.network, forward=b"forward")
-    again.add(random_task(bank.network, "a"))
-    assert not list(bank.path.rglob("*.part"))
-    MaskBank.open(bank.path)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.txt"]
 
 
 Damage = Callable[[Path], object]
@@ -270,64 +288,3 @@ def test_parameters_with_long_names_leave_room_for_the_header(tmp_path: Path) ->
     network = dataclasses.replace(small_network(), parameters=parameters)
     MaskBank.create(tmp_path / "b", network, forward=b"f").add(random_task(network, "a"))
     assert len(MaskBank.open(tmp_path / "b")) == 1
-
-
-_HOLD = """
-import sys
-from pathlib import Path
-from supsup_runtime.files import exclusive
-with exclusive(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_second_writer_is_refused_until_the_first_is_gone(bank: MaskBank) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(bank.path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(BankLockedError, match="another process is writing to this bank"):
-            bank.add(random_task(bank.network, "new"))
-        holder.send_signal(signal.SIGKILL)
-    bank.add(random_task(bank.network, "new"))
-    assert len(MaskBank.open(bank.path)) == 4
-
-
-_ADD = """
-import sys
-from conftest import random_task
-from supsup_runtime.bank.bank import MaskBank
-bank = MaskBank.open(sys.argv[1], verify=False)
-for i in range(int(sys.argv[2]), 10**6):
-    bank.add(random_task(bank.network, f"new-{i}"))
-    bank.replace(random_task(bank.network, "task-0", seed=i))
-    print(i, flush=True)
-"""
-
-
-def test_a_killed_writer_leaves_a_whole_bank(bank: MaskBank) -> None:
-    environment = {**os.environ, "PYTHONPATH": TESTS}
-    for delay in (0.0, 0.013, 0.027, 0.041):
-        command = [sys.executable, "-c", _ADD, str(bank.path), str(len(MaskBank.open(bank.path)))]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
-            assert writer.stdout is not None
-            writer.stdout.readline()
-            time.sleep(delay)  # somewhere inside a later change
-            writer.send_signal(signal.SIGKILL)
-            said = writer.stdout.read().split()
-        opened = MaskBank.open(bank.path)  # verified in full
-        for number in said:
-            assert f"new-{number.decode()}" in opened
-    opened.add(random_task(bank.network, "after"))
-    assert not list(bank.path.rglob("*.part"))
-
-
-def test_another_process_changing_the_network_is_noticed(tmp_path: Path, bank: MaskBank) -> None:
-    other = MaskBank.create(tmp_path / "o", small_network(state=True), forward=b"forward")
-    (bank.path / "bank.json").write_bytes((other.path / "bank.json").read_bytes())
-    with pytest.raises(BankError, match="changed since it was opened: digest was"):
-        bank.add(random_task(bank.network, "new"))

@@ -46,7 +46,6 @@ def test_refusals_are_one_line_and_change_nothing(bank: MaskBank, tmp_path: Path
     file.write_bytes(encode_task(random_task(bank.network, "new"), bank.network, "0" * 64))
     for arguments, message in (
         (["add", bank.path, file], "belongs to another network"),
-        (["add", bank.path, tmp_path / "none"], "missing"),
         (["remove", bank.path, "nope"], "no task 'nope'"),
         (["rename", bank.path, "task-0", "../x"], "task name: must be"),
         (["verify", tmp_path / "nowhere"], "not a mask bank"),
@@ -54,6 +53,8 @@ def test_refusals_are_one_line_and_change_nothing(bank: MaskBank, tmp_path: Path
         done = run(*arguments, status=3)
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
+    done = run("add", bank.path, tmp_path / "none", status=1)
+    assert done.stderr.startswith(f"supsup-bank: {tmp_path / 'none'}: no such file; a task file is")
     assert run("dance", bank.path, status=2).stdout == ""
     assert (bank.path / "bank.json").read_bytes() == before
 

@@ -30,7 +30,7 @@ from supsup_runtime.hopfield.file import (
     has_store,
     read_store,
 )
-from supsup_runtime.hopfield.store import HopfieldStore
+from supsup_runtime.hopfield.store import HopfieldStore, fingerprints
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::supsup_runtime.errors.CapacityWarning"  # tiny matrices are soon full
@@ -288,12 +288,45 @@ def test_refusals_leave_the_file_as_it_was(bank: MaskBank) -> None:
 
 
 def test_a_mask_that_is_not_in_the_store_is_not_deleted(bank: MaskBank) -> None:
-    store, _ = encode_into(bank, ["task-0"])
+    encode_into(bank, ["task-0"])
     with pytest.raises(BankError, match="task 'task-1' is not in the store; encode it first"):
-        delete_masks(bank, store, ["task-0", "task-1"])
+        delete_masks(bank, ["task-0", "task-1"])
     assert len(MaskBank.open(bank.path)) == 3
-    delete_masks(bank, store, ["task-0", "task-0"])
+    delete_masks(bank, ["task-0", "task-0"])
     assert MaskBank.open(bank.path).task_names == ("task-1", "task-2")
+
+
+def test_masks_are_checked_and_deleted_under_one_lock(
+    bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode_into(bank, bank.task_names[:1])
+    other, looked = MaskBank.open(bank.path), []
+
+    def look(task: TaskMasks, network: Network) -> tuple[str, ...]:
+        looked.append(task.name)
+        with pytest.raises(BankLockedError):  # after the check it would be lost with the old one
+            other.replace(random_task(network, task.name, seed=77))
+        return fingerprints(task, network)
+
+    monkeypatch.setattr(file_module, "fingerprints", look)
+    delete_masks(bank, ["task-0"])
+    assert (looked, MaskBank.open(bank.path).task_names) == (["task-0"], ("task-1", "task-2"))
+
+
+def test_a_store_that_is_gone_deletes_no_mask(bank: MaskBank) -> None:
+    encode_into(bank, ["task-0"])
+    (bank.path / STORE_FILE).unlink()
+    with pytest.raises(BankError, match="the bank has no Hopfield store"):
+        delete_masks(bank, ["task-0"])
+    assert len(MaskBank.open(bank.path)) == 3
+
+
+def test_a_task_is_encoded_as_it_is_now(bank: MaskBank) -> None:
+    new = random_task(bank.network, "task-0", seed=77)
+    MaskBank.open(bank.path).replace(new)
+    MaskBank.open(bank.path).add(random_task(bank.network, "new"))
+    store, _ = encode_into(bank, ["task-0", "new"])
+    assert store.tasks[0].fingerprints == fingerprints(new, bank.network)
 
 
 def test_size_and_links_are_looked_at_first(bank: MaskBank, tmp_path: Path) -> None:
