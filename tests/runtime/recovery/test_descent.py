@@ -128,6 +128,7 @@ FINE = End(
     problem="",
     steps=7,
     looked=False,
+    settled=np.zeros(3, np.bool_),
     distance=0.01,
     fixed=True,
     tasks=(TaskInfo(index=0, name="a"),),
