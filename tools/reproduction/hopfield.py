@@ -31,7 +31,7 @@ from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, TaskData, make_stream
 from supsup_runtime.hopfield.file import encode_into
-from supsup_runtime.recovery.descent import Recovery, Statistics
+from supsup_runtime.recovery.descent import Recovery, Statistics, linear
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 from supsup_runtime.recovery.result import Recovered
 from supsup_train.cli.train import run as train
@@ -103,6 +103,7 @@ class Hopfield(Experiment):
         return {
             "batch": self.batch,
             "recovery": asdict(Recovery()),
+            "schedule": [linear(step, 4) for step in range(4)],
             "small_batch": self.small_batch,
             "source": self.source,
             "training": self._training(0),

@@ -24,8 +24,9 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def linear(step: int, steps: int) -> tuple[float, float]:
-    """The paper's: from entropy alone to nearly energy alone, in even steps."""
-    return 1 - step / steps, step / steps
+    """The paper's: from nearly entropy alone to energy alone in the last step, in even steps."""
+    energy = (step + 1) / steps
+    return 1 - energy, energy
 
 
 def constant(_step: int, _steps: int) -> tuple[float, float]:

@@ -92,10 +92,9 @@ class HopfieldGraph:
         tasks = list(enumerate(self.store.fingerprints))
         return [{t for t, own in tasks if own[i] == mark} for i, mark in enumerate(marks)]
 
-    def tasks_of(self, mask: Bits) -> tuple[TaskInfo, ...]:
-        """The tasks whose mask this is in all parameters; several where their masks are equal."""
-        indices = set.intersection(*self.owners(mask))
-        return tuple(self.info.tasks[index] for index in sorted(indices))
+    def tasks_of(self, owners: list[set[int]]) -> tuple[TaskInfo, ...]:
+        """The tasks that own a mask in all parameters; several where their masks are equal."""
+        return tuple(self.info.tasks[index] for index in sorted(set.intersection(*owners)))
 
     def distance(self, one: Bits, other: Bits) -> float:
         """Fraction of bits that differ, the largest of all parameters."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -54,7 +55,6 @@ class Recovering:
         self._entropies: list[float] = []
         self._energies: list[float] = []
         self._restarted_parts = False
-        self._looked = False
         self._problem = ""  # what was not finite
 
     def run(self, batches: Iterator[Images], total: int, schedule: Schedule) -> Recovered:
@@ -66,16 +66,17 @@ class Recovering:
         restarted, how = 0, self._how
         for taken, batch in enumerate(islice(batches, total), start=1):
             self._step(batch, _shares(schedule, taken - 1 - restarted, total - restarted))
-            looks = how.look_every and taken % how.look_every == 0
-            if self._problem or (looks and self.look()):
-                return self._result()
+            looks = how.look_every and taken % how.look_every == 0 and not self._problem
+            end = self.look() if looks else None
+            if self._problem or end:
+                return self._result(end)
             every = how.restart_every if how.look_every else 0  # without a match
             if 0 < every <= taken - restarted and 2 * (total - taken) >= every:
                 self._descent = Descent(self._start, how)
                 self._restarted_parts, restarted = False, taken
         if len(self._masks) < total:
             raise _too_few(total, len(self._masks))
-        return self._result()
+        return self._result(None)
 
     def _step(self, x: Images, shares: tuple[float, float]) -> None:
         """Take a step on a batch, with the schedule's shares of entropy and energy."""
@@ -96,19 +97,22 @@ class Recovering:
                 "strengths are too large"
             )
 
-    def look(self) -> bool:
+    def look(self) -> End | None:
         """Settle the mask, and see whose it is.
 
-        A stored task's in all parameters, with an entropy of enough inputs that fits: the recovery
-        is at its end, and the mask is the task's. In some parameters alone: those take their
-        fixed point, and the others restart, which they do once.
+        In some parameters a stored task's, not in all: those take their fixed point, and the others
+        restart, which they do once.
+
+        Returns:
+            The end of the recovery, at a stored task's mask: it is that in all parameters, and the
+            entropy of enough inputs fits. None where it goes on.
         """
         mask, fixed = self._graph.settle(self._mask())
         owners = self._graph.owners(mask)
         if set.intersection(*owners):
-            end = self._end(mask, fixed=fixed)
-            self._looked = end.expected is not None and end.fits and end.rows >= SURE_ROWS
-            return self._looked
+            end = self._end(mask, owners, fixed=fixed)
+            sure = end.expected is not None and end.fits and end.rows >= SURE_ROWS
+            return replace(end, looked=True) if sure else None
         for part, tasks in zip(self._graph.parts, owners, strict=True):
             if tasks:
                 size = np.abs(self._descent.scores[part]).mean()
@@ -116,14 +120,15 @@ class Recovering:
             elif any(owners) and not self._restarted_parts:
                 self._descent.put(part, self._start[part])
         self._restarted_parts = self._restarted_parts or any(owners)
-        return False
+        return None
 
-    def _result(self) -> Recovered:
-        """The result, ended here."""
+    def _result(self, end: End | None) -> Recovered:
+        """The result, ended here; `end` is that of a look, if one ended it."""
         graph, ended = self._graph, self._mask()
-        fixed_point, fixed = graph.settle(ended)
-        end = self._end(fixed_point, fixed=fixed)
-        mask = fixed_point if end.arrived else ended
+        if end is None:
+            settled, fixed = graph.settle(ended)
+            end = self._end(settled, graph.owners(settled), fixed=fixed)
+        mask = end.settled if end.arrived else ended
         verdict, reason = judge(end)
         masks = (*self._masks, ended)
         return Recovered(
@@ -134,27 +139,28 @@ class Recovering:
             trace=Trace(
                 entropy=np.array(self._entropies),
                 energy=np.array(self._energies),
-                distance=np.array([graph.distance(mask, fixed_point) for mask in masks]),
+                distance=np.array([graph.distance(mask, end.settled) for mask in masks]),
             ),
-            looked=self._looked,
+            looked=end.looked,
             entropy=end.entropy if end.arrived else self._entropy(ended),
             expected_entropy=end.expected,
         )
 
-    def _end(self, fixed_point: Bits, *, fixed: bool) -> End:
-        """The numbers of a recovery that ended now, at a fixed point."""
-        tasks = self._graph.tasks_of(fixed_point)
+    def _end(self, settled: Bits, owners: list[set[int]], *, fixed: bool) -> End:
+        """The end of a recovery that ended now, from what the mask settles to and its owners."""
+        tasks = self._graph.tasks_of(owners)
         own = [self._graph.store.entropies[task.index] for task in tasks or self._graph.info.tasks]
         known = [h for h in own if h is not None]
         return End(
             problem=self._problem,
             steps=len(self._masks),
-            looked=self._looked,
-            distance=self._graph.distance(self._mask(), fixed_point),
+            looked=False,
+            settled=settled,
+            distance=self._graph.distance(self._mask(), settled),
             fixed=fixed,
             tasks=tasks,
             rows=len(self._last),
-            entropy=self._entropy(fixed_point),
+            entropy=self._entropy(settled),
             expected=max(known) if known and (not tasks or len(known) == len(own)) else None,
             max_ratio=self._how.max_entropy_ratio,
         )

@@ -176,7 +176,7 @@ class HopfieldModel:
         Raises:
             InputError: If `mask` is not ``bool (num_masked,)``.
         """
-        return self._graph.tasks_of(self._mask(mask, np.bool_))
+        return self._graph.tasks_of(self._graph.owners(self._mask(mask, np.bool_)))
 
     def _mask(self, mask: Array, dtype: type[np.generic]) -> Array:
         expected, kind = (self.info.network.num_masked,), np.dtype(dtype)

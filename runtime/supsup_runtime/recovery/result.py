@@ -114,14 +114,15 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class End:
-    """The numbers that decide the verdict."""
+    """Where a recovery ended, and the numbers that decide the verdict."""
 
     problem: str  # what was not finite, if something was
     steps: int
     looked: bool  # whether a look found the fixed point
-    distance: float  # fraction of bits between the last mask and what it settles to
+    settled: Bits  # what the last mask settles to
+    distance: float  # fraction of bits between the two
     fixed: bool  # whether that is a fixed point
     tasks: tuple[TaskInfo, ...]  # whose mask that is
     rows: int  # inputs that the entropy is of

@@ -218,7 +218,7 @@ def test_it_is_the_way_that_recover_goes() -> None:
 
 def test_a_step_to_infinity_is_not_taken_and_ends_the_stream() -> None:
     feeds = stream_of("units", 4, 5)
-    feeds["energy_strengths"] *= 1000  # 0 in the first step
+    feeds["energy_strengths"] *= [0, 1000, 1000, 1000]
     how = Recovery(step_size=1e38, weight_decay=0)
     own = {"step_size": np.array(1e38, np.float32), "weight_decay": np.array(0, np.float32)}
     got = in_one_call("units", feeds | own)
@@ -325,7 +325,7 @@ def test_the_example_of_the_contract_runs(tmp_path: Path, monkeypatch: pytest.Mo
     names: dict[str, Any] = {"images": images}
     exec(compile(code, str(CONTRACT), "exec"), names)  # noqa: S102 - the page is ours
     assert set(names) >= {"mask", "onnxruntime"}
-    share = np.arange(4, dtype=np.float32) / 4
+    share = np.arange(1, 5, dtype=np.float32) / 4
     feeds: dict[str, Any] = {
         "batches": [images[start : start + 64] for start in range(0, len(images), 64)],
         "entropy_strengths": 1 - share,

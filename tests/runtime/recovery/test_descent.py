@@ -15,8 +15,8 @@ from supsup_runtime.recovery.result import End, Recovered, Trace, Verdict, judge
 
 
 def test_the_papers_schedule_goes_from_entropy_to_energy() -> None:
-    assert [linear(t, 4) for t in range(4)] == [(1, 0), (0.75, 0.25), (0.5, 0.5), (0.25, 0.75)]
-    assert linear(0, 1) == (1, 0)
+    assert [linear(t, 4) for t in range(4)] == [(0.75, 0.25), (0.5, 0.5), (0.25, 0.75), (0, 1)]
+    assert linear(0, 1) == (0, 1)
     assert {constant(t, 4) for t in range(4)} == {(1, 1)}
 
 
@@ -128,6 +128,7 @@ FINE = End(
     problem="",
     steps=7,
     looked=False,
+    settled=np.zeros(3, np.bool_),
     distance=0.01,
     fixed=True,
     tasks=(TaskInfo(index=0, name="a"),),
