@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ for a moment."""
 class Engine:
     """An exported graph and its forward program; arguments are checked by `Model`.
 
+    Safe to call from any number of threads. A task whose weights are cached runs without a lock,
+    and waits for no thread that fetches weights.
+
     Attributes:
         info: What the model says of itself.
         outputs: Names of the outputs that the graph has.
@@ -46,6 +50,8 @@ class Engine:
         self._session = session
         self._forward = forward
         self._cache: OrderedDict[int, BoundProgram] = OrderedDict()
+        self._cache_lock = Lock()
+        self._fetch_lock = Lock()
         network = info.network
         self.task_bytes = 4 * (network.num_masked + network.num_state)
         self.max_cached = cache_bytes // self.task_bytes
@@ -117,9 +123,8 @@ class Engine:
 
     def task_logits(self, x: Images, task_index: int) -> Floats:
         """Logits ``float32 (batch, outputs)`` through one task's mask; its weights are not kept."""
-        if task_index in self._cache:
-            return self._bound(task_index).run(x)
-        return self.superposed(x, [task_index], [1.0])
+        program = self._cached(task_index)
+        return program.run(x) if program else self.superposed(x, [task_index], [1.0])
 
     def inferred(self, x: Images) -> tuple[Floats, int]:
         """Logits and task of a model that always infers and answers with both."""
@@ -135,20 +140,30 @@ class Engine:
 
     def known_logits(self, x: Images, task_index: int) -> Floats:
         """As `task_logits`, and keep the task's weights for the next call."""
-        if self.max_cached and self.keeps_weights:
-            return self._bound(task_index).run(x)
-        return self.task_logits(x, task_index)
+        if not (self.max_cached and self.keeps_weights):
+            return self.superposed(x, [task_index], [1.0])
+        return (self._cached(task_index) or self._fetched(task_index)).run(x)
 
-    def _bound(self, task_index: int) -> BoundProgram:
-        """The forward program with a task's weights, fetched from the model if not cached."""
-        bound = self._cache.get(task_index)
-        if bound is not None:
-            self._cache.move_to_end(task_index)
-            return bound
-        while len(self._cache) >= self.max_cached:  # first, so that its memory is used again
-            self._cache.popitem(last=False)
-        bound = self._cache[task_index] = self._bind(task_index)
-        return bound
+    def _cached(self, task_index: int) -> BoundProgram | None:
+        """The forward program with a task's weights, if the cache has them."""
+        with self._cache_lock:
+            program = self._cache.get(task_index)
+            if program is not None:
+                self._cache.move_to_end(task_index)
+        return program
+
+    def _fetched(self, task_index: int) -> BoundProgram:
+        """As `_cached`, fetched from the model by one thread at a time."""
+        with self._fetch_lock:
+            program = self._cached(task_index)  # another thread may have fetched it meanwhile
+            if program is None:
+                with self._cache_lock:
+                    while len(self._cache) >= self.max_cached:  # first: its memory is used again
+                        self._cache.popitem(last=False)
+                program = self._bind(task_index)
+                with self._cache_lock:
+                    self._cache[task_index] = program
+        return program
 
     def _bind(self, task_index: int) -> BoundProgram:
         network = self.info.network

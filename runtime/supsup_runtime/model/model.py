@@ -62,7 +62,7 @@ def load(
 
 
 class Model:
-    """A loaded model. Calls are independent; one thread at a time.
+    """A loaded model. Calls are independent, from any number of threads.
 
     Attributes:
         info: Its metadata.

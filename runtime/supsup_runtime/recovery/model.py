@@ -59,7 +59,7 @@ def load_hopfield(
 
 
 class HopfieldModel:
-    """A loaded model. Calls are independent; one thread at a time.
+    """A loaded model. Calls are independent, from any number of threads.
 
     Attributes:
         info: The metadata of the model.

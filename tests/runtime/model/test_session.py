@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
-from supsup_runtime.model.session import BoundProgram, open_session
+from supsup_runtime.model.session import _Binding, open_session
 
 
 def test_cuda_asked_for_where_there_is_none_is_an_error() -> None:
@@ -69,7 +69,7 @@ class Device:
 
 def test_a_device_gets_every_batch() -> None:
     fake = Device()
-    program = BoundProgram(fake, fake, fake, [], "logits", 3)  # type: ignore[arg-type]  # a fake
+    program = _Binding(fake, fake, fake, "logits", 3)  # type: ignore[arg-type]  # a fake
     for value in (1.0, 2.0):
         x = np.full((2, 3), value, np.float32)
         np.testing.assert_array_equal(program.run(x), 2 * x)
