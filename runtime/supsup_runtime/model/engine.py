@@ -52,6 +52,7 @@ class Engine:
         self._cache: OrderedDict[int, BoundProgram] = OrderedDict()
         self._cache_lock = Lock()
         self._fetch_lock = Lock()
+        self._last_inferred: set[int] = set()
         network = info.network
         self.task_bytes = 4 * (network.num_masked + network.num_state)
         self.max_cached = cache_bytes // self.task_bytes
@@ -143,6 +144,13 @@ class Engine:
         if not (self.max_cached and self.keeps_weights):
             return self.superposed(x, [task_index], [1.0])
         return (self._cached(task_index) or self._fetched(task_index)).run(x)
+
+    def keep_recurring(self, tasks: set[int]) -> None:
+        """Keep the weights of the tasks that two calls in a row inferred: a third is likely."""
+        again, self._last_inferred = tasks & self._last_inferred, tasks
+        if self.max_cached and self.keeps_weights:
+            for task in sorted(again)[: self.max_cached]:
+                self._cached(task) or self._fetched(task)
 
     def _cached(self, task_index: int) -> BoundProgram | None:
         """The forward program with a task's weights, if the cache has them."""

@@ -207,14 +207,14 @@ class Model:
             InputError: As `predict`.
         """
         x = checked_images(x, self.info.network.input_shape)
-        return self._infer(x, self._how(method), per_image=False)[0]
+        return self._infer(x, self._how(method), per_image=False)[0][0]
 
     def infer_tasks(
         self, x: Images, *, method: Method | Inference | None = None
     ) -> tuple[TaskInference, ...]:
         """Infer the task of each row on its own; arguments as `infer_task`."""
         x = checked_images(x, self.info.network.input_shape)
-        return self._infer(x, self._how(method), per_image=True)
+        return self._infer(x, self._how(method), per_image=True)[0]
 
     def superpose(self, x: Images, tasks: Sequence[int | str], alphas: npt.ArrayLike) -> Floats:
         """Logits through a superposition of masks (paper, equation 2).
@@ -258,25 +258,32 @@ class Model:
             )
         return wanted
 
-    def _infer(self, x: Images, how: Inference, *, per_image: bool) -> tuple[TaskInference, ...]:
-        """One inference for the batch, or one for each row."""
+    def _infer(
+        self, x: Images, how: Inference, *, per_image: bool
+    ) -> tuple[tuple[TaskInference, ...], Floats | None]:
+        """One inference for the batch, or one for each row; and logits, as `score_tasks` has."""
         threshold = threshold_of(self.info, how)
-        scores, passes = score_tasks(self._engine, x, how, per_image=per_image)
-        return tuple(
+        scores, passes, logits = score_tasks(self._engine, x, how, per_image=per_image)
+        inferences = tuple(
             TaskInference.from_scores(row, self.tasks, how.method, count, threshold)
             for row, count in zip(scores, passes, strict=True)
         )
+        return inferences, logits
 
     def _predict_unknown(self, x: Images, how: Inference, *, per_image: bool) -> Prediction:
         if self.info.mode == "infer":
             return self._predict_inferring(x, how, per_image=per_image)
         if how.method == "one-shot" and not per_image:
             return self._predict_one_shot(x)
-        inferences = self._infer(x, how, per_image=per_image)
+        inferences, logits = self._infer(x, how, per_image=per_image)
         tasks = [inference.task for inference in inferences]
         if not per_image:
             tasks *= len(x)
-        return self._answer(self._mixed_logits(x, tasks), tasks, inferences)
+        if logits is None:
+            logits = self._mixed_logits(x, tasks)
+        else:
+            self._engine.keep_recurring({task.index for task in tasks})
+        return self._answer(logits, tasks, inferences)
 
     def _predict_one_shot(self, x: Images) -> Prediction:
         """One run of the graph: its logits are those of the task that it infers."""

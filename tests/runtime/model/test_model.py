@@ -17,6 +17,8 @@ from banks import make_bank
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.errors import InputError, ModelError
+from supsup_runtime.model.engine import Engine
+from supsup_runtime.model.inference import Method
 
 Images = npt.NDArray[np.float32]
 INFER = ("task", "logits")
@@ -198,6 +200,28 @@ def test_inferring_and_predicting(model: supsup.Model, method: Any) -> None:  # 
         assert rows.tasks[row] == alone.task
         # other batch sizes may take other kernels
         np.testing.assert_allclose(rows.logits[row], alone.logits[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["verified", "exhaustive"])
+@pytest.mark.parametrize("per_image", [False, True])
+def test_the_task_that_judging_found_is_not_run_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, method: Method, per_image: bool
+) -> None:
+    model = supsup.load(folder / "full.onnx")
+    x = images(model, 9)
+    want = model.predict(x, [task.task.name for task in model.infer_tasks(x, method=method)])
+    if not per_image:
+        want = model.predict(x, model.infer_task(x, method=method).task.name)
+    fresh = supsup.load(folder / "full.onnx")
+    monkeypatch.setattr(Engine, "known_logits", None)
+    got = fresh.predict(x, method=method, per_image=per_image)
+    assert got.tasks == want.tasks
+    # other batch sizes may take other kernels
+    np.testing.assert_allclose(got.logits, want.logits, rtol=0, atol=1e-5)
+    assert fresh.cached_bytes == 0
+    fresh.predict(x, method=method, per_image=per_image)
+    tasks = {task.index for task in want.tasks}
+    assert fresh.cached_bytes == len(tasks) * fresh._engine.task_bytes
 
 
 def test_rows_of_different_tasks_have_no_single_task(model: supsup.Model) -> None:
