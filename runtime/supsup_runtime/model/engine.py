@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Array, Floats, Images
+from supsup_runtime.arrays import Array, Floats, Images, checked_outputs
 from supsup_runtime.bank.layout import spans
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
 from supsup_runtime.errors import InputError
@@ -74,19 +74,20 @@ class Engine:
         """One-shot scores of a batch: ``float32 (tasks,)``, ``-d objective / d alphas``.
 
         Raises:
-            InputError: If the model was exported without them.
+            InputError: If the model was exported without them, or one is not finite.
         """
-        return self._scored(x, ["task_scores"])[0]
+        return self._checked(self._scored(x, ["task_scores"])[0])
 
     def scored(self, x: Images) -> list[Floats]:
         """Logits ``float32 (batch, outputs)`` of the likeliest task, and `task_scores`."""
-        return self._scored(x, ["logits", "task_scores"])
+        logits, scores = self._scored(x, ["logits", "task_scores"])
+        return [logits, self._checked(scores)]
 
     def scores_at(self, x: Images, tasks: npt.NDArray[np.int64], alphas: Floats) -> Floats:
         """As `task_scores`, at a superposition: ``alphas (n,)`` of the masks of `tasks` ``(n,)``.
 
         Raises:
-            InputError: If the model cannot score there.
+            InputError: If the model cannot score there, or a score is not finite.
         """
         if self.info.mode != "full":
             raise InputError(
@@ -94,7 +95,10 @@ class Engine:
                 "a superposition, as binary and gradient do; export with all outputs"
             )
         feeds = _superposition(tasks, alphas, infer=True)
-        return self._session.run(["task_scores"], {"x": x, **feeds})[0]
+        return self._checked(self._session.run(["task_scores"], {"x": x, **feeds})[0])
+
+    def _checked(self, scores: Floats) -> Floats:
+        return checked_outputs(scores, "one-shot scores", self.place)
 
     def _scored(self, x: Images, outputs: list[str], **more: Array) -> list[Floats]:
         if "task_scores" not in self.outputs:
@@ -113,14 +117,14 @@ class Engine:
         """
         step = _PASS_BYTES // self.task_bytes
         able = "per_image" in self._session.input_names and step >= _FEW_ROWS
+        more: dict[str, Array] = {"per_image": np.array(True)}
         if len(x) < _FEW_ROWS or not able:
-            return np.stack([self.task_scores(x[i : i + 1]) for i in range(len(x))])
-        per_image = np.array(True)
+            step, more = 1, {}
         passes = [
-            self._scored(x[i : i + step], ["task_scores"], per_image=per_image)[0]
+            self._scored(x[i : i + step], ["task_scores"], **more)[0]
             for i in range(0, len(x), step)
         ]
-        return np.concatenate(passes, axis=None).reshape(len(x), self.num_tasks)
+        return self._checked(np.concatenate(passes, axis=None).reshape(len(x), self.num_tasks))
 
     def task_logits(self, x: Images, task_index: int) -> Floats:
         """Logits ``float32 (batch, outputs)`` through one task's mask; its weights are not kept."""

@@ -11,9 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Floats, Images, Scores
+from supsup_runtime.arrays import Floats, Images, Scores, checked_outputs
 from supsup_runtime.objectives import Score, evidence
-
 
 _ALL = slice(None)
 """All rows of a batch, which are then not copied."""
@@ -22,6 +21,7 @@ _ALL = slice(None)
 class Scorer(Protocol):
     """What inference needs of a model."""
 
+    place: str
     num_tasks: int
     real_outputs: int
 
@@ -154,10 +154,11 @@ def _judged(
         outputs)`` of each row through the task with the best score, the first of equal ones.
     """
     scores = np.full((len(x) if per_image else 1, scorer.num_tasks), -np.inf)
-    best = np.full(len(x), -np.inf)
+    best, numbers = np.full(len(x), -np.inf), np.arange(len(x))
     kept = np.empty((len(x), 0), np.float32)
     for task, rows in tried:
         logits = scorer.task_logits(x[rows], task)
+        checked_outputs(logits, "logits", scorer.place, rows=numbers[rows])
         judged = evidence(logits.astype(np.float64), scorer.real_outputs, score)
         if not per_image:
             judged = judged.mean(keepdims=True)

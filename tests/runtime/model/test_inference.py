@@ -20,7 +20,7 @@ class Fake:
     """A scorer that counts its passes: logits are x times the task's index plus one."""
 
     def __init__(self, num_tasks: int) -> None:
-        self.num_tasks, self.real_outputs = num_tasks, 2
+        self.place, self.num_tasks, self.real_outputs = "fake", num_tasks, 2
         self.tried: list[int] = []
 
     def task_scores(self, x: Floats) -> Floats:
@@ -199,6 +199,14 @@ def test_logits_are_those_of_the_best_task(method: Method, per_image: bool) -> N
     scores, _, logits = score_tasks(Fake(5), x, how, per_image=per_image)
     best = np.broadcast_to(scores.argmax(axis=1), 6)
     np.testing.assert_array_equal(logits, x * (best + 1)[:, None].astype(np.float32))
+
+
+def test_a_row_that_only_a_real_pass_overflows_is_named() -> None:
+    x = images(6)
+    x[4] = [1e38, -1e38, 1, 1, 1]
+    refused = pytest.raises(InputError, match="fake: logits are not finite in row 4")
+    with np.errstate(over="ignore"), refused:
+        score_tasks(Fake(9), x, Inference(method="verified", candidates=1), per_image=True)
 
 
 def test_ties_go_to_the_lowest_index_and_one_task_has_no_rival() -> None:

@@ -18,7 +18,7 @@ from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.model.engine import Engine
-from supsup_runtime.model.inference import Method
+from supsup_runtime.model.inference import METHODS, Method
 
 Images = npt.NDArray[np.float32]
 INFER = ("task", "logits")
@@ -290,6 +290,47 @@ def test_x_is_checked(model: supsup.Model, change: Any, message: str) -> None:  
             call(x)
 
 
+NOT_FINITE = r"\.onnx: (logits|one-shot scores) are not finite .*x is too large; normalise"
+
+
+def with_a_large_row(model: supsup.Model) -> Images:
+    """Three rows, of which row 1 is too large for the masks of all tasks."""
+    x = images(model, 3)
+    x[1] = 3e38 * np.random.default_rng(5).choice([-1, 1], x.shape[1:])
+    return x
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("per_image", [False, True])
+def test_answers_that_are_not_finite_are_refused(
+    model: supsup.Model, method: Method, per_image: bool
+) -> None:
+    x = with_a_large_row(model)
+    infer = model.infer_tasks if per_image else model.infer_task
+    with pytest.raises(InputError, match=NOT_FINITE) as error:
+        infer(x, method=method)
+    assert not per_image or "in row 1:" in str(error.value)
+    with pytest.raises(InputError, match=NOT_FINITE):
+        model.predict(x, method=method, per_image=per_image)
+
+
+def test_logits_that_are_not_finite_are_refused(folder: Path, model: supsup.Model) -> None:
+    x = with_a_large_row(model)
+    infer, known = supsup.load(folder / "infer.onnx"), supsup.load(folder / "known.onnx")
+    for call in (
+        lambda: model.predict(x, 2),
+        lambda: model.predict(x, [0, 1, 2]),
+        lambda: model.logits(x, "task-2"),
+        lambda: model.superpose(x, [0, 1], [0.5, 0.5]),
+        lambda: infer.predict(x),
+        lambda: infer.predict(x, per_image=True),
+        lambda: known.predict(x),
+        lambda: known.infer_tasks(x),
+    ):
+        with pytest.raises(InputError, match=r"\.onnx: logits are not finite in row 1: x is too"):
+            call()
+
+
 @pytest.mark.parametrize("task", [-1, 6, 10**9])
 def test_indices_are_checked(model: supsup.Model, task: int) -> None:
     with pytest.raises(InputError, match=rf"task index must be in \[0, 6\), got {task}"):
@@ -306,8 +347,12 @@ def test_other_arguments_are_checked(folder: Path, model: supsup.Model) -> None:
         model.superpose(x, [0, 1], [1.0])
     with pytest.raises(InputError, match="at least one task"):
         model.superpose(x, [], [])
-    with pytest.raises(InputError, match="alphas must be finite"):
-        model.superpose(x, [0], [np.nan])
+    for alpha in (np.nan, 1e300, -1e39):
+        with pytest.raises(InputError, match="alphas must be finite"):
+            model.superpose(x, [0], [alpha])
+    for alphas in ([1j], ["1"], [None], [[1.0], [1.0, 2.0]]):
+        with pytest.raises(InputError, match="alphas must be real numbers"):
+            model.superpose(x, [0], alphas)  # type: ignore[arg-type]  # on purpose
     with pytest.raises(InputError, match="method must be one of"):
         model.infer_task(x, method="magic")  # type: ignore[arg-type]  # on purpose
     with pytest.raises(InputError, match=r"cache_bytes must be an integer in \[0, \d+\], got -1"):
