@@ -19,6 +19,7 @@ from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableErr
 
 Device = Literal["cpu", "cuda"]
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ON_CUDA = {_PROVIDERS["cuda"], "NvTensorRTRTXExecutionProvider", "TensorrtExecutionProvider"}
 MAX_THREADS = 1024
 _COPIED_BYTES = 64 << 10
 """Batches up to which a copy into a bound buffer is cheaper than binding the caller's."""
@@ -58,7 +59,7 @@ class Session:
     @property
     def device(self) -> Device:
         """Where the session's own tensors lie."""
-        return "cuda" if self.providers[0] == _PROVIDERS["cuda"] else "cpu"
+        return "cuda" if _ON_CUDA.intersection(self.providers) else "cpu"
 
     def fetch(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Any]:
         """Run once and leave the outputs, as OrtValues, on the session's device."""
@@ -202,8 +203,9 @@ def open_session(
     name = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
     available = onnxruntime.get_available_providers()
     if name not in available:
+        asked = f"device {device!r}" if providers is None else f"providers={wanted}"
         raise ProviderUnavailableError(
-            f"device {device!r} needs {name}; this onnxruntime {onnxruntime.__version__} offers "
+            f"{asked} needs {name}; this onnxruntime {onnxruntime.__version__} offers "
             f"{available}; install supsup[gpu] in place of supsup[cpu]"
         )
     options = sess_options or _options(onnxruntime, threads)
