@@ -42,8 +42,38 @@ def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:
             f"got {x.shape}"
         )
     x = np.ascontiguousarray(x)
-    # a finite sum of squares has finite terms; it takes a third of the time of isfinite
-    if not math.isfinite(np.vdot(x, x)) and not np.isfinite(x).all():
-        row = int(np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))[0])
-        raise InputError(f"x must be finite, got NaN or infinity in row {row}")
+    if not _finite(x):
+        raise InputError(f"x must be finite, got NaN or infinity in row {_bad_row(x)}")
     return x
+
+
+def checked_outputs(values: Floats, kind: str, place: str, *, rows: Labels | None = None) -> Floats:
+    """What a model gave for inputs that are finite: refused where it is not finite itself.
+
+    Args:
+        values: One row for each of the batch ``(batch, n)``, or one for all of it ``(n,)``.
+        kind: What messages call them.
+        place: What messages call the model.
+        rows: Which of the batch they are of; None is all.
+
+    Raises:
+        InputError: If a value is not finite, which comes of inputs that are too large.
+    """
+    if _finite(values):
+        return values
+    where = "for the batch"
+    if values.ndim > 1:
+        row = _bad_row(values)
+        where = f"in row {row if rows is None else rows[row]}"
+    raise InputError(
+        f"{place}: {kind} are not finite {where}: x is too large; normalise it as in training"
+    )
+
+
+def _finite(values: Floats) -> bool:
+    # a finite sum of squares has finite terms; it takes a third of the time of isfinite
+    return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
+
+
+def _bad_row(values: Floats) -> int:
+    return int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])

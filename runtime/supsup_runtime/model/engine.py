@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Array, Floats, Images
+from supsup_runtime.arrays import Array, Floats, Images, checked_outputs
 from supsup_runtime.bank.layout import spans
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
 from supsup_runtime.errors import InputError
@@ -29,6 +30,9 @@ for a moment."""
 
 class Engine:
     """An exported graph and its forward program; arguments are checked by `Model`.
+
+    Safe to call from any number of threads. A task whose weights are cached runs without a lock,
+    and waits for no thread that fetches weights.
 
     Attributes:
         info: What the model says of itself.
@@ -46,6 +50,9 @@ class Engine:
         self._session = session
         self._forward = forward
         self._cache: OrderedDict[int, BoundProgram] = OrderedDict()
+        self._cache_lock = Lock()
+        self._fetch_lock = Lock()
+        self._last_inferred: set[int] = set()
         network = info.network
         self.task_bytes = 4 * (network.num_masked + network.num_state)
         self.max_cached = cache_bytes // self.task_bytes
@@ -67,19 +74,20 @@ class Engine:
         """One-shot scores of a batch: ``float32 (tasks,)``, ``-d objective / d alphas``.
 
         Raises:
-            InputError: If the model was exported without them.
+            InputError: If the model was exported without them, or one is not finite.
         """
-        return self._scored(x, ["task_scores"])[0]
+        return self._checked(self._scored(x, ["task_scores"])[0])
 
     def scored(self, x: Images) -> list[Floats]:
         """Logits ``float32 (batch, outputs)`` of the likeliest task, and `task_scores`."""
-        return self._scored(x, ["logits", "task_scores"])
+        logits, scores = self._scored(x, ["logits", "task_scores"])
+        return [logits, self._checked(scores)]
 
     def scores_at(self, x: Images, tasks: npt.NDArray[np.int64], alphas: Floats) -> Floats:
         """As `task_scores`, at a superposition: ``alphas (n,)`` of the masks of `tasks` ``(n,)``.
 
         Raises:
-            InputError: If the model cannot score there.
+            InputError: If the model cannot score there, or a score is not finite.
         """
         if self.info.mode != "full":
             raise InputError(
@@ -87,7 +95,10 @@ class Engine:
                 "a superposition, as binary and gradient do; export with all outputs"
             )
         feeds = _superposition(tasks, alphas, infer=True)
-        return self._session.run(["task_scores"], {"x": x, **feeds})[0]
+        return self._checked(self._session.run(["task_scores"], {"x": x, **feeds})[0])
+
+    def _checked(self, scores: Floats) -> Floats:
+        return checked_outputs(scores, "one-shot scores", self.place)
 
     def _scored(self, x: Images, outputs: list[str], **more: Array) -> list[Floats]:
         if "task_scores" not in self.outputs:
@@ -106,20 +117,19 @@ class Engine:
         """
         step = _PASS_BYTES // self.task_bytes
         able = "per_image" in self._session.input_names and step >= _FEW_ROWS
+        more: dict[str, Array] = {"per_image": np.array(True)}
         if len(x) < _FEW_ROWS or not able:
-            return np.stack([self.task_scores(x[i : i + 1]) for i in range(len(x))])
-        per_image = np.array(True)
+            step, more = 1, {}
         passes = [
-            self._scored(x[i : i + step], ["task_scores"], per_image=per_image)[0]
+            self._scored(x[i : i + step], ["task_scores"], **more)[0]
             for i in range(0, len(x), step)
         ]
-        return np.concatenate(passes, axis=None).reshape(len(x), self.num_tasks)
+        return self._checked(np.concatenate(passes, axis=None).reshape(len(x), self.num_tasks))
 
     def task_logits(self, x: Images, task_index: int) -> Floats:
         """Logits ``float32 (batch, outputs)`` through one task's mask; its weights are not kept."""
-        if task_index in self._cache:
-            return self._bound(task_index).run(x)
-        return self.superposed(x, [task_index], [1.0])
+        program = self._cached(task_index)
+        return program.run(x) if program else self.superposed(x, [task_index], [1.0])
 
     def inferred(self, x: Images) -> tuple[Floats, int]:
         """Logits and task of a model that always infers and answers with both."""
@@ -135,20 +145,37 @@ class Engine:
 
     def known_logits(self, x: Images, task_index: int) -> Floats:
         """As `task_logits`, and keep the task's weights for the next call."""
-        if self.max_cached and self.keeps_weights:
-            return self._bound(task_index).run(x)
-        return self.task_logits(x, task_index)
+        if not (self.max_cached and self.keeps_weights):
+            return self.superposed(x, [task_index], [1.0])
+        return (self._cached(task_index) or self._fetched(task_index)).run(x)
 
-    def _bound(self, task_index: int) -> BoundProgram:
-        """The forward program with a task's weights, fetched from the model if not cached."""
-        bound = self._cache.get(task_index)
-        if bound is not None:
-            self._cache.move_to_end(task_index)
-            return bound
-        while len(self._cache) >= self.max_cached:  # first, so that its memory is used again
-            self._cache.popitem(last=False)
-        bound = self._cache[task_index] = self._bind(task_index)
-        return bound
+    def keep_recurring(self, tasks: set[int]) -> None:
+        """Keep the weights of the tasks that two calls in a row inferred: a third is likely."""
+        again, self._last_inferred = tasks & self._last_inferred, tasks
+        if self.max_cached and self.keeps_weights:
+            for task in sorted(again)[: self.max_cached]:
+                self._cached(task) or self._fetched(task)
+
+    def _cached(self, task_index: int) -> BoundProgram | None:
+        """The forward program with a task's weights, if the cache has them."""
+        with self._cache_lock:
+            program = self._cache.get(task_index)
+            if program is not None:
+                self._cache.move_to_end(task_index)
+        return program
+
+    def _fetched(self, task_index: int) -> BoundProgram:
+        """As `_cached`, fetched from the model by one thread at a time."""
+        with self._fetch_lock:
+            program = self._cached(task_index)  # another thread may have fetched it meanwhile
+            if program is None:
+                with self._cache_lock:
+                    while len(self._cache) >= self.max_cached:  # first: its memory is used again
+                        self._cache.popitem(last=False)
+                program = self._bind(task_index)
+                with self._cache_lock:
+                    self._cache[task_index] = program
+        return program
 
     def _bind(self, task_index: int) -> BoundProgram:
         network = self.info.network

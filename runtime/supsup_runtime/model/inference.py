@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from supsup_runtime.arrays import Images, Scores
+from supsup_runtime.arrays import Floats, Images, Scores
 from supsup_runtime.bank.calibration import JUDGING
 from supsup_runtime.errors import InputError
 from supsup_runtime.model import methods
@@ -153,7 +153,7 @@ def threshold_of(info: ModelInfo, how: Inference) -> float | None:
 
 def score_tasks(
     scorer: Scorer, x: Images, how: Inference, *, per_image: bool = False
-) -> tuple[Scores, list[int]]:
+) -> tuple[Scores, list[int], Floats | None]:
     """Score every task.
 
     Args:
@@ -163,25 +163,27 @@ def score_tasks(
         per_image: Score each row on its own.
 
     Returns:
-        Scores, ``float64 (batch, tasks)`` if `per_image`, else ``(1, tasks)``, and the passes of
-        each of their rows.
+        Scores, ``float64 (batch, tasks)`` if `per_image`, else ``(1, tasks)``, the passes of each
+        of their rows, and, of methods that judge real passes, the likeliest task's logits
+        ``float32 (batch, outputs)``.
     """
     rows = len(x) if per_image else 1
     match how.method:  # mypy misses a return where a method has no case
         case "one-shot":
-            return methods.one_shot(scorer, x, per_image=per_image), [1] * rows
+            return methods.one_shot(scorer, x, per_image=per_image), [1] * rows, None
         case "binary":
-            return methods.binary(scorer, x, per_image=per_image)
+            return *methods.binary(scorer, x, per_image=per_image), None
         case "gradient":
             steps = how.steps or DEFAULT_STEPS
             size = how.step_size or DEFAULT_STEP_SIZE
-            return methods.gradient(scorer, x, per_image=per_image, steps=steps, step_size=size)
+            found = methods.gradient(scorer, x, per_image=per_image, steps=steps, step_size=size)
+            return *found, None
         case "exhaustive":
-            scores = methods.exhaustive(scorer, x, per_image=per_image, score=how.score)
-            return scores, [scorer.num_tasks] * rows
+            scores, logits = methods.exhaustive(scorer, x, per_image=per_image, score=how.score)
+            return scores, [scorer.num_tasks] * rows, logits
         case "verified":
             count = min(how.candidates or DEFAULT_CANDIDATES, scorer.num_tasks)
-            scores = methods.verified(
+            scores, logits = methods.verified(
                 scorer, x, per_image=per_image, score=how.score, candidates=count
             )
-            return scores, [1 + count] * rows
+            return scores, [1 + count] * rows, logits

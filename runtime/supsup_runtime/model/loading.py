@@ -46,23 +46,33 @@ def open_model(
 
     Raises:
         ModelError: If the file is missing, not a model of supsup, of another contract or of the
-            other kind, or too large for the memory available; all before it is loaded.
+            other kind, or too large for the memory available; all before it is loaded. If the file
+            is replaced meanwhile.
         ProviderUnavailableError: As `open_session`.
         InputError: As `open_session`.
     """
     file = Path(path)
     if not file.is_file():
         raise ModelError(f"{file}: no such file; make it with supsup-export")
+    before = _identity(file)
     info = ModelInfo.from_metadata(read_metadata(file), place=str(file))
     _refuse_kind(file, info, recovers=recovers)
     if check_memory:
         _refuse_too_large(file, info)
-    forward = f"{file}: its forward program"
-    return OpenedModel(
-        info=info,
-        session=open_session(file, place=str(file), **session),
-        forward=open_session(info.forward, place=forward, **session),
-    )
+    opened = open_session(file, place=str(file), **session)
+    if _identity(file) != before:
+        raise ModelError(f"{file}: it was replaced while it was loaded; load it again")
+    forward = open_session(info.forward, place=f"{file}: its forward program", **session)
+    return OpenedModel(info=info, session=opened, forward=forward)
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    """Tells a file from one that took its place, or that was written over."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _refuse_kind(file: Path, info: ModelInfo, *, recovers: bool) -> None:

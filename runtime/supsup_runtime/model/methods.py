@@ -5,18 +5,23 @@ One row of scores is for a batch, which is one task, or for each row of it (``pe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Floats, Images, Scores
+from supsup_runtime.arrays import Floats, Images, Scores, checked_outputs
 from supsup_runtime.objectives import Score, evidence
+
+_ALL = slice(None)
+"""All rows of a batch, which are then not copied."""
 
 
 class Scorer(Protocol):
     """What inference needs of a model."""
 
+    place: str
     num_tasks: int
     real_outputs: int
 
@@ -113,29 +118,54 @@ def _ascend(
         passes += 1
 
 
-def exhaustive(scorer: Scorer, x: Images, *, per_image: bool, score: Score | None) -> Scores:
-    """A real pass through every mask, judged by `score`: ``(rows, tasks)``."""
-    columns = [_evidence(scorer, x, task, score) for task in range(scorer.num_tasks)]
-    scores = np.stack(columns, axis=1)  # (batch, tasks)
-    return scores if per_image else scores.mean(axis=0, keepdims=True)
+def exhaustive(
+    scorer: Scorer, x: Images, *, per_image: bool, score: Score | None
+) -> tuple[Scores, Floats]:
+    """A real pass through every mask, judged by `score`; returns what `_judged` does."""
+    tried = ((task, _ALL) for task in range(scorer.num_tasks))
+    return _judged(scorer, x, tried, per_image=per_image, score=score)
 
 
 def verified(
     scorer: Scorer, x: Images, *, per_image: bool, score: Score | None, candidates: int
-) -> Scores:
-    """Real passes for the best `candidates` of one-shot: ``(rows, tasks)``, ``-inf`` elsewhere."""
+) -> tuple[Scores, Floats]:
+    """Real passes for the best `candidates` of one-shot; returns what `_judged` does."""
     first = one_shot(scorer, x, per_image=per_image)
     best = np.argsort(-first, axis=1, kind="stable")[:, :candidates]  # (rows, candidates)
-    scores = np.full(first.shape, -np.inf)
-    for task in np.unique(best):
-        rows = np.flatnonzero((best == task).any(axis=1))
-        if per_image:
-            scores[rows, task] = _evidence(scorer, x[rows], int(task), score)
-        else:
-            scores[0, task] = _evidence(scorer, x, int(task), score).mean()
-    return scores
+    tried = (
+        (task, np.flatnonzero((best == task).any(axis=1)) if per_image else _ALL)
+        for task in np.unique(best).tolist()
+    )
+    return _judged(scorer, x, tried, per_image=per_image, score=score)
 
 
-def _evidence(scorer: Scorer, x: Images, task: int, score: Score | None) -> Scores:
-    logits = scorer.task_logits(x, task).astype(np.float64)
-    return evidence(logits, scorer.real_outputs, score).astype(np.float64)
+def _judged(
+    scorer: Scorer,
+    x: Images,
+    tried: Iterable[tuple[int, slice | npt.NDArray[np.int64]]],
+    *,
+    per_image: bool,
+    score: Score | None,
+) -> tuple[Scores, Floats]:
+    """Judge real passes through masks: tasks in ascending order, each with rows to run.
+
+    Returns:
+        Scores ``(rows, tasks)``, ``-inf`` where a task was not tried; and the logits ``(batch,
+        outputs)`` of each row through the task with the best score, the first of equal ones.
+    """
+    scores = np.full((len(x) if per_image else 1, scorer.num_tasks), -np.inf)
+    best, numbers = np.full(len(x), -np.inf), np.arange(len(x))
+    kept = np.empty((len(x), 0), np.float32)
+    for task, rows in tried:
+        logits = scorer.task_logits(x[rows], task)
+        checked_outputs(logits, "logits", scorer.place, rows=numbers[rows])
+        judged = evidence(logits.astype(np.float64), scorer.real_outputs, score)
+        if not per_image:
+            judged = judged.mean(keepdims=True)
+        scores[rows if per_image else [0], task] = judged
+        if not kept.size:
+            kept = np.empty((len(x), logits.shape[1]), np.float32)
+        won = judged > best[rows]
+        kept[rows] = np.where(won[:, None], logits, kept[rows])
+        best[rows] = np.maximum(best[rows], judged)
+    return scores, kept

@@ -9,7 +9,7 @@ from typing import Unpack
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Floats, Images, checked_images
+from supsup_runtime.arrays import Array, Floats, Images, checked_images, checked_outputs
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.engine import Engine
 from supsup_runtime.model.inference import (
@@ -62,7 +62,7 @@ def load(
 
 
 class Model:
-    """A loaded model. Calls are independent; one thread at a time.
+    """A loaded model. Calls are independent, from any number of threads.
 
     Attributes:
         info: Its metadata.
@@ -124,8 +124,8 @@ class Model:
 
         Raises:
             InputError: If `x` breaks its shape, type or range, the task is not there, it is given
-                together with `per_image` or `method`, or the model was exported without what the
-                call needs.
+                together with `per_image` or `method`, the model was exported without what the
+                call needs, or logits or scores are not finite.
         """
         x = checked_images(x, self.info.network.input_shape)
         if task is None:
@@ -160,9 +160,8 @@ class Model:
         Raises:
             InputError: As `predict`.
         """
-        return self._engine.known_logits(
-            checked_images(x, self.info.network.input_shape), self.task(task).index
-        )
+        x = checked_images(x, self.info.network.input_shape)
+        return self._checked(self._engine.known_logits(x, self.task(task).index))
 
     def warmup(self, tasks: Sequence[int | str] = (), *, batch_size: int = 1) -> None:
         """Do now what the first calls would wait for: memory, threads, the tasks' weights.
@@ -207,14 +206,14 @@ class Model:
             InputError: As `predict`.
         """
         x = checked_images(x, self.info.network.input_shape)
-        return self._infer(x, self._how(method), per_image=False)[0]
+        return self._infer(x, self._how(method), per_image=False)[0][0]
 
     def infer_tasks(
         self, x: Images, *, method: Method | Inference | None = None
     ) -> tuple[TaskInference, ...]:
         """Infer the task of each row on its own; arguments as `infer_task`."""
         x = checked_images(x, self.info.network.input_shape)
-        return self._infer(x, self._how(method), per_image=True)
+        return self._infer(x, self._how(method), per_image=True)[0]
 
     def superpose(self, x: Images, tasks: Sequence[int | str], alphas: npt.ArrayLike) -> Floats:
         """Logits through a superposition of masks (paper, equation 2).
@@ -228,19 +227,21 @@ class Model:
             ``float32 (batch, outputs)``.
 
         Raises:
-            InputError: If lengths differ, a task is not there, or a value is not finite.
+            InputError: If lengths differ, a task is not there, an alpha is no finite float32, or
+                logits are not finite.
         """
-        weights = np.asarray(alphas, np.float32)
+        with np.errstate(over="ignore"):  # what float32 has not becomes infinite
+            weights = _real(alphas).astype(np.float32)
         if weights.shape != (len(tasks),) or not len(tasks):
             raise InputError(
                 f"alphas must have one value for each of at least one task: expected shape "
                 f"({max(1, len(tasks))},), got {weights.shape}"
             )
         if not np.isfinite(weights).all():
-            raise InputError("alphas must be finite, got NaN or infinity")
+            raise InputError("alphas must be finite float32, got NaN or infinity")
         indices = [self.task(task).index for task in tasks]
         x = checked_images(x, self.info.network.input_shape)
-        return self._engine.superposed(x, indices, weights)
+        return self._checked(self._engine.superposed(x, indices, weights))
 
     @property
     def default_method(self) -> Method:
@@ -258,25 +259,32 @@ class Model:
             )
         return wanted
 
-    def _infer(self, x: Images, how: Inference, *, per_image: bool) -> tuple[TaskInference, ...]:
-        """One inference for the batch, or one for each row."""
+    def _infer(
+        self, x: Images, how: Inference, *, per_image: bool
+    ) -> tuple[tuple[TaskInference, ...], Floats | None]:
+        """One inference for the batch, or one for each row; and logits, as `score_tasks` has."""
         threshold = threshold_of(self.info, how)
-        scores, passes = score_tasks(self._engine, x, how, per_image=per_image)
-        return tuple(
+        scores, passes, logits = score_tasks(self._engine, x, how, per_image=per_image)
+        inferences = tuple(
             TaskInference.from_scores(row, self.tasks, how.method, count, threshold)
             for row, count in zip(scores, passes, strict=True)
         )
+        return inferences, logits
 
     def _predict_unknown(self, x: Images, how: Inference, *, per_image: bool) -> Prediction:
         if self.info.mode == "infer":
             return self._predict_inferring(x, how, per_image=per_image)
         if how.method == "one-shot" and not per_image:
             return self._predict_one_shot(x)
-        inferences = self._infer(x, how, per_image=per_image)
+        inferences, logits = self._infer(x, how, per_image=per_image)
         tasks = [inference.task for inference in inferences]
         if not per_image:
             tasks *= len(x)
-        return self._answer(self._mixed_logits(x, tasks), tasks, inferences)
+        if logits is None:
+            logits = self._mixed_logits(x, tasks)
+        else:
+            self._engine.keep_recurring({task.index for task in tasks})
+        return self._answer(logits, tasks, inferences)
 
     def _predict_one_shot(self, x: Images) -> Prediction:
         """One run of the graph: its logits are those of the task that it infers."""
@@ -309,6 +317,9 @@ class Model:
             logits[rows] = self._engine.known_logits(x[rows], int(index))
         return logits
 
+    def _checked(self, logits: Floats) -> Floats:
+        return checked_outputs(logits, "logits", self.place)
+
     def _answer(
         self,
         logits: Floats,
@@ -316,8 +327,18 @@ class Model:
         inferences: tuple[TaskInference, ...] = (),
     ) -> Prediction:
         return Prediction(
-            logits=logits,
+            logits=self._checked(logits),
             real_outputs=self.info.network.real_outputs,
             tasks=tuple(tasks),
             inferences=inferences,
         )
+
+
+def _real(alphas: npt.ArrayLike) -> Array:
+    try:
+        given = np.asarray(alphas)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"alphas must be real numbers: {error}") from error
+    if given.dtype.kind not in "biuf":
+        raise InputError(f"alphas must be real numbers, got {given.dtype}")
+    return given

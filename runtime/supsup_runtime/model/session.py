@@ -6,7 +6,7 @@ on the CPU, which on a board whose budget assumed the GPU is a wrong answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +19,7 @@ from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableErr
 
 Device = Literal["cpu", "cuda"]
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ON_CUDA = {_PROVIDERS["cuda"], "NvTensorRTRTXExecutionProvider", "TensorrtExecutionProvider"}
 MAX_THREADS = 1024
 _COPIED_BYTES = 64 << 10
 """Batches up to which a copy into a bound buffer is cheaper than binding the caller's."""
@@ -58,7 +59,7 @@ class Session:
     @property
     def device(self) -> Device:
         """Where the session's own tensors lie."""
-        return "cuda" if self.providers[0] == _PROVIDERS["cuda"] else "cpu"
+        return "cuda" if _ON_CUDA.intersection(self.providers) else "cpu"
 
     def fetch(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Any]:
         """Run once and leave the outputs, as OrtValues, on the session's device."""
@@ -72,11 +73,15 @@ class Session:
 
     def bind(self, parts: Sequence[BoundPart], output: str, columns: int) -> BoundProgram:
         """Bind all inputs but `x`: see `BoundProgram`."""
-        binding = self._session.io_binding()
-        for part in parts:
-            address = part.value.data_ptr() + 4 * part.start
-            binding.bind_input(part.name, self.device, 0, np.float32, part.shape, address)
-        return BoundProgram(self, self._session, binding, parts, output, columns)
+
+        def bind() -> _Binding:
+            binding = self._session.io_binding()
+            for part in parts:
+                address = part.value.data_ptr() + 4 * part.start
+                binding.bind_input(part.name, self.device, 0, np.float32, part.shape, address)
+            return _Binding(self, self._session, binding, output, columns)
+
+        return BoundProgram(bind, parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +104,32 @@ class BoundPart:
 class BoundProgram:
     """A program ``(x, weights...) -> (batch, columns)`` whose weights are bound once.
 
-    A call then costs what a plain model's does: nothing is copied but small batches, for which
-    that is cheaper than binding. That is for the CPU alone: to another device ONNX Runtime copies
-    `x` when it is bound, and not again when it runs. One thread at a time.
+    Any number of threads may run it at once: each takes a binding that no other thread is using,
+    or makes one, and gives it back. All bind the same weights, which are not copied.
+    """
+
+    def __init__(self, bind: Callable[[], _Binding], parts: Sequence[BoundPart]) -> None:
+        self._bind = bind
+        self._parts = parts  # the memory of their values is bound, so keep them
+        self._free: list[_Binding] = []
+
+    def run(self, x: Images) -> Floats:
+        """Run on a batch ``float32 (batch, ...)``, C-contiguous; the result is the caller's."""
+        try:
+            binding = self._free.pop()  # atomic, and so is append
+        except IndexError:
+            binding = self._bind()
+        y = binding.run(x)
+        self._free.append(binding)
+        return y
+
+
+class _Binding:
+    """A program's weights, and buffers for one thread at a time.
+
+    A call costs what a plain model's does: nothing is copied but small batches, for which that is
+    cheaper than binding. That is for the CPU alone: to another device ONNX Runtime copies `x` when
+    it is bound, and not again when it runs.
     """
 
     def __init__(
@@ -109,13 +137,11 @@ class BoundProgram:
         opened: Session,
         session: Any,  # noqa: ANN401 - onnxruntime has no types
         binding: Any,  # noqa: ANN401 - as above
-        parts: Sequence[BoundPart],
         output: str,
         columns: int,
     ) -> None:
         self._session = session
         self._binding = binding
-        self._values = [part.value for part in parts]  # their memory is bound, so keep them
         self._output = output
         self._columns = columns
         self._copied_bytes = _COPIED_BYTES if opened.device == "cpu" else -1
@@ -123,7 +149,7 @@ class BoundProgram:
         self._y = np.empty((0, columns), np.float32)
 
     def run(self, x: Images) -> Floats:
-        """Run on a batch ``float32 (batch, ...)``, C-contiguous; the result is the caller's."""
+        """See `BoundProgram.run`."""
         if x.nbytes > self._copied_bytes:
             self._x = np.empty(0, np.float32)  # the caller's arrays are bound, not ours
             y = self._bind(x)
@@ -177,8 +203,9 @@ def open_session(
     name = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
     available = onnxruntime.get_available_providers()
     if name not in available:
+        asked = f"device {device!r}" if providers is None else f"providers={wanted}"
         raise ProviderUnavailableError(
-            f"device {device!r} needs {name}; this onnxruntime {onnxruntime.__version__} offers "
+            f"{asked} needs {name}; this onnxruntime {onnxruntime.__version__} offers "
             f"{available}; install supsup[gpu] in place of supsup[cpu]"
         )
     options = sess_options or _options(onnxruntime, threads)

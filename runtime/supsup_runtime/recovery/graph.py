@@ -36,6 +36,7 @@ class HopfieldGraph:
     """A model of mode ``recover``, opened; arguments are checked by `HopfieldModel`.
 
     Attributes:
+        place: What messages call it: its path.
         info: The metadata of the model.
         store: Those of its Hopfield store.
         parts: Where each parameter lies in a flat mask, in their order.
@@ -44,6 +45,7 @@ class HopfieldGraph:
     def __init__(self, opened: OpenedModel, store: HopfieldInfo) -> None:
         self._session = opened.session
         self._forward = opened.forward
+        self.place = opened.session.place
         self.info = opened.info
         self.store = store
         network = self.info.network

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from supsup_runtime.arrays import Array, Bits, Floats, Images, checked_images
+from supsup_runtime.arrays import Array, Bits, Floats, Images, checked_images, checked_outputs
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.model.loading import open_model
@@ -59,7 +59,7 @@ def load_hopfield(
 
 
 class HopfieldModel:
-    """A loaded model. Calls are independent; one thread at a time.
+    """A loaded model. Calls are independent, from any number of threads.
 
     Attributes:
         info: The metadata of the model.
@@ -135,11 +135,13 @@ class HopfieldModel:
         `statistics` is as `Recovery` has it.
 
         Raises:
-            InputError: If `x` breaks its shape, type or range, or `mask` its own.
+            InputError: If `x` breaks its shape, type or range, or `mask` its own; or if logits
+                are not finite.
         """
         check_statistics(statistics)
         x = checked_images(x, self.info.network.input_shape)
-        return self._graph.logits(x, self._mask(mask, np.bool_), statistics=statistics)
+        logits = self._graph.logits(x, self._mask(mask, np.bool_), statistics=statistics)
+        return checked_outputs(logits, "logits", self._graph.place)
 
     def predict(
         self, x: Images, recovered: Recovered, *, statistics: Statistics = "running"

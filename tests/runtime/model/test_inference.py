@@ -20,7 +20,7 @@ class Fake:
     """A scorer that counts its passes: logits are x times the task's index plus one."""
 
     def __init__(self, num_tasks: int) -> None:
-        self.num_tasks, self.real_outputs = num_tasks, 2
+        self.place, self.num_tasks, self.real_outputs = "fake", num_tasks, 2
         self.tried: list[int] = []
 
     def task_scores(self, x: Floats) -> Floats:
@@ -48,9 +48,9 @@ def images(rows: int) -> Floats:
 @pytest.mark.parametrize("num_tasks", [1, 2, 3, 4, 7, 8, 9])
 def test_rows_on_their_own_are_rows_alone(method: Method, num_tasks: int) -> None:
     x, how = images(6), Inference(method=method)
-    rows, passes = score_tasks(Fake(num_tasks), x, how, per_image=True)
+    rows, passes, _ = score_tasks(Fake(num_tasks), x, how, per_image=True)
     for row in range(6):
-        alone, (count,) = score_tasks(Fake(num_tasks), x[row : row + 1], how)
+        alone, (count,), _ = score_tasks(Fake(num_tasks), x[row : row + 1], how)
         np.testing.assert_allclose(rows[row], alone[0], rtol=1e-12)
         assert passes[row] == count
 
@@ -66,7 +66,7 @@ def test_passes_are_counted(num_tasks: int) -> None:
     }
     for method in METHODS:
         fake = Fake(num_tasks)
-        _, (passes,) = score_tasks(fake, x, Inference(method=method))
+        _, (passes,), _ = score_tasks(fake, x, Inference(method=method))
         if method == "gradient":
             assert 1 <= passes <= 5
         else:
@@ -94,7 +94,7 @@ class Given(Fake):
 
 def test_binary_halves_by_the_scores_of_each_round() -> None:
     fake = Given([[5, 1, 4, 3, 2], [0, 9, 1, 2, 9], [7, 9, 9, 8, 9]])
-    scores, passes = score_tasks(fake, images(1), Inference(method="binary"))
+    scores, passes, _ = score_tasks(fake, images(1), Inference(method="binary"))
     # of five the best three stay, 0, 2, 3; of these by their own round the best two, 2 and 3
     assert [used for used, _ in fake.superposed] == [[0, 2, 3], [2, 3]]
     assert [alphas[0] for _, alphas in fake.superposed] == [np.float32(1 / 3), 0.5]
@@ -104,7 +104,7 @@ def test_binary_halves_by_the_scores_of_each_round() -> None:
 
 @given(st.lists(st.lists(st.integers(-2, 2), min_size=17, max_size=17), min_size=5, max_size=5))
 def test_binary_ends_whatever_is_tied(rounds: list[list[float]]) -> None:
-    scores, (passes,) = score_tasks(Given(rounds), images(1), Inference(method="binary"))
+    scores, (passes,), _ = score_tasks(Given(rounds), images(1), Inference(method="binary"))
     assert passes == 5  # of 17: 9, 5, 3, 2, 1
     assert np.isfinite(scores).sum() == 2
 
@@ -115,7 +115,7 @@ def test_equal_scores_give_the_lowest_index_and_no_margin(method: Method, num_ta
     """Dead units: nothing tells the tasks apart, and every method ends."""
     tasks = tuple(TaskInfo(index=i, name=str(i)) for i in range(num_tasks))
     blank = np.zeros((2, 5), np.float32)
-    scores, (passes,) = score_tasks(Fake(num_tasks), blank, Inference(method=method))
+    scores, (passes,), _ = score_tasks(Fake(num_tasks), blank, Inference(method=method))
     found = TaskInference.from_scores(scores[0], tasks, method, passes)
     assert found.task.index == 0
     assert found.margin == (np.inf if num_tasks == 1 else 0)
@@ -125,7 +125,7 @@ def test_gradient_follows_its_formula() -> None:
     """Two steps by hand: scores 3, 1, 2 about their mean of 2, then 0, 1, 5."""
     fake = Given([[3, 1, 2], [0, 1, 5]])
     how = Inference(method="gradient", steps=2, step_size=0.5)
-    scores, passes = score_tasks(fake, images(1), how)
+    scores, passes, _ = score_tasks(fake, images(1), how)
     first = np.maximum(1 / 3 + 0.5 * np.array([1.0, -1.0, 0.0]), 0)
     first /= first.sum()
     ((used, alphas),) = fake.superposed
@@ -142,7 +142,7 @@ def test_gradient_follows_its_formula() -> None:
 )
 def test_alphas_stay_a_superposition(rounds: list[list[float]], step_size: float) -> None:
     how = Inference(method="gradient", steps=6, step_size=step_size)
-    scores, (passes,) = score_tasks(Given(rounds), images(1), how)
+    scores, (passes,), _ = score_tasks(Given(rounds), images(1), how)
     assert scores.min() >= 0
     assert scores.sum() == pytest.approx(1)
     assert 1 <= passes <= 6
@@ -152,7 +152,7 @@ def test_passes_are_judged_by_the_score_asked_for() -> None:
     x = images(4)
     for score, formula in (("entropy", entropy), ("max-probability", max_probability)):
         how = Inference(method="exhaustive", score=score)  # type: ignore[arg-type]  # a literal
-        scores, _ = score_tasks(Fake(3), x, how)
+        scores, _, _ = score_tasks(Fake(3), x, how)
         for task in range(3):
             want = formula((x * np.float32(task + 1)).astype(np.float64)).mean()
             sign = -1 if score == "entropy" else 1
@@ -190,6 +190,23 @@ def test_verified_tries_the_best_of_one_shot_alone() -> None:
     fake.tried.clear()
     score_tasks(fake, x, Inference(method="exhaustive"))
     assert fake.tried == list(range(9))
+
+
+@pytest.mark.parametrize("method", ["verified", "exhaustive"])
+@pytest.mark.parametrize("per_image", [False, True])
+def test_logits_are_those_of_the_best_task(method: Method, per_image: bool) -> None:
+    x, how = images(6), Inference(method=method, score="entropy")
+    scores, _, logits = score_tasks(Fake(5), x, how, per_image=per_image)
+    best = np.broadcast_to(scores.argmax(axis=1), 6)
+    np.testing.assert_array_equal(logits, x * (best + 1)[:, None].astype(np.float32))
+
+
+def test_a_row_that_only_a_real_pass_overflows_is_named() -> None:
+    x = images(6)
+    x[4] = [1e38, -1e38, 1, 1, 1]
+    refused = pytest.raises(InputError, match="fake: logits are not finite in row 4")
+    with np.errstate(over="ignore"), refused:
+        score_tasks(Fake(9), x, Inference(method="verified", candidates=1), per_image=True)
 
 
 def test_ties_go_to_the_lowest_index_and_one_task_has_no_rival() -> None:

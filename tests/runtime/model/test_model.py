@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from banks import make_bank
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.errors import InputError, ModelError
+from supsup_runtime.model.engine import Engine
+from supsup_runtime.model.inference import METHODS, Method
+from supsup_runtime.model.session import Session, open_session
 
 Images = npt.NDArray[np.float32]
 INFER = ("task", "logits")
@@ -200,6 +204,28 @@ def test_inferring_and_predicting(model: supsup.Model, method: Any) -> None:  # 
         np.testing.assert_allclose(rows.logits[row], alone.logits[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["verified", "exhaustive"])
+@pytest.mark.parametrize("per_image", [False, True])
+def test_the_task_that_judging_found_is_not_run_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, method: Method, per_image: bool
+) -> None:
+    model = supsup.load(folder / "full.onnx")
+    x = images(model, 9)
+    want = model.predict(x, [task.task.name for task in model.infer_tasks(x, method=method)])
+    if not per_image:
+        want = model.predict(x, model.infer_task(x, method=method).task.name)
+    fresh = supsup.load(folder / "full.onnx")
+    monkeypatch.setattr(Engine, "known_logits", None)
+    got = fresh.predict(x, method=method, per_image=per_image)
+    assert got.tasks == want.tasks
+    # other batch sizes may take other kernels
+    np.testing.assert_allclose(got.logits, want.logits, rtol=0, atol=1e-5)
+    assert fresh.cached_bytes == 0
+    fresh.predict(x, method=method, per_image=per_image)
+    tasks = {task.index for task in want.tasks}
+    assert fresh.cached_bytes == len(tasks) * fresh._engine.task_bytes
+
+
 def test_rows_of_different_tasks_have_no_single_task(model: supsup.Model) -> None:
     rows = model.predict(images(model, 64), per_image=True)
     if len({task.index for task in rows.tasks}) > 1:
@@ -266,6 +292,47 @@ def test_x_is_checked(model: supsup.Model, change: Any, message: str) -> None:  
             call(x)
 
 
+NOT_FINITE = r"\.onnx: (logits|one-shot scores) are not finite .*x is too large; normalise"
+
+
+def with_a_large_row(model: supsup.Model) -> Images:
+    """Three rows, of which row 1 is too large for the masks of all tasks."""
+    x = images(model, 3)
+    x[1] = 3e38 * np.random.default_rng(5).choice([-1, 1], x.shape[1:])
+    return x
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("per_image", [False, True])
+def test_answers_that_are_not_finite_are_refused(
+    model: supsup.Model, method: Method, per_image: bool
+) -> None:
+    x = with_a_large_row(model)
+    infer = model.infer_tasks if per_image else model.infer_task
+    with pytest.raises(InputError, match=NOT_FINITE) as error:
+        infer(x, method=method)
+    assert not per_image or "in row 1:" in str(error.value)
+    with pytest.raises(InputError, match=NOT_FINITE):
+        model.predict(x, method=method, per_image=per_image)
+
+
+def test_logits_that_are_not_finite_are_refused(folder: Path, model: supsup.Model) -> None:
+    x = with_a_large_row(model)
+    infer, known = supsup.load(folder / "infer.onnx"), supsup.load(folder / "known.onnx")
+    for call in (
+        lambda: model.predict(x, 2),
+        lambda: model.predict(x, [0, 1, 2]),
+        lambda: model.logits(x, "task-2"),
+        lambda: model.superpose(x, [0, 1], [0.5, 0.5]),
+        lambda: infer.predict(x),
+        lambda: infer.predict(x, per_image=True),
+        lambda: known.predict(x),
+        lambda: known.infer_tasks(x),
+    ):
+        with pytest.raises(InputError, match=r"\.onnx: logits are not finite in row 1: x is too"):
+            call()
+
+
 @pytest.mark.parametrize("task", [-1, 6, 10**9])
 def test_indices_are_checked(model: supsup.Model, task: int) -> None:
     with pytest.raises(InputError, match=rf"task index must be in \[0, 6\), got {task}"):
@@ -282,8 +349,12 @@ def test_other_arguments_are_checked(folder: Path, model: supsup.Model) -> None:
         model.superpose(x, [0, 1], [1.0])
     with pytest.raises(InputError, match="at least one task"):
         model.superpose(x, [], [])
-    with pytest.raises(InputError, match="alphas must be finite"):
-        model.superpose(x, [0], [np.nan])
+    for alpha in (np.nan, 1e300, -1e39):
+        with pytest.raises(InputError, match="alphas must be finite"):
+            model.superpose(x, [0], [alpha])
+    for alphas in ([1j], ["1"], [None], [[1.0], [1.0, 2.0]]):
+        with pytest.raises(InputError, match="alphas must be real numbers"):
+            model.superpose(x, [0], alphas)  # type: ignore[arg-type]  # on purpose
     with pytest.raises(InputError, match="method must be one of"):
         model.infer_task(x, method="magic")  # type: ignore[arg-type]  # on purpose
     with pytest.raises(InputError, match=r"cache_bytes must be an integer in \[0, \d+\], got -1"):
@@ -314,6 +385,25 @@ def test_other_models_are_refused(folder: Path, tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="not an ONNX model, or cut short"):
         supsup.load(path)
+
+
+def test_a_file_replaced_while_it_is_loaded_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its metadata would be of one model and its graph of another."""
+    path, other = tmp_path / "out.onnx", tmp_path / "other.onnx"
+    shutil.copy(folder / "full.onnx", path)
+    shutil.copy(folder / "known.onnx", other)
+
+    def replaced_first(model: Path | bytes, *, place: str) -> Session:
+        if other.exists():
+            other.replace(path)
+        return open_session(model, place=place)
+
+    monkeypatch.setattr(supsup_runtime.model.loading, "open_session", replaced_first)
+    with pytest.raises(ModelError, match=r"out.onnx: it was replaced while it was loaded; load it"):
+        supsup.load(path)
+    assert supsup.load(path).info.mode == "known"
 
 
 def test_one_task_alone(tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
-from supsup_runtime.model.session import BoundProgram, open_session
+from supsup_runtime.model.session import Session, _Binding, open_session
 
 
 def test_cuda_asked_for_where_there_is_none_is_an_error() -> None:
@@ -51,6 +53,32 @@ def test_arguments_and_models_are_checked() -> None:
         open_session(Path("none.onnx"), place="m")
 
 
+def test_providers_that_are_not_there_are_named_as_asked_for() -> None:
+    asked: list[list[Any]] = [["NoExecutionProvider"], [("NoExecutionProvider", {})]]
+    for providers in asked:
+        message = rf"^providers={re.escape(str(providers))} needs NoExecutionProvider; this onnx"
+        with pytest.raises(ProviderUnavailableError, match=message):
+            open_session(b"", place="m", providers=providers)
+
+
+@pytest.mark.parametrize(
+    ("providers", "device"),
+    [
+        (["CPUExecutionProvider"], "cpu"),
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], "cuda"),
+        (["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"], "cuda"),
+        (["TensorrtExecutionProvider", "CPUExecutionProvider"], "cuda"),
+        (["OpenVINOExecutionProvider", "CPUExecutionProvider"], "cpu"),
+    ],
+)
+def test_the_device_is_that_of_any_provider(providers: list[str], device: str) -> None:
+    fake = Mock()
+    fake.get_inputs.return_value = fake.get_outputs.return_value = []
+    fake.get_overridable_initializers.return_value = []
+    fake.get_providers.return_value = providers
+    assert Session(fake, "m").device == device
+
+
 class Device:
     """A session and binding that copy `x` when it is bound, as ONNX Runtime does for CUDA."""
 
@@ -69,7 +97,7 @@ class Device:
 
 def test_a_device_gets_every_batch() -> None:
     fake = Device()
-    program = BoundProgram(fake, fake, fake, [], "logits", 3)  # type: ignore[arg-type]  # a fake
+    program = _Binding(fake, fake, fake, "logits", 3)  # type: ignore[arg-type]  # a fake
     for value in (1.0, 2.0):
         x = np.full((2, 3), value, np.float32)
         np.testing.assert_array_equal(program.run(x), 2 * x)

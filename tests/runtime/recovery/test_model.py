@@ -181,6 +181,10 @@ def test_the_descent_stops_where_numbers_end(model: HopfieldModel) -> None:
     assert found.verdict == "diverged"
     assert found.reason == "entropy is nan in step 1: the inputs are too large"
     assert found.steps == 2
+    with pytest.raises(
+        InputError, match=r"recover\.onnx: logits are not finite in row 0: x is too"
+    ):
+        model.logits(huge, found.mask)
 
 
 def test_the_last_inputs_are_those_of_the_stream(model: HopfieldModel) -> None:
