@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MODELS = ("lenet-300-100", "fc-1024-1024")
 PEERS = "abcf"
+AGAINST = ("export", "export --no-check", "add", "unknown", "known")
+"""Cases of `tools/benchmarks/against.py`."""
 COMMON = ("case", "function", "cache", "threads", "rounds", "json", "plot")
 """Options that are not a case's own."""
 
@@ -97,6 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     training = _case(cases, "training", "training:training", text, rounds=5)
     training.set_defaults(threads=os.cpu_count())  # as training itself takes
     _number(training, "--steps", 1000)
+    text = "this checkout against another revision: export, add, and calls"
+    against = _case(cases, "against", "against:against", text)
+    against.add_argument("revision", metavar="REV", help="as git names it")
+    text = "interpreter that has the packages of REV (default: this one)"
+    against.add_argument("--python", default=sys.executable, metavar="FILE", help=text)
+    text = "what to time (default: all)"
+    against.add_argument("--cases", nargs="+", choices=AGAINST, default=AGAINST, help=text)
+    _number(against, "--tasks", 255)
+    _number(against, "--added-to", 2500)
     return parser
 
 

@@ -42,7 +42,7 @@ def test_superpositions_and_scores_are_numpys(
     scores, spread = reference.scores(gradients)
     for gradient, row, width in zip(gradients, scores, spread, strict=True):
         whole = {name: value.astype(np.float64) for name, value in gradient.items()}
-        want = [-sum((whole[n] * values[n]).sum() for n in whole) for values in each]
-        np.testing.assert_allclose(row, want, rtol=0, atol=1e-12 * np.abs(want).max())
+        scored = [-sum((whole[n] * values[n]).sum() for n in whole) for values in each]
+        np.testing.assert_allclose(row, scored, rtol=0, atol=1e-12 * np.abs(scored).max())
         square = sum(np.square(whole[n] * w).sum() for n, w in weights.items())
         assert width == pytest.approx(0.5 * np.sqrt(square))
