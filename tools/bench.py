@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supsup_runtime.console import positive, run_command
+from supsup_runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # the script's own folder is there already, `tools.benchmarks` is not
@@ -39,6 +40,9 @@ def main() -> None:
 
 def _run() -> None:
     arguments = _parser().parse_args()
+    plot: Path | None = getattr(arguments, "plot", None)
+    if plot and not plot.parent.is_dir():
+        raise InputError(f"--plot: {plot.parent} must be a folder, there is none; make it first")
     import torch
     from tools.benchmarks.timing import Setup, table
     from tools.machine import machine
@@ -57,11 +61,11 @@ def _run() -> None:
     else:
         print(f"{arguments.case}: {_pairs(settings)}\n{table(result.rows)}")
         print(f"ratio: {result.ratio}\nmachine: {_pairs(about)}")
-    if arguments.case == "sweep" and arguments.plot:
+    if plot:
         from tools.benchmarks.inference import plot_sweep
 
         title = f"{arguments.model}, {arguments.outputs} outputs, {arguments.threads} threads"
-        print(plot_sweep(result.rows, arguments.plot, title), file=sys.stderr)
+        print(plot_sweep(result.rows, plot, title), file=sys.stderr)
 
 
 def _pairs(values: dict[str, Any]) -> str:

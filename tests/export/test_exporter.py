@@ -18,7 +18,7 @@ from supsup_export.bank_model.compose import OUTPUTS, Request
 from supsup_export.bank_model.layout import lay_out, row_bytes
 from supsup_export.bank_model.weights import packed_part, unpack
 from supsup_export.checking import Findings
-from supsup_export.exporter import export
+from supsup_export.exporter import export, export_recovery, export_task
 from supsup_export.graph import Graph
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
@@ -238,6 +238,21 @@ def test_an_array_given_again_is_not_looked_at_again(real_bank: MaskBank) -> Non
     assert graph.constant(np.arange(3)) == graph.constant(np.arange(3)) != name
 
 
+def test_a_missing_folder_is_refused_before_any_work(
+    tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for work in ("lay_out", "compose_task", "read_store"):
+        monkeypatch.setattr(f"supsup_export.exporter.{work}", None)
+    path = tmp_path / "missing" / "out.onnx"
+    message = f"^{path}: {path.parent} must be a folder, there is none; make it first$"
+    with pytest.raises(InputError, match=message):
+        export(real_bank, path)
+    with pytest.raises(InputError, match=message):
+        export_task(real_bank, "task-0", path)
+    with pytest.raises(InputError, match=message):
+        export_recovery(real_bank, path)
+
+
 def test_a_bank_is_not_overwritten(real_bank: MaskBank) -> None:
     for name in ("bank.json", "new.onnx", "tasks/task-0.safetensors"):
         with pytest.raises(OutputExistsError, match="lies inside the bank"):
@@ -327,7 +342,7 @@ def test_nan_does_not_pass_the_check() -> None:
 
 _EXPORT = """
 import sys
-from supsup_export.exporter import export
+from supsup_export.exporter import export, export_recovery, export_task
 from supsup_runtime.bank.bank import MaskBank
 print("start", flush=True)
 while True:
