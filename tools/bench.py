@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supsup_runtime.console import positive, run_command
+from supsup_runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # the script's own folder is there already, `tools.benchmarks` is not
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MODELS = ("lenet-300-100", "fc-1024-1024")
 PEERS = "abcf"
+AGAINST = ("export", "export --no-check", "add", "unknown", "known")
+"""Cases of `tools/benchmarks/against.py`."""
 COMMON = ("case", "function", "cache", "threads", "rounds", "json", "plot")
 """Options that are not a case's own."""
 
@@ -37,6 +40,9 @@ def main() -> None:
 
 def _run() -> None:
     arguments = _parser().parse_args()
+    plot: Path | None = getattr(arguments, "plot", None)
+    if plot and not plot.parent.is_dir():
+        raise InputError(f"--plot: {plot.parent} must be a folder, there is none; make it first")
     import torch
     from tools.benchmarks.timing import Setup, table
     from tools.machine import machine
@@ -55,11 +61,11 @@ def _run() -> None:
     else:
         print(f"{arguments.case}: {_pairs(settings)}\n{table(result.rows)}")
         print(f"ratio: {result.ratio}\nmachine: {_pairs(about)}")
-    if arguments.case == "sweep" and arguments.plot:
+    if plot:
         from tools.benchmarks.inference import plot_sweep
 
         title = f"{arguments.model}, {arguments.outputs} outputs, {arguments.threads} threads"
-        print(plot_sweep(result.rows, arguments.plot, title), file=sys.stderr)
+        print(plot_sweep(result.rows, plot, title), file=sys.stderr)
 
 
 def _pairs(values: dict[str, Any]) -> str:
@@ -97,6 +103,15 @@ def _parser() -> argparse.ArgumentParser:
     training = _case(cases, "training", "training:training", text, rounds=5)
     training.set_defaults(threads=os.cpu_count())  # as training itself takes
     _number(training, "--steps", 1000)
+    text = "this checkout against another revision: export, add, and calls"
+    against = _case(cases, "against", "against:against", text)
+    against.add_argument("revision", metavar="REV", help="as git names it")
+    text = "interpreter that has the packages of REV (default: this one)"
+    against.add_argument("--python", default=sys.executable, metavar="FILE", help=text)
+    text = "what to time (default: all)"
+    against.add_argument("--cases", nargs="+", choices=AGAINST, default=AGAINST, help=text)
+    _number(against, "--tasks", 255)
+    _number(against, "--added-to", 2500)
     return parser
 
 

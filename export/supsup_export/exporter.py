@@ -130,8 +130,8 @@ def export(
         OutputExistsError: If `path` is there and `force` is false, or lies inside the bank.
         BankError: If the bank is empty, damaged, lacks the gradient program or the objective that
             the request needs, or the model would pass 2 GB.
-        InputError: If the network does not have an output that is asked for, or too few masks or
-            tasks for a scoring, or the sample does not fit.
+        InputError: If the folder of `path` is missing, the network does not have an output that is
+            asked for, or too few masks or tasks for a scoring, or the sample does not fit.
         ParityError: If the model does not compute what the bank says.
     """
     output = claim_output(bank, path, force=force)
@@ -189,6 +189,7 @@ def export_recovery(
         force: As `export`.
 
     Raises:
+        InputError: If the folder of `path` is missing.
         OutputExistsError: As `export`.
         BankError: If there is no store, it is damaged, empty or of another network, the bank has
             no gradient program, or the model would pass 2 GB.
@@ -243,7 +244,7 @@ def export_task(
 
     Raises:
         InputError: If `bits` is not 2 or 32, or 2 where nothing is masked, or there is no such
-            task.
+            task, or the folder of `path` is missing.
         OutputExistsError: As `export`.
         BankError: If the task's file is damaged, the model would pass 2 GB, or its weights do
             not fit two bits.

@@ -66,6 +66,7 @@ class Graph:
         self.outermost = self
         self._constants: dict[str, TensorProto] = {}
         self._by_content: dict[bytes, str] = {}
+        self._by_identity: dict[int, tuple[npt.ArrayLike, str]] = {}
         self._numbers = count(1)
 
     def subgraph(self, scope: str) -> Graph:
@@ -79,14 +80,25 @@ class Graph:
         return f"{hint}_{next(self._numbers)}"
 
     def constant(self, value: npt.ArrayLike, name: str = "const") -> str:
-        """An initializer of the outermost graph; equal arrays are stored once."""
+        """An initializer of the outermost graph; equal arrays are stored once.
+
+        An array that was given before, which must not have changed, is not looked at again.
+        """
+        if id(value) in self._by_identity:
+            return self._by_identity[id(value)][1]
         array = np.asarray(value)
-        content = f"{array.dtype.str}{array.shape}".encode() + array.tobytes()
-        key = hashlib.sha256(content).digest()
+        content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+        content.update(array.tobytes())
+        key = content.digest()
         if key not in self._by_content:
             unique = name if name not in self._constants else self.fresh(name)
             self._constants[unique] = numpy_helper.from_array(array, unique)
             self._by_content[key] = unique
+        if isinstance(value, np.ndarray):
+            self._by_identity[id(value)] = (
+                value,
+                self._by_content[key],
+            )  # kept, so the id is its own
         return self._by_content[key]
 
     def ints(self, *values: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.errors import OutputExistsError
+from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import refuse_overwrite, whole_file
 
 
@@ -18,10 +18,15 @@ def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
     """The path of a model to write, once nothing stands in its way.
 
     Raises:
+        InputError: If its folder is missing.
         OutputExistsError: If it, or a sidecar, is there and `force` is false, or it lies inside
             the bank.
     """
     output = Path(path)
+    if not output.parent.is_dir():
+        raise InputError(
+            f"{output}: {output.parent} must be a folder, there is none; make it first"
+        )
     if output.resolve().is_relative_to(bank.path.resolve()):
         raise OutputExistsError(
             f"{output}: lies inside the bank {bank.path}, whose files must stay its own; "

@@ -46,7 +46,7 @@ def test_export_reports_and_refuses(folder: Path) -> None:
             "--outputs: is called --graph-outputs",
         ),
         (["--bank", "{bank}", "o.onnx", "--objective", "z"], 3, "objective must be one of"),
-        (["--bank", "{bank}", "/nowhere/o.onnx"], 1, "No such file or directory"),
+        (["--bank", "{bank}", "/nowhere/o.onnx"], 1, "/nowhere must be a folder, there is none"),
     ],
 )
 def test_exit_status_and_one_line(

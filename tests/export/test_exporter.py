@@ -12,15 +12,17 @@ import onnx
 import pytest
 
 from banks import make_bank
+from commands import run
 from conftest import small_network
 from supsup_export.bank_model.compose import OUTPUTS, Request
-from supsup_export.bank_model.layout import row_bytes
-from supsup_export.bank_model.weights import unpack
+from supsup_export.bank_model.layout import lay_out, row_bytes
+from supsup_export.bank_model.weights import packed_part, unpack
 from supsup_export.checking import Findings
-from supsup_export.exporter import export
+from supsup_export.exporter import export, export_recovery, export_task
 from supsup_export.graph import Graph
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import open_session
@@ -199,6 +201,58 @@ def test_a_sidecar_never_describes_another_model(tmp_path: Path, real_bank: Mask
     assert not beside.exists()
 
 
+def test_each_task_is_read_once_to_lay_out_and_once_to_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = make_bank(tmp_path / "masks", "cnn", outputs=6, real_outputs=4, tasks=64)
+    reads, task = [0] * 64, MaskBank.task
+
+    def counted(self: MaskBank, key: int | str) -> TaskMasks:
+        reads[self.index(key)] += 1
+        return task(self, key)
+
+    monkeypatch.setattr(MaskBank, "task", counted)
+    words = ("--bank", bank.path, tmp_path / "out.onnx", "--force", "--scoring", "screened")
+    run("supsup-export", *words, "--no-check")
+    assert reads == [1] * 64
+    run("supsup-export", *words)
+    assert reads == [3] * 64
+
+
+def test_a_damaged_task_is_refused_before_anything_is_written(
+    tmp_path: Path, real_bank: MaskBank
+) -> None:
+    file = real_bank.path / "tasks" / "task-2.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    for words in (["--no-check"], [], ["--hopfield"]):
+        done = run("supsup-export", "--bank", real_bank.path, tmp_path / "o.onnx", *words, status=3)
+        assert f"{file}: the file is damaged or was changed: SHA-256 must be" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["masks"]
+
+
+def test_an_array_given_again_is_not_looked_at_again(real_bank: MaskBank) -> None:
+    graph, layout = Graph(), lay_out(real_bank)
+    name = packed_part(graph, layout, 0)
+    layout.masks[:] = 0  # nobody does, but it shows
+    assert packed_part(graph, layout, 0) == name
+    assert graph.constant(np.arange(3)) == graph.constant(np.arange(3)) != name
+
+
+def test_a_missing_folder_is_refused_before_any_work(
+    tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for work in ("lay_out", "compose_task", "read_store"):
+        monkeypatch.setattr(f"supsup_export.exporter.{work}", None)
+    path = tmp_path / "missing" / "out.onnx"
+    message = f"^{path}: {path.parent} must be a folder, there is none; make it first$"
+    with pytest.raises(InputError, match=message):
+        export(real_bank, path)
+    with pytest.raises(InputError, match=message):
+        export_task(real_bank, "task-0", path)
+    with pytest.raises(InputError, match=message):
+        export_recovery(real_bank, path)
+
+
 def test_a_bank_is_not_overwritten(real_bank: MaskBank) -> None:
     for name in ("bank.json", "new.onnx", "tasks/task-0.safetensors"):
         with pytest.raises(OutputExistsError, match="lies inside the bank"):
@@ -288,7 +342,7 @@ def test_nan_does_not_pass_the_check() -> None:
 
 _EXPORT = """
 import sys
-from supsup_export.exporter import export
+from supsup_export.exporter import export, export_recovery, export_task
 from supsup_runtime.bank.bank import MaskBank
 print("start", flush=True)
 while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ ROW_BITS = 256
 BLOCK_BYTES = ROW_BITS // 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Layout:
     """The arrays of a model.
 
@@ -54,6 +55,12 @@ class Layout:
         if not self.screen.size:
             return (blocks,)
         return self.screen, np.setdiff1d(blocks, self.screen)
+
+    @cached_property
+    def packed(self) -> tuple[Bytes, ...]:
+        """The masks of each of `parts`, ``uint8 (tasks, blocks, 32)``; always the same arrays."""
+        masks = self.masks.reshape(len(self.masks), -1, BLOCK_BYTES)
+        return tuple(masks[:, part] for part in self.parts) if self.screen.size else (masks,)
 
 
 def row_bytes(network: Network) -> int:

@@ -1,17 +1,15 @@
-"""Check that a model of a whole bank computes what its bank says.
-
-Masks are unpacked and weights regrown here, independently of the graph, and scores are summed in
-float64.
-"""
+"""Check that a model of a whole bank computes what its bank says (`reference`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
+from supsup_export.bank_model.reference import Reference
 from supsup_export.bank_model.shortlist import CONTENDERS
 from supsup_export.checking import (
     LOGITS_TOLERANCE,
@@ -21,10 +19,9 @@ from supsup_export.checking import (
     check_onnx,
     open_program,
 )
-from supsup_runtime.arrays import Array, Images
+from supsup_runtime.arrays import Array, Images, Scores
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.bits import unpack_mask
-from supsup_runtime.bank.task import TaskMasks
+from supsup_runtime.bank.layout import join
 from supsup_runtime.model.metadata import ModelInfo, Scoring
 from supsup_runtime.model.session import Session, open_session
 
@@ -33,6 +30,8 @@ MAX_CHECKED_TASKS = 50
 _BATCH = 3
 
 Tensors = dict[str, Array]
+Superposition: TypeAlias = tuple[list[int], list[float]]
+"""Tasks and their alphas; none for all tasks equally."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +81,8 @@ def check_parity(
         several = checked[:3]
         check.selection(several, np.linspace(0.2, 0.7, len(several), dtype=np.float32).tolist())
     if info.mode != "known":
-        check.inference()
-    if info.mode == "full":
-        check.rows()
-    if info.scoring == "screened" and sample is not None:
-        for image in sample[:_BATCH]:
-            check.x = image[None]
-            check.inference()
+        real = sample if info.scoring == "screened" and sample is not None else check.x[:0]
+        check.inference([image[None] for image in real[:_BATCH]])
     check.findings.refuse(place)
     return ParityReport(
         tasks_checked=len(checked),
@@ -105,35 +99,42 @@ class _Check:
         rng = np.random.default_rng(0)
         self.x = rng.standard_normal((_BATCH, *bank.network.input_shape)).astype(np.float32)
         self._session, self._bank, self._info = session, bank, info
-        self._parameters, self._state = bank.network.parameters, bank.network.state
-        names = [p.name for p in self._parameters]
-        self._weights = dict(zip(names, bank.network.weights(), strict=True))
+        self._reference = Reference(bank)
         self._forward = open_program(bank, "forward")
-
-    @cached_property
-    def _gradient(self) -> Session:
-        return open_program(self._bank, "gradient")
 
     def selection(self, indices: list[int], alphas: list[float]) -> None:
         """Compare what a known task, or a superposition of several, gives."""
-        got = self._run(indices, alphas, infer=False)
+        got = self._run(self.x, indices, alphas, infer=False)
         what = f"of tasks {indices}"
         # one mask of ones and zeros is exact; several are summed in float32
-        self._compare(got, self._mixed(indices, alphas), what, 0.0 if len(indices) == 1 else 1e-6)
+        tolerance = 0.0 if len(indices) == 1 else 1e-6
+        self._compare(got, self.x, (indices, alphas), what, tolerance)
         if "task" in got:
             self.findings.compare(f"task {what}", got["task"], np.array(indices), 0.0)
         if "task_scores" in got:
             self.findings.compare(f"task_scores {what}", got["task_scores"], np.zeros(0), 0.0)
 
-    def inference(self) -> None:
-        """Compare scores at the uniform superposition and at a given one, and what is inferred."""
-        self._inference_at([], [])
-        if self._info.mode == "full":
-            self._inference_at([0, len(self._bank) - 1], [0.3, 0.7])
+    def inference(self, images: Sequence[Array]) -> None:
+        """Compare scores and what is inferred, for a batch and each of some images.
 
-    def _inference_at(self, indices: list[int], alphas: list[float]) -> None:
-        want, spread = self._scores(self._mixed(indices, alphas), self.x)
-        got = self._run(indices, alphas, infer=True)
+        At the uniform superposition, and, where the model takes one, at a given one; there the
+        rows of the batch as well. All scores are of one pass over the masks.
+        """
+        full = self._info.mode == "full"
+        places: list[Superposition] = [([], [])]
+        if full:
+            places.append(([0, len(self._bank) - 1], [0.3, 0.7]))
+        asked = [(x, place) for x in (self.x, *images) for place in places]
+        rows = [(self.x[i : i + 1], places[0]) for i in range(_BATCH * full)]
+        wanted = list(zip(*self._scores([*asked, *rows]), strict=True))
+        for (x, place), (want, spread) in zip(asked, wanted, strict=False):
+            self._inference_at(x, place, want, float(spread))
+        if full:
+            self._rows(wanted[len(asked) :])
+
+    def _inference_at(self, x: Array, place: Superposition, want: Scores, spread: float) -> None:
+        indices, alphas = place
+        got = self._run(x, indices, alphas, infer=True)
         tolerance = SCORE_TOLERANCES[self._info.target]
         scale = max(float(np.abs(want).max()), spread)
         if "task_scores" in got:
@@ -146,25 +147,23 @@ class _Check:
             best = int(got["task"][0])
             short = np.array([(want.max() - want[best]) / (scale or 1.0)])
             self.findings.compare("task inferred", short, np.zeros(1), tolerance)
-            self._compare(got, self._mixed([best], [1.0]), "inferred", 0.0)
+            self._compare(got, x, ([best], [1.0]), "inferred", 0.0)
 
-    def rows(self) -> None:
+    def _rows(self, wanted: Sequence[tuple[Scores, float]]) -> None:
         """Compare the scores of every row on its own, at the uniform superposition."""
-        tensors = self._mixed([], [])
-        got = self._run([], [], infer=True, per_image=np.array(True))
+        got = self._run(self.x, [], [], infer=True, per_image=np.array(True))
         found = got["task_scores"].reshape(_BATCH, len(self._bank))
         tolerance = SCORE_TOLERANCES["portable"]  # in float32, whatever the target
-        for i, row in enumerate(found):
-            want, spread = self._scores(tensors, self.x[i : i + 1])
+        for i, (row, (want, spread)) in enumerate(zip(found, wanted, strict=True)):
             self.findings.compare(f"task_scores of row {i}", row, want, tolerance, spread)
         self.findings.compare("task of each row", got["task"], found.argmax(axis=1), 0.0)
 
     def _run(
-        self, indices: list[int], alphas: list[float], *, infer: bool, **more: Array
+        self, x: Array, indices: list[int], alphas: list[float], *, infer: bool, **more: Array
     ) -> Tensors:
         """All outputs of a run, with those of the feeds that the model takes."""
         feeds: Tensors = {
-            "x": self.x,
+            "x": x,
             "tasks": np.array(indices, np.int64),
             "alphas": np.array(alphas, np.float32),
             "infer": np.array(infer),
@@ -174,53 +173,28 @@ class _Check:
         found = self._session.run(self._session.output_names, taken)
         return dict(zip(self._session.output_names, found, strict=True))
 
-    def _compare(self, got: Tensors, tensors: Tensors, what: str, tolerance: float) -> None:
+    def _compare(
+        self, got: Tensors, x: Array, place: Superposition, what: str, tolerance: float
+    ) -> None:
         """Compare the effective parameters and state, and the logits through them."""
-        for name, parts in (("parameters", self._parameters), ("state", self._state)):
+        tensors, network = self._reference.superposed(*place), self._bank.network
+        for name, parts in (("parameters", network.parameters), ("state", network.state)):
             if name in got:
-                flat = [tensors[part.name].reshape(-1) for part in parts]
-                want = np.concatenate([np.zeros(0, np.float32), *flat])
+                want = join(tensors[part.name] for part in parts)
                 self.findings.compare(f"{name} {what}", got[name], want, tolerance)
         if "logits" in got:
-            logits = self._forward.run(["logits"], {"x": self.x, **tensors})[0]
+            logits = self._forward.run(["logits"], {"x": x, **tensors})[0]
             self.findings.compare(f"logits {what}", got["logits"], logits, LOGITS_TOLERANCE)
 
-    def _mixed(self, indices: list[int], alphas: list[float]) -> Tensors:
-        """Weights and state of a superposition, of all tasks equally if none is given.
-
-        By name; mixed in float64, a task at a time.
-        """
-        bank, totals = self._bank, dict[str, Array]()
-        uniform = ((task, 1 / len(bank)) for task in bank)
-        given = ((bank.task(i), alpha) for i, alpha in zip(indices, alphas, strict=True))
-        for task, alpha in given if indices else uniform:
-            masks = {p.name: unpack_mask(task.masks[p.name], p.shape) for p in self._parameters}
-            for name, value in {**masks, **task.state}.items():
-                added = np.multiply(value, alpha, dtype=np.float64)
-                totals[name] = totals.get(name, 0) + added
-        for name, weight in self._weights.items():
-            totals[name] *= weight
-        return {name: total.astype(np.float32) for name, total in totals.items()}
-
-    def _scores(self, tensors: Tensors, x: Array) -> tuple[Array, float]:
-        """Scores of all tasks, ``float64 (tasks,)``, and how far such sums of terms spread."""
-        names = [f"{self._info.objective}.{name}" for name in tensors]
-        found = self._gradient.run(names, {"x": x, **tensors})
-        gradients = {n: g.astype(np.float64) for n, g in zip(tensors, found, strict=True)}
-        for name, weight in self._weights.items():
-            gradients[name] *= weight
-        scores = [-sum(t.sum() for t in self._terms(task, gradients)) for task in self._bank]
-        square = sum((gradients[name] ** 2).sum() for name in self._weights)
-        if not self._weights:
-            squares = ([(t**2).sum() for t in self._terms(k, gradients)] for k in self._bank)
-            square = max(map(sum, squares))
-        return np.array(scores), float(0.5 * np.sqrt(square))
-
-    def _terms(self, task: TaskMasks, gradients: Tensors) -> list[Array]:
-        """What a task's masks and state add to minus its score, by tensor."""
-        pairs = ((p, unpack_mask(task.masks[p.name], p.shape)) for p in self._parameters)
-        masked = [gradients[p.name][mask] for p, mask in pairs]
-        return [*masked, *(gradients[s.name] * task.state[s.name] for s in self._state)]
+    def _scores(self, asked: Sequence[tuple[Array, Superposition]]) -> tuple[Scores, Scores]:
+        """`Reference.scores` of inputs, each at a superposition."""
+        program, gradients = open_program(self._bank, "gradient"), []
+        for x, place in asked:
+            tensors = self._reference.superposed(*place)
+            names = [f"{self._info.objective}.{name}" for name in tensors]
+            found = program.run(names, {"x": x, **tensors})
+            gradients.append(dict(zip(tensors, found, strict=True)))
+        return self._reference.scores(gradients)
 
 
 def _contending(got: Array, want: Array, allowed: float, scoring: Scoring) -> Array:

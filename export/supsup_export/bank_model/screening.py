@@ -8,7 +8,7 @@ import numpy as np
 
 from supsup_export.bank_model.layout import ROW_BITS, Layout
 from supsup_export.checking import open_program
-from supsup_runtime.arrays import Floats, Images, Scores
+from supsup_runtime.arrays import Array, Floats, Images, Scores
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.layout import cut
 from supsup_runtime.errors import InputError
@@ -42,7 +42,10 @@ def choose_screen(bank: MaskBank, layout: Layout, objective: str, sample: Images
     images = _checked(bank, sample)
     share = layout.counts.astype(np.float32) / np.float32(len(bank))
     energy = np.zeros(8 * layout.signs.size)  # of u, mean over the sample
-    energy[: share.size] = _mean_square(bank, share, objective, images) * share * (1 - share)
+    state = layout.state.sum(axis=0, dtype=np.float64) / len(bank)
+    parts = cut(bank.network.state, state.astype(np.float32))
+    square = _mean_square(bank, share, parts, objective, images)
+    energy[: share.size] = square * share * (1 - share)
     by_block = energy.reshape(-1, ROW_BITS).sum(axis=1)
     count = max(1, round(SHARE * len(by_block)))
     best = np.argsort(-by_block, kind="stable")[:count]
@@ -65,20 +68,19 @@ def _checked(bank: MaskBank, sample: Images | None) -> Images:
     return sample[chosen]
 
 
-def _mean_square(bank: MaskBank, share: Floats, objective: str, images: Images) -> Scores:
+def _mean_square(
+    bank: MaskBank, share: Floats, state: dict[str, Array], objective: str, images: Images
+) -> Scores:
     """Mean of ``(W * dO/dW) ** 2`` at the uniform superposition: ``float64 (num_masked,)``."""
     network = bank.network
     session = open_program(bank, "gradient")
     weights = network.weights()
     parts = cut(network.parameters, share)
     feeds = {name: w * part for w, (name, part) in zip(weights, parts.items(), strict=True)}
-    for state in network.state:
-        total = sum(task.state[state.name].astype(np.float64) for task in bank)
-        feeds[state.name] = np.asarray(total / len(bank), np.float32)
     names = [f"{objective}.{p.name}" for p in network.parameters]
     square = np.zeros(network.num_masked)
     for image in images:
-        gradients = session.run(names, {"x": image[None], **feeds})
+        gradients = session.run(names, {"x": image[None], **feeds, **state})
         terms = [(g * w).reshape(-1) for g, w in zip(gradients, weights, strict=True)]
         square += np.square(np.concatenate(terms, dtype=np.float64))
     return square / len(images)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from supsup_export.bank_model.layout import BLOCK_BYTES, ROW_BITS, Layout
+from supsup_export.bank_model.layout import ROW_BITS, Layout
 from supsup_export.graph import FLOAT, INT32, Graph
 
 _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (byte, bit), least significant first
@@ -16,10 +16,7 @@ _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (byte, bit), least sign
 
 def packed_part(graph: Graph, layout: Layout, part: int) -> str:
     """One of `Layout.parts`, once in a model: ``uint8 (tasks, blocks, 32)``."""
-    masks = layout.masks.reshape(len(layout.masks), -1, BLOCK_BYTES)
-    if len(layout.parts) > 1:
-        masks = masks[:, layout.parts[part]]
-    return graph.constant(masks, "masks")
+    return graph.constant(layout.packed[part], "masks")
 
 
 def packed_rows(graph: Graph, layout: Layout, tasks: str) -> str:

@@ -1,0 +1,69 @@
+"""One side of `tools/bench.py against`: a process that times calls of a case on request.
+
+It runs with the packages of its revision, of which it uses names that every revision has. A request
+is a JSON line on stdin, ``[case, calls]``; the answer, on stdout, has the seconds of each call.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+import supsup_runtime
+
+COMMAND = "import sys; from supsup_export.cli import main; sys.argv[0] = 'supsup-export'; main()"
+
+
+def main(bank: Path, grown: Path, model: Path, *, threads: int) -> None:
+    """Answer requests until stdin ends.
+
+    Args:
+        bank: To export; stays as it is.
+        grown: The side's own, to add tasks to; the model is put beside it.
+        model: To predict with.
+        threads: Of a prediction.
+    """
+    loaded = cache(partial(supsup_runtime.load, model, threads=threads))
+    shape = supsup_runtime.MaskBank.open(bank, verify=False).network.input_shape
+    x = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
+    words = ["--bank", str(bank), str(grown.with_suffix(".onnx")), "--force"]
+    opened = cache(partial(supsup_runtime.MaskBank.open, grown, verify=False))
+    numbers = count()
+    cases: dict[str, Callable[[], object]] = {
+        "export": partial(_run, *words),
+        "export --no-check": partial(_run, *words, "--no-check"),
+        "add": lambda: _add(opened(), next(numbers)),
+        "unknown": lambda: loaded().predict(x),
+        "known": lambda: loaded().predict(x, task="task-0000"),
+    }
+    for line in sys.stdin:
+        case, calls = json.loads(line)
+        print(json.dumps([_seconds(cases[case]) for _ in range(calls)]), flush=True)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _run(*words: str) -> None:
+    """supsup-export in a process of its own, as a user has it."""
+    subprocess.run([sys.executable, "-c", COMMAND, *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def _add(bank: supsup_runtime.MaskBank, number: int) -> None:
+    """Add the masks of the bank's first task under another name."""
+    bank.add(bank.task(0).renamed(f"added-{number}"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), threads=int(sys.argv[4]))
