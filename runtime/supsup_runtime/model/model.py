@@ -161,7 +161,8 @@ class Model:
             InputError: As `predict`.
         """
         x = checked_images(x, self.info.network.input_shape)
-        return self._checked(self._engine.known_logits(x, self.task(task).index))
+        logits = self._engine.known_logits(x, self.task(task).index)
+        return checked_outputs(logits, "logits", self.place)
 
     def warmup(self, tasks: Sequence[int | str] = (), *, batch_size: int = 1) -> None:
         """Do now what the first calls would wait for: memory, threads, the tasks' weights.
@@ -241,7 +242,8 @@ class Model:
             raise InputError("alphas must be finite float32, got NaN or infinity")
         indices = [self.task(task).index for task in tasks]
         x = checked_images(x, self.info.network.input_shape)
-        return self._checked(self._engine.superposed(x, indices, weights))
+        logits = self._engine.superposed(x, indices, weights)
+        return checked_outputs(logits, "logits", self.place)
 
     @property
     def default_method(self) -> Method:
@@ -317,9 +319,6 @@ class Model:
             logits[rows] = self._engine.known_logits(x[rows], int(index))
         return logits
 
-    def _checked(self, logits: Floats) -> Floats:
-        return checked_outputs(logits, "logits", self.place)
-
     def _answer(
         self,
         logits: Floats,
@@ -327,7 +326,7 @@ class Model:
         inferences: tuple[TaskInference, ...] = (),
     ) -> Prediction:
         return Prediction(
-            logits=self._checked(logits),
+            logits=checked_outputs(logits, "logits", self.place),
             real_outputs=self.info.network.real_outputs,
             tasks=tuple(tasks),
             inferences=inferences,
