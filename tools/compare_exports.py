@@ -117,9 +117,9 @@ def _requests(folder: Path) -> dict[str, list[str]]:
 
 def _cases(folder: Path) -> Iterator[tuple[Path, str]]:
     """Banks, and options of supsup-export to try with each."""
-    masks = _masks_bank(folder / "masks", "mlp-64-48", tasks=70, calibrated=True)
-    state = _masks_bank(folder / "state", "cnn", tasks=3)
-    single = _masks_bank(folder / "single", "mlp-7-9", tasks=1)
+    masks = masks_bank(folder / "masks", "mlp-64-48", tasks=70, calibrated=True)
+    state = masks_bank(folder / "state", "cnn", tasks=3)
+    single = masks_bank(folder / "single", "mlp-7-9", tasks=1)
     plain = _state_bank(folder / "plain")
     targets = ("cpu", "cuda", "portable")
     for bank, target in product((masks, state, single, plain), targets):
@@ -134,12 +134,12 @@ def _cases(folder: Path) -> Iterator[tuple[Path, str]]:
         yield bank, f"--task task-0 --bits {bits}"
     yield plain, "--task permuted-0000"
     for dtype, rule in (("float32", "storkey"), ("float16", "hebb")):
-        store = _store_bank(folder / f"store-{dtype}", dtype=dtype, rule=rule)
+        store = store_bank(folder / f"store-{dtype}", dtype=dtype, rule=rule)
         yield store, "--hopfield"
         yield store, "--hopfield --stream"
 
 
-def _masks_bank(path: Path, model: str, *, tasks: int, calibrated: bool = False) -> Path:
+def masks_bank(path: Path, model: str, *, tasks: int, calibrated: bool = False) -> Path:
     """A bank of random masks and positive state, made by the packages here."""
     from supsup_runtime.bank.bank import MaskBank
     from supsup_runtime.bank.calibration import Calibration
@@ -149,12 +149,13 @@ def _masks_bank(path: Path, model: str, *, tasks: int, calibrated: bool = False)
     shape = (1, 8, 8) if model == "cnn" else (30,)
     module = make_model(model, input_shape=shape, outputs=20)
     bank: MaskBank = create_bank(path, module, input_shape=shape, real_outputs=6)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)  # means and blends are small: activations stay finite, not 0
+    state = [(s.name, s.shape, 1 if "_var" in s.name else 0.1) for s in bank.network.state]
     bank.extend(
         make_task(
             f"task-{index}",
             {p.name: rng.random(p.shape) < 0.5 for p in bank.network.parameters},
-            state={s.name: rng.uniform(0.5, 2, s.shape).astype("f4") for s in bank.network.state},
+            state={name: (k * rng.uniform(0.5, 2, shape)).astype("f4") for name, shape, k in state},
             training={"entropy": 1.0},
         )
         for index in range(tasks)
@@ -165,12 +166,12 @@ def _masks_bank(path: Path, model: str, *, tasks: int, calibrated: bool = False)
     return path
 
 
-def _store_bank(path: Path, *, dtype: str, rule: str) -> Path:
+def store_bank(path: Path, *, dtype: str, rule: str) -> Path:
     """A bank of random masks of units, all of them encoded."""
     from supsup_runtime.bank.bank import MaskBank
     from supsup_runtime.hopfield.file import encode_into
 
-    _masks_bank(path, "bnnet-65-33", tasks=2)
+    masks_bank(path, "bnnet-65-33", tasks=2)
     bank = MaskBank.open(path)
     encode_into(bank, bank.task_names, rule=rule, dtype=dtype)
     return path

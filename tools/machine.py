@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "onnx", "onnxruntime", "supsup", "torch")
+PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "supsup", "torch")
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,113 @@
+"""The check of a GPU, with the CPU in its place: what it finds, leaves out, says without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tools.benchmarks.gpu_answers import difference
+from tools.benchmarks.gpu_models import make_models
+from tools.gpu_check import check, main
+
+from supsup_runtime.errors import InputError
+from supsup_runtime.model.model import Model
+
+TARGETS = ("cuda", "portable")
+CPUS: dict[str, Any] = {"cpu": {}, "cuda": {"providers": ["CPUExecutionProvider"]}}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gpu") / "models"
+    make_models(folder, tasks=(3,))
+    return folder
+
+
+def test_every_model_is_compared_profiled_and_timed(models: Path, tmp_path: Path) -> None:
+    (models / "other.onnx").write_bytes(b"of somebody else")
+    file = tmp_path / "out.json"
+    results = {row["model"]: row for row in check(models, file, budget=99, devices=CPUS)}
+    assert json.loads(file.read_text())["models"] == list(results.values())
+    assert json.loads(file.read_text())["measured"]
+    assert results.pop("other.onnx")["left_out"][0].startswith("ModelError")
+    asked = {name: [c["question"] for c in row["checks"]] for name, row in results.items()}
+    full = ["known", "one-shot", "verified"]
+    assert asked == {
+        **{f"{kind}-{target}.onnx": full for kind in ("cnn", "tasks-3") for target in TARGETS},
+        "cnn-infer.onnx": ["one-shot"],
+        "cnn-known.onnx": ["known"],
+        "recover.onnx": ["step", "recovery"],
+    }
+    for row in results.values():
+        assert {(c["ok"], c["difference"]) for c in row["checks"]} == {(True, 0)}
+        assert set(row["nodes"]) == set(CPUS)
+    nodes = results["tasks-3-cuda.onnx"]["nodes"]["cuda"]
+    assert all(name.startswith("CPUExecutionProvider ") for name in nodes)
+    assert nodes["CPUExecutionProvider MatMulNBits"] >= 4  # the graph's
+    assert "CPUExecutionProvider FusedGemm" in nodes or "CPUExecutionProvider Gemm" in nodes
+    times = [row["case"] for row in results["tasks-3-cuda.onnx"]["times"]]
+    assert times == [f"{call}, {device}" for device in CPUS for call in ("known", "one-shot")]
+
+
+def test_what_fails_on_the_device_is_a_finding(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command goes on, then exits as on any difference."""
+    infer_task, calls = Model.infer_task, []
+
+    def failing(self: Model, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the method
+        calls.append(args)
+        if len(calls) % 2 == 0:
+            raise RuntimeError("no kernel")
+        return infer_task(self, *args, **kwargs)
+
+    monkeypatch.setattr(Model, "infer_task", failing)
+    monkeypatch.setattr(check, "__kwdefaults__", {"devices": CPUS})
+    monkeypatch.setattr(sys, "argv", ["gpu_check", str(models)])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 4
+    said = capsys.readouterr()
+    assert "RuntimeError: no kernel" in said.out
+    assert "answers differ: cnn-" in said.err
+    assert "recover" not in said.err
+
+
+def test_time_that_is_over_leaves_out_the_rest(models: Path) -> None:
+    for row in check(models, None, budget=0, devices=CPUS):
+        assert row["left_out"] == ["cpu", "cuda"]
+
+
+def test_without_cuda_nothing_is_measured(
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, program = tmp_path / "out.json", tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho A GPU, 1.0, 2 MiB\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(sys, "argv", ["gpu_check", str(models), "--json", str(file)])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 5
+    assert "gpu_check: nothing was measured: device 'cuda' needs" in capsys.readouterr().err
+    found = json.loads(file.read_text())
+    assert (found["gpu"], found["measured"]) == ("A GPU, 1.0, 2 MiB", False)
+    assert found["reason"].startswith("nothing was measured: device 'cuda' needs")
+    with pytest.raises(InputError, match="files, got none; --make"):
+        check(tmp_path / "none", None, budget=9)
+
+
+def test_a_difference_is_relative_and_nan_is_none_that_fits() -> None:
+    one = np.array([1.0, -4, -np.inf])
+    assert difference(one, np.array([1.0, -3, 7])) == 0.25
+    assert np.isnan(difference(one, np.array([np.nan, -4, 0])))
+    assert difference(one, np.full(3, -np.inf)) == np.inf
+    assert difference(np.array([True, False]), np.array([True, True])) == 0.5
