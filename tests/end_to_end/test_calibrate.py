@@ -143,7 +143,7 @@ def test_what_cannot_be_measured_is_refused(
 def test_logits_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model = loaded(tmp_path, tasks=2)
     given = [samples([2])[0], np.full((2, 5), 3e38, np.float32)]  # overflows within
-    with pytest.raises(InputError, match="scores must be numbers, got NaN"):
+    with pytest.raises(InputError, match="scores are not finite in row 0: x is too large"):
         measure(model, given, how=VERIFIED, coverage=0.9)
 
 
