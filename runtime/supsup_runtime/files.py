@@ -18,7 +18,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     A crash, a full disk or an exception leaves `path` as it was, and no temporary file that this
     process could still remove.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")
     part.touch(exist_ok=False)  # permissions by the process's umask
     try:
         yield part

@@ -18,7 +18,6 @@ from rich.progress import (
 )
 
 from supsup_runtime.errors import InputError
-from supsup_runtime.files import write_whole
 from supsup_train.masks.train_task import Progress as StepProgress
 
 
@@ -33,7 +32,7 @@ def progress_bars(*, quiet: bool) -> Progress:
 def begin_log(log: Path, keep: Callable[[bytes], bool] = bool) -> None:
     """Make a log ready for further lines, before anything is learned.
 
-    A last line that was cut short goes, and lines that are not to be kept.
+    A last line of JSON that was cut short goes, and lines that are not to be kept.
 
     Raises:
         InputError: If it cannot be written.
@@ -46,10 +45,26 @@ def begin_log(log: Path, keep: Callable[[bytes], bool] = bool) -> None:
         raise InputError(
             f"--log: {log} cannot be written: {error.strerror}; give another file"
         ) from error
-    lines = log.read_bytes().splitlines(keepends=True) if log.is_file() else []
-    kept = [line for line in lines if line.endswith(b"\n") and keep(line)]
-    if kept != lines:
-        write_whole(log, b"".join(kept))
+    if not log.is_file():  # a pipe or a device
+        return
+    data = log.read_bytes()
+    lines = data.split(b"\n")
+    last = lines.pop()  # a whole log ends with a line's end
+    if last and not (last.startswith(b"{") and not _is_json(last)):
+        lines.append(last)
+    kept = b"".join(line + b"\n" for line in lines if keep(line + b"\n"))
+    if kept != data:
+        with log.open("r+b") as file:  # in place: the log may be a link, or open elsewhere
+            file.write(kept)
+            file.truncate()
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 class Reporter:

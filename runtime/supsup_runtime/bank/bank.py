@@ -283,10 +283,13 @@ class MaskBank:
     def calibration(self) -> StoredCalibration | None:
         """Read what tells known tasks from unknown; None where it was never measured.
 
+        It is held against the tasks as they are on disk now, as `task` reads them.
+
         Raises:
             BankError: If the file breaks a rule, or is of another bank.
         """
-        return read_calibration(self.path, self.digest, self.entries)
+        now = read_index(self.path, self._index).entries
+        return read_calibration(self.path, self.digest, now)
 
     def set_calibration(self, calibration: Calibration) -> None:
         """Store a calibration that was measured on the tasks as this object knows them.

@@ -20,6 +20,8 @@ MAX_TASKS = 100_000
 MAX_INDEX_BYTES = 64 << 20
 OBJECTIVES = ("entropy", "superfluous")
 _TASK_FILE = re.compile(r"tasks/[^/]+\.safetensors")
+_WRITTEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\+[0-9a-f]{8})?\.safetensors")
+"""Files of tasks as writers name them."""
 _PARTS = (
     *(f".{name}.*.part" for name in ("bank.json", "calibration.json", "hopfield.safetensors")),
     "programs/.*.part",
@@ -118,19 +120,16 @@ def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
 
 def remove_leftovers(folder: Path, index: BankIndex) -> None:
     """Remove what killed and failed writers left, and tasks' files not in the index. Lock held."""
-    for pattern in _PARTS:
-        for part in folder.glob(pattern):
-            part.unlink()
     named = {entry.file.casefold() for entry in index.entries}
-    for file in (folder / "tasks").glob("*"):
-        name = file.name
-        if name.endswith(".safetensors"):
-            # other characters are of no writer's names, and may be coded otherwise in the index
-            left = f"tasks/{name}".casefold() not in named and name.isascii()
-        else:
-            left = name.startswith(".") and name.endswith(".part")
-        if left:
-            file.unlink()
+    parts = [part for pattern in (*_PARTS, "tasks/.*.part") for part in folder.glob(pattern)]
+    tasks = [
+        file
+        for file in (folder / "tasks").iterdir()
+        if _WRITTEN.fullmatch(file.name) and f"tasks/{file.name}".casefold() not in named
+    ]
+    for file in (*parts, *tasks):
+        if file.is_file() and not file.is_symlink():
+            file.unlink(missing_ok=True)
 
 
 def _parse_index(value: object, folder: Path) -> BankIndex:

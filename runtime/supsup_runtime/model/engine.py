@@ -132,8 +132,15 @@ class Engine:
         return program.run(x) if program else self.superposed(x, [task_index], [1.0])
 
     def inferred(self, x: Images) -> tuple[Floats, int]:
-        """Logits and task of a model that always infers and answers with both."""
-        logits, task = self._session.run(["logits", "task"], {"x": x})
+        """Logits and task of a model that always infers and answers with both.
+
+        Raises:
+            InputError: If a score is not finite, where the model has them as an output.
+        """
+        scores = [name for name in ("task_scores",) if name in self.outputs]
+        logits, task, *found = self._session.run(["logits", "task", *scores], {"x": x})
+        for each in found:
+            self._checked(each)
         return logits, int(task[0])
 
     def warm(self, x: Images) -> None:

@@ -72,7 +72,7 @@ def _identity(file: Path) -> tuple[int, ...]:
         found = file.stat()
     except FileNotFoundError:
         return ()
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _refuse_kind(file: Path, info: ModelInfo, *, recovers: bool) -> None:

@@ -21,6 +21,8 @@ Device = Literal["cpu", "cuda"]
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ON_CUDA = {_PROVIDERS["cuda"], "NvTensorRTRTXExecutionProvider", "TensorrtExecutionProvider"}
 MAX_THREADS = 1024
+_MAX_FREE = 16
+"""Bindings that a program keeps; more threads at once make theirs anew."""
 _COPIED_BYTES = 64 << 10
 """Batches up to which a copy into a bound buffer is cheaper than binding the caller's."""
 
@@ -120,7 +122,8 @@ class BoundProgram:
         except IndexError:
             binding = self._bind()
         y = binding.run(x)
-        self._free.append(binding)
+        if len(self._free) < _MAX_FREE:
+            self._free.append(binding)
         return y
 
 

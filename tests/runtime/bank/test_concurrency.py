@@ -18,6 +18,7 @@ from conftest import random_task, small_network
 from supsup_runtime.bank import bank as bank_module
 from supsup_runtime.bank import index as index_module
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.index import read_index, write_index
 from supsup_runtime.errors import BankError, BankLockedError
 from supsup_runtime.files import whole_file
@@ -217,3 +218,24 @@ def test_another_process_changing_the_network_is_noticed(tmp_path: Path, bank: M
     (bank.path / "bank.json").write_bytes((other.path / "bank.json").read_bytes())
     with pytest.raises(BankError, match="changed since it was opened: digest was"):
         bank.add(random_task(bank.network, "new"))
+
+
+def test_only_what_a_writer_left_is_removed(bank: MaskBank) -> None:
+    tasks = bank.path / "tasks"
+    (tasks / "backup of task-0.safetensors").write_bytes(b"of a person")
+    (tasks / "folder.safetensors").mkdir()
+    (tasks / "link.safetensors").symlink_to(tasks / "task-0.safetensors")
+    (tasks / "left+01234567.safetensors").write_bytes(b"of a writer that was killed")
+    bank.add(random_task(bank.network, "new"))
+    left = {path.name for path in tasks.iterdir()} - {Path(e.file).name for e in bank.entries}
+    assert left == {"backup of task-0.safetensors", "folder.safetensors", "link.safetensors"}
+
+
+def test_a_calibration_is_stale_once_another_process_replaced_a_task(bank: MaskBank) -> None:
+    numbers = {"threshold": 1.0, "coverage": 1.0, "images": 10, "auroc": None, "accepted": None}
+    bank.set_calibration(Calibration.from_dict({"score": "entropy", **numbers}))
+    opened = MaskBank.open(bank.path)
+    bank.replace(random_task(bank.network, "task-2", seed=9))
+    stored = opened.calibration()
+    assert stored is not None
+    assert stored.stale == "task 'task-2' was replaced since"

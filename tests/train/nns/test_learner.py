@@ -326,3 +326,19 @@ def test_a_recipe_of_before_an_option_was_there_goes_on(
         del told["origin"]["recipe"][name]
     path.write_text(json.dumps(told))
     assert NnsLearner(bank, module, recipe=SMALL, settings=SETTINGS).batches == SMALL.steps
+
+
+def test_a_log_is_trimmed_in_place(tmp_path: Path) -> None:
+    """A link stays one; only JSON that a kill cut short goes."""
+    target, log = tmp_path / "target", tmp_path / "log"
+    log.symlink_to(target)
+    for text, kept in (
+        ('{"a": 1}\n{"b": ', '{"a": 1}\n'),
+        ('{"a": 1}', '{"a": 1}\n'),
+        ("a\rb\nnotes", "a\rb\nnotes\n"),
+        ("", ""),
+    ):
+        target.write_bytes(text.encode())
+        begin_log(log)
+        assert target.read_bytes() == kept.encode()
+    assert log.is_symlink()
