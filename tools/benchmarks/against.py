@@ -17,19 +17,12 @@ from tools.revision import ROOT, checked_out, environment
 
 MODEL = "lenet-300-100"
 _SIDE = Path(__file__).with_name("side.py")
-
 Ask = Callable[[str, int], list[float]]
 """Seconds of so many calls of a case."""
 
 
 def against(
-    setup: Setup,
-    *,
-    revision: str,
-    python: str,
-    cases: Sequence[str],
-    tasks: int,
-    added_to: int,
+    setup: Setup, *, revision: str, python: str, cases: Sequence[str], tasks: int, added_to: int
 ) -> Result:
     """Exports of a bank, additions to another, and calls, here and at a revision.
 
