@@ -10,34 +10,29 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from supsup_runtime.console import positive, run_command
 from supsup_runtime.errors import InputError, ParityError, ProviderUnavailableError
 from supsup_runtime.files import write_whole
 from supsup_runtime.model.metadata import ModelInfo
-from supsup_runtime.model.model import load
-from supsup_runtime.model.protobuf import read_metadata
-from supsup_runtime.recovery.model import load_hopfield
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:  # the script's own folder is there, `tools.machine` is not
-    sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tools.benchmarks.questions import Answer, difference, images, opened, questions
+from tools.benchmarks.timing import Candidate, Setup, measure, table
+from tools.machine import machine
 
-if TYPE_CHECKING:
-    from tools.benchmarks.gpu_answers import Answers, Result
-
+Result = dict[str, Any]
 Devices = Mapping[str, Mapping[str, Any]]
 DEVICES: Devices = {
     "cpu": {"device": "cpu"},
@@ -45,21 +40,18 @@ DEVICES: Devices = {
     "cuda-no-tf32": {"providers": [("CUDAExecutionProvider", {"use_tf32": 0})]},
 }
 """Arguments of `load`; the others are compared with the first."""
+LIMITS = {"known": 1e-4, "one-shot": 3e-5, "verified": 1e-4, "step": 1e-5, "recovery": 0.02}
+NOT_EXACT = 3e-2
+"""What answers may differ by, and what one-shot scores may that are not exact (docs/CONTRACT.md)"""
 
 
 def check(
     folder: Path, file: Path | None, *, budget: float, devices: Devices = DEVICES
 ) -> list[Result]:
-    """Check the ``.onnx`` files of a folder, small ones first; after each, write all as JSON.
+    """Check ``.onnx`` files, small ones first; after each, write all results as JSON.
 
     Nothing more is begun after `budget` seconds; ``left_out`` of a result names what was not done.
-
-    Raises:
-        InputError: If there is no such file.
-        ProviderUnavailableError: If a device is not there; the JSON says so.
     """
-    from tools.machine import machine
-
     end = time.monotonic() + budget
     models = sorted(folder.glob("*.onnx"), key=lambda path: (path.stat().st_size, path.name))
     if not models:
@@ -71,30 +63,28 @@ def check(
             results.append(_checked(path, end, devices))
         except ProviderUnavailableError as error:
             found["reason"] = f"nothing was measured: {error}"
-        if file is not None:
+            raise ProviderUnavailableError(found["reason"]) from error
+        finally:
             found["measured"] = any(result["checks"] for result in results)
-            write_whole(file, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
-        if "reason" in found:
-            raise ProviderUnavailableError(found["reason"])
+            if file is not None:
+                write_whole(file, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
     return results
 
 
 def _checked(file: Path, end: float, devices: Devices) -> Result:
-    from tools.benchmarks.gpu_answers import compared
-
     result: Result = {"model": file.name, "checks": [], "nodes": {}, "times": [], "left_out": []}
-    first: Answers = {}
+    first: dict[str, Answer] = {}
     for name, where in devices.items():
         if time.monotonic() > end:
             result["left_out"].append(name)
             continue
         try:
-            info = ModelInfo.from_metadata(read_metadata(file), place=str(file))
-            answers, result["nodes"][name] = _answers(file, info, where)
-            if first:
-                result["checks"] += compared(info, name, first, answers)
+            info, answers, result["nodes"][name] = _answers(file, where)
+            result |= {"tasks": len(info.tasks), "mode": info.mode, "target": info.target}
+            result["checks"] += _compared(info, name, first, answers)
+            first = first or answers
             if info.mode == "full":
-                result["times"] += _times(file, info, name, where)
+                result["times"] += _times(file, name, where)
         except ProviderUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - a kernel that fails is a finding
@@ -102,72 +92,70 @@ def _checked(file: Path, end: float, devices: Devices) -> Result:
             if not first:  # no model of the runtime
                 return result | {"left_out": [message]}
             result["checks"].append({"device": name, "error": message, "ok": False})
-            continue
-        first = first or answers
-        result |= {"tasks": len(info.tasks), "mode": info.mode, "target": info.target}
     return result
 
 
-def _answers(file: Path, info: ModelInfo, where: Mapping[str, Any]) -> tuple[Answers, Result]:
-    """Numbers and answer by question; and the nodes that ran, by provider."""
+def _answers(
+    file: Path, where: Mapping[str, Any]
+) -> tuple[ModelInfo, dict[str, Answer], Counter[str]]:
+    """What the model is, its answers, and how many nodes ran by provider and operator."""
     import onnxruntime
-    from tools.benchmarks.gpu_answers import ask
 
     with TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        opener: Any = load_hopfield if info.mode == "recover" else load
-        model = opener(file, **where, sess_options=options)
-        found = {name: (numbers, answer) for name, numbers, answer in ask(model)}
+        model = opened(file, **where, sess_options=options)
+        info: ModelInfo = model.info
+        answers = {name: question(model) for name, question in questions(info).items()}
         del model
         gc.collect()  # a profile is written when its session ends
-        return found, _nodes(Path(folder))
+        ran = {
+            (profile.name, event["name"], event["args"]["provider"], event["args"]["op_name"])
+            for profile in Path(folder).iterdir()
+            for event in json.loads(profile.read_text())
+            if event.get("cat") == "Node" and "provider" in event["args"]
+        }
+    return info, answers, Counter(f"{provider} {kind}" for _, _, provider, kind in sorted(ran))
 
 
-def _nodes(folder: Path) -> Result:
-    """How many nodes ran, by provider and operator, from the profiles in a folder."""
-    ran = {
-        (file.name, event["name"], event["args"]["provider"], event["args"]["op_name"])
-        for file in folder.iterdir()
-        for event in json.loads(file.read_text())
-        if event.get("cat") == "Node" and "provider" in event["args"]
-    }
-    return Counter(f"{provider} {operator}" for _, _, provider, operator in sorted(ran))
+def _compared(
+    info: ModelInfo, device: str, first: dict[str, Answer], answers: dict[str, Answer]
+) -> Iterator[Result]:
+    for name, (one, answer) in first.items():
+        other, its_answer = answers[name]
+        rough = name == "one-shot" and info.scoring != "exact"
+        limit, off = NOT_EXACT if rough else LIMITS[name], difference(one, other)
+        row = {"question": name, "device": device, "limit": limit, "ok": off <= limit}
+        row |= {"answers": [answer, its_answer]}
+        yield row | {"difference": off if math.isfinite(off) else None}
 
 
-def _times(file: Path, info: ModelInfo, device: str, where: Mapping[str, Any]) -> list[Result]:
+def _times(file: Path, device: str, where: Mapping[str, Any]) -> list[Result]:
     """Milliseconds of a known and of a one-shot call with one image."""
-    from tools.benchmarks.timing import Candidate, Setup, measure
-
-    x = np.random.default_rng(0).standard_normal((1, *info.network.input_shape), np.float32)
-    predict = load(file, **where).predict
-    calls = {"known": partial(predict, x, 0), "one-shot": partial(predict, x, method="one-shot")}
-    candidates = [Candidate(name=f"{what}, {device}", call=call) for what, call in calls.items()]
+    model = opened(file, **where)
+    x = images(model.info, 1)
+    known, one_shot = partial(model.predict, x, 0), partial(model.predict, x, method="one-shot")
+    candidates = [
+        Candidate(name=f"known, {device}", call=known),
+        Candidate(name=f"one-shot, {device}", call=one_shot),
+    ]
     return measure(candidates, Setup(cache=file.parent, threads=1, rounds=5))
 
 
-def main() -> None:
-    """Check a folder, or make one."""
-    run_command("gpu_check", _run)
-
-
 def _run() -> None:
-    from tools.benchmarks.timing import table
-
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("folder", type=Path, help="of .onnx files")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     made.add_argument("--budget", type=positive, default=300, help="seconds (default: 300)")
     made.add_argument("--make", action="store_true", help="make the folder; needs torch")
     arguments = made.parse_args()
     if arguments.make:
-        from tools.benchmarks.gpu_models import make_models
+        from tools.benchmarks.models import make_models
 
-        make_models(arguments.folder)
+        folder: Path = arguments.folder
+        make_models(folder, "cuda", model="lenet-300-100", inputs=784, tasks=(250, 2500))
         return
     results = check(arguments.folder, arguments.json, budget=arguments.budget)
     for key in ("checks", "times"):
@@ -189,4 +177,4 @@ def _gpu() -> str | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("gpu_check", _run)

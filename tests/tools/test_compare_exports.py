@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tools.compare_exports import ROOT, differences
+from tools.compare_exports import differences
+from tools.revision import ROOT
 
 from banks import make_bank
 
@@ -18,12 +19,12 @@ def test_a_changed_model_and_a_refusal_are_named(tmp_path: Path) -> None:
         "logits": [*bank, "--graph-outputs", "logits"],
         "none": [*bank, "--task", "no-such-task"],
     }
-    here, there = differences(requests, ROOT, ROOT, tmp_path), tmp_path / "there"
+    here, there = differences(requests, ROOT, tmp_path), tmp_path / "there"
     assert len(here) == 1
     assert "none: refused: supsup-export: task 'no-such-task'" in here[0]
     for folder in ("runtime", "export"):
         shutil.copytree(ROOT / folder, there / folder)
     compose = there / "export" / "supsup_export" / "bank_model" / "compose.py"
     compose.write_text(compose.read_text().replace('name="task_scores"', 'name="scores_of_tasks"'))
-    found = differences(requests, ROOT, there, tmp_path)
+    found = differences(requests, there, tmp_path)
     assert [line.partition(":")[0] for line in found] == ["all", "none"]

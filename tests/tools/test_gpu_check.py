@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tools.benchmarks.gpu_answers import difference
-from tools.benchmarks.gpu_models import make_models
-from tools.gpu_check import check, main
+from tools.benchmarks.models import make_models
+from tools.benchmarks.questions import difference
+from tools.gpu_check import _run, check
 
+from supsup_runtime.console import run_command
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.model import Model
 
@@ -24,7 +25,7 @@ CPUS: dict[str, Any] = {"cpu": {}, "cuda": {"providers": ["CPUExecutionProvider"
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gpu") / "models"
-    make_models(folder, tasks=(3,))
+    make_models(folder, "cuda", model="mlp-30-20", inputs=64, tasks=(3,))
     return folder
 
 
@@ -41,7 +42,8 @@ def test_every_model_is_compared_profiled_and_timed(models: Path, tmp_path: Path
         **{f"{kind}-{target}.onnx": full for kind in ("cnn", "tasks-3") for target in TARGETS},
         "cnn-infer.onnx": ["one-shot"],
         "cnn-known.onnx": ["known"],
-        "recover.onnx": ["step", "recovery"],
+        "cnn-parameters.onnx": ["known"],
+        "recover.onnx": ["known", "step", "recovery"],
     }
     for row in results.values():
         assert {(c["ok"], c["difference"]) for c in row["checks"]} == {(True, 0)}
@@ -70,11 +72,11 @@ def test_what_fails_on_the_device_is_a_finding(
     monkeypatch.setattr(check, "__kwdefaults__", {"devices": CPUS})
     monkeypatch.setattr(sys, "argv", ["gpu_check", str(models)])
     with pytest.raises(SystemExit) as done:
-        main()
+        run_command("gpu_check", _run)
     assert done.value.code == 4
     said = capsys.readouterr()
     assert "RuntimeError: no kernel" in said.out
-    assert "answers differ: cnn-" in said.err
+    assert all(f"{kind}-cuda.onnx" in said.err for kind in ("cnn", "tasks-3"))
     assert "recover" not in said.err
 
 
@@ -95,7 +97,7 @@ def test_without_cuda_nothing_is_measured(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(sys, "argv", ["gpu_check", str(models), "--json", str(file)])
     with pytest.raises(SystemExit) as done:
-        main()
+        run_command("gpu_check", _run)
     assert done.value.code == 5
     assert "gpu_check: nothing was measured: device 'cuda' needs" in capsys.readouterr().err
     found = json.loads(file.read_text())

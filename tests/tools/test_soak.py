@@ -4,13 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.soak import make_models
+from tools.soak import make_tiny
 
 
 def test_eight_threads_get_the_answers_of_one(tmp_path: Path) -> None:
     """In a process of its own, which a race may end with a segmentation fault."""
     soak = Path(__file__).parents[2] / "tools" / "soak.py"
-    words = [str(soak), *map(str, make_models(tmp_path)), "--calls", "5000", "--threads", "8"]
+    words = [str(soak), *map(str, make_tiny(tmp_path)), "--calls", "5000", "--threads", "8"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert done.stdout.startswith("5000 calls, 0 wrong, 8 threads")

@@ -17,31 +17,16 @@ from tools.revision import ROOT, checked_out, environment
 
 MODEL = "lenet-300-100"
 _SIDE = Path(__file__).with_name("side.py")
-
 Ask = Callable[[str, int], list[float]]
 """Seconds of so many calls of a case."""
 
 
 def against(
-    setup: Setup,
-    *,
-    revision: str,
-    python: str,
-    cases: Sequence[str],
-    tasks: int,
-    added_to: int,
+    setup: Setup, *, revision: str, python: str, cases: Sequence[str], tasks: int, added_to: int
 ) -> Result:
-    """Exports, additions to a bank, and calls, here and at another revision.
+    """Exports of a bank, additions to another, and calls, here and at a revision.
 
-    Banks and the model are made here; banks of format 1 and models of contract 1 are for both.
-
-    Args:
-        setup: Cache, threads and rounds.
-        revision: As git names it.
-        python: An interpreter that has the packages of the revision.
-        cases: Of `side.py`, by name.
-        tasks: Tasks to export, and of the model.
-        added_to: Tasks of the bank that `add` adds to.
+    `python` has the packages of the revision. Banks and the model are made here, once for both.
     """
     made = bench_bank(setup.cache, model=MODEL, outputs=MODELS[MODEL], tasks=tasks)
     grown = bench_bank(setup.cache, model=MODEL, outputs=MODELS[MODEL], tasks=added_to).bank.path

@@ -77,7 +77,7 @@ def bench_bank(cache: Path, *, model: str, outputs: int, tasks: int) -> BenchBan
     folder = cache / f"{model}-{outputs}x{tasks}-{training}"
     torch.manual_seed(0)
     module = supsup_train.make_model(model, input_shape=INPUT_SHAPE, outputs=outputs)
-    bank = cached_bank(folder / "masks", module, lambda bank: _random_tasks(bank, tasks))
+    bank = cached_bank(folder / "masks", module, lambda bank: random_tasks(bank, tasks))
     file = folder / f"model-{_source_hash(supsup_export, supsup_runtime)}.onnx"
     if not file.exists():
         for old in folder.glob("model-*.onnx"):  # of sources that changed since
@@ -105,11 +105,18 @@ def cached_bank(
     return MaskBank.open(path, verify=False)
 
 
-def _random_tasks(bank: MaskBank, tasks: int) -> Iterator[TaskMasks]:
+def random_tasks(bank: MaskBank, tasks: int) -> Iterator[TaskMasks]:
+    """Random masks, and random state where the network has any."""
     for index in range(tasks):
         rng = np.random.default_rng(index)
         masks = {p.name: rng.random(p.shape, np.float32) < DENSITY for p in bank.network.parameters}
-        yield make_task(f"task-{index:04d}", masks)
+        state = {}
+        for tensor in bank.network.state:
+            values = rng.uniform(0.5, 2, tensor.shape).astype(np.float32)
+            if "_var" not in tensor.name:  # means and blends are small: activations stay finite
+                values *= 0.1
+            state[tensor.name] = values
+        yield make_task(f"task-{index:04d}", masks, state=state, training={"entropy": 1.0})
 
 
 def _source_hash(*packages: object) -> str:

@@ -23,14 +23,7 @@ COMMAND = "import sys; from supsup_export.cli import main; sys.argv[0] = 'supsup
 
 
 def main(bank: Path, grown: Path, model: Path, *, threads: int) -> None:
-    """Answer requests until stdin ends.
-
-    Args:
-        bank: To export; stays as it is.
-        grown: The side's own, to add tasks to; the model is put beside it.
-        model: To predict with.
-        threads: Of a prediction.
-    """
+    """Answer until stdin ends: export `bank`, add to `grown`, predict with `model`."""
     loaded = cache(partial(supsup_runtime.load, model, threads=threads))
     shape = supsup_runtime.MaskBank.open(bank, verify=False).network.input_shape
     x = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
@@ -40,7 +33,7 @@ def main(bank: Path, grown: Path, model: Path, *, threads: int) -> None:
     cases: dict[str, Callable[[], object]] = {
         "export": partial(_run, *words),
         "export --no-check": partial(_run, *words, "--no-check"),
-        "add": lambda: _add(opened(), next(numbers)),
+        "add": lambda: opened().add(opened().task(0).renamed(f"added-{next(numbers)}")),
         "unknown": lambda: loaded().predict(x),
         "known": lambda: loaded().predict(x, task="task-0000"),
     }
@@ -60,10 +53,5 @@ def _run(*words: str) -> None:
     subprocess.run([sys.executable, "-c", COMMAND, *words], check=True, stdout=subprocess.DEVNULL)
 
 
-def _add(bank: supsup_runtime.MaskBank, number: int) -> None:
-    """Add the masks of the bank's first task under another name."""
-    bank.add(bank.task(0).renamed(f"added-{number}"))
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), threads=int(sys.argv[4]))
+    main(*map(Path, sys.argv[1:4]), threads=int(sys.argv[4]))
