@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cache, partial
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ def main(bank: Path, grown: Path, model: Path, *, threads: int) -> None:
     """Answer until stdin ends: export `bank`, add to `grown`, predict with `model`."""
     loaded = cache(partial(supsup_runtime.load, model, threads=threads))
     shape = supsup_runtime.MaskBank.open(bank, verify=False).network.input_shape
-    x = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((64, 1, *shape)).astype(np.float32)
+    another = cycle(images)  # as inputs come: seldom of the task before
     words = ["--bank", str(bank), str(grown.with_suffix(".onnx")), "--force"]
     opened = cache(partial(supsup_runtime.MaskBank.open, grown, verify=False))
     numbers = count()
@@ -34,8 +35,8 @@ def main(bank: Path, grown: Path, model: Path, *, threads: int) -> None:
         "export": partial(_run, *words),
         "export --no-check": partial(_run, *words, "--no-check"),
         "add": lambda: opened().add(opened().task(0).renamed(f"added-{next(numbers)}")),
-        "unknown": lambda: loaded().predict(x),
-        "known": lambda: loaded().predict(x, task="task-0000"),
+        "unknown": lambda: loaded().predict(next(another)),
+        "known": lambda: loaded().predict(images[0], task="task-0000"),
     }
     for line in sys.stdin:
         case, calls = json.loads(line)

@@ -5,7 +5,7 @@ One row of scores is for a batch, which is one task, or for each row of it (``pe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +27,9 @@ class Scorer(Protocol):
 
     def task_scores(self, x: Images) -> Floats:
         """One-shot scores ``(tasks,)`` of a batch at the uniform superposition of all tasks."""
+
+    def scored(self, x: Images) -> list[Floats]:
+        """Logits ``(batch, outputs)`` through the best task by `task_scores`, and these scores."""
 
     def scores_at(self, x: Images, tasks: npt.NDArray[np.int64], alphas: Floats) -> Floats:
         """As `task_scores`, at the superposition ``sum_j alphas[j] M[tasks[j]]``."""
@@ -130,13 +133,18 @@ def verified(
     scorer: Scorer, x: Images, *, per_image: bool, score: Score | None, candidates: int
 ) -> tuple[Scores, Floats]:
     """Real passes for the best `candidates` of one-shot; returns what `_judged` does."""
-    first = one_shot(scorer, x, per_image=per_image)
+    given: dict[int, Floats] = {}
+    if per_image:
+        first = one_shot(scorer, x, per_image=True)
+    else:  # the graph runs its own best task in any case
+        logits, scores = scorer.scored(x)
+        first, given = scores.astype(np.float64)[None], {int(scores.argmax()): logits}
     best = np.argsort(-first, axis=1, kind="stable")[:, :candidates]  # (rows, candidates)
     tried = (
         (task, np.flatnonzero((best == task).any(axis=1)) if per_image else _ALL)
         for task in np.unique(best).tolist()
     )
-    return _judged(scorer, x, tried, per_image=per_image, score=score)
+    return _judged(scorer, x, tried, per_image=per_image, score=score, given=given)
 
 
 def _judged(
@@ -146,8 +154,11 @@ def _judged(
     *,
     per_image: bool,
     score: Score | None,
+    given: Mapping[int, Floats] | None = None,
 ) -> tuple[Scores, Floats]:
     """Judge real passes through masks: tasks in ascending order, each with rows to run.
+
+    Tasks whose logits are `given` are not run again.
 
     Returns:
         Scores ``(rows, tasks)``, ``-inf`` where a task was not tried; and the logits ``(batch,
@@ -157,7 +168,8 @@ def _judged(
     best, numbers = np.full(len(x), -np.inf), np.arange(len(x))
     kept = np.empty((len(x), 0), np.float32)
     for task, rows in tried:
-        logits = scorer.task_logits(x[rows], task)
+        known = (given or {}).get(task)
+        logits = scorer.task_logits(x[rows], task) if known is None else known
         checked_outputs(logits, "logits", scorer.place, rows=numbers[rows])
         judged = evidence(logits.astype(np.float64), scorer.real_outputs, score)
         if not per_image:

@@ -26,6 +26,10 @@ class Fake:
     def task_scores(self, x: Floats) -> Floats:
         return np.float32(x.mean()) * np.arange(self.num_tasks, dtype=np.float32)
 
+    def scored(self, x: Floats) -> list[Floats]:
+        scores = self.task_scores(x)
+        return [self.task_logits(x, int(scores.argmax())), scores]
+
     def scores_at(self, x: Floats, tasks: npt.NDArray[np.int64], alphas: Floats) -> Floats:
         assert np.isclose(alphas.sum(), 1)
         assert (alphas > 0).all()
