@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -28,7 +29,7 @@ Parity = TypeVar("Parity", bound=ParityReport | RecoveryReport | TaskParity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report(Generic[Parity]):
+class Report(ABC, Generic[Parity]):
     """What was written.
 
     Attributes:
@@ -54,9 +55,9 @@ class Report(Generic[Parity]):
         shared = {"bytes": self.model_bytes, "parity": parity, "path": str(self.path)}
         return shared | self._described()[1]
 
+    @abstractmethod
     def _described(self) -> tuple[str, dict[str, object]]:
         """What the model is, as text and for JSON."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

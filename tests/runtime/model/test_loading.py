@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from banks import make_bank
 from runtime.model.test_metadata import INFO
+from supsup_export import Request, export
+from supsup_runtime import load
+from supsup_runtime.errors import ModelError
 from supsup_runtime.model.loading import available_bytes, bytes_to_load
+from supsup_runtime.model.session import Session, open_session
 
 
 @pytest.fixture
@@ -53,3 +58,23 @@ def test_what_loading_takes_depends_on_the_codes() -> None:
     ]
     assert sizes[0] == sizes[3] < sizes[1] < sizes[2]
     assert sizes[1] >= 6_000_000
+
+
+def test_a_file_replaced_while_it_is_loaded_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its metadata would be of one model and its graph of another."""
+    path, other = tmp_path / "out.onnx", tmp_path / "other.onnx"
+    bank = make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=4, tasks=2)
+    export(bank, path)
+    export(bank, other, request=Request(outputs=("logits",)))
+
+    def replaced_first(model: Path | bytes, *, place: str) -> Session:
+        if other.exists():
+            other.replace(path)
+        return open_session(model, place=place)
+
+    monkeypatch.setattr("supsup_runtime.model.loading.open_session", replaced_first)
+    with pytest.raises(ModelError, match=r"it was replaced while it was loaded; load it"):
+        load(path)
+    assert load(path).info.mode == "known"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from supsup_export.exporter import export
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.model.engine import Engine
 from supsup_runtime.model.inference import METHODS, Method
-from supsup_runtime.model.session import Session, open_session
 
 Images = npt.NDArray[np.float32]
 INFER = ("task", "logits")
@@ -385,25 +383,6 @@ def test_other_models_are_refused(folder: Path, tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="not an ONNX model, or cut short"):
         supsup.load(path)
-
-
-def test_a_file_replaced_while_it_is_loaded_is_refused(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its metadata would be of one model and its graph of another."""
-    path, other = tmp_path / "out.onnx", tmp_path / "other.onnx"
-    shutil.copy(folder / "full.onnx", path)
-    shutil.copy(folder / "known.onnx", other)
-
-    def replaced_first(model: Path | bytes, *, place: str) -> Session:
-        if other.exists():
-            other.replace(path)
-        return open_session(model, place=place)
-
-    monkeypatch.setattr(supsup_runtime.model.loading, "open_session", replaced_first)
-    with pytest.raises(ModelError, match=r"out.onnx: it was replaced while it was loaded; load it"):
-        supsup.load(path)
-    assert supsup.load(path).info.mode == "known"
 
 
 def test_one_task_alone(tmp_path: Path) -> None:
