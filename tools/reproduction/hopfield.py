@@ -162,7 +162,7 @@ class Hopfield(Experiment):
         return MaskBank.open(path)
 
     def tables(self, rows: Sequence[Line]) -> list[Table]:
-        """What was asked for, where that is judged; by way; by seed and task; with one left out."""
+        """Bars and results, where judged; by way; by seed and task; with one left out."""
         made = tables(rows, [way.name for way in self.ways])
         return [bars(rows, self.ways[0].name), *made] if self.judged else made
 

@@ -1,4 +1,4 @@
-"""From recoveries to tables: what was asked for, by way, by seed and task, with a task left out."""
+"""From recoveries to tables: bars and results, by way, by seed and task, with a task left out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def bars(lines: Sequence[Line], way: str) -> Table:
         ("streams of a task left out of the store: not converged", *_all(unknown, left_out)),
     ]
     cells = [[what, limit, found, "met" if met else "NOT met"] for what, limit, found, met in asked]
-    title = "What was asked for, and what came of it"
+    title = "Bars and results"
     return Table(title=title, header=["asked for", "limit", "found", ""], rows=cells)
 
 

@@ -35,7 +35,7 @@ class Engine:
     and waits for no thread that fetches weights.
 
     Attributes:
-        info: What the model says of itself.
+        info: The metadata of the model.
         outputs: Names of the outputs that the graph has.
         num_tasks: Number of tasks.
         real_outputs: Leading outputs that are labels.

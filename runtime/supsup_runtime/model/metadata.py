@@ -1,4 +1,4 @@
-"""What an exported model says of itself: metadata of contract 1 (docs/CONTRACT.md).
+"""Metadata of an exported model, contract 1 (docs/CONTRACT.md).
 
 The exporter writes it, the runtime reads it. ONNX metadata are strings, so lists are JSON and the
 forward program is base64.

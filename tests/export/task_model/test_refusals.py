@@ -1,4 +1,4 @@
-"""A model of one task: what it says of itself, what is refused, and its command."""
+"""A model of one task: its metadata, what is refused, and its command."""
 
 from __future__ import annotations
 
