@@ -136,7 +136,7 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
             error, task_name = max(errors)
             warnings.warn(
                 f"Hopfield store: {name!r} does not hold {len(errors)} of the tasks whose masks "
-                f"are at hand: one step turns up to {error:.2%} of the bits ({task_name!r}), "
+                f"are in the bank: one step turns up to {error:.2%} of the bits ({task_name!r}), "
                 f"expected at most {TOLERATED:.2%}; keep their explicit masks, or mask more units",
                 CapacityWarning,
                 stacklevel=3,

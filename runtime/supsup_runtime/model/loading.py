@@ -100,7 +100,7 @@ def _refuse_too_large(file: Path, info: ModelInfo) -> None:
     if available is not None and needed > available:
         raise ModelError(
             f"{file}: loading it takes about {needed >> 20} MiB of memory, {available >> 20} MiB "
-            f"are at hand; {remedy}"
+            f"are available; {remedy}"
         )
 
 

@@ -99,7 +99,7 @@ def test_masks_alike_that_storkey_forgets_are_told(wide: MaskBank) -> None:
     assert all(float(cell) == 0 for row in rows for cell in row[1:])
     lines = done.stderr.splitlines()
     assert [line.split("'")[1] for line in lines] == ["first", "second"]
-    assert all("of the tasks whose masks are at hand: one step turns up to" in x for x in lines)
+    assert all("of the tasks whose masks are in the bank: one step turns up to" in x for x in lines)
 
 
 def test_masks_that_would_be_lost_are_not_deleted(bank: MaskBank) -> None:

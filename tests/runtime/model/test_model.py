@@ -161,7 +161,7 @@ def test_a_model_too_large_for_the_memory_is_refused(
 ) -> None:
     monkeypatch.setattr(supsup_runtime.model.loading, "available_bytes", lambda: 3000)
     message = (
-        r"full.onnx: loading it takes about \d+ MiB of memory, 0 MiB are at hand; export fewer"
+        r"full.onnx: loading it takes about \d+ MiB of memory, 0 MiB are available; export fewer"
     )
     with pytest.raises(ModelError, match=message):
         supsup.load(folder / "full.onnx")

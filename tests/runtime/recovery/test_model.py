@@ -323,7 +323,7 @@ def test_each_kind_of_model_has_its_own_way_in(
     with pytest.raises(ModelError, match=r"none.onnx: no such file"):
         load_hopfield(tmp_path / "none.onnx")
     monkeypatch.setattr(supsup_runtime.model.loading, "available_bytes", lambda: 3000)
-    with pytest.raises(ModelError, match=r"takes about .* are at hand; encode the bank's tasks"):
+    with pytest.raises(ModelError, match=r"takes about .* are available; encode the bank's tasks"):
         load_hopfield(folder / "recover.onnx")
     assert load_hopfield(folder / "recover.onnx", check_memory=False).tasks
 
