@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS := cpu,export,train,dev
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo test lint types unit install clean
+.PHONY: demo test test-all lint types unit slow install clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -29,9 +30,14 @@ types: install
 	$(BIN)/mypy tests tools
 
 unit: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(PYTEST) -m "not slow"
+
+slow: install
+	$(PYTEST) -m slow
 
 test: lint types unit
+
+test-all: test slow
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -7,16 +7,15 @@ process is needed for, such as kills.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -62,18 +61,50 @@ def run_program(command: str, *arguments: object, status: int = 0) -> Done:
     return done
 
 
-def wait_for(process: subprocess.Popen[Any], come: Callable[[], bool]) -> None:
-    """Wait until something has come of a process, which must not end before.
+_STOPPED = """
+import os, runpy, sys
+event, name, count, number, sys.argv = *sys.argv[1:5], sys.argv[5:]
+left = int(count)
+def look(happening, arguments):
+    global left
+    if happening == event and any(str(each).endswith(name) for each in arguments):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), int(number))
+sys.addaudithook(look)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
-    No event tells of it, so it is asked for again and again; a run that hangs fails the test.
+
+def run_stopped(
+    script: str | Path,
+    *arguments: object,
+    event: str = "os.rename",
+    name: str,
+    count: int = 1,
+    stop: signal.Signals = signal.SIGKILL,
+    env: dict[str, str] | None = None,
+) -> Done:
+    """Run a Python script that gets a signal when it is about to touch a file, whatever the time.
+
+    Args:
+        script: Path of the script, such as an installed command.
+        *arguments: Its arguments.
+        event: What it is about to do, an audit event of Python: ``os.rename`` or ``open``.
+        name: End of the file's path.
+        count: The signal comes the `count`-th time.
+        stop: The signal.
+        env: Its environment, if not this process's.
     """
-    deadline = time.monotonic() + 300
-    while not come():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def lines_of(file: Path) -> int:
-    """Whole lines in a file, of which there may be none yet."""
-    return file.read_text().count("\n") if file.exists() else 0
+    words = [event, name, count, int(stop), script, *arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", _STOPPED, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+        # a shell's background jobs ignore interrupts, and so would all that they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert done.returncode in {-stop, 128 + stop}, (done.returncode, done.stderr)
+    return done

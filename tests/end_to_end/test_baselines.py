@@ -20,6 +20,8 @@ from supsup_train.baselines import (
     train_baseline,
 )
 
+pytestmark = pytest.mark.slow
+
 SIZES = [64, 48, 32, 10]
 TASKS = 3
 # Chance is 0.1. Seen with these settings: 0.88 to 0.96 for all, less where the trunk or the weights

@@ -14,6 +14,8 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = [
     *("--model", "bnnet-257-129", "--outputs", "10", "--labels", "shared", "--weight-seed", "4"),
     *("--steps", "90", "--batch-size", "32", "--optimizer", "sgd", "--lr", "0.1"),

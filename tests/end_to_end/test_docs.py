@@ -94,10 +94,10 @@ def _run(document: str, text: str, folder: Path) -> subprocess.CompletedProcess[
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=300,
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_examples_run(document: str, tmp_path: Path) -> None:
     text = (REPOSITORY / document).read_text()
@@ -109,6 +109,7 @@ def test_examples_run(document: str, tmp_path: Path) -> None:
 DOCSTRINGS = _docstrings(*PACKAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", DOCSTRINGS)
 def test_examples_of_docstrings_run(place: str, tmp_path: Path) -> None:
     done = _run(place, _GIVEN + DOCSTRINGS[place], tmp_path)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 from pathlib import Path
 
+import pytest
+
 import supsup_train  # noqa: F401 - what trains within commands shares exports
-from commands import lines_of, program, run, wait_for
+from commands import program, run, run_stopped
 from supsup_runtime.bank.bank import MaskBank
 
 STREAM = ["permuted", "--model", "lenet-300-100", "--outputs", "500", "--lr", "1e-3"]
 STREAM += ["--scenario", "NNs", "--period", "50", "--steps", "100", "--threads", "1"]
 
 
+@pytest.mark.slow
 def test_learning_survives_a_kill_and_the_model_is_evaluated(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = run("supsup-train", *STREAM, "--tasks", 3, "--bank", whole)
@@ -25,10 +26,8 @@ def test_learning_survives_a_kill_and_the_model_is_evaluated(tmp_path: Path) -> 
     assert [d["kind"] for d in decisions] == ["first", "same", "new", "same", "new", "same"]
 
     arguments = [*STREAM, "--tasks", "3", "--bank", str(killed)]
-    process = subprocess.Popen([program("supsup-train"), *arguments], stderr=subprocess.DEVNULL)
-    wait_for(process, lambda: lines_of(killed / "train.jsonl") >= 4)  # in the second task
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    # the fourth inference, in the second task
+    run_stopped(program("supsup-train"), *arguments, name="learner.json", count=4)
     assert len(MaskBank.open(killed)) >= 2
     done = run("supsup-train", *arguments)
     assert "going on from batch " in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 import supsup_runtime as supsup
 import supsup_train as st
-from commands import lines_of, program, run, run_program, wait_for
+from commands import program, run, run_program, run_stopped
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data import load_dataset, make_stream
 from supsup_runtime.evaluation import evaluate
@@ -138,17 +137,13 @@ def _has_cuda() -> bool:
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_task_keeps_the_finished_ones(tmp_path: Path) -> None:
-    bank, log = tmp_path / "masks", tmp_path / "log.jsonl"
-    arguments = ["permuted", *SMALL, "--steps", "150", "--bank", str(bank), "--log", str(log)]
-    run("supsup-train", *arguments, "--tasks", 1)
-    arguments += ["--tasks", "4"]
-    process = subprocess.Popen([program("supsup-train"), *arguments], stderr=subprocess.DEVNULL)
-    wait_for(process, lambda: lines_of(log) >= 2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    bank = tmp_path / "masks"
+    arguments = ["permuted", *SMALL, "--steps", "20", "--tasks", 4, "--bank", bank]
+    run_stopped(program("supsup-train"), *arguments, name="permuted-0002.safetensors")
     kept = MaskBank.open(bank)  # verified in full
-    assert 2 <= len(kept) < 4
+    assert kept.task_names == ("permuted-0000", "permuted-0001")
     before = [task.masks for task in kept]
     done = run("supsup-train", *arguments)
     assert done.stderr.count("in the bank already, kept") == len(kept)
@@ -159,25 +154,14 @@ def test_a_kill_in_the_middle_of_a_task_keeps_the_finished_ones(tmp_path: Path) 
             np.testing.assert_array_equal(mask, task.masks[name])
 
 
+@pytest.mark.slow
 def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     bank = tmp_path / "masks"
-    arguments = ["permuted", *SMALL, "--steps", "100", "--bank", str(bank)]
-    run("supsup-train", *arguments, "--tasks", 1)
-    command, log = [program("supsup-train"), *arguments, "--tasks", "500"], bank / "train.jsonl"
-    with subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell's background jobs ignore interrupts, and so would all that they start
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no locks
-    ) as process:
-        wait_for(process, lambda: lines_of(log) >= 2)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        said = process.stderr.read().splitlines()
-    assert process.returncode == 130
-    assert said[-1] == "supsup-train: interrupted; what was finished is kept"
-    assert len(MaskBank.open(bank)) >= 2
+    arguments = ["permuted", *SMALL, "--steps", "20", "--tasks", 3, "--bank", bank]
+    name, stop = "permuted-0001.safetensors", signal.SIGINT
+    done = run_stopped(program("supsup-train"), *arguments, name=name, stop=stop)
+    assert done.stderr.splitlines()[-1] == "supsup-train: interrupted; what was finished is kept"
+    assert len(MaskBank.open(bank)) >= 1
 
 
 def test_another_network_does_not_resume(trained: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,9 +19,11 @@ from tools.reproduction.catalogue import EXPERIMENTS
 from tools.reproduction.data import DataFolder
 from tools.reproduction.learning import learned_bank
 
-from commands import Done, call, lines_of, run, wait_for
+from commands import Done, call, run, run_stopped
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs" / "REPRODUCIBILITY.md"
@@ -87,15 +88,16 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     whole = json.loads(reproduce(*command, "--work", tmp_path / "whole").stdout)
     work = tmp_path / "killed"
     lines = work / "tiny" / "permuted-250" / "rows.jsonl"
-    process = subprocess.Popen(
-        [*TOOL, *command, "--work", str(work)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    run_stopped(
+        *TOOL[1:],
+        *command,
+        "--work",
+        work,
+        event="open",
+        name="rows.jsonl",
+        count=3,
         env=without_data(),
     )
-    wait_for(process, lambda: lines_of(lines) >= 2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
     kept = lines.read_text().splitlines()[:2]
     with lines.open("a") as file:
         file.write('{"key": "cut sho')  # what a kill in the middle of a write would leave

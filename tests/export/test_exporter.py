@@ -4,7 +4,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import onnx
 import pytest
 
 from banks import make_bank
-from commands import run
+from commands import program, run, run_stopped
 from conftest import small_network
 from supsup_export.bank_model.compose import OUTPUTS, Request
 from supsup_export.bank_model.layout import lay_out, row_bytes
@@ -340,28 +339,18 @@ def test_nan_does_not_pass_the_check() -> None:
     assert len(findings.failures) == 2
 
 
-_EXPORT = """
-import sys
-from supsup_export.exporter import export, export_recovery, export_task
-from supsup_runtime.bank.bank import MaskBank
-print("start", flush=True)
-while True:
-    export(MaskBank.open(sys.argv[1]), sys.argv[2], force=True)
-"""
-
-
-def test_a_kill_leaves_the_old_model(tmp_path: Path, real_bank: MaskBank) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("event", "name", "count"), [("open", ".part", 2), ("os.rename", "out.onnx", 1)]
+)
+def test_a_kill_leaves_the_old_model(
+    tmp_path: Path, real_bank: MaskBank, event: str, name: str, count: int
+) -> None:
     path = tmp_path / "out.onnx"
     whole = export(real_bank, path).path.read_bytes()
-    for delay in (0.05, 0.11, 0.17):
-        with subprocess.Popen(
-            [sys.executable, "-c", _EXPORT, str(real_bank.path), str(path)], stdout=subprocess.PIPE
-        ) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(delay)  # somewhere inside an export
-            process.send_signal(signal.SIGKILL)
-        assert path.read_bytes() == whole
+    arguments = ["--bank", real_bank.path, path, "--force"]
+    run_stopped(program("supsup-export"), *arguments, event=event, name=name, count=count)
+    assert path.read_bytes() == whole
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, real_bank: MaskBank) -> None:
@@ -369,7 +358,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, real_bank: M
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
-    command = [str(Path(sys.executable).with_name("supsup-export")), "--bank"]
+    command = [program("supsup-export"), "--bank"]
     command += [str(real_bank.path), str(tmp_path / "out.onnx")]
     done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
     assert done.returncode == 1

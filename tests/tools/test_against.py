@@ -12,6 +12,8 @@ from tools.benchmarks.against import against
 from tools.benchmarks.timing import Setup
 from tools.revision import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_case_is_timed_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.benchmarks.against.checked_out", lambda _: nullcontext(ROOT))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from tools.compare_exports import differences
 from tools.revision import ROOT
 
 from banks import make_bank
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_changed_model_and_a_refusal_are_named(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from supsup_runtime.console import run_command
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.model import Model
 
+pytestmark = pytest.mark.slow
+
 TARGETS = ("cuda", "portable")
 CPUS: dict[str, Any] = {"cpu": {}, "cuda": {"providers": ["CPUExecutionProvider"]}}
 

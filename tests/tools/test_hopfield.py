@@ -23,6 +23,8 @@ from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
 from supsup_runtime.recovery.model import load_hopfield
 
+pytestmark = pytest.mark.slow
+
 TASKS = ["split-0-1", "split-2-3", "split-4-5", "split-6-7", "split-8-9"]
 TINY = EXPERIMENTS["hopfield"].tiny()
 

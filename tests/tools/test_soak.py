@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tools.soak import make_tiny
+
+pytestmark = pytest.mark.slow
 
 
 def test_eight_threads_get_the_answers_of_one(tmp_path: Path) -> None:

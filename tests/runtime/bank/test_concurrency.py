@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from commands import run_stopped
 from conftest import random_task, small_network
 from supsup_runtime.bank import bank as bank_module
 from supsup_runtime.bank import index as index_module
@@ -187,6 +187,7 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(bank: MaskBank) -> N
 
 _ADD = """
 import sys
+from commands import run_stopped
 from conftest import random_task
 from supsup_runtime.bank.bank import MaskBank
 bank = MaskBank.open(sys.argv[1], verify=False)
@@ -197,18 +198,23 @@ for i in range(int(sys.argv[2]), 10**6):
 """
 
 
-def test_a_killed_writer_leaves_a_whole_bank(bank: MaskBank) -> None:
-    for delay in (0.0, 0.013, 0.027, 0.041):
-        command = [sys.executable, "-c", _ADD, str(bank.path), str(len(MaskBank.open(bank.path)))]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT) as writer:
-            assert writer.stdout is not None
-            writer.stdout.readline()
-            time.sleep(delay)  # somewhere inside a later change
-            writer.send_signal(signal.SIGKILL)
-            said = writer.stdout.read().split()
+@pytest.mark.parametrize(
+    ("event", "name"),
+    [("os.rename", ".safetensors"), ("os.rename", "bank.json"), ("open", ".part")],
+)
+def test_a_killed_writer_leaves_a_whole_bank(
+    bank: MaskBank, tmp_path: Path, event: str, name: str
+) -> None:
+    script = tmp_path / "add.py"
+    script.write_text(_ADD)
+    for count in (3, 4):  # adding or replacing
+        begin = len(MaskBank.open(bank.path))
+        done = run_stopped(
+            script, bank.path, begin, event=event, name=name, count=count, env=ENVIRONMENT
+        )
         opened = MaskBank.open(bank.path)  # verified in full
-        for number in said:
-            assert f"new-{number.decode()}" in opened
+        for number in done.stdout.split():
+            assert f"new-{number}" in opened
     opened.add(random_task(bank.network, "after"))
     assert not list(bank.path.rglob("*.part"))
 

@@ -28,7 +28,13 @@ class Exported:
     state: list[str]
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+SLOW = {"lstm", "gru", "transformer", "attention", "pooled"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NETWORKS],
+)
 def each(request: pytest.FixtureRequest) -> Exported:
     """Tests of a network follow each other, so that it is exported once."""
     return export_all(request.param, make_network(request.param))
