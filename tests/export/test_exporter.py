@@ -310,6 +310,11 @@ def test_the_check_sees_the_wrong_mask_after_inferring(
             Request(scoring="screened"),
             "task_scores at all differs by",
         ),
+        (
+            "shortlist.row_products",
+            Request(scoring="rounded"),
+            "task_scores at all differs by",
+        ),
     ],
 )
 def test_the_check_sees_wrong_scores_of_every_way(

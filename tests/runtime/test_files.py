@@ -32,6 +32,20 @@ def test_an_exception_leaves_the_old_content(old: Path) -> None:
     assert untouched(old)
 
 
+def test_the_content_and_then_the_folder_reach_the_disk(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename is durable only once its folder is."""
+    synced = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, old.read_text()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_whole(old, b"new")
+    assert synced == [(old.stat().st_ino, "old"), (old.parent.stat().st_ino, "new")]
+
+
 @pytest.mark.parametrize("step", ["write", "fsync", "replace"])
 def test_a_full_disk_leaves_the_old_content(
     old: Path, monkeypatch: pytest.MonkeyPatch, step: str

@@ -170,19 +170,6 @@ def test_a_model_too_large_for_the_memory_is_refused(
     assert supsup.load(folder / "full.onnx").num_tasks == 6
 
 
-def test_the_cache_keeps_to_its_size(folder: Path) -> None:
-    model = supsup.load(folder / "full.onnx")
-    network = model.info.network
-    one = 4 * (network.num_masked + network.num_state)
-    model = supsup.load(folder / "full.onnx", cache_bytes=2 * one + 1)
-    x = images(model, 2)
-    first = model.predict(x, 0).logits
-    for task in (1, 2, 3, 0):
-        model.predict(x, task)
-        assert model.cached_bytes <= 2 * one
-    np.testing.assert_array_equal(model.predict(x, 0).logits, first)
-
-
 @pytest.mark.parametrize("method", ["one-shot", "verified", "exhaustive", None])
 def test_inferring_and_predicting(model: supsup.Model, method: Any) -> None:  # noqa: ANN401 - a literal
     x = images(model, 5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from supsup_runtime.errors import ModelError
-from supsup_runtime.model.protobuf import read_metadata
+from supsup_runtime.model.protobuf import MAX_ENTRY_BYTES, read_metadata
 
 VALUES = {"a": "", "org.supsup.tasks": "ä" * 300, "b": "1"}
 
@@ -41,6 +42,19 @@ def test_every_cut_is_refused_or_at_the_end_of_a_field(tmp_path: Path) -> None:
     assert read <= 12  # a cut between two fields is a shorter message
     path.write_bytes(whole[:-1])
     with pytest.raises(ModelError, match="not an ONNX model, or cut short: field 14 of"):
+        read_metadata(path)
+
+
+@pytest.mark.parametrize("size", [MAX_ENTRY_BYTES + 1, 1 << 40])
+def test_an_entry_that_is_too_large_is_not_read(tmp_path: Path, size: int) -> None:
+    path, tag, rest, length = tmp_path / "m.onnx", (14 << 3 | 2).to_bytes(), size, bytearray()
+    while rest > 0x7F:
+        length.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    path.write_bytes(tag + bytes(length) + bytes([rest]))
+    os.truncate(path, path.stat().st_size + size)  # a hole, of no bytes on the disk
+    message = f"an entry of the metadata has {size} bytes, at most {MAX_ENTRY_BYTES}"
+    with pytest.raises(ModelError, match=message):
         read_metadata(path)
 
 

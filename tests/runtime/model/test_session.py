@@ -53,6 +53,19 @@ def test_arguments_and_models_are_checked() -> None:
         open_session(Path("none.onnx"), place="m")
 
 
+def test_idle_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that embeds the runtime keeps its cores between two calls."""
+    import onnxruntime
+
+    opened = Mock(side_effect=onnxruntime.InferenceSession)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    with pytest.raises(ModelError):
+        open_session(b"garbage", place="m", threads=2)
+    options = opened.call_args.args[1]
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
+
+
 def test_providers_that_are_not_there_are_named_as_asked_for() -> None:
     asked: list[list[Any]] = [["NoExecutionProvider"], [("NoExecutionProvider", {})]]
     for providers in asked:

@@ -13,6 +13,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import BankError, InputError, OutputExistsError
+from supsup_train.masks.train_task import batch_rows
 from supsup_train.networks.models import load_module, make_model
 
 
@@ -130,6 +131,18 @@ def test_a_plain_loop_learns_the_same_mask(tmp_path: Path) -> None:
     for parameter, score in zip(bank.network.parameters, scores, strict=True):
         got = unpack_mask(task.masks[parameter.name], parameter.shape)
         np.testing.assert_array_equal(got, (score >= 0).numpy())
+
+
+def test_batches_are_shuffled_anew_in_every_epoch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    recipe = st.Recipe(steps=5, batch_size=4)
+    batches = list(batch_rows(9, recipe, generator))
+    assert [len(batch) for batch in batches] == [4] * 5
+    epochs = [torch.cat(batches[i : i + 2]).tolist() for i in (0, 2)]
+    for epoch in epochs:
+        assert len(set(epoch)) == 8
+        assert epoch != sorted(epoch)
+    assert epochs[0] != epochs[1]
 
 
 def test_top_k_masks_have_their_density(module: Normed, bank: MaskBank) -> None:
