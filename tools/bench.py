@@ -1,7 +1,7 @@
-"""Time supsup against its peers, side by side in one run: `python tools/bench.py one-shot`.
+"""Time supsup and its alternatives in one run: `python tools/bench.py one-shot`.
 
-Candidates alternate in rounds; medians of single calls are compared, with their quartiles. Run it
-on an idle machine. A table goes to stdout, or JSON with `--json`.
+Candidates alternate in rounds; the table on stdout has medians and quartiles of single calls. Run
+it on an idle machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from supsup_runtime.console import positive, run_command
 from supsup_runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:  # the script's own folder is there already, `tools.benchmarks` is not
+if str(ROOT) not in sys.path:  # so that `tools.benchmarks` can be imported
     sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 MODELS = ("lenet-300-100", "fc-1024-1024")
 PEERS = "abcf"
 AGAINST = ("export", "export --no-check", "add", "unknown", "known")
-"""Cases of `tools/benchmarks/against.py`."""
 COMMON = ("case", "function", "cache", "threads", "rounds", "json", "plot")
-"""Options that are not a case's own."""
+"""Options that all cases have."""
 
 
 def main() -> None:
-    """Run the benchmark named on the command line."""
+    """Run the command."""
     run_command("bench", _run)
 
 
@@ -42,7 +41,7 @@ def _run() -> None:
     arguments = _parser().parse_args()
     plot: Path | None = getattr(arguments, "plot", None)
     if plot and not plot.parent.is_dir():
-        raise InputError(f"--plot: {plot.parent} must be a folder, there is none; make it first")
+        raise InputError(f"--plot: {plot.parent} must be a folder, got none; make it first")
     import torch
     from tools.benchmarks.timing import Setup, table
     from tools.machine import machine
@@ -73,40 +72,40 @@ def _pairs(values: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """A case's own options are the arguments of its function."""
+    """Return a parser; options of a case are the arguments of its function."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     cases = parser.add_subparsers(dest="case", required=True, metavar="CASE")
-    one_shot = _case(cases, "one-shot", "inference:one_shot", "one image, its task unknown")
+    one_shot = _case(cases, "one-shot", "inference:one_shot", "one image, task unknown")
     _network(one_shot, tasks=250)
     _peers(one_shot, PEERS)
-    sweep = _case(cases, "sweep", "inference:sweep", "one-shot over the number of tasks")
+    sweep = _case(cases, "sweep", "inference:sweep", "one-shot by number of tasks")
     _network(sweep, tasks=[10, 25, 100, 250, 1000, 2500], outputs=500)
     _peers(sweep, "abf")
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG (needs matplotlib)")
-    known = _case(cases, "known", "known:known", "the task known: staying on it, and switching")
+    known = _case(cases, "known", "known:known", "task known: the same in every call, or another")
     _network(known, tasks=250, model=list(MODELS))
     _number(known, "--batch-size", [1, 128])
-    text = "seconds and memory to load, in fresh processes (Linux)"
+    text = "load time and memory, in fresh processes (Linux)"
     _network(_case(cases, "load", "memory:load", text, rounds=3), tasks=[250, 2500])
-    per_image = _case(cases, "per-image", "inference:per_image", "the task of each row of a batch")
+    per_image = _case(cases, "per-image", "inference:per_image", "a task for each row of a batch")
     _network(per_image, tasks=250)
     _number(per_image, "--images", 128)
-    text = "one-shot with screening, on trained masks; every image is a round"
+    text = "screened one-shot on trained masks; each image is a round"
     screened = _case(cases, "screened", "screened:screened", text)
     screened.add_argument("--data", type=Path, required=True, help="folder of the shared data")
     _number(screened, "--tasks", 2500)
     _number(screened, "--images", 2000)
-    _case(cases, "recovery", "recovery:recovery", "one step of a Hopfield recovery, BNNet")
-    text = "one task trained, against a plain loop"
+    _case(cases, "recovery", "recovery:recovery", "one step of Hopfield recovery, BNNet")
+    text = "training one task, compared with a plain loop"
     training = _case(cases, "training", "training:training", text, rounds=5)
-    training.set_defaults(threads=os.cpu_count())  # as training itself takes
+    training.set_defaults(threads=os.cpu_count())  # the default of training
     _number(training, "--steps", 1000)
-    text = "this checkout against another revision: export, add, and calls"
+    text = "export, add and calls, compared with another revision"
     against = _case(cases, "against", "against:against", text)
-    against.add_argument("revision", metavar="REV", help="as git names it")
-    text = "interpreter that has the packages of REV (default: this one)"
+    against.add_argument("revision", metavar="REV", help="git revision")
+    text = "interpreter with the packages of REV (default: this one)"
     against.add_argument("--python", default=sys.executable, metavar="FILE", help=text)
     text = "what to time (default: all)"
     against.add_argument("--cases", nargs="+", choices=AGAINST, default=AGAINST, help=text)
@@ -123,16 +122,16 @@ def _case(
     *,
     rounds: int = 9,
 ) -> argparse.ArgumentParser:
-    """A subcommand with the options that all have; `function` is its module and its name there."""
+    """Add a subcommand with the common options; `function` is ``module:name``."""
     parser: argparse.ArgumentParser = cases.add_parser(name, help=text, description=text)
     cache = Path(tempfile.gettempdir()) / "supsup-bench"
     text = "folder of banks and models (default: %(default)s)"
     parser.add_argument("--cache", type=Path, default=cache, help=text)
-    text = "of one call, for all candidates (%(default)s)"
+    text = "threads per call (default: %(default)s)"
     parser.add_argument("--threads", type=positive, default=1, help=text)
-    text = "visits to each candidate (%(default)s)"
+    text = "visits to each candidate (default: %(default)s)"
     parser.add_argument("--rounds", type=positive, default=rounds, help=text)
-    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(function=function)
     return parser
 
@@ -144,7 +143,7 @@ def _network(
     outputs: int | None = None,
     model: str | list[str] = MODELS[0],
 ) -> None:
-    """Which network and how many tasks; several where the default is a list."""
+    """Add options; a list as default allows several values."""
     nargs = "+" if isinstance(model, list) else None
     parser.add_argument("--model", choices=MODELS, nargs=nargs, default=model)
     text = "length of the logits (default: the paper's)"
@@ -154,17 +153,19 @@ def _network(
 
 def _number(parser: argparse.ArgumentParser, option: str, default: int | list[int]) -> None:
     nargs = "+" if isinstance(default, list) else None
-    parser.add_argument(option, type=positive, nargs=nargs, default=default, help="(%(default)s)")
+    parser.add_argument(
+        option, type=positive, nargs=nargs, default=default, help="default: %(default)s"
+    )
 
 
 def _peers(parser: argparse.ArgumentParser, default: str) -> None:
-    text = "peers to run: a, b in torch, c with ONNX Runtime, f the limit (%(default)s)"
+    text = "peers: a, b (torch), c (ONNX Runtime), f (lower bound); default: %(default)s"
     parser.add_argument("--peers", type=_letters, default=default, help=text)
 
 
 def _letters(text: str) -> str:
     if not set(text) <= set(PEERS):
-        raise argparse.ArgumentTypeError(f"must be some of the letters {PEERS}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must have only letters of {PEERS}, got {text!r}")
     return text
 
 

@@ -1,9 +1,8 @@
-"""Export the same banks here and at another revision, and compare the models byte by byte.
+"""Compare models exported here and at another revision byte by byte.
 
-`python tools/compare_exports.py 2acc81a`: every kind of model, target, objective and scoring, of
-banks with masks, state, both, a Hopfield store, one task, a calibration. Exits with 1 and names the
-models that differ or that one side refuses. Where the other revision needs packages that are not
-installed here, give the interpreter of an environment that has them: ``--python``.
+`python tools/compare_exports.py 2acc81a` covers every kind of model, target, objective and scoring,
+and banks with masks, state, both, a Hopfield store, one task, a calibration. Exits with 1 and lists
+models that differ or were refused. ``--python`` is an interpreter with the revision's packages.
 """
 
 from __future__ import annotations
@@ -42,30 +41,30 @@ for name, words in requests.items():
     found[name] = "refused: " + errors.getvalue() if failed else hashlib.sha256(data).hexdigest()
 print(json.dumps(found))
 """
-"""Exports each request with the packages of its environment: SHA-256 by name, or the refusal."""
+"""Exports each request: SHA-256, or the refusal, by name."""
 
 
 def main() -> None:
-    """Compare with the revision on the command line."""
+    """Run the command."""
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("revision", help="as git names it")
-    made.add_argument("--python", default=sys.executable, help="of the other revision")
+    made.add_argument("revision", help="git revision")
+    made.add_argument("--python", default=sys.executable, help="its interpreter")
     arguments = made.parse_args()
     with TemporaryDirectory() as folder, checked_out(arguments.revision) as other:
         requests = _requests(Path(folder))
         different = differences(requests, other, Path(folder), python=arguments.python)
     print(*different, sep="\n", end="\n" if different else "")
-    print(f"{len(requests) - len(different)} of {len(requests)} models are the same byte by byte")
+    print(f"{len(requests) - len(different)} of {len(requests)} models are identical")
     sys.exit(bool(different))
 
 
 def differences(
     requests: dict[str, list[str]], there: Path, folder: Path, *, python: str = sys.executable
 ) -> list[str]:
-    """A line for each model that this checkout and another make differently or one refuses.
+    """Return a line per model that differs between this checkout and another, or is refused.
 
-    `requests` are, by name, the words of supsup-export but for the output; models are written into
-    `folder`, each over the one before; `python` runs the checkout that is `there`.
+    `requests` has arguments of supsup-export by name, without the output. Models are written into
+    `folder`, each over the one before. `python` runs the other checkout, which is in `there`.
     """
     one = _export(requests, ROOT, folder, sys.executable)
     other = _export(requests, there, folder, python)
@@ -93,7 +92,6 @@ def _export(
 
 
 def _requests(folder: Path) -> dict[str, list[str]]:
-    """By name of a model, the words of supsup-export that make it."""
     return {
         f"{name} {options}": ["--bank", str(folder / name), *options.split()]
         for name, options in _cases(folder)
@@ -101,7 +99,7 @@ def _requests(folder: Path) -> dict[str, list[str]]:
 
 
 def _cases(folder: Path) -> Iterator[tuple[str, str]]:
-    """Banks made in a folder, and options of supsup-export to try with each."""
+    """Make banks in a folder; yield their names and options of supsup-export."""
     bank = masks_bank(folder / "masks", "mlp-64-48", tasks=70)
     numbers = {"threshold": 1.5, "coverage": 0.95, "auroc": 0.9, "accepted": 0.9}
     bank.set_calibration(Calibration.from_dict({"score": "log-odds", "images": 9, **numbers}))
@@ -127,7 +125,7 @@ def _cases(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _state_bank(path: Path) -> Path:
-    """A bank whose tasks are state alone: BatchE's vectors, hardly learned."""
+    """Make a bank of BatchE, whose tasks have only state."""
     words = "batche permuted --tasks 3 --model mlp-16 --outputs 20 --steps 1 --quiet --bank"
     program = Path(sys.executable).with_name("supsup-baseline")
     subprocess.run([program, *words.split(), str(path)], check=True, stderr=subprocess.DEVNULL)

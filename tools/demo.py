@@ -1,7 +1,4 @@
-"""Train ten small tasks on the bundled digits, export them, run them: `make demo`.
-
-Everything goes through the commands, as a user would; the summary reads their JSON.
-"""
+"""Train ten small tasks on the bundled digits, export and run them: `make demo`."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ TASKS = 10
 
 
 def main() -> None:
-    """Run the demo in a fresh folder."""
+    """Run the demo in an empty folder."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     bank, model = FOLDER / "masks", FOLDER / "out.onnx"
@@ -48,12 +45,12 @@ def _summary(results: dict[str, Any], about: dict[str, Any], seconds: float) -> 
             f"{TASKS} tasks of permuted digits, one image at a time, in one ONNX file",
             f"  accuracy, task known        {results['known']:8.2%}",
             f"  accuracy, task unknown      {results['unknown']:8.2%}   ({results['method']})",
-            f"  task inferred right         {results['inferred']:8.2%}",
-            f"  a call, task known          {results['known_ms']:8.2f} ms",
-            f"  a call, task unknown        {results['unknown_ms']:8.2f} ms",
+            f"  task inferred correctly     {results['inferred']:8.2%}",
+            f"  time per call, task known   {results['known_ms']:8.2f} ms",
+            f"  time per call, task unknown {results['unknown_ms']:8.2f} ms",
             f"  file                        {size / 1e3:8.0f} KB",
-            f"  one float model a task      {floats / 1e3:8.0f} KB, {floats / size:.1f} times that",
-            f"  all of it took              {seconds:8.1f} s",
+            f"  one float model per task    {floats / 1e3:8.0f} KB, {floats / size:.1f} times that",
+            f"  total time                  {seconds:8.1f} s",
         ]
     )
 

@@ -1,8 +1,7 @@
 """Check a folder of models on a CUDA GPU: `python tools/gpu_check.py models/ --json out.json`.
 
-Every model is asked the same on the CPU and on the GPU, there with and without TF32; its profile
-says which nodes ran where; known and one-shot calls are timed. docs/GPU.md says how to read it.
-Exits with 4 where answers differ, with 5 where there is no CUDA and nothing was measured.
+Compares answers on the CPU and the GPU, with and without TF32; lists which nodes ran where; times
+calls. docs/GPU.md explains the results. Exits with 4 if answers differ, with 5 without CUDA.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ DEVICES: Devices = {
     "cuda": {"device": "cuda"},
     "cuda-no-tf32": {"providers": [("CUDAExecutionProvider", {"use_tf32": 0})]},
 }
-"""Arguments of `load`; the others are compared with the first."""
+"""Arguments of `load`; others are compared with the first."""
 LIMITS = {"known": 1e-4, "one-shot": 3e-5, "verified": 1e-4, "step": 1e-5, "recovery": 0.02}
 NOT_EXACT = 3e-2
-"""What answers may differ by, and what one-shot scores may that are not exact (docs/CONTRACT.md)"""
+"""Limit for one-shot scores that are not exact (docs/CONTRACT.md)."""
 
 
 def check(
@@ -50,12 +49,12 @@ def check(
 ) -> list[Result]:
     """Check ``.onnx`` files, small ones first; after each, write all results as JSON.
 
-    Nothing more is begun after `budget` seconds; ``left_out`` of a result names what was not done.
+    After `budget` seconds nothing new starts; ``left_out`` of a result lists the rest.
     """
     end = time.monotonic() + budget
     models = sorted(folder.glob("*.onnx"), key=lambda path: (path.stat().st_size, path.name))
     if not models:
-        raise InputError(f"{folder}: must have .onnx files, got none; --make makes some")
+        raise InputError(f"{folder}: must have .onnx files, got none; --make writes some")
     results: list[Result] = []
     found: Result = {"machine": machine(), "gpu": _gpu(), "models": results}
     for path in models:
@@ -87,9 +86,9 @@ def _checked(file: Path, end: float, devices: Devices) -> Result:
                 result["times"] += _times(file, name, where)
         except ProviderUnavailableError:
             raise
-        except Exception as error:  # noqa: BLE001 - a kernel that fails is a finding
+        except Exception as error:  # noqa: BLE001 - a failing kernel is a result
             message = f"{type(error).__name__}: {error}"
-            if not first:  # no model of the runtime
+            if not first:  # not a model of the runtime
                 return result | {"left_out": [message]}
             result["checks"].append({"device": name, "error": message, "ok": False})
     return result
@@ -98,7 +97,7 @@ def _checked(file: Path, end: float, devices: Devices) -> Result:
 def _answers(
     file: Path, where: Mapping[str, Any]
 ) -> tuple[ModelInfo, dict[str, Answer], Counter[str]]:
-    """What the model is, its answers, and how many nodes ran by provider and operator."""
+    """Return metadata, answers, and counts of nodes by provider and operator."""
     import onnxruntime
 
     with TemporaryDirectory() as folder:
@@ -110,7 +109,7 @@ def _answers(
         info: ModelInfo = model.info
         answers = {name: question(model) for name, question in questions(info).items()}
         del model
-        gc.collect()  # a profile is written when its session ends
+        gc.collect()  # the session writes its profile when it ends
         ran = {
             (profile.name, event["name"], event["args"]["provider"], event["args"]["op_name"])
             for profile in Path(folder).iterdir()
@@ -133,7 +132,6 @@ def _compared(
 
 
 def _times(file: Path, device: str, where: Mapping[str, Any]) -> list[Result]:
-    """Milliseconds of a known and of a one-shot call with one image."""
     model = opened(file, **where)
     x = images(model.info, 1)
     known, one_shot = partial(model.predict, x, 0), partial(model.predict, x, method="one-shot")
@@ -146,10 +144,10 @@ def _times(file: Path, device: str, where: Mapping[str, Any]) -> list[Result]:
 
 def _run() -> None:
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("folder", type=Path, help="of .onnx files")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    made.add_argument("folder", type=Path, help="folder of .onnx files")
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
     made.add_argument("--budget", type=positive, default=300, help="seconds (default: 300)")
-    made.add_argument("--make", action="store_true", help="make the folder; needs torch")
+    made.add_argument("--make", action="store_true", help="make the folder (needs torch)")
     arguments = made.parse_args()
     if arguments.make:
         from tools.benchmarks.models import make_models
@@ -164,11 +162,11 @@ def _run() -> None:
         print(result["model"], "nodes:", result["nodes"], "left out:", result["left_out"])
     bad = [r["model"] for r in results if not all(row["ok"] for row in r["checks"])]
     if bad:
-        raise ParityError(f"answers differ: {', '.join(bad)}; the rows above say by how much")
+        raise ParityError(f"answers differ: {', '.join(bad)}; see the rows above")
 
 
 def _gpu() -> str | None:
-    """Name, driver and memory, as nvidia-smi has it; None without it."""
+    """Return name, driver and memory from nvidia-smi, or None without it."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None

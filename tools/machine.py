@@ -1,4 +1,4 @@
-"""The machine and the versions that a result is of."""
+"""The machine and package versions of a measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "supsup", "torch"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, load and versions, as JSON values; None for a package that is not installed."""
+    """Return processor, load and versions as JSON values; a missing package is None."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
@@ -24,7 +24,6 @@ def machine() -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """As /proc/cpuinfo has it, where there is one."""
     path = Path("/proc/cpuinfo")
     for line in path.read_text().splitlines() if path.is_file() else ():
         key, _, value = line.partition(":")

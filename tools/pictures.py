@@ -1,4 +1,4 @@
-"""Results as pictures: matplotlib where it is installed, and files whose bytes follow from rows."""
+"""Reproducible pictures with matplotlib, if it is installed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 
 def picture(file: Path, draw: Callable[[Any], None], **shape: Any) -> str:
-    """Draw into new axes, and write them as the file's suffix says; equal ones give equal bytes.
+    """Draw into new axes and write them to a file; equal drawings give equal bytes.
 
     Args:
-        file: Such as an SVG.
-        draw: Gets the axes that ``matplotlib.pyplot.subplots`` gives.
-        shape: Arguments of that, such as ``figsize``.
+        file: Its suffix decides the format.
+        draw: Receives the axes.
+        shape: Arguments of ``matplotlib.pyplot.subplots``, such as ``figsize``.
 
     Returns:
-        What was written, or that matplotlib is missing.
+        A message: what was written, or that matplotlib is missing.
     """
     try:
         matplotlib = importlib.import_module("matplotlib")

@@ -1,4 +1,4 @@
-"""Another revision of this project beside the present one, to compare them."""
+"""Check out another revision of this project to compare with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @contextmanager
 def checked_out(revision: str) -> Iterator[Path]:
-    """Check a revision out into a folder of its own, for as long as the block runs."""
+    """Check out a revision into a temporary folder while the block runs."""
     with TemporaryDirectory() as folder:
         tree = str(Path(folder) / "tree")
         _git("worktree", "add", "--quiet", "--detach", tree, revision)
@@ -25,7 +25,7 @@ def checked_out(revision: str) -> Iterator[Path]:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Variables with which Python imports supsup from a checkout, whatever is installed."""
+    """Return variables that make Python import supsup from a checkout."""
     roots = [str(root / folder) for folder in ("runtime", "export", "train")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
 

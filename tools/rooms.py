@@ -1,9 +1,8 @@
-"""The house as it stands: rooms, imports between them, floors; and its picture.
+"""Count rooms, imports between them and floors of each package, and draw them.
 
-`python tools/rooms.py` counts, for each package, its rooms (files and folders one level below it),
-the pairs of rooms of which one imports the other, and the floors: a room stands one floor above the
-highest that it imports. A package's `__init__`, which hands names on, is no room.
-`python tools/rooms.py --draw docs/rooms.svg` draws the picture of docs/ARCHITECTURE.md.
+Rooms are the files and folders one level below a package, except `__init__`. A room is one floor
+above the highest room that it imports. `python tools/rooms.py --draw docs/rooms.svg` draws the
+picture of docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("supsup_train", "supsup_export", "supsup_runtime")
-"""In the order that data flows; their folders are named after what follows ``supsup_``."""
+"""In the order that data flows; the folder of ``supsup_train`` is ``train``."""
 _FLOW = ("tasks of data", "mask bank", "model", "prediction")
-"""What goes into the first package, from one to the next, and out of the last."""
+"""Labels of the arrows into, between and out of the packages."""
 
 _DOES = ("learn masks", "make a graph of a bank", "read banks, run models")
 _BOX, _GAP, _FLOOR, _MARGIN, _TOP, _ARROW = (112, 26), 10, 58, 16, 74, 104
@@ -35,12 +34,12 @@ text { font: 13px sans-serif; text-anchor: middle; fill: #1a1a1a }
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
-    """A package's rooms.
+    """The rooms of a package.
 
     Attributes:
         package: Its name.
-        floors: Names of the rooms by floor, the ground floor first.
-        imports: Pairs of rooms of which the first imports the second.
+        floors: Rooms by floor, ground floor first.
+        imports: Pairs of rooms; the first imports the second.
     """
 
     package: str
@@ -48,7 +47,7 @@ class House:
     imports: frozenset[tuple[str, str]]
 
     def drawn(self) -> list[tuple[str, str]]:
-        """The imports that do not follow from others, sorted."""
+        """Return the imports that no others imply, sorted."""
         return sorted(
             (upper, lower)
             for upper, lower in self.imports
@@ -64,7 +63,11 @@ class House:
 
 
 def house_of(package: str) -> House:
-    """Read a package's imports, wherever Python finds it; a circle of rooms is a `ValueError`."""
+    """Read the imports of a package.
+
+    Raises:
+        ValueError: Rooms import each other.
+    """
     graph = grimp.build_graph(package, cache_dir=None)
     below: dict[str, set[str]] = {
         room.rpartition(".")[2]: set() for room in graph.find_children(package)
@@ -91,7 +94,7 @@ def house_of(package: str) -> House:
 
 
 def draw(houses: list[House]) -> str:
-    """The houses side by side, data flowing from one to the next, as SVG."""
+    """Return an SVG of the packages side by side."""
     height = _TOP + _FLOOR * max(len(house.floors) for house in houses) + _MARGIN
     shapes, x = [], float(_MARGIN)
     for house, comes_in, does in zip(houses, _FLOW, _DOES, strict=False):
@@ -113,7 +116,6 @@ def draw(houses: list[House]) -> str:
 
 
 def _flow(x: float, label: str) -> list[str]:
-    """An arrow between two houses, with what goes along it."""
     y, end = _MARGIN + 40, x + _ARROW - 8
     return [
         f'<text x="{x + _ARROW / 2 - 4:g}" y="{y - 10}">{escape(label)}</text>',
@@ -144,7 +146,7 @@ def _rooms(house: House, x: float, width: float, height: float) -> list[str]:
 def _way(
     upper: tuple[float, float], lower: tuple[float, float], place: dict[str, tuple[float, float]]
 ) -> str:
-    """Points from the bottom of a box to the top of another, through gaps between others."""
+    """Return points of a line from box to box, around those between."""
     width, height = _BOX
     x, end = upper[0] + width / 2, lower[0] + width / 2
     points = [f"{x:g} {upper[1] + height:g}"]
@@ -159,7 +161,7 @@ def _way(
 
 
 def main() -> None:
-    """Count, or draw."""
+    """Run the command."""
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,9 @@
-"""Call models of every kind from many threads at once, and count wrong answers.
+"""Call models from many threads at once and count wrong answers.
 
-`python tools/soak.py --seconds 60 --threads 8`: tiny models, or those that are named, are shared by
-all threads, tasks known and unknown, and some have caches so small that threads evict each other's
-weights. Every answer is compared with that of one thread alone. Exits with 1 where one is wrong.
-What is counted as a call is a question; that of known tasks calls the model three times.
+`python tools/soak.py --seconds 60 --threads 8`: all threads share tiny models of every kind, or the
+given ones; some caches are so small that threads evict each other's weights. Answers are compared
+with those of a single thread. Exits with 1 if any is wrong. A call is one question, which may call
+the model several times.
 """
 
 from __future__ import annotations
@@ -29,31 +29,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.benchmarks.questions import Answer, Question, difference, images, opened, questions
 
 TOLERANCE = 1e-4
-"""Relative: other kernels round otherwise by 1e-6, another task's logits are 0.1 away."""
+"""Relative. Kernels round differently by 1e-6; logits of another task differ by 0.1."""
 FINE = "fine"
 Asked = tuple[str, Question, Any, Answer]
-"""A question of a shared model, and what one thread alone is answered."""
+"""Name, question, shared model, and the answer to a single thread."""
 
 
 def main() -> None:
-    """Soak for the time or the number of calls on the command line."""
+    """Run the command."""
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("models", nargs="*", type=Path, help="exported models (tiny ones, made now)")
+    made.add_argument(
+        "models", nargs="*", type=Path, help="exported models (default: makes tiny ones)"
+    )
     made.add_argument("--threads", type=positive, default=8)
-    made.add_argument("--seconds", type=positive, default=60, help="stop after so many (60)")
-    made.add_argument("--calls", type=positive, help="stop after so many questions instead")
+    made.add_argument("--seconds", type=positive, default=60, help="time to run (default: 60)")
+    made.add_argument("--calls", type=positive, help="number of questions to ask instead")
     arguments = made.parse_args()
     with TemporaryDirectory() as folder:
         models = arguments.models or make_tiny(Path(folder))
         asked = [each for model in models for each in _asked(model)]
         start, calls = time.monotonic(), arguments.calls
         end = math.inf if calls else start + arguments.seconds
-        turns = iter(range(calls)) if calls else count()  # shared: `next` is atomic
+        turns = iter(range(calls)) if calls else count()  # shared, because `next` is atomic
         with ThreadPoolExecutor(arguments.threads) as pool:
             work = partial(_work, asked, turns, end)
             found = sum(pool.map(work, range(arguments.threads)), Counter[str]())
     seconds, total = time.monotonic() - start, found.total()
-    del found[FINE]  # the others are wrong
+    del found[FINE]  # leaves the wrong ones
     for name, times in found.most_common(10):
         print(f"{times} times {name}")
     print(f"{total} calls, {found.total()} wrong, {arguments.threads} threads, {seconds:.1f} s")
@@ -61,7 +63,7 @@ def main() -> None:
 
 
 def make_tiny(folder: Path) -> list[Path]:
-    """Tiny models of every kind."""
+    """Make tiny models of every kind."""
     from tools.benchmarks.models import make_models
 
     make_models(folder, "cpu", model="mlp-7-9", inputs=5, tasks=(6,))
@@ -69,15 +71,14 @@ def make_tiny(folder: Path) -> list[Path]:
 
 
 def _work(asked: list[Asked], turns: Iterator[int], end: float, seed: int) -> Counter[str]:
-    """What one thread finds when it asks at random, and how often."""
-    chance, found = random.Random(seed), Counter[str]()  # noqa: S311 - no secret
+    chance, found = random.Random(seed), Counter[str]()  # noqa: S311 - not a secret
     for _ in takewhile(lambda _: time.monotonic() < end, turns):
         name, question, model, (numbers, words) = chance.choice(asked)
         try:
             got, its_words = question(model)
             fine = its_words == words and difference(numbers, got) <= TOLERANCE
             found[FINE if fine else f"{name}: a wrong answer"] += 1
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
+        except Exception as error:  # noqa: BLE001 - every error is counted
             found[f"{name}: {type(error).__name__}: {error}"] += 1
     return found
 
@@ -97,7 +98,6 @@ def _asked(path: Path) -> Iterator[Asked]:
 
 
 def _predicted(model: Model, *, rows: int, per_image: bool = False) -> Answer:
-    """Logits with the task unknown, and the task of each row."""
     found = model.predict(images(model.info, rows), per_image=per_image)
     return found.logits, " ".join(task.name for task in found.tasks)
 

@@ -1,4 +1,4 @@
-"""This checkout against itself: every case is timed on both sides."""
+"""This checkout, compared with itself."""
 
 from __future__ import annotations
 

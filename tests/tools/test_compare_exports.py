@@ -1,4 +1,4 @@
-"""Models of two checkouts, compared: equal ones are passed over, others and refusals are named."""
+"""The comparison names models that differ and refusals."""
 
 from __future__ import annotations
 

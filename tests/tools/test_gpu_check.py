@@ -1,4 +1,4 @@
-"""The check of a GPU, with the CPU in its place: what it finds, leaves out, says without one."""
+"""The GPU check, with the CPU in place of the GPU."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_every_model_is_compared_profiled_and_timed(models: Path, tmp_path: Path
 def test_what_fails_on_the_device_is_a_finding(
     models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command goes on, then exits as on any difference."""
+    """The command continues, then exits as for any difference."""
     infer_task, calls = Model.infer_task, []
 
     def failing(self: Model, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the method

@@ -1,4 +1,4 @@
-"""The house: what is counted, and that its picture and its budget are kept."""
+"""Counts of rooms, imports and floors; the picture is up to date and the limits hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tools.rooms import PACKAGES, House, draw, house_of
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "rooms.svg"
 MOST = {"supsup_train": (21, 7), "supsup_export": (16, 6), "supsup_runtime": (42, 8)}
-"""Imports between rooms, and floors."""
+"""At most so many imports between rooms, and floors."""
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def houses() -> list[House]:
 
 
 def made(folder: Path, name: str, **modules: str) -> str:
-    """A package of these modules, each with the text given."""
+    """Make a package of modules with the given texts."""
     for module, text in {"__init__": "", **modules}.items():
         file = folder / name / f"{module.replace('__in__', '/')}.py"
         file.parent.mkdir(parents=True, exist_ok=True)

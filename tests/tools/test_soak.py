@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_eight_threads_get_the_answers_of_one(tmp_path: Path) -> None:
-    """In a process of its own, which a race may end with a segmentation fault."""
+    """Run in its own process, because a race may end in a segmentation fault."""
     soak = Path(__file__).parents[2] / "tools" / "soak.py"
     words = [str(soak), *map(str, make_tiny(tmp_path)), "--calls", "5000", "--threads", "8"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)

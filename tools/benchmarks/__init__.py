@@ -1,1 +1,1 @@
-"""The parts of `tools/bench.py`: how times are taken, what is compared, and one module a case."""
+"""Parts of `tools/bench.py`: timing, peers, and one module per case."""

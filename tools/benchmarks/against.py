@@ -1,4 +1,4 @@
-"""This checkout against another revision, each in a process of its own, in one run."""
+"""Time this checkout and another revision, each in its own process."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tools.revision import ROOT, checked_out, environment
 MODEL = "lenet-300-100"
 _SIDE = Path(__file__).with_name("side.py")
 Ask = Callable[[str, int], list[float]]
-"""Seconds of so many calls of a case."""
+"""Takes a case and a number of calls; returns the seconds of each."""
 
 
 def against(
     setup: Setup, *, revision: str, python: str, cases: Sequence[str], tasks: int, added_to: int
 ) -> Result:
-    """Exports of a bank, additions to another, and calls, here and at a revision.
+    """Time exports, additions to a bank and calls, here and at a revision.
 
-    `python` has the packages of the revision. Banks and the model are made here, once for both.
+    `python` needs the packages of the revision. Both sides use banks and a model made here.
     """
     made = bench_bank(setup.cache, model=MODEL, outputs=MODELS[MODEL], tasks=tasks)
     grown = bench_bank(setup.cache, model=MODEL, outputs=MODELS[MODEL], tasks=added_to).bank.path
@@ -47,7 +47,6 @@ def against(
 
 
 def _measure(case: str, sides: dict[str, Ask], setup: Setup) -> list[Row]:
-    """A row a side; in every round each side is visited for the same number of calls."""
     typical = max(min(ask(case, 2)) for ask in sides.values())
     calls = min(MAX_CALLS, max(1, int(setup.visit_seconds / typical)))
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -55,7 +54,7 @@ def _measure(case: str, sides: dict[str, Ask], setup: Setup) -> list[Row]:
         order = list(sides) if number % 2 == 0 else list(sides)[::-1]
         for name in order:
             if typical < SLOW_SECONDS:
-                sides[name](case, 1)  # the side before left its own data in the caches
+                sides[name](case, 1)  # refill the caches after the other side
             seconds[name] += sides[name](case, calls)
     rows: list[Row] = [
         {"case": case, "side": name, **spread([1e3 * s for s in taken], "ms"), "calls": len(taken)}
@@ -68,7 +67,6 @@ def _measure(case: str, sides: dict[str, Ask], setup: Setup) -> list[Row]:
 
 @contextmanager
 def _side(words: list[str], variables: dict[str, str]) -> Iterator[Ask]:
-    """Start `side.py` in an environment; it ends with the block."""
     process = subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
     )
@@ -77,9 +75,9 @@ def _side(words: list[str], variables: dict[str, str]) -> Iterator[Ask]:
         print(json.dumps([case, calls]), file=process.stdin, flush=True)
         line = next(iter(process.stdout or ()), "")
         if not line:
-            raise RuntimeError(f"{case}: {words[0]} ended; its error stands above")
+            raise RuntimeError(f"{case}: {words[0]} ended; see its error above")
         answer: list[float] = json.loads(line)
         return answer
 
-    with process:  # which closes stdin, and waits
+    with process:  # closes stdin, then waits
         yield ask

@@ -1,6 +1,6 @@
-"""Banks of random masks, made once and kept in the cache folder.
+"""Banks of random masks, kept in a cache folder.
 
-Times do not depend on what masks were trained for, only on how many there are and how large.
+Times depend on the number and size of masks, not on their training.
 """
 
 from __future__ import annotations
@@ -27,21 +27,16 @@ from supsup_runtime.bank.task import TaskMasks, make_task
 INPUT_SHAPE = (784,)
 REAL_OUTPUTS = 10
 MODELS = {"lenet-300-100": 100, "fc-1024-1024": 500}
-"""Networks, and the outputs that the paper gives them for 250 tasks."""
+"""Networks, and their number of outputs in the paper for 250 tasks."""
 DENSITY = 0.5
-"""Of ones, as training with a threshold of 0 leaves it."""
+"""As after training with a threshold of 0."""
 ROW_BITS = 256
-"""A row of the packed bank is padded to a multiple of this (docs/CONTRACT.md)."""
+"""Rows of the packed bank are padded to a multiple of this (docs/CONTRACT.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchBank:
-    """A bank and the model made of it.
-
-    Attributes:
-        bank: Open.
-        model: The exported file.
-    """
+    """A bank and its exported model file."""
 
     bank: MaskBank
     model: Path
@@ -58,20 +53,15 @@ class BenchBank:
 
     @property
     def float_bytes(self) -> int:
-        """Bytes of all masks, or of one weight tensor a task, in float32."""
+        """Bytes of all masks, or of one weight tensor per task, in float32."""
         return len(self.bank) * self.bank.network.num_masked * 4
 
 
 def bench_bank(cache: Path, *, model: str, outputs: int, tasks: int) -> BenchBank:
-    """A bank of random masks and its model, from the cache or made now.
+    """Return a bank of random masks and its model, from the cache or new.
 
-    The sources of what makes them are part of their names, so a change of the code is measured.
-
-    Args:
-        cache: Folder; made if it is not there.
-        model: A key of `MODELS`.
-        outputs: Length of the logits, `REAL_OUTPUTS` of them labels.
-        tasks: Number of tasks, `K`.
+    `model` is a key of `MODELS`; `REAL_OUTPUTS` of the `outputs` are labels. File names contain a
+    hash of the sources, so changed code makes new files.
     """
     training = _source_hash(supsup_train)
     folder = cache / f"{model}-{outputs}x{tasks}-{training}"
@@ -80,7 +70,7 @@ def bench_bank(cache: Path, *, model: str, outputs: int, tasks: int) -> BenchBan
     bank = cached_bank(folder / "masks", module, lambda bank: random_tasks(bank, tasks))
     file = folder / f"model-{_source_hash(supsup_export, supsup_runtime)}.onnx"
     if not file.exists():
-        for old in folder.glob("model-*.onnx"):  # of sources that changed since
+        for old in folder.glob("model-*.onnx"):  # of earlier sources
             old.unlink()
         export(bank, file, check=False)
     return BenchBank(bank=bank, model=file)
@@ -89,9 +79,9 @@ def bench_bank(cache: Path, *, model: str, outputs: int, tasks: int) -> BenchBan
 def cached_bank(
     path: Path, module: torch.nn.Module, tasks: Callable[[MaskBank], Iterable[TaskMasks]]
 ) -> MaskBank:
-    """The bank of a module, from the cache or made now.
+    """Return the bank of a module, from `path` or new.
 
-    It is made beside its place: a bank that was cut short must not be taken for a whole one.
+    It is written beside `path` and then renamed, so an interrupted bank is never used.
     """
     if not path.exists():
         part = path.with_name(path.name + ".part")
@@ -106,37 +96,36 @@ def cached_bank(
 
 
 def random_tasks(bank: MaskBank, tasks: int) -> Iterator[TaskMasks]:
-    """Random masks, and random state where the network has any."""
+    """Yield tasks with random masks and random state."""
     for index in range(tasks):
         rng = np.random.default_rng(index)
         masks = {p.name: rng.random(p.shape, np.float32) < DENSITY for p in bank.network.parameters}
         state = {}
         for tensor in bank.network.state:
             values = rng.uniform(0.5, 2, tensor.shape).astype(np.float32)
-            if "_var" not in tensor.name:  # means and blends are small: activations stay finite
+            if "_var" not in tensor.name:  # small means and blends keep activations finite
                 values *= 0.1
             state[tensor.name] = values
         yield make_task(f"task-{index:04d}", masks, state=state, training={"entropy": 1.0})
 
 
 def _source_hash(*packages: object) -> str:
-    """Twelve hexadecimal digits over the Python sources of packages."""
     total = hashlib.sha256()
     for package in packages:
-        (folder,) = package.__path__  # type: ignore[attr-defined]  # modules that are packages
+        (folder,) = package.__path__  # type: ignore[attr-defined]  # of packages
         for file in sorted(Path(folder).rglob("*.py")):
             total.update(file.read_bytes())
     return total.hexdigest()[:12]
 
 
 def normal_images(count: int) -> npt.NDArray[np.float32]:
-    """Standard normal inputs, ``float32 (count, 784)``; the same ones every time."""
+    """Return the same standard normal inputs every time, ``float32 (count, 784)``."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((count, *INPUT_SHAPE)).astype(np.float32)
 
 
 def packed_rows(bench: BenchBank) -> npt.NDArray[np.uint8]:
-    """All masks as a model stores them: ``uint8 (tasks, row_bytes)``, padding bits zero."""
+    """Return masks as a model stores them: ``uint8 (tasks, row_bytes)``, padding zero."""
     parameters = bench.bank.network.parameters
     rows = np.zeros((len(bench.bank), bench.row_bytes), np.uint8)
     for row, task in zip(rows, bench.bank, strict=True):
@@ -147,7 +136,7 @@ def packed_rows(bench: BenchBank) -> npt.NDArray[np.uint8]:
 
 
 def float_masks(rows: npt.NDArray[np.uint8], num_masked: int) -> torch.Tensor:
-    """Packed rows as ``float32 (tasks, num_masked)`` of ones and zeros."""
+    """Unpack rows into ``float32 (tasks, num_masked)`` of ones and zeros."""
     masks = torch.empty((len(rows), num_masked), dtype=torch.float32)
     for mask, row in zip(masks.numpy(), rows, strict=True):
         mask[:] = np.unpackbits(row, count=num_masked, bitorder="little")
@@ -155,19 +144,16 @@ def float_masks(rows: npt.NDArray[np.uint8], num_masked: int) -> torch.Tensor:
 
 
 def task_weights(bank: MaskBank, index: int) -> dict[str, npt.NDArray[np.float32]]:
-    """The masked weights of one task, by name."""
+    """Return the masked weights of a task by name."""
     masks = bank.task(index).masks
     pairs = zip(bank.network.parameters, bank.network.weights(), strict=True)
     return {p.name: weight * unpack_mask(masks[p.name], p.shape) for p, weight in pairs}
 
 
 def float_model(bank: MaskBank, index: int, *, overridable: bool = False) -> bytes:
-    """A plain float32 ONNX model of one task: `x` in, `logits` out.
+    """Return a plain float32 ONNX model of a task: `x` in, `logits` out.
 
-    Args:
-        bank: Where the network and the task are.
-        index: The task.
-        overridable: Keep the weights among the inputs too, so that a caller can replace them.
+    With `overridable` the weights are inputs too, so that a caller can replace them.
     """
     model = onnx.load_from_string(bank.forward)
     for name, weight in task_weights(bank, index).items():

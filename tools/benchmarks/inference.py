@@ -1,4 +1,4 @@
-"""Which task is this input of? One-shot inference with the logits, against the peers."""
+"""One-shot inference of the task and its logits, compared with the peers."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from supsup_runtime.model.model import Model
 PEERS = {
     "a": (
         "a authors' formula, torch",
-        "every alpha_i * M_i is formed, as in the authors' code; b is the fast form",
+        "forms every alpha_i * M_i, as the authors' code does; b is the fast form",
     ),
     "b": ("b float matrix products, torch", ""),
-    "c": ("c one float model a task, all tried", "lowest entropy of all outputs wins"),
+    "c": ("c one float model per task, all run", "lowest entropy of all outputs wins"),
     "f": (
         "f limit: sum of the bank's bytes",
-        "the packed bank read once by torch as int64: it computes nothing of use",
+        "torch reads the packed bank once as int64: a lower bound, not an inference",
     ),
 }
 """Name and note by letter."""
@@ -50,14 +50,9 @@ METHODS: tuple[Literal["one-shot", "verified"], ...] = ("one-shot", "verified")
 
 
 def one_shot(setup: Setup, *, model: str, outputs: int | None, tasks: int, peers: str) -> Result:
-    """One call on one image, its task unknown.
+    """Time a call on one image with its task unknown.
 
-    Args:
-        setup: Cache, threads and rounds.
-        model: A key of `MODELS`.
-        outputs: Length of the logits; the paper's where None.
-        tasks: Number of tasks, `K`.
-        peers: Letters of the peers to run.
+    `model` is a key of `MODELS`, `outputs` defaults to its value there; `peers` are letters.
     """
     outputs = outputs or MODELS[model]
     bench = bench_bank(setup.cache, model=model, outputs=outputs, tasks=tasks)
@@ -76,7 +71,7 @@ def one_shot(setup: Setup, *, model: str, outputs: int | None, tasks: int, peers
 
 
 def sweep(setup: Setup, *, model: str, outputs: int, tasks: Sequence[int], peers: str) -> Result:
-    """`one_shot` over the number of tasks; rows have a column `tasks`."""
+    """Run `one_shot` for each number of tasks; rows have a column `tasks`."""
     rows: list[Row] = []
     for count in tasks:
         print(f"sweep: {count} tasks", file=sys.stderr)
@@ -86,11 +81,7 @@ def sweep(setup: Setup, *, model: str, outputs: int, tasks: Sequence[int], peers
 
 
 def plot_sweep(rows: Sequence[Row], file: Path, title: str) -> str:
-    """Write an SVG: a line a case, medians with quartiles as a band.
-
-    Returns:
-        What was written, or that matplotlib is missing.
-    """
+    """Write an SVG with a line per case, quartiles as a band; return a message for the user."""
 
     def draw(axes: Any) -> None:  # noqa: ANN401 - matplotlib's
         for case in dict.fromkeys(row["case"] for row in rows):
@@ -136,7 +127,6 @@ def _alone(model: Model, x: Images, method: Literal["one-shot", "verified"]) -> 
 
 
 def _ours(bench: BenchBank, model: Model, setup: Setup) -> list[Candidate]:
-    """Supsup through its runtime, and its graph as any host would call it."""
     x = normal_images(1)
     session = open_onnx(bench.model, setup.threads)
     feeds = {
@@ -146,7 +136,7 @@ def _ours(bench: BenchBank, model: Model, setup: Setup) -> list[Candidate]:
         "infer": np.array(True),
     }
     position = [value.name for value in session.get_outputs()].index("task")
-    cached = "the same image every call, so the inferred task's weights are cached"
+    cached = "the same image in every call, so the inferred task is cached"
     return [
         Candidate(
             name="supsup predict, one-shot",
@@ -161,7 +151,7 @@ def _ours(bench: BenchBank, model: Model, setup: Setup) -> list[Candidate]:
         Candidate(
             name="the graph, one session.run",
             call=lambda: int(session.run(None, feeds)[position][0]),
-            note="as any host would call it: all outputs, the inferred task's weights unpacked",
+            note="as any host calls it: all outputs, weights of the inferred task unpacked",
         ),
     ]
 
@@ -169,13 +159,13 @@ def _ours(bench: BenchBank, model: Model, setup: Setup) -> list[Candidate]:
 def _peers(
     bench: BenchBank, setup: Setup, objective: str, letters: str
 ) -> tuple[list[Candidate], list[Row]]:
-    """Peers that fit into memory together, and rows of those that do not."""
+    """Return peers that fit into memory together, and rows for the others."""
     network, tasks = bench.bank.network, len(bench.bank)
     rows = packed_rows(bench)
     x = normal_images(1)
 
     @cache
-    def masks() -> torch.Tensor:  # one matrix for a and b, so that more tasks fit
+    def masks() -> torch.Tensor:  # shared by a and b, so that more tasks fit
         return float_masks(rows, network.num_masked)
 
     def matrix(peer: type[AuthorsFormula | FloatMatrix]) -> Callable[[], object]:
@@ -186,7 +176,7 @@ def _peers(
     known: dict[str, tuple[int, Callable[[], Callable[[], object]]]] = {
         "a": (authors_bytes(network, tasks), lambda: matrix(AuthorsFormula)),
         "b": (bench.float_bytes, lambda: matrix(FloatMatrix)),
-        # ONNX Runtime may hold a second, prepacked copy of each weight
+        # ONNX Runtime may keep a second, prepacked copy of each weight
         "c": (
             2 * bench.float_bytes,
             lambda: partial(one_model_a_task(bench.bank, setup.threads), x),
@@ -199,9 +189,9 @@ def _peers(
     for letter in sorted(set(letters)):
         (name, note), (needed, make) = PEERS[letter], known[letter]
         if letter == "b" and masks.cache_info().currsize:
-            needed = 0  # it takes those of a
+            needed = 0  # shares the masks of a
         if left is not None and needed > left:
-            short = f"skipped: it needs {needed / 1e9:.1f} GB, {left / 1e9:.1f} GB are left"
+            short = f"skipped: needs {needed / 1e9:.1f} GB, {left / 1e9:.1f} GB are available"
             left_out.append({"case": name, "ms": None, "note": short})
             continue
         left = None if left is None else left - needed

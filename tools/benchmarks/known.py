@@ -1,4 +1,4 @@
-"""The task is known: plain speed, and what a switch to another task costs."""
+"""Calls with the task known, and switches to another task."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tools.benchmarks.timing import Candidate, Result, Row, Setup, measure
 import supsup_runtime
 
 SWITCHED = 8
-"""Tasks that the switching candidates go around."""
-ADAPTER = "float32 weights, one file a task; it cannot infer the task"
+"""Number of tasks that d and e switch between."""
+ADAPTER = "float32 weights, one file per task; it cannot infer the task"
 
 
 def known(
@@ -24,14 +24,9 @@ def known(
     tasks: int,
     batch_size: Sequence[int],
 ) -> Result:
-    """A call with the task known, staying on it, then switching with every call.
+    """Time calls on the same task, then on another task in every call (with one row).
 
-    Args:
-        setup: Cache, threads and rounds.
-        model: Keys of `MODELS`.
-        outputs: Length of the logits; the paper's where None.
-        tasks: Number of tasks in the bank, at least 2.
-        batch_size: Rows of `x`; switches are measured at one row.
+    `model` has keys of `MODELS`, `outputs` defaults to their values; `tasks` is at least 2.
     """
     rows: list[Row] = []
     for name in model:
@@ -43,7 +38,7 @@ def known(
             rows += [{"model": name, "batch": size, **row} for row in found]
         found = measure(_switching(bench, setup, adapters), setup)
         rows += [{"model": name, "batch": 1, **row} for row in found]
-    ratio = "to the median of supsup with the same model and batch, of its switch for switches"
+    ratio = "to the median of supsup with the same model and batch (of switches: to its switch)"
     settings = {"outputs": [outputs or MODELS[name] for name in model]}
     return Result(rows=rows, ratio=ratio, settings=settings)
 
@@ -51,7 +46,6 @@ def known(
 def _staying(
     bench: BenchBank, setup: Setup, adapters: SwappedAdapters, x: Images
 ) -> list[Candidate]:
-    """The same task with every call."""
     plain = open_onnx(float_model(bench.bank, 0), setup.threads)
     model = supsup_runtime.load(bench.model, threads=setup.threads)
     name = model.tasks[0].name
@@ -63,13 +57,12 @@ def _staying(
 
 
 def _switching(bench: BenchBank, setup: Setup, adapters: SwappedAdapters) -> list[Candidate]:
-    """Another task with every call, one image."""
     x = normal_images(1)
     count = min(SWITCHED, len(bench.bank))
     one_task = 4 * bench.bank.network.num_masked
     model = supsup_runtime.load(bench.model, threads=setup.threads, cache_bytes=one_task)
     names = [task.name for task in model.tasks]
-    uncached = "a cache of one task, so none of the calls finds its weights there"
+    uncached = "the cache holds one task, so no call finds its weights"
     files = [bench.model.parent / f"float-{index}.onnx" for index in range(count)]
     for index, file in enumerate(files):
         file.write_bytes(float_model(bench.bank, index))
@@ -77,24 +70,24 @@ def _switching(bench: BenchBank, setup: Setup, adapters: SwappedAdapters) -> lis
         Candidate(
             name="switch: supsup predict, not cached",
             call=_around(len(names), lambda i: model.predict(x, names[i])),
-            note=f"{uncached}; around all {len(names)} tasks",
+            note=f"{uncached}; cycles through all {len(names)} tasks",
         ),
         Candidate(
             name="switch: d float model, opened",
             call=_around(
                 count, lambda i: open_onnx(files[i], setup.threads).run(["logits"], {"x": x})
             ),
-            note=f"read from its file and opened with every call; around {count} tasks",
+            note=f"read and opened in every call; cycles through {count} tasks",
         ),
         Candidate(
             name="switch: e adapter, from its file",
             call=_around(count, lambda i: adapters.from_file(x, i)),
-            note=f"memory-mapped with every call; around {count} tasks; {ADAPTER}",
+            note=f"memory-mapped in every call; cycles through {count} tasks; {ADAPTER}",
         ),
     ]
 
 
 def _around(count: int, call: Callable[[int], object]) -> Callable[[], object]:
-    """Call with 0, 1, ..., count - 1, and from the start again."""
+    """Return a call that passes 0, 1, ..., count - 1, 0, ... in turn."""
     indices: Iterator[int] = cycle(range(count))
     return lambda: call(next(indices))

@@ -1,7 +1,6 @@
-"""What loading a model takes: seconds and memory, each in a fresh process (Linux).
+"""Seconds and memory to load a model, each time in a fresh process (Linux).
 
-That process runs this file, with the model and the threads; so all that is imported above is
-imported before it loads, and torch is not.
+The process runs this file, so the imports above come before loading and do not include torch.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime  # noqa: F401 - its import is no part of loading
+import onnxruntime  # noqa: F401 - imported before loading is timed
 
 import supsup_runtime
 
 if TYPE_CHECKING:
     from tools.benchmarks.timing import Result, Row, Setup
 
-NO_RESET = "the peak could not be reset before loading, so it may be that of the imports"
+NO_RESET = "the peak could not be reset before loading and may be that of the imports"
 
 
 def load(setup: Setup, *, model: str, outputs: int | None, tasks: Sequence[int]) -> Result:
-    """Seconds to load, and memory of a process that loads and then calls one-shot once.
+    """Measure a process that loads a model and then calls one-shot once.
 
-    Resident and peak bytes are what the process has more than just before loading, with numpy and
-    onnxruntime imported; `resident/bank` and `peak/bank` are ratios to the packed bank's bytes.
+    Resident and peak bytes exclude those just before loading (numpy and onnxruntime imported).
+    `resident/bank` and `peak/bank` are ratios to the bytes of the packed bank.
     """
     from tools.benchmarks.banks import MODELS, bench_bank
     from tools.benchmarks.timing import Result, spread
@@ -58,7 +57,7 @@ def load(setup: Setup, *, model: str, outputs: int | None, tasks: Sequence[int])
 
 
 def _child(file: Path, threads: int) -> dict[str, float]:
-    """Run `main` in a process of its own; -P keeps this folder's modules out of its way."""
+    """Run `main` in a process; -P keeps this folder off its path."""
     command = [sys.executable, "-P", __file__, str(file), str(threads)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout)
@@ -66,7 +65,7 @@ def _child(file: Path, threads: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Load a model, call it once, print what that took as JSON."""
+    """Load a model, call it once, and print seconds and bytes as JSON."""
     file, threads = sys.argv[1], int(sys.argv[2])
     x = np.zeros((1, 784), np.float32)
     x[:] = np.random.default_rng(0).standard_normal(x.shape)
@@ -88,7 +87,7 @@ def main() -> None:
 
 
 def _reset_peak() -> bool:
-    """Set the peak to what is resident now (Linux); whether that was allowed."""
+    """Set the peak to the resident memory; return False if not permitted."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -97,12 +96,11 @@ def _reset_peak() -> bool:
 
 
 def _memory(field: str) -> int:
-    """Bytes of a field of /proc/self/status."""
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
             return 1024 * int(value.split()[0])
-    raise OSError(f"/proc/self/status: has no {field}; this measurement needs Linux")
+    raise OSError(f"/proc/self/status: no field {field}; this measurement needs Linux")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small banks of random masks, with state and with a Hopfield store, and models of every kind."""
+"""Small banks of random masks, and models of every kind."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ KINDS: dict[str, tuple[str, ...]] = {
     "parameters": ("logits", "parameters"),
     "infer": ("task", "logits"),
 }
-"""Outputs of models that are not full."""
+"""Outputs of models with only some outputs."""
 
 
 def masks_bank(
     path: Path, model: str, *, tasks: int, inputs: int = 30, outputs: int = 20
 ) -> MaskBank:
-    """A bank of random masks and, where the network has it, state; a cnn has images of its own."""
+    """Make a bank of random masks and state; a cnn ignores `inputs`."""
     shape = (1, 8, 8) if model == "cnn" else (inputs,)
     module = make_model(model, input_shape=shape, outputs=outputs)
     bank = create_bank(path, module, input_shape=shape, real_outputs=6)
@@ -34,7 +34,7 @@ def masks_bank(
 
 
 def store_bank(path: Path, *, dtype: str = "float32", rule: str = "storkey") -> MaskBank:
-    """A bank of random masks of units, all of them encoded."""
+    """Make a bank of random masks of units, all in its Hopfield store."""
     bank = masks_bank(path, "bnnet-65-33", tasks=2)
     encode_into(bank, bank.task_names, rule=rule, dtype=dtype)
     return bank
@@ -43,7 +43,10 @@ def store_bank(path: Path, *, dtype: str = "float32", rule: str = "storkey") -> 
 def make_models(
     folder: Path, target: Target, *, model: str, inputs: int, tasks: tuple[int, ...]
 ) -> None:
-    """Models for a target and portable ones: a CNN, a Hopfield store, `model` of so many tasks."""
+    """Make models of a CNN, a Hopfield store, and `model` with each number of tasks.
+
+    Models with all outputs are made for the target and for `portable`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as temporary:
         work = Path(temporary)

@@ -1,7 +1,7 @@
-"""What supsup is compared with, each written as its own user would write it.
+"""Alternatives to supsup, each written as its user would write it.
 
-All use the same masks, weights and input. The two in torch differentiate the same objective as
-the exported model; networks are fully connected, with ReLU.
+All use the same masks, weights and input. Those in torch differentiate the objective of the
+exported model; networks are fully connected, with ReLU.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Images = npt.NDArray[np.float32]
 
 
 def mlp(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Linear layers ``(out, in)`` with ReLU between them: ``(batch, in)`` to ``(batch, out)``."""
+    """Apply layers ``(out, in)`` with ReLU between them: ``(batch, in)`` to ``(batch, out)``."""
     for weight in weights[:-1]:
         x = torch.relu(linear(x, weight))
     return linear(x, weights[-1])
 
 
 def objective(logits: Tensor, name: str, real_outputs: int) -> Tensor:
-    """H or G of the paper, a mean over the batch, to be differentiated."""
+    """Return H or G of the paper, a mean over the batch."""
     if name == "entropy":
         logs = log_softmax(logits, dim=1)
         return -(logs.exp() * logs).sum(1).mean()
@@ -42,16 +42,16 @@ def objective(logits: Tensor, name: str, real_outputs: int) -> Tensor:
 
 
 def authors_bytes(network: Network, tasks: int) -> int:
-    """Memory of `AuthorsFormula`: masks, and the products of the largest layer, both ways."""
+    """Return bytes of `AuthorsFormula`: masks, and products of the largest layer, both ways."""
     largest = max(p.size for p in network.parameters)
     return 4 * tasks * (network.num_masked + 2 * largest)
 
 
 class AuthorsFormula:
-    """The authors' formula, with autograd: weight = W * sum_i alpha_i M_i (paper, equation 4)."""
+    """The authors' formula with autograd: weight = W * sum_i alpha_i M_i (paper, equation 4)."""
 
     def __init__(self, network: Network, masks: Tensor, objective_name: str) -> None:
-        """Cut ``float32 (tasks, num_masked)`` into stacks ``(tasks, *shape)``, without a copy."""
+        """View ``float32 (tasks, num_masked)`` as stacks ``(tasks, *shape)``."""
         self._weights = [torch.from_numpy(w) for w in network.weights()]
         sizes = [p.size for p in network.parameters]
         self._stacks = [
@@ -78,10 +78,10 @@ class AuthorsFormula:
 
 
 class FloatMatrix:
-    """The same algebra as float products: one pass through the mean mask, one matrix product."""
+    """The same algebra as one pass through the mean mask and one float matrix product."""
 
     def __init__(self, network: Network, masks: Tensor, objective_name: str) -> None:
-        """Take ``float32 (tasks, num_masked)``; the mean mask is computed once, here."""
+        """Take masks ``float32 (tasks, num_masked)`` and compute their mean once."""
         self._masks = masks
         self._shapes = [p.shape for p in network.parameters]
         self._sizes = [p.size for p in network.parameters]
@@ -91,7 +91,6 @@ class FloatMatrix:
         self._real_outputs = network.real_outputs
 
     def _cut(self, flat: Tensor) -> list[Tensor]:
-        """A flat ``(num_masked,)`` as one tensor a layer."""
         parts = zip(torch.split(flat, self._sizes), self._shapes, strict=True)
         return [part.view(shape) for part, shape in parts]
 
@@ -107,9 +106,9 @@ class FloatMatrix:
 
 
 def open_onnx(model: Path | bytes, threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    """A plain ONNX Runtime session on the CPU.
+    """Open a plain ONNX Runtime session on the CPU.
 
-    Idle threads sleep, here as in supsup: spinning ones would slow the next candidate's calls.
+    Idle threads sleep, as in supsup: spinning threads would slow the next candidate.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -121,7 +120,7 @@ def open_onnx(model: Path | bytes, threads: int) -> Any:  # noqa: ANN401 - onnxr
 
 
 def one_model_a_task(bank: MaskBank, threads: int) -> Callable[[Images], int]:
-    """One float32 model a task, all of them tried; the task of the lowest entropy wins."""
+    """Return a call that runs one float32 model per task; the lowest entropy wins."""
     sessions = [open_onnx(float_model(bank, i), threads) for i in range(len(bank))]
 
     def call(x: Images) -> int:
@@ -132,13 +131,13 @@ def one_model_a_task(bank: MaskBank, threads: int) -> Callable[[Images], int]:
 
 
 class SwappedAdapters:
-    """ONNX Runtime's own way: one base model, and an ``.onnx_adapter`` of float weights a task.
+    """ONNX Runtime's adapters: one base model, and float weights per task (``.onnx_adapter``).
 
-    It runs a known task and switches; it has no way to tell which task an input is of.
+    They run a known task and switch, but cannot infer the task.
     """
 
     def __init__(self, bank: MaskBank, folder: Path, tasks: int, threads: int) -> None:
-        """Write adapters of the first `tasks` tasks into `folder`, and load them all."""
+        """Write adapters of the first `tasks` tasks into `folder` and load them."""
         self._session = open_onnx(float_model(bank, 0, overridable=True), threads)
         folder.mkdir(exist_ok=True)
         self._files = [folder.absolute() / f"{index}.onnx_adapter" for index in range(tasks)]
@@ -147,11 +146,11 @@ class SwappedAdapters:
         self._active = [_activated(file) for file in self._files]
 
     def known(self, x: Images, task: int) -> npt.NDArray[np.float32]:
-        """Logits ``float32 (batch, outputs)`` of a task whose adapter is loaded."""
+        """Return logits ``float32 (batch, outputs)`` with a loaded adapter."""
         return self._run(x, self._active[task][0])
 
     def from_file(self, x: Images, task: int) -> npt.NDArray[np.float32]:
-        """The same, with the adapter loaded for this call."""
+        """Load the adapter, then run it."""
         options, _adapter = _activated(self._files[task])
         return self._run(x, options)
 
@@ -161,7 +160,7 @@ class SwappedAdapters:
 
 
 def _write_adapter(weights: dict[str, npt.NDArray[np.float32]], file: Path) -> None:
-    """An OrtValue on the CPU is a view: `weights` must live until the file is written."""
+    """Write weights, which must live until then: an OrtValue on the CPU is a view."""
     values = {
         name: onnxruntime.OrtValue.ortvalue_from_numpy(weight) for name, weight in weights.items()
     }
@@ -173,7 +172,7 @@ def _write_adapter(weights: dict[str, npt.NDArray[np.float32]], file: Path) -> N
 
 
 def _activated(file: Path) -> tuple[Any, Any]:
-    """Run options with an adapter, and the adapter, which has to outlive them."""
+    """Return run options with an adapter, and the adapter, which must outlive them."""
     adapter = onnxruntime.LoraAdapter()
     adapter.Load(str(file))
     options = onnxruntime.RunOptions()

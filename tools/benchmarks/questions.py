@@ -1,4 +1,4 @@
-"""What `gpu_check` and `soak` ask a model, and by how much two answers differ."""
+"""Questions of `gpu_check` and `soak` to a model, and the difference of two answers."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from supsup_runtime.model.protobuf import read_metadata
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 
 Answer = tuple[Array, str]
-"""Numbers, and an answer in words."""
+"""Numbers, and a task or verdict."""
 Question = Callable[[Any], Answer]
-"""Of a loaded model of either kind."""
+"""Takes a loaded `Model` or `HopfieldModel`."""
 
 
-def opened(file: Path, **options: Any) -> Any:  # noqa: ANN401 - of either kind
-    """Load a model with or without a Hopfield store."""
+def opened(file: Path, **options: Any) -> Any:  # noqa: ANN401 - either class
+    """Load a `Model` or `HopfieldModel`."""
     info = ModelInfo.from_metadata(read_metadata(file), place=str(file))
     return (load_hopfield if info.mode == "recover" else load)(file, **options)
 
 
 def images(info: ModelInfo, *rows: int) -> Images:
-    """Standard normal inputs, the same ones every time."""
+    """Return the same standard normal inputs every time."""
     return np.random.default_rng(0).standard_normal((*rows, *info.network.input_shape), np.float32)
 
 
 def questions(info: ModelInfo) -> dict[str, Question]:
-    """All that a model is asked about random inputs, by name."""
+    """Return by name the questions that suit a model; inputs are random."""
     x, batches = images(info, 3), list(images(info, 6, 64))
     mask = np.random.default_rng(1).random(info.network.num_masked, np.float32)
     tasks = sorted({0, len(info.tasks) // 2, len(info.tasks) - 1})
@@ -66,9 +66,10 @@ def questions(info: ModelInfo) -> dict[str, Question]:
 
 
 def difference(one: Array, other: Array) -> float:
-    """Relative to the largest number, of bits the fraction; NaN where one has NaN.
+    """Return the largest difference relative to the largest number, of bits the fraction.
 
-    Infinite where none can be compared: a task that was not tried has a score of -inf.
+    It is NaN if either has NaN, and infinite if nothing can be compared: scores of tasks that were
+    not tried are -inf.
     """
     if one.dtype == np.bool_:
         return float(np.mean(one != other))

@@ -1,7 +1,7 @@
-"""One step of a Hopfield recovery, against its parts run one by one: numpy, and ONNX Runtime.
+"""One step of Hopfield recovery, compared with the parts that every step needs.
 
-The parts are what no step can do without: the network forward and backward once, and one
-matrix-vector product a layer of masked units. What a step adds is its graph's and its own.
+The parts are one forward and backward pass of the network and one matrix-vector product per layer
+of masked units.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ TASKS, BATCH = 5, 64
 EPS = 1e-5
 STRENGTHS = (0.5, 0.5 * 1.5e-3)
 AGREES = 1e-3
-"""Of the largest gradient, between candidates: all compute the same, in float32."""
+"""Largest difference between candidates, relative to the largest gradient."""
 
 Floats = npt.NDArray[np.float32]
 
 
 def recovery(setup: Setup) -> Result:
-    """A step of BNNet 784-2048-2048-10 on a batch of 64, as in the paper."""
+    """Time a step of BNNet 784-2048-2048-10 on a batch of 64, as in the paper."""
     bank = cached_bank(setup.cache / "recovery", _module(), _tasks)
     if not has_store(bank):
         encode_into(bank, bank.task_names)
@@ -55,7 +55,7 @@ def _module() -> Module:
 
 
 def _tasks(bank: MaskBank) -> Iterator[TaskMasks]:
-    """Random masks, and state that normalises nothing."""
+    """Yield random masks, and state that normalises nothing."""
     for index in range(TASKS):
         rng = np.random.default_rng(index)
         state = {
@@ -78,29 +78,29 @@ def _rows(
     ):
         error = np.abs(got - want).max() / np.abs(want).max()
         if not error <= AGREES:
-            raise InputError(f"{name} differs from the parts by {error:.1e}; nothing to time")
+            raise InputError(f"{name} differs from the parts by {error:.1e}; not timed")
     return measure(
         [
             Candidate(
                 name="parts, onnxruntime",
                 call=partial(parts.in_onnxruntime, x, mask),
-                note="the bank's gradient program, and a matrix-vector product a layer in numpy",
+                note="the bank's gradient program, matrix-vector products in numpy",
             ),
             Candidate(
                 name="parts, numpy",
                 call=partial(parts.in_numpy, x, mask),
-                note="forward and backward written out, and the same products",
+                note="forward and backward pass in numpy, the same products",
             ),
             Candidate(name="the graph", call=partial(model.step, x, mask, *STRENGTHS)),
             Candidate(
                 name="a step on the scores",
                 call=partial(_step, model, x),
-                note="the graph, and the descent from the mean",
+                note="the graph and the descent, from the mean",
             ),
             Candidate(
                 name="the same with a look",
                 call=partial(_step_and_look, model, x),
-                note="and where the mask then settles: from the mean, which is far from any",
+                note="and settling of the mask; the mean is far from every mask",
             ),
         ],
         setup,
@@ -118,7 +118,7 @@ def _step_and_look(model: HopfieldModel, x: Floats) -> object:
 
 
 class _Parts:
-    """The parts of a step, nothing shared with the graph but the bank."""
+    """The parts of a step; they share only the bank with the graph."""
 
     def __init__(self, bank: MaskBank, program: Session) -> None:
         store = read_store(bank)
@@ -134,7 +134,7 @@ class _Parts:
         }
 
     def in_onnxruntime(self, x: Floats, mask: Floats) -> Floats:
-        """Forward and backward by the bank's program."""
+        """Return the gradient by the bank's program."""
         parts = self._cut(mask)
         names = [p.name for p in self._parameters]
         feeds = {"x": x, **dict(zip(names, parts, strict=True)), **self._state}
@@ -142,7 +142,7 @@ class _Parts:
         return self._with_energy(parts, slopes)
 
     def in_numpy(self, x: Floats, mask: Floats) -> Floats:
-        """Forward and backward of BNNet on batch statistics, written out."""
+        """Return the gradient of BNNet on batch statistics."""
         parts, hidden, kept = self._cut(mask), x, []
         for weight, part in zip(self._layers[:-1], parts, strict=True):
             z = hidden @ weight

@@ -1,9 +1,8 @@
-"""Screened scoring on trained masks: its time, and whether it ever chooses another task.
+"""Screened scoring on trained masks: its time, and its agreement with exact scores.
 
-The tasks are the trained masks of a folder (``masks.npz``: ``m0``, ``m1``, ... of LeNet 300-100,
-packed rows, as in the project's shared data), and beyond their number the same masks with the
-inputs of the first layer in other orders: no image belongs to those, and they are as dense and as
-uneven as trained ones. Images are the permuted test images of the trained tasks.
+Tasks are the trained masks in ``masks.npz`` (``m0``, ``m1``, ... of LeNet 300-100, packed rows).
+Further tasks permute their first-layer inputs: they are as dense and uneven, and no image belongs
+to them. Images are permuted test images of the trained tasks.
 """
 
 from __future__ import annotations
@@ -32,22 +31,18 @@ from supsup_runtime.model.model import Model
 
 TRAINED, OUTPUTS = 250, 100
 SETTLED = 1e-4
-"""Difference from exact scores, of the largest, that a settled call shows somewhere."""
+"""A settled call has scores that differ from exact ones by more, relative to the largest."""
 SHAPES = ((300, 784), (100, 300), (OUTPUTS, 100))
 
 
 def screened(setup: Setup, *, data: Path, tasks: int, images: int) -> Result:
-    """One-shot by exact, rounded and screened scoring, one real image at a time.
+    """Time one-shot by exact, rounded and screened scores; each test image is a round.
 
-    Args:
-        setup: Cache, threads and rounds; every image is one round.
-        data: Folder that holds ``mnist`` and ``permuted-mnist-lenet-250``.
-        tasks: Number of tasks, at least 250.
-        images: Number of images.
+    `data` is a folder with ``mnist`` and ``permuted-mnist-lenet-250``; `tasks` is at least 250.
 
     Returns:
-        Rows: milliseconds of the limit (the packed bank read once) and of each way of
-        scoring, how often it agrees with the exact one, and how often its first pass settled it.
+        Rows of the limit (the packed bank read once) and of each scoring, with how often it agrees
+        with exact scores and how often its first pass settled the call.
     """
     stream = make_stream("permuted", load_dataset(data / "mnist"), num_tasks=TRAINED)
     module = supsup_train.make_model("lenet-300-100", input_shape=(784,), outputs=OUTPUTS)
@@ -62,7 +57,7 @@ def screened(setup: Setup, *, data: Path, tasks: int, images: int) -> Result:
         export(bank, path, request=request, sample=chosen, check=False, force=True)
         models[scoring] = supsup_runtime.load(path, threads=setup.threads)
     words = torch.zeros(tasks * (-(-bank.network.num_masked // 256) * 32) // 8, dtype=torch.int64)
-    words += torch.arange(len(words))  # pages of its own
+    words += torch.arange(len(words))  # touches every page
     return Result(
         rows=_rounds(models, words, list(_images(stream, images))),
         ratio="to the limit, in the same rounds",
@@ -75,7 +70,7 @@ def _rounds(
     words: torch.Tensor,
     images: list[tuple[int, npt.NDArray[np.float32]]],
 ) -> list[Row]:
-    def timed(call: Any) -> tuple[float, Any]:  # noqa: ANN401 - any call, any answer
+    def timed(call: Any) -> tuple[float, Any]:  # noqa: ANN401 - any call
         start = time.perf_counter()
         answer = call()
         return (time.perf_counter() - start) * 1e3, answer
@@ -104,9 +99,9 @@ def _rounds(
     ]
     of = f"of {len(images)} images"
     for row, own, same, early in zip(rows[1:], right, agreed, settled, strict=True):
-        row["note"] = f"the image's own task for {own} {of}"
+        row["note"] = f"the task of the image for {own} {of}"
         if row["case"] != "exact":
-            row["note"] += f", exact's for {same}; settled by the first pass for {early}"
+            row["note"] += f", the task of exact scores for {same}; first pass settled {early}"
     return rows
 
 

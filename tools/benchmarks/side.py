@@ -1,7 +1,7 @@
-"""One side of `tools/bench.py against`: a process that times calls of a case on request.
+"""One side of `tools/bench.py against`: a process that times calls on request.
 
-It runs with the packages of its revision, of which it uses names that every revision has. A request
-is a JSON line on stdin, ``[case, calls]``; the answer, on stdout, has the seconds of each call.
+It uses only names that every revision has. A request is a JSON line on stdin, ``[case, calls]``;
+the answer on stdout has the seconds of each call.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ COMMAND = "import sys; from supsup_export.cli import main; sys.argv[0] = 'supsup
 
 
 def main(bank: Path, grown: Path, model: Path, *, threads: int) -> None:
-    """Answer until stdin ends: export `bank`, add to `grown`, predict with `model`."""
+    """Export `bank`, add to `grown` or predict with `model`, as requested, until stdin ends."""
     loaded = cache(partial(supsup_runtime.load, model, threads=threads))
     shape = supsup_runtime.MaskBank.open(bank, verify=False).network.input_shape
     images = np.random.default_rng(0).standard_normal((64, 1, *shape)).astype(np.float32)
-    another = cycle(images)  # as inputs come: seldom of the task before
+    another = cycle(images)  # seldom of the task of the call before
     words = ["--bank", str(bank), str(grown.with_suffix(".onnx")), "--force"]
     opened = cache(partial(supsup_runtime.MaskBank.open, grown, verify=False))
     numbers = count()
@@ -50,7 +50,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _run(*words: str) -> None:
-    """supsup-export in a process of its own, as a user has it."""
+    """Run supsup-export in its own process, as a user does."""
     subprocess.run([sys.executable, "-c", COMMAND, *words], check=True, stdout=subprocess.DEVNULL)
 
 

@@ -1,6 +1,6 @@
-"""How times are taken: candidates alternate in rounds, medians with quartiles are compared.
+"""Timing: candidates alternate in rounds; rows have medians and quartiles.
 
-Rows are plain dictionaries, so that every case prints the same table and writes the same JSON.
+Rows are plain dictionaries, so that all cases share one table and JSON.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from supsup_runtime.console import to_table
 
 Row = dict[str, Any]
 MAX_CALLS = 200
-"""Calls of a candidate in one visit, at most."""
+"""At most so many calls of a candidate per visit."""
 SETTLE_SECONDS = 0.005
-"""Pause before a visit: OpenMP threads of the candidate before spin for about a millisecond."""
+"""Pause before a visit: OpenMP threads spin for about a millisecond after a call."""
 WARM_UP_SECONDS = 0.5
-"""Warming up a candidate ends after this, if not sooner."""
+"""Warming up a candidate ends after this time at the latest."""
 SLOW_SECONDS = 0.05
-"""Calls slower than this are not warmed up again at every visit."""
+"""Candidates slower than this are warmed up only once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What every case needs.
+    """Settings of every case.
 
     Attributes:
-        cache: Folder of the banks and models made for a run.
-        threads: Threads of one call, for every candidate.
+        cache: Folder of banks and models.
+        threads: Threads per call.
         rounds: Visits to each candidate.
-        visit_seconds: About how long one visit lasts; a visit has at least one call.
+        visit_seconds: Approximate length of a visit, which has at least one call.
     """
 
     cache: Path
@@ -46,12 +46,12 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to do a thing.
+    """One of the alternatives to time.
 
     Attributes:
-        name: What the table calls it.
-        call: Does it once. What it returns goes into the column `task` if it is an integer.
-        note: What a reader must know to judge the time.
+        name: Name in the table.
+        call: Runs it once; an integer result is the column `task`.
+        note: Conditions of the time.
     """
 
     name: str
@@ -61,12 +61,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a case found.
+    """Result of a case.
 
     Attributes:
         rows: Of the table.
-        ratio: What the column `ratio` is to.
-        settings: What a reader must know, besides the case's options.
+        ratio: Meaning of the column `ratio`.
+        settings: In addition to the options.
     """
 
     rows: list[Row]
@@ -78,8 +78,8 @@ def measure(candidates: Sequence[Candidate], setup: Setup) -> list[Row]:
     """Time all candidates in alternating rounds.
 
     Returns:
-        One row a candidate: the median of single calls and its quartiles, in milliseconds, and
-        `ratio`, the median over that of the first candidate.
+        A row per candidate: median and quartiles of single calls in milliseconds, and `ratio` of
+        the median to that of the first.
     """
     warmed = [_warm_up(candidate.call) for candidate in candidates]
     seconds: list[list[float]] = [[] for _ in candidates]
@@ -108,13 +108,13 @@ def measure(candidates: Sequence[Candidate], setup: Setup) -> list[Row]:
 
 
 def spread(values: Sequence[float], unit: str) -> Row:
-    """Median and quartiles: ``{unit: ..., unit_q25: ..., unit_q75: ...}``."""
+    """Return median and quartiles: ``{unit: ..., unit_q25: ..., unit_q75: ...}``."""
     low, middle, high = (float(v) for v in np.percentile(values, [25, 50, 75]))
     return {unit: middle, f"{unit}_q25": low, f"{unit}_q75": high}
 
 
 def _warm_up(call: Callable[[], object]) -> tuple[object, float]:
-    """Call up to five times, fewer where that is slow; the answer, and seconds of the fastest."""
+    """Return an answer, and the fewest seconds of up to five calls."""
     taken: list[float] = []
     while len(taken) < 5 and sum(taken) < WARM_UP_SECONDS:
         start = time.perf_counter()
@@ -124,10 +124,9 @@ def _warm_up(call: Callable[[], object]) -> tuple[object, float]:
 
 
 def _visit(call: Callable[[], object], typical: float, visit_seconds: float) -> list[float]:
-    """Seconds of each of some calls; how many follows from the `typical` seconds of one."""
     time.sleep(SETTLE_SECONDS)
     if typical < SLOW_SECONDS:
-        call()  # the candidate before left its own data in the processor's caches
+        call()  # refill the processor's caches
     taken = []
     for _ in range(min(MAX_CALLS, max(1, int(visit_seconds / typical)))):
         start = time.perf_counter()
@@ -137,7 +136,7 @@ def _visit(call: Callable[[], object], typical: float, visit_seconds: float) -> 
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as aligned text; columns in the order of their first appearance, notes below."""
+    """Return rows as aligned text, with notes below."""
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "note"))
     columns = [c for c in columns if any(row.get(c) is not None for row in rows)]
     notes = list(dict.fromkeys(row["note"] for row in rows if row.get("note")))
@@ -153,7 +152,6 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _cell(value: object) -> object:
-    """Four digits of a number are enough."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     return "-" if value is None else value

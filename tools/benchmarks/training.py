@@ -1,4 +1,4 @@
-"""One task trained: `train_task` against a plain loop of the same steps."""
+"""`train_task`, compared with a plain loop of the same steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH, IMAGES = 128, 60_000  # the paper's protocol
 
 
 def training(setup: Setup, *, steps: int) -> Result:
-    """Seconds of a task of PermutedMNIST's size, LeNet 300-100 with 100 outputs."""
+    """Time a task of the size of PermutedMNIST on LeNet 300-100 with 100 outputs."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((IMAGES, 784)).astype(np.float32)
     y = rng.integers(0, 10, len(x))
@@ -55,7 +55,7 @@ class _Straight(torch.autograd.Function):
 
 
 def _plain_loop(bank: MaskBank, x: torch.Tensor, y: torch.Tensor, steps: int) -> None:
-    """What one would write without supsup: three masked layers, RMSprop."""
+    """Train without supsup: three masked layers, RMSprop."""
     weights = [torch.from_numpy(w) for w in bank.network.weights()]
     scores = [torch.empty_like(w).uniform_(-0.05, 0.05).requires_grad_() for w in weights]
     optimizer = torch.optim.RMSprop(scores, lr=1e-4)
