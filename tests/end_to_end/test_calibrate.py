@@ -211,7 +211,7 @@ def test_calibrate_export_run(trained: Path, tmp_path: Path) -> None:
     assert measure(model, given, how=VERIFIED, coverage=0.9).to_dict() == value
     again = calibrate(trained / "out.onnx", *options).stdout
     assert "AUROC with a task left out" in again
-    assert again.splitlines()[-1] == "  export the bank again to have it in the model"
+    assert again.splitlines()[-1] == "  export the bank again to include the threshold in the model"
 
     export(MaskBank.open(bank), tmp_path / "out.onnx", check=False)
     model = supsup.load(tmp_path / "out.onnx")

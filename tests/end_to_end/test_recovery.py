@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(5):
         task = STREAM.task(index)
         np.save(made / f"{task.name}.npy", np.concatenate([task.train_x, task.train_x]))
-    assert stored(made, "split-6-7", "recover.onnx").endswith("4 tasks' files deleted, 0 left\n")
+    assert stored(made, "split-6-7", "recover.onnx").endswith("4 task files deleted, 0 left\n")
     bank = made / "without-split-6-7"
     assert len(MaskBank.open(bank)) == 0
     assert list((bank / "tasks").iterdir()) == []

@@ -21,7 +21,7 @@ def test_list_and_verify(bank: MaskBank) -> None:
     assert [row["name"] for row in rows] == ["task-0", "task-1", "task-2"]
     assert rows[0]["accuracy"] == 0.5
     assert run("list", bank.path).stdout.splitlines()[0].split()[0] == "index"
-    assert "3 tasks, all files whole" in run("verify", bank.path).stdout
+    assert "3 tasks, all files are valid" in run("verify", bank.path).stdout
     assert run("--version").stdout.startswith("supsup-bank ")
 
 
