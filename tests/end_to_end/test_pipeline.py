@@ -311,7 +311,7 @@ def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path
         assert result["method"] == method
         assert result["passes"] == [passes]
     done = run("supsup-run", model, tmp_path / "x.npy", "--alpha-steps", 2, status=1)
-    assert "steps is for gradient, got 2 with verified; leave it out" in done.stderr
+    assert "steps applies only to gradient, got 2 with verified; omit it" in done.stderr
 
 
 def test_batches_of_one_task_are_evaluated_together(trained: Path) -> None:

@@ -125,7 +125,7 @@ def test_settings_are_checked(
 
 def test_a_model_without_masks_is_not_run(folder: Path) -> None:
     done = run("supsup-run", folder / "recover.onnx", folder / "split-0-1.npy", status=1)
-    assert "it has none to select; load it with load_hopfield, or run supsup-hopf" in done.stderr
+    assert "and has no explicit masks; load it with load_hopfield, or run supsup-" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def _encode(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     known = read_store(bank).task_names if has_store(bank) else ()
     wanted = list(dict.fromkeys(arguments.tasks)) or [n for n in bank.task_names if n not in known]
-    # tasks encoded earlier may be deleted, but not encoded again
+    # encoded tasks may be deleted, but not encoded again
     new = [n for n in wanted if n not in known] if arguments.delete_masks else wanted
     if not new and not known:
         raise BankError(

@@ -36,7 +36,7 @@ from supsup_runtime.model.session import Device, SessionOptions
 
 
 def add_model_options(made: CommandParser) -> None:
-    """Add the options of commands that run a model."""
+    """Add options to run a model."""
     made.what_in.add_argument("model", type=Path, help="model file made by supsup-export")
     made.what_out.add_argument("--json", action="store_true", help="print the result as JSON")
     rows: list[Row] = [
@@ -47,26 +47,26 @@ def add_model_options(made: CommandParser) -> None:
 
 
 def session_of(arguments: argparse.Namespace) -> SessionOptions:
-    """Return the session options from `add_model_options`."""
+    """Return the session options of a command."""
     return {"device": arguments.device, "threads": arguments.threads}
 
 
 def load_model(arguments: argparse.Namespace) -> Model:
-    """Load the model from `add_model_options`."""
+    """Load the model of a command."""
     return load(arguments.model, **session_of(arguments))
 
 
 def add_sample_options(
     made: CommandParser, per_task: str, number: Callable[[str], int] = positive
 ) -> None:
-    """Add the options of commands that sample each task; `per_task` is the help of that option."""
+    """Add options to sample a stream; `per_task` is the help of ``--per-task``."""
     add_stream_options(made.what_in, tasks="all of the model's")
     add_options(made.what_in, [("--per-task", number, 100, per_task)])
     add_renamed(made, {"--images": "--per-task"})
 
 
 def model_stream(arguments: argparse.Namespace, model: Model) -> Stream:
-    """Make the stream from `add_sample_options`, with inputs shaped for the model."""
+    """Make the stream of a command, with inputs shaped for the model."""
     return stream_of(
         arguments,
         load_dataset(arguments.data),
@@ -76,7 +76,7 @@ def model_stream(arguments: argparse.Namespace, model: Model) -> Stream:
 
 
 def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS) -> None:
-    """Add the options of commands that infer the task by one of `methods`."""
+    """Add options to infer the task."""
     method = "task inference method (default: verified if the model supports it)"
     score = "log-odds if the network has superfluous outputs, else entropy"
     score = f"verified, exhaustive: score of a forward pass through a mask (default: {score})"
@@ -97,7 +97,7 @@ def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS)
 
 
 def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:
-    """Return the inference from `add_inference_options`."""
+    """Return the inference settings of a command."""
     return Inference(
         method=arguments.method or default,
         score=arguments.score,
@@ -108,13 +108,13 @@ def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:
 
 
 def read_inputs(path: Path, input_shape: tuple[int, ...]) -> Images:
-    """Read a batch from a ``.npy`` file; a single input becomes a batch of one."""
+    """Read a batch, or one input as a batch of one, from a ``.npy`` file."""
     x = read_array(path)
     return x[None] if x.shape == input_shape else x
 
 
 def prediction_text(prediction: Prediction) -> str:
-    """Format one row per input, with a column for `known` if the model is calibrated."""
+    """Format one row per input; `known` only if calibrated."""
     judged = prediction.known if None not in prediction.known else ()
     header = ("row", "task", "label", "logit", *(["known"] if judged else []))
     answers = zip(prediction.tasks, prediction.labels, prediction.label_indices, strict=True)

@@ -22,7 +22,7 @@ from supsup_runtime.recovery.model import load_hopfield
 
 _SETTINGS: dict[str, tuple[type | tuple[str, ...], str]] = {
     "start": (("mean", "zero"), "initial scores: mean of the stored masks, or zero"),
-    "statistics": (get_args(Statistics), "batch normalisation statistics: batch's own, or running"),
+    "statistics": (get_args(Statistics), "batch normalisation statistics: of the batch or running"),
     "step_size": (float, "step size of the descent on the scores, above 0"),
     "momentum": (float, "momentum of the descent, in [0, 1)"),
     "weight_decay": (float, "fraction of the scores added to the gradient, at least 0"),
@@ -34,11 +34,11 @@ _SETTINGS: dict[str, tuple[type | tuple[str, ...], str]] = {
     "look_every": (int, "check where the mask settles every N steps, 0 to check only at the end"),
     "restart_every": (int, "restart after N steps without a match, 0 for never"),
 }
-"""Fields of `Recovery` that are options, with the help of each."""
+"""Options that are fields of `Recovery`."""
 
 
 def add_recovery_options(made: CommandParser) -> None:
-    """Add the options of ``supsup-hopfield recover``."""
+    """Add the options of the command."""
     add_model_options(made)
     text = ".npy file with a float32 batch (batch, ...) or one input, of one task"
     made.what_in.add_argument("input", type=Path, help=text)
@@ -58,7 +58,7 @@ def add_recovery_options(made: CommandParser) -> None:
 
 
 def recover(arguments: argparse.Namespace) -> None:
-    """Recover a mask; if it is a stored task's, predict with it."""
+    """Recover a mask and, if it is a stored one, predict with it."""
     model = load_hopfield(arguments.model, **session_of(arguments))
     shape = model.info.network.input_shape
     x = checked_images(read_inputs(arguments.input, shape), shape)

@@ -54,7 +54,7 @@ def test_refusals_are_one_line_and_change_nothing(bank: MaskBank, tmp_path: Path
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
     done = run("add", bank.path, tmp_path / "none", status=1)
-    assert done.stderr.startswith(f"supsup-bank: {tmp_path / 'none'}: no such file; a task file is")
+    assert done.stderr.startswith(f"supsup-bank: {tmp_path / 'none'}: no such file; give a task")
     assert run("dance", bank.path, status=2).stdout == ""
     assert (bank.path / "bank.json").read_bytes() == before
 
