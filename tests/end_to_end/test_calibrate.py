@@ -264,7 +264,7 @@ def _say_it(model: Path, bank: Path, x: Path) -> None:
         (["permuted", "--coverage", 1.5], 1, "coverage must be in (0, 1], got 1.5"),
         (["permuted", "--method", "one-shot"], 2, "invalid choice"),
         (["permuted", "--images", 9], 2, "--images: is called --per-task now"),
-        (["permuted", "--method", "exhaustive", "--candidates", 2], 1, "candidates is for"),
+        (["permuted", "--method", "exhaustive", "--candidates", 2], 1, "candidates applies only"),
         (["rotated"], 1, "rotated stream: must have each task of"),
         (["permuted", "--bank", "nowhere"], 3, "not a mask bank"),
     ],

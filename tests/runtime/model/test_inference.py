@@ -168,7 +168,7 @@ def test_passes_are_judged_by_the_score_asked_for() -> None:
     [
         ({"method": "magic"}, r"method must be one of \['one-shot'.*got 'magic'"),
         ({"method": "verified", "score": "luck"}, r"score must be one of.*got 'luck'"),
-        ({"method": "one-shot", "score": "entropy"}, "score applies only to verified and exhaustive"),
+        ({"method": "one-shot", "score": "entropy"}, "score applies only to verified and exh"),
         ({"method": "exhaustive", "candidates": 3}, "candidates applies only to verified, got 3"),
         ({"method": "binary", "steps": 3}, "steps applies only to gradient, got 3 with"),
         ({"method": "verified", "step_size": 1.0}, "step_size applies only to gradient, got 1.0"),
