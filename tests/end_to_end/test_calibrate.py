@@ -211,7 +211,7 @@ def test_calibrate_export_run(trained: Path, tmp_path: Path) -> None:
     assert measure(model, given, how=VERIFIED, coverage=0.9).to_dict() == value
     again = calibrate(trained / "out.onnx", *options).stdout
     assert "AUROC with a task left out" in again
-    assert again.splitlines()[-1] == "  export the bank again to have it in the model"
+    assert again.splitlines()[-1] == "  export the bank again to include the threshold in the model"
 
     export(MaskBank.open(bank), tmp_path / "out.onnx", check=False)
     model = supsup.load(tmp_path / "out.onnx")
@@ -264,7 +264,7 @@ def _say_it(model: Path, bank: Path, x: Path) -> None:
         (["permuted", "--coverage", 1.5], 1, "coverage must be in (0, 1], got 1.5"),
         (["permuted", "--method", "one-shot"], 2, "invalid choice"),
         (["permuted", "--images", 9], 2, "--images: is called --per-task now"),
-        (["permuted", "--method", "exhaustive", "--candidates", 2], 1, "candidates is for"),
+        (["permuted", "--method", "exhaustive", "--candidates", 2], 1, "candidates applies only"),
         (["rotated"], 1, "rotated stream: must have each task of"),
         (["permuted", "--bank", "nowhere"], 3, "not a mask bank"),
     ],

@@ -82,10 +82,10 @@ def test_run_and_inspect(trained: Path, tmp_path: Path) -> None:
         (["missing.npy"], 1, "no such file"),
         (["{x}", "--threads", "0"], 2, "must be an integer of at least 1"),
         (["{x}", "--method", "magic"], 2, "invalid choice"),
-        (["{x}", "--task=0", "--method=verified"], 1, "--method: is for a task that is inferred"),
-        (["{x}", "--task=0", "--per-image"], 1, "--per-image: is for a task that is inferred"),
-        (["{x}", "--task=0", "--score=entropy"], 1, "--score: is for a task that is inferred"),
-        (["{x}", "--task=0", "--candidates=3"], 1, "--candidates: is for a task that is inferred"),
+        (["{x}", "--task=0", "--method=verified"], 1, "--method: applies only if the task"),
+        (["{x}", "--task=0", "--per-image"], 1, "--per-image: applies only if the task"),
+        (["{x}", "--task=0", "--score=entropy"], 1, "--score: applies only if the task"),
+        (["{x}", "--task=0", "--candidates=3"], 1, "--candidates: applies only if the task"),
         (["{x}", "--steps", "2"], 2, "--steps: is called --alpha-steps now"),
         (["{x}", "--step-size", "2"], 2, "--step-size: is called --alpha-step-size now"),
         (["{x}", "--recover"], 2, "--recover: is called supsup-hopfield recover now"),
@@ -295,7 +295,7 @@ def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path
         assert result["method"] == method
         assert result["passes"] == [passes]
     done = run("supsup-run", model, tmp_path / "x.npy", "--alpha-steps", 2, status=1)
-    assert "steps is for gradient, got 2 with verified; leave it out" in done.stderr
+    assert "steps applies only to gradient, got 2 with verified; omit it" in done.stderr
 
 
 def test_batches_of_one_task_are_evaluated_together(trained: Path) -> None:

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(5):
         task = STREAM.task(index)
         np.save(made / f"{task.name}.npy", np.concatenate([task.train_x, task.train_x]))
-    assert stored(made, "split-6-7", "recover.onnx").endswith("4 tasks' files deleted, 0 left\n")
+    assert stored(made, "split-6-7", "recover.onnx").endswith("4 task files deleted, 0 left\n")
     bank = made / "without-split-6-7"
     assert len(MaskBank.open(bank)) == 0
     assert list((bank / "tasks").iterdir()) == []
@@ -125,7 +125,7 @@ def test_settings_are_checked(
 
 def test_a_model_without_masks_is_not_run(folder: Path) -> None:
     done = run("supsup-run", folder / "recover.onnx", folder / "split-0-1.npy", status=1)
-    assert "it has none to select; load it with load_hopfield, or run supsup-hopf" in done.stderr
+    assert "and has no explicit masks; load it with load_hopfield, or run supsup-" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,6 @@ def test_what_a_model_cannot_do_is_refused(tmp_path: Path) -> None:
             infer.infer_task(images(1), method=method)
     _, plain = loaded(tmp_path / "plain", 3, outputs=6)
     how = Inference(method="exhaustive", score="log-odds")
-    with pytest.raises(InputError, match=r"score log-odds needs superfluous outputs.*take entropy"):
+    with pytest.raises(InputError, match=r"score log-odds needs superfluous outputs.*use entropy"):
         plain.infer_task(images(1), method=how)
     assert plain.infer_task(images(1), method="exhaustive").passes == 3

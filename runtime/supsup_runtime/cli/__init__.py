@@ -1,1 +1,1 @@
-"""The commands of the base install, on argparse: they need nothing but the runtime."""
+"""The commands of the runtime, on argparse alone."""

@@ -1,4 +1,4 @@
-"""The command supsup-bank: list, verify, add, remove, rename."""
+"""The command supsup-bank."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def main() -> None:
 
 
 def _run() -> None:
-    made = parser("supsup-bank", "Look at a mask bank, check it, change its tasks.", _EXAMPLES)
+    made = parser("supsup-bank", "List, verify or change the tasks of a mask bank.", _EXAMPLES)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
 
     def command(run: Callable[[argparse.Namespace], None], name: str, text: str) -> Options:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         sub.what_in.add_argument("bank", type=Path, help="folder of the bank")
-        sub.what_out.add_argument("--json", action="store_true", help="answer in JSON")
+        sub.what_out.add_argument("--json", action="store_true", help="print the result as JSON")
         return sub.what_in
 
-    command(_list, "list", "Show the tasks in index order.")
-    command(_verify, "verify", "Read every file and check every rule of the format.")
-    add = command(_add, "add", "Add a task file that came from elsewhere.")
-    add.add_argument("file", type=Path, help="a task of the same network")
-    add.add_argument("--name", help="name that it gets (default: its own)")
-    add.add_argument("--replace", action="store_true", help="replace the task of that name")
-    remove = command(_remove, "remove", "Take a task out; later tasks move up one index.")
-    remove.add_argument("name", help="task to take out")
-    rename = command(_rename, "rename", "Give a task another name; its index stays.")
-    rename.add_argument("old", help="the task's name")
-    rename.add_argument("new", help="the name it gets")
+    command(_list, "list", "List the tasks in index order.")
+    command(_verify, "verify", "Check every file of the bank against the format.")
+    add = command(_add, "add", "Add a task from a task file.")
+    add.add_argument("file", type=Path, help="task file of the same network")
+    add.add_argument("--name", help="name of the task in this bank (default: the name in the file)")
+    add.add_argument("--replace", action="store_true", help="replace a task of the same name")
+    remove = command(_remove, "remove", "Remove a task; each later task moves up one index.")
+    remove.add_argument("name", help="name of the task")
+    rename = command(_rename, "rename", "Rename a task; its index does not change.")
+    rename.add_argument("old", help="current name of the task")
+    rename.add_argument("new", help="new name of the task")
     arguments = made.parse_args()
     arguments.run(arguments)
 
@@ -88,10 +88,10 @@ def _describe(bank: MaskBank, index: int) -> dict[str, Any]:
 
 def _verify(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank)
-    bank.calibration()  # part of the bank where it is there, though no task needs it
+    bank.calibration()  # checks the optional calibration file
     if has_store(bank):
         read_store(bank)
-    text = f"{bank.path}: {len(bank)} tasks, all files whole and in order"
+    text = f"{bank.path}: {len(bank)} tasks, all files are valid"
     print_result({"ok": True, "num_tasks": len(bank)}, as_json=arguments.json, text=text)
 
 
@@ -99,7 +99,7 @@ def _add(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     if not arguments.file.is_file():
         raise InputError(
-            f"{arguments.file}: no such file; a task file is one of those in a bank's tasks/"
+            f"{arguments.file}: no such file; give a task file, as in the tasks/ folder of a bank"
         )
     data = read_file(arguments.file, max_bytes=max_task_bytes(bank.network))
     task = decode_task(data, bank.network, bank.digest, place=str(arguments.file))

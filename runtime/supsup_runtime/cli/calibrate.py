@@ -1,4 +1,4 @@
-"""The command supsup-calibrate: when is an image of no known task? Measured, and stored."""
+"""The command supsup-calibrate."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def main() -> None:
 def _run() -> None:
     made = parser(
         "supsup-calibrate",
-        "Measure from which best score on an image is of a known task; store it in the bank.",
+        "Measure the score below which a model rejects an input, and store it in the bank.",
         _EXAMPLES,
     )
     add_model_options(made)
-    add_sample_options(made, "test images of each task to measure")
-    text = "bank that the model was exported from, which keeps the calibration"
+    add_sample_options(made, "test images per task to measure, at least 1")
+    text = "folder of the bank that the model was exported from; stores the calibration"
     made.what_out.add_argument("--bank", type=Path, required=True, metavar="PATH", help=text)
     add_inference_options(made, JUDGING)
-    text = "fraction of the images of known tasks to accept, at least"
+    text = "minimum fraction of the images of known tasks to accept, in (0, 1]"
     add_options(made.method, [("--coverage", float, 0.95, text)])
     arguments = made.parse_args()
     model = load_model(arguments)
@@ -56,19 +56,19 @@ def _run() -> None:
 
 
 def _to_text(value: dict[str, Any], bank: Path) -> str:
-    first = f"{bank}: known from a best score of {value['threshold']:.4g} on ({value['score']}, "
-    first += f"{value['method']}), which keeps {value['coverage']:.2%} of {value['images']} images"
+    first = f"{bank}: threshold {value['threshold']:.4g} ({value['score']}, {value['method']}), "
+    first += f"accepts {value['coverage']:.2%} of {value['images']} images"
     lines = [first]
     if value["accepted"] is None:
-        lines.append("  accepted of others: not measured, no images were left; raise --per-task")
+        lines.append("  accepted of further images: not measured, none left; raise --per-task")
     else:
-        lines.append(f"  accepted of others: {value['accepted']:.2%}")
+        lines.append(f"  accepted of further images: {value['accepted']:.2%}")
     if value["auroc"] is None:
-        lines.append("  AUROC: not measured, as there is no other task to leave out")
+        lines.append("  AUROC: not measured, the bank has only one task")
     else:
         lines.append(
-            f"  AUROC with a task left out: mean {value['auroc']:.4f}, least "
+            f"  AUROC with a task left out: mean {value['auroc']:.4f}, minimum "
             f"{value['auroc_min']:.4f} ({value['auroc_min_task']}); rejected of the left-out "
             f"tasks' images: {value['rejected']:.2%}"
         )
-    return "\n".join([*lines, "  export the bank again to have it in the model"])
+    return "\n".join([*lines, "  export the bank again to include the threshold in the model"])

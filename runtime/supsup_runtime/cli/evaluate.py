@@ -1,4 +1,4 @@
-"""The command supsup-eval: accuracy and speed of a model on a stream of tasks."""
+"""The command supsup-eval."""
 
 from __future__ import annotations
 
@@ -39,15 +39,17 @@ def main() -> None:
 def _run() -> None:
     made = parser(
         "supsup-eval",
-        "Evaluate a model on a stream of tasks: with the task known on every test image, with it "
-        "unknown on some, an image or a batch of one task at a time.",
+        "Evaluate a model on a stream of tasks.\n\n"
+        "Measures accuracy and time with the task known, on all test images, and with the\n"
+        "task inferred, on a sample in batches of one task.",
         _EXAMPLES,
     )
     add_model_options(made)
-    add_sample_options(made, "test images of each task whose task is inferred", from_zero)
-    add_options(made.what_in, [("--batch-size", positive, 1, "images inferred together")])
+    text = "test images per task to infer the task of; 0 skips inference"
+    add_sample_options(made, text, from_zero)
+    add_options(made.what_in, [("--batch-size", positive, 1, "inputs per batch")])
     add_renamed(made, {"--batch": "--batch-size"})
-    text = "NNs: the model's tasks were found by a learner, and have names of their own"
+    text = "NNs: the tasks were found by a learner and have different names from the stream's"
     add_options(made.method, [("--scenario", ("named", "NNs"), "named", text)])
     add_inference_options(made)
     arguments = made.parse_args()

@@ -1,4 +1,4 @@
-"""The command supsup-hopfield: encode masks into a bank's Hopfield store, recover one again."""
+"""The command supsup-hopfield."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def main() -> None:
 def _run() -> None:
     made = parser(
         "supsup-hopfield",
-        "Keep the masks of a bank in a Hopfield network of fixed size, and find one again.",
+        "Store the masks of a bank in a Hopfield network of fixed size, and recover them.",
         _EXAMPLES,
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    text = f"Encode tasks into {STORE_FILE}, one after the other; those before stay as they are."
+    text = f"Encode tasks into {STORE_FILE}, one by one; keeps the tasks encoded before."
     _add_encoding_options(commands.add_parser("encode", help=text, description=text))
-    text = "Recover the mask of the inputs' task, with a model of supsup-export --hopfield."
+    text = "Recover a task's mask from its inputs, with a model made by supsup-export --hopfield."
     add_recovery_options(commands.add_parser("recover", help=text, description=text))
     arguments = made.parse_args()
     if arguments.command == "recover":
@@ -66,21 +66,23 @@ def _add_encoding_options(made: CommandParser) -> None:
     made.what_out.add_argument(
         "--delete-masks",
         action="store_true",
-        help="then take these tasks' files out of the bank; with no TASK, those of all tasks "
-        f"encoded. Refused where the store gives a mask back with more than {100 * MAX_DISTANCE:g} "
-        "percent of its bits changed. Training records go with the files, a task's own state too: "
-        "the store keeps its mean",
+        help="after encoding, delete the task files of each TASK, or of all encoded tasks if none "
+        "is given. Refused if the store returns a mask with more than "
+        f"{100 * MAX_DISTANCE:g} %% of its bits changed. Deletes the training records and each "
+        "task's own state too; the store keeps the mean state",
     )
-    made.what_out.add_argument("--json", action="store_true", help="answer in JSON")
-    made.method.add_argument("--rule", choices=RULES, help="of a new store (default: storkey)")
-    made.method.add_argument("--dtype", choices=DTYPES, help="of a new store (default: float32)")
+    made.what_out.add_argument("--json", action="store_true", help="print the result as JSON")
+    text = "learning rule of a new store (default: storkey)"
+    made.method.add_argument("--rule", choices=RULES, help=text)
+    text = "data type of a new store (default: float32)"
+    made.method.add_argument("--dtype", choices=DTYPES, help=text)
 
 
 def _encode(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     known = read_store(bank).task_names if has_store(bank) else ()
     wanted = list(dict.fromkeys(arguments.tasks)) or [n for n in bank.task_names if n not in known]
-    # to delete what was encoded earlier is legal, to encode it again is refused
+    # encoded tasks may be deleted, but not encoded again
     new = [n for n in wanted if n not in known] if arguments.delete_masks else wanted
     if not new and not known:
         raise BankError(
@@ -117,14 +119,14 @@ def _say(
     rows = [(name, *(f"{e:.4f}" for e in by.values())) for name, by in errors.items()]
     lines = [to_table(("task", *(f"bit error {p}" for p in store.matrices)), rows)] if rows else []
     lines.append(
-        f"{bank.path / STORE_FILE}: {len(errors)} encoded now, {len(store)} in all, rule "
+        f"{bank.path / STORE_FILE}: {len(errors)} encoded, {len(store)} in total, rule "
         f"{store.rule}, {store.dtype}, {size:,} bytes"
     )
     if deleted:
-        lines.append(f"{bank.path}: {len(deleted)} tasks' files deleted, {len(bank)} left")
+        lines.append(f"{bank.path}: {len(deleted)} task files deleted, {len(bank)} left")
     print_result(value, as_json=as_json, text="\n".join(lines))
 
 
 def _say_warning(message: Warning | str, *_place: object, **_more: object) -> None:
-    """In place of `warnings.showwarning`, which also gets category, file and line."""
+    """Replace `warnings.showwarning`: print the message alone."""
     sys.stderr.write(f"supsup-hopfield: warning: {message}\n")

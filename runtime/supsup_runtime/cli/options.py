@@ -1,4 +1,4 @@
-"""What several commands share: options, what they ask for, inputs, and predictions as text."""
+"""Options, inputs and output that several commands share."""
 
 from __future__ import annotations
 
@@ -36,37 +36,37 @@ from supsup_runtime.model.session import Device, SessionOptions
 
 
 def add_model_options(made: CommandParser) -> None:
-    """Options of every command that runs a model."""
-    made.what_in.add_argument("model", type=Path, help="a model of supsup-export")
-    made.what_out.add_argument("--json", action="store_true", help="answer in JSON")
+    """Add options to run a model."""
+    made.what_in.add_argument("model", type=Path, help="model file made by supsup-export")
+    made.what_out.add_argument("--json", action="store_true", help="print the result as JSON")
     rows: list[Row] = [
-        ("--device", get_args(Device), "cpu", "where the model runs"),
-        ("--threads", positive, 1, "threads of one call"),
+        ("--device", get_args(Device), "cpu", "device to run the model on"),
+        ("--threads", positive, 1, "threads per call, 1 to 1024"),
     ]
     add_options(made.speed, rows)
 
 
 def session_of(arguments: argparse.Namespace) -> SessionOptions:
-    """The session that `add_model_options` describes."""
+    """Return the session options of a command."""
     return {"device": arguments.device, "threads": arguments.threads}
 
 
 def load_model(arguments: argparse.Namespace) -> Model:
-    """The model that `add_model_options` describes."""
+    """Load the model of a command."""
     return load(arguments.model, **session_of(arguments))
 
 
 def add_sample_options(
     made: CommandParser, per_task: str, number: Callable[[str], int] = positive
 ) -> None:
-    """Options of every command that takes a sample of each task; `per_task` says what for."""
+    """Add options to sample a stream; `per_task` is the help of ``--per-task``."""
     add_stream_options(made.what_in, tasks="all of the model's")
     add_options(made.what_in, [("--per-task", number, 100, per_task)])
     add_renamed(made, {"--images": "--per-task"})
 
 
 def model_stream(arguments: argparse.Namespace, model: Model) -> Stream:
-    """The stream that `add_sample_options` describes, with inputs as the model takes them."""
+    """Make the stream of a command, with inputs shaped for the model."""
     return stream_of(
         arguments,
         load_dataset(arguments.data),
@@ -76,16 +76,20 @@ def model_stream(arguments: argparse.Namespace, model: Model) -> Stream:
 
 
 def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS) -> None:
-    """Options of every command that infers a task by one of `methods`."""
-    by_default = "log-odds where there are superfluous outputs, else entropy"
+    """Add options to infer the task."""
+    method = "task inference method (default: verified if the model supports it)"
+    score = "log-odds if the network has superfluous outputs, else entropy"
+    score = f"verified, exhaustive: score of a forward pass through a mask (default: {score})"
+    tried = f"verified: number of tasks to try, at least 1 (default: {DEFAULT_CANDIDATES})"
     rows: list[Row] = [
-        ("--method", methods, None, "way to infer the task (default: verified, where it can be)"),
-        ("--score", SCORES, None, f"judge of forward passes through masks (default: {by_default})"),
-        ("--candidates", positive, None, f"verified: tasks to try (default: {DEFAULT_CANDIDATES})"),
+        ("--method", methods, None, method),
+        ("--score", SCORES, None, score),
+        ("--candidates", positive, None, tried),
     ]
     if "gradient" in methods:
-        steps = f"gradient: passes at most (default: {DEFAULT_STEPS})"
-        size = f"gradient: change of an alpha in a step, at most (default: {DEFAULT_STEP_SIZE})"
+        steps = f"gradient: maximum number of passes, at least 1 (default: {DEFAULT_STEPS})"
+        size = "gradient: largest change of an alpha per step, above 0 "
+        size += f"(default: {DEFAULT_STEP_SIZE})"
         rows.append(("--alpha-steps", positive, None, steps))
         rows.append(("--alpha-step-size", float, None, size))
         add_renamed(made, {"--steps": "--alpha-steps", "--step-size": "--alpha-step-size"})
@@ -93,24 +97,24 @@ def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS)
 
 
 def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:
-    """The inference that `add_inference_options` describes."""
+    """Return the inference settings of a command."""
     return Inference(
         method=arguments.method or default,
         score=arguments.score,
         candidates=arguments.candidates,
-        steps=getattr(arguments, "alpha_steps", None),  # only where `gradient` is among the methods
+        steps=getattr(arguments, "alpha_steps", None),  # absent if `gradient` is not a choice
         step_size=getattr(arguments, "alpha_step_size", None),
     )
 
 
 def read_inputs(path: Path, input_shape: tuple[int, ...]) -> Images:
-    """A batch from a ``.npy`` file, or one input as a batch of one; the model checks it."""
+    """Read a batch, or one input as a batch of one, from a ``.npy`` file."""
     x = read_array(path)
     return x[None] if x.shape == input_shape else x
 
 
 def prediction_text(prediction: Prediction) -> str:
-    """A row for each input; whether its task is known where the model can tell."""
+    """Format one row per input; `known` only if calibrated."""
     judged = prediction.known if None not in prediction.known else ()
     header = ("row", "task", "label", "logit", *(["known"] if judged else []))
     answers = zip(prediction.tasks, prediction.labels, prediction.label_indices, strict=True)
@@ -128,5 +132,5 @@ def prediction_text(prediction: Prediction) -> str:
 
 
 def say_progress(name: str, done: int, total: int) -> None:
-    """Say on stderr which task is done."""
+    """Print the progress to stderr."""
     sys.stderr.write(f"{name}: {done} of {total}\n")

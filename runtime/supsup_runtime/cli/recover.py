@@ -1,4 +1,4 @@
-"""``supsup-hopfield recover``: a mask from a Hopfield store, then the labels through it."""
+"""The command ``supsup-hopfield recover``."""
 
 from __future__ import annotations
 
@@ -21,29 +21,34 @@ from supsup_runtime.recovery.descent import SCHEDULES, Recovery, Statistics
 from supsup_runtime.recovery.model import load_hopfield
 
 _SETTINGS: dict[str, tuple[type | tuple[str, ...], str]] = {
-    "start": (("mean", "zero"), "scores to start from: the mean of the masks, or zero"),
-    "statistics": (get_args(Statistics), "what batch normalisation goes by"),
-    "step_size": (float, "step of the descent on the scores"),
+    "start": (("mean", "zero"), "initial scores: mean of the stored masks, or zero"),
+    "statistics": (get_args(Statistics), "batch normalisation statistics: of the batch or running"),
+    "step_size": (float, "step size of the descent on the scores, above 0"),
     "momentum": (float, "momentum of the descent, in [0, 1)"),
-    "weight_decay": (float, "fraction of the scores that is added to the gradient"),
-    "energy_strength": (float, "factor of the energy"),
-    "max_entropy_ratio": (float, "largest entropy of a task's mask, in multiples of its own"),
-    "look_every": (int, "steps from one look at where the mask settles to the next, 0 for none"),
+    "weight_decay": (float, "fraction of the scores added to the gradient, at least 0"),
+    "energy_strength": (float, "factor of the energy term, at least 0"),
+    "max_entropy_ratio": (
+        float,
+        "largest accepted entropy, as a multiple of the stored task's own, at least 1",
+    ),
+    "look_every": (int, "check where the mask settles every N steps, 0 to check only at the end"),
     "restart_every": (int, "restart after N steps without a match, 0 for never"),
 }
-"""Fields of `Recovery` that are options, which take their defaults from it."""
+"""Options that are fields of `Recovery`."""
 
 
 def add_recovery_options(made: CommandParser) -> None:
-    """Add the options of a recovery."""
+    """Add the options of the command."""
     add_model_options(made)
-    made.what_in.add_argument("input", type=Path, help="float32 (batch, ...) of one task, as .npy")
+    text = ".npy file with a float32 batch (batch, ...) or one input, of one task"
+    made.what_in.add_argument("input", type=Path, help=text)
     rows: list[Row] = [
-        ("--batch-size", positive, 64, "inputs per step"),
-        ("--steps", int, None, "steps at most (default: one for each batch)"),
+        ("--batch-size", positive, 64, "inputs per batch"),
+        ("--steps", int, None, "maximum number of steps, at least 1 (default: one per batch)"),
     ]
     add_options(made.what_in, rows)
-    text = "how the strengths of entropy and energy run: from one to the other, or both in full"
+    text = "strengths of entropy and energy: linear shifts from entropy to energy, constant "
+    text += "keeps both in full"
     rows = [("--strengths", tuple(SCHEDULES), "linear", text)]
     usual = Recovery()
     for name, (kind, text) in _SETTINGS.items():
@@ -53,7 +58,7 @@ def add_recovery_options(made: CommandParser) -> None:
 
 
 def recover(arguments: argparse.Namespace) -> None:
-    """Recover a mask, and predict with it where it is a task's."""
+    """Recover a mask and, if it is a stored one, predict with it."""
     model = load_hopfield(arguments.model, **session_of(arguments))
     shape = model.info.network.input_shape
     x = checked_images(read_inputs(arguments.input, shape), shape)

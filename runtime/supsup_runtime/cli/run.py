@@ -1,4 +1,4 @@
-"""The command supsup-run: a model on an array from a file."""
+"""The command supsup-run."""
 
 from __future__ import annotations
 
@@ -39,11 +39,13 @@ def main() -> None:
 def _run() -> None:
     made = parser("supsup-run", "Run a model on inputs from a .npy file.", _EXAMPLES)
     add_model_options(made)
-    made.what_in.add_argument("input", type=Path, help="float32 (batch, ...) or one input, as .npy")
+    text = ".npy file with a float32 batch (batch, ...) or one input"
+    made.what_in.add_argument("input", type=Path, help=text)
     made.what_in.add_argument(
-        "--task", metavar="NAME", help="the task's name or index (default: it is inferred)"
+        "--task", metavar="NAME", help="name or index of the task (default: infer the task)"
     )
-    made.method.add_argument("--per-image", action="store_true", help="infer the task of each row")
+    text = "infer the task of each input separately"
+    made.method.add_argument("--per-image", action="store_true", help=text)
     add_inference_options(made)
     add_renamed(made, {"--recover": "supsup-hopfield recover"})
     arguments = made.parse_args()
@@ -64,12 +66,12 @@ def _predict(model: Model, x: Images, arguments: argparse.Namespace) -> Predicti
         given = getattr(arguments, name)
         if given is not None and given is not False:
             option = "--" + name.replace("_", "-")
-            raise InputError(f"{option}: is for a task that is inferred; leave it, or --task, out")
+            raise InputError(f"{option}: applies only if the task is inferred; omit it or --task")
     return model.predict(x, _task(arguments.task, model))
 
 
 def _task(given: str, model: Model) -> int | str:
-    """A task as the shell gives it: its name if there is one, else its index."""
+    """Parse ``--task``: a task's name if one matches, else an index."""
     names = {task.name for task in model.tasks}
     if given in names or not re.fullmatch(r"-?[0-9]{1,9}", given):
         return given
@@ -82,7 +84,7 @@ def _to_dict(prediction: Prediction, milliseconds: float) -> dict[str, Any]:
         "labels": list(prediction.labels),
         "logits": prediction.logits.tolist(),
         "margins": [
-            inference.margin if math.isfinite(inference.margin) else None  # one task, no rival
+            inference.margin if math.isfinite(inference.margin) else None  # infinite for one task
             for inference in prediction.inferences
         ],
         "method": prediction.inferences[0].method if prediction.inferences else None,

@@ -1,4 +1,4 @@
-"""A model measured on a stream of tasks: accuracy and speed, and when an image is of no task."""
+"""Measure models on a stream of tasks: accuracy, speed, calibration."""
 
 from supsup_runtime.evaluation.accuracy import evaluate, evaluate_task, evaluate_unnamed
 from supsup_runtime.evaluation.calibration import (

@@ -1,4 +1,4 @@
-"""Accuracy and speed of a model on a stream of tasks, in the paper's scenarios."""
+"""Accuracy and speed of a model in the paper's scenarios."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
 
 Progress = Callable[[str, int, int], object]
-"""Called after each task with its name, how many tasks are done, and how many there are."""
+"""Called after each task with its name, tasks done and total."""
 Rows = npt.NDArray[np.int64]
 _CHUNK = 1000
 _TIMED = 20
-"""Single images whose median time is ``known_ms``."""
+"""Number of single images timed for ``known_ms``."""
 _KEYS = ("known", "unknown", "shared", "inferred", "known_ms", "unknown_ms")
 
 
@@ -37,21 +37,20 @@ def evaluate(
     unnamed: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a model on each task of a stream: what ``supsup-eval --json`` prints.
+    """Evaluate a model on each task of a stream, as ``supsup-eval --json`` prints.
 
     Args:
         model: A loaded model.
-        stream: Its test parts are used.
-        per_task: As `evaluate_task`; so are `batch_size` and `method`.
-        batch_size: As there.
-        method: As there.
-        unnamed: The model's tasks were found by a learner and have names of their own (NNs).
+        stream: The tasks; only test data are used.
+        per_task: As in `evaluate_task`.
+        batch_size: As in `evaluate_task`.
+        method: As in `evaluate_task`.
+        unnamed: Use `evaluate_unnamed`, for tasks found by a learner (NNs).
         progress: Called after each task.
 
     Returns:
-        ``tasks``, a row for each, of `evaluate_task` or, if `unnamed`, `evaluate_unnamed`; the mean
-        of each of their numbers over the tasks that have it, None where none has; ``batch``, which
-        is `batch_size`, and ``method``, by name.
+        ``tasks``, a row per task; the mean of each measure over the tasks that have it, else None;
+        ``batch``; ``method``.
 
     Raises:
         InputError: If the stream does not fit the model, or a number is out of range.
@@ -77,11 +76,7 @@ def evaluate(
 
 
 def check_stream(model: Model, stream: Stream) -> None:
-    """Refuse a stream whose inputs or number of classes are not the model's.
-
-    Raises:
-        InputError: If so.
-    """
+    """Raise InputError if inputs or number of classes are not the model's."""
     network = model.info.network
     if stream.input_shape != network.input_shape:
         raise InputError(
@@ -103,25 +98,26 @@ def evaluate_task(
     batch_size: int = 1,
     method: Method | Inference | None = None,
 ) -> dict[str, Any]:
-    """Evaluate one task, as the paper's scenarios do.
+    """Evaluate one task with the task known and inferred.
 
     Args:
-        model: A loaded model that has a task of the data's name.
-        data: Its test part is used.
-        per_task: Test images whose task is inferred, at least 0: a sample of each task's own, the
-            same in every run.
-        batch_size: Images whose task is inferred together, at least 1; a last batch may be
-            smaller.
-        method: How to infer.
+        model: A loaded model with a task of this name.
+        data: The task; only test data are used.
+        per_task: Test images to infer the task of, at least 0; a fixed sample per task.
+        batch_size: Images per inferred batch, at least 1; the last may be smaller.
+        method: As in `Model.infer_task`.
 
     Returns:
-        Fractions in ``[0, 1]``: ``known``, of all test images, right with the task given (GG);
-        of the sample, ``unknown``, right with the task inferred, where a wrong task counts as wrong
-        even if the label agrees (GNu), ``shared``, where the label alone counts (GNs), and
-        ``inferred``, of images whose task was inferred right; of these, ``rejected``, found to be
-        of no known task, if the model is calibrated for the method. ``inferred_as`` counts images
-        by the name of the task that they were inferred to. ``known_ms`` is the median of a single
-        image, ``unknown_ms`` of a batch. What was not measured is None.
+        Fractions in ``[0, 1]``, counts and times; None if not measured.
+
+        - ``known``: correct labels of all test images, task given (GG).
+        - ``unknown``: correct labels and tasks of the sample (GNu).
+        - ``shared``: correct labels of the sample (GNs).
+        - ``inferred``: correct tasks of the sample.
+        - ``rejected``: rejected images of these, if calibrated for the method.
+        - ``inferred_as``: images by inferred task.
+        - ``known_ms``, ``unknown_ms``: median time per image, per batch.
+        - ``task``, ``images``, ``test_images``: name, sample size, test size.
 
     Raises:
         InputError: If `per_task` or `batch_size` is out of range.
@@ -151,14 +147,21 @@ def evaluate_unnamed(
     batch_size: int = 1,
     method: Method | Inference | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a task that the model's masks are not named after (scenario NNs).
+    """Evaluate a task that has no named mask in the model (scenario NNs).
 
-    Arguments and errors are those of `evaluate_task`.
+    Args:
+        model: A loaded model.
+        data: As in `evaluate_task`.
+        per_task: As in `evaluate_task`.
+        batch_size: As in `evaluate_task`.
+        method: As in `evaluate_task`.
 
     Returns:
-        ``shared``, the fraction of the sample whose label is right through the inferred mask, as
-        the paper counts NNs; ``mask``, the name of the mask that most images were inferred to, and
-        ``inferred``, their fraction; ``unknown_ms``. What was not measured is None.
+        ``shared`` (the paper's NNs), ``unknown_ms``, ``images``, ``test_images``, ``task``, as
+        `evaluate_task`; ``mask``, the task inferred most often, and ``inferred``, its fraction.
+
+    Raises:
+        InputError: As `evaluate_task`.
     """
     seed = int.from_bytes(data.name.encode()[-4:], "little")
     batches = _batches(len(data.test_x), per_task, batch_size, seed=seed)
@@ -170,8 +173,6 @@ def evaluate_unnamed(
 
 
 class _Answer(NamedTuple):
-    """An image whose task was inferred: which one, is the label right, is the task known."""
-
     task: str
     right: bool
     known: bool | None
@@ -180,7 +181,7 @@ class _Answer(NamedTuple):
 def _infer(
     model: Model, data: TaskData, batches: list[Rows], method: Method | Inference | None
 ) -> tuple[dict[str, Any], list[_Answer]]:
-    """What both scenarios report of a sample, and an answer for each of its images."""
+    """Return the measures that both scenarios share."""
     answers: list[_Answer] = []
     times: list[float] = []
     for rows in batches:
@@ -200,7 +201,7 @@ def _infer(
 
 
 def _batches(count: int, per_task: int, batch_size: int, *, seed: int) -> list[Rows]:
-    """A sample of `count` rows, in order, in batches; RandomState's stream is frozen by numpy."""
+    """Sample rows in batches; the stream of RandomState is stable across numpy versions."""
     for name, value, least in (("per_task", per_task, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")

@@ -1,4 +1,4 @@
-"""When is an image of no known task? A model calibrated on images of its tasks."""
+"""Calibrate when a model rejects an image as of no known task."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _CHUNK = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
-    """A task that was left out: its images are then of no known task.
+    """Measures with one task left out, as the unknown one.
 
     Attributes:
-        task: Its name.
-        auroc: Of the other tasks' images against its own, in ``[0, 1]``.
+        task: Name.
+        auroc: AUROC of the other tasks' images against its own, in ``[0, 1]``.
         rejected: Fraction of its images whose best score is below the threshold.
     """
 
@@ -39,12 +39,12 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was measured.
+    """Result of a calibration.
 
     Attributes:
-        calibration: For `MaskBank.set_calibration`.
-        left_out: Each task left out in turn; empty where there is but one.
-        method: Whose scores they are.
+        calibration: Threshold and measures, for `MaskBank.set_calibration`.
+        left_out: One entry per task; empty for a single task.
+        method: Method measured.
     """
 
     calibration: Calibration
@@ -52,7 +52,7 @@ class Measured:
     method: Method
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``supsup-calibrate --json`` prints."""
+        """Return what ``supsup-calibrate --json`` prints."""
         worst = min(self.left_out, key=lambda task: task.auroc, default=None)
         rejected = [task.rejected for task in self.left_out]
         return {
@@ -66,10 +66,14 @@ class Measured:
 
 
 def check_same_bank(model: Model, bank: MaskBank) -> None:
-    """Refuse a model that is not of this bank, by network and names of the tasks.
+    """Check that a model has the network and the task names of a bank.
+
+    Args:
+        model: A loaded model.
+        bank: The bank.
 
     Raises:
-        InputError: If it is not.
+        InputError: If they differ.
     """
     if model.info.digest != bank.digest:
         raise InputError(
@@ -87,22 +91,21 @@ def check_same_bank(model: Model, bank: MaskBank) -> None:
 
 
 def choose_samples(model: Model, stream: Stream, *, per_task: int = 100) -> list[Images]:
-    """Shuffled test images of each task of a model, in its order.
+    """Sample test images of each task.
 
-    `evaluate` takes its sample from the beginning of the same shuffle, this is the end: while the
-    test part suffices, an evaluation is not on the images of the calibration.
+    Takes the end of the shuffle whose beginning `evaluate` takes, so that samples are disjoint if
+    there are enough images.
 
     Args:
         model: A loaded model.
-        stream: Has each of its tasks, by name.
-        per_task: Test images of each task, at least 1; all where there are fewer.
+        stream: Stream with every task of the model, by name.
+        per_task: Test images per task, at least 1; all if fewer.
 
     Returns:
-        ``float32 (images, *input_shape)`` for each task.
+        ``float32 (images, *input_shape)`` per task.
 
     Raises:
-        InputError: If the stream does not fit the model or lacks a task, or `per_task` is out of
-            range.
+        InputError: If the stream does not fit the model or lacks a task, or `per_task` is below 1.
     """
     if per_task < 1:
         raise InputError(f"per_task must be at least 1, got {per_task}")
@@ -112,7 +115,7 @@ def choose_samples(model: Model, stream: Stream, *, per_task: int = 100) -> list
     if missing:
         raise InputError(
             f"{stream.kind} stream: must have each task of {model.place}, has no {missing[0]!r}; "
-            "take the stream it was trained on"
+            "use the stream it was trained on"
         )
     samples = []
     for task in model.tasks:
@@ -131,24 +134,25 @@ def measure(
 ) -> Measured:
     """Calibrate a model on single images of its tasks.
 
-    The first half of each task's images, rounded up, makes the threshold, one for all tasks; the
-    other half says what it accepts. Then each task is struck from the candidates in turn, for its
-    own images and all others', and the best scores that remain are compared: a mask less among
-    the candidates is what a model without the task would have.
+    The first half of each task's images, rounded up, sets one threshold for all tasks; the rest
+    measures what it accepts. Then each task in turn is removed from the candidates, to measure how
+    its images are rejected.
 
     Args:
-        model: Loaded.
-        samples: ``float32 (images, *input_shape)``, images of each task, in index order; at least
-            one of each.
+        model: A loaded model.
+        samples: ``float32 (images, *input_shape)`` per task, in index order, at least one image.
         how: ``verified`` or ``exhaustive``.
-        coverage: Fraction of the images to accept, at least, in ``(0, 1]``.
+        coverage: Minimum fraction of the images to accept, in ``(0, 1]``.
         progress: Called after each task.
 
+    Returns:
+        The calibration and its measures.
+
     Raises:
-        InputError: If `how` makes no real forward passes or the model cannot do it, a sample is
-            missing or empty, `coverage` is out of range, or scores are not finite.
+        InputError: If an argument is invalid, the model does not support `how`, or scores are not
+            finite.
     """
-    _check_coverage(coverage)  # before minutes of measuring
+    _check_coverage(coverage)  # before a long measurement
     score = resolved_score(model.info, how)
     if score is None:
         raise InputError(f"method must be one of {list(JUDGING)}, got {how.method!r}")
@@ -179,14 +183,14 @@ def measure(
 
 
 class _Bests(NamedTuple):
-    """Best scores of single images, and what they would be without a task.
+    """Best scores ``(images,)`` of single images.
 
     Attributes:
-        best: ``float64 (images,)``.
-        candidates: ``int64 (images, candidates)``, tasks that were tried, that of `best` first;
-            it alone where all were tried.
-        second: ``float64 (images,)``, best without that task, and with one candidate more.
-        wider: ``float64 (images,)``, best of all, with one candidate more.
+        best: With the usual candidates.
+        candidates: ``int64 (images, candidates)``, tasks tried, best first; only the best if all
+            were tried.
+        second: With one more candidate, without the best task.
+        wider: With one more candidate.
     """
 
     best: Scores
@@ -195,14 +199,13 @@ class _Bests(NamedTuple):
     wider: Scores
 
     def without(self, struck: int) -> Scores:
-        """Best scores without a task: where it was a candidate, the next one is tried."""
         tried = (self.candidates == struck).any(axis=1)
         left = np.where(tried, self.wider, self.best)
         return np.where(self.candidates[:, 0] == struck, self.second, left)
 
 
 def _bests(model: Model, x: Images, how: Inference) -> _Bests:
-    """What is kept of the scores; those of all tasks would be too many with thousands."""
+    """Score in chunks, without keeping the scores of all tasks."""
     chunks = [_chunk(model, x[at : at + _CHUNK], how) for at in range(0, len(x), _CHUNK)]
     return _Bests(*(np.concatenate(parts) for parts in zip(*chunks, strict=True)))
 
@@ -220,12 +223,10 @@ def _chunk(model: Model, x: Images, how: Inference) -> _Bests:
 
 
 def _infer(model: Model, x: Images, how: Inference) -> Scores:
-    """Scores of single images, ``(images, tasks)``."""
     return np.stack([found.scores for found in model.infer_tasks(x, method=how)])
 
 
 def _leave_out(model: Model, found: Sequence[_Bests], threshold: float) -> tuple[LeftOut, ...]:
-    """Each task in turn as the unknown one; nothing where there is but one task."""
     if model.num_tasks == 1:
         return ()
     rows = []
@@ -243,52 +244,47 @@ def _leave_out(model: Model, found: Sequence[_Bests], threshold: float) -> tuple
 
 
 def auroc(known: npt.ArrayLike, unknown: npt.ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a known image scores above an unknown one.
+    """Return the area under the ROC curve, as Mann-Whitney's U by ranks.
 
     Args:
-        known: ``float (images,)``, scores of images of known tasks; at least one.
-        unknown: ``float (images,)``, of images of no known task; at least one.
+        known: ``float (images,)``, scores of known tasks, at least one.
+        unknown: ``float (images,)``, scores of unknown tasks, at least one.
 
     Returns:
-        In ``[0, 1]``; equal scores count half, so 0.5 where all are equal (Mann-Whitney's U by
-        ranks).
+        Probability that a known image scores above an unknown one; ties count half.
 
     Raises:
-        InputError: If one is empty or has NaN.
+        InputError: If an array is empty or has NaN.
     """
     above, below = _checked("known", known), _checked("unknown", unknown)
     scores = np.concatenate([above, below])
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)  # rank, from 1, of the last of each equal value
+    last = np.cumsum(counts)  # last rank, from 1, of equal values
     ranks = (last - (counts - 1) / 2)[inverse.reshape(-1)]
     wins = ranks[: len(above)].sum() - len(above) * (len(above) + 1) / 2
     return float(wins / (len(above) * len(below)))
 
 
 def calibrate(known: npt.ArrayLike, coverage: float) -> float:
-    """The highest threshold that keeps at least `coverage` of the known images.
+    """Return the highest threshold that accepts at least `coverage` of the known images.
 
-    It is one of the scores: of `n`, the `m`-th highest with the smallest `m` of ``m / n >=
-    coverage``. So one image gives its own score, and all are kept where `coverage` is above
-    ``(n - 1) / n``.
+    It is the `m`-th highest of `n` scores, with the smallest `m` such that ``m / n >= coverage``.
 
     Args:
-        known: ``float (images,)``, best scores of held-out images of the known tasks; at least
-            one.
-        coverage: In ``(0, 1]``.
+        known: ``float (images,)``, best scores of held-out images, at least one.
+        coverage: Minimum fraction to accept, in ``(0, 1]``.
 
     Returns:
-        The threshold; an image is kept where its score is at least this.
+        The threshold; an image is accepted if its score is at least this.
 
     Raises:
-        InputError: If `coverage` is out of range, or `known` is empty or has a value that is not
-            finite.
+        InputError: If `coverage` is out of range, or `known` is empty or not finite.
     """
     _check_coverage(coverage)
     scores = np.sort(_checked("known", known))
     if not np.isfinite(scores).all():
-        raise InputError("known scores must be finite, got infinity; is the model's output sound?")
-    shares = np.arange(1, len(scores) + 1) / len(scores)  # kept with 1, 2, ... images
+        raise InputError("known scores must be finite, got infinity; check the model's outputs")
+    shares = np.arange(1, len(scores) + 1) / len(scores)  # accepted with 1, 2, ... images
     kept = 1 + int(np.searchsorted(shares, coverage))
     return float(scores[len(scores) - kept])
 
@@ -305,5 +301,5 @@ def _checked(name: str, scores: npt.ArrayLike) -> Scores:
             f"{name} scores must have shape (images,) with at least one image, got {values.shape}"
         )
     if np.isnan(values).any():
-        raise InputError(f"{name} scores must be numbers, got NaN; is the model's output sound?")
+        raise InputError(f"{name} scores must be numbers, got NaN; check the model's outputs")
     return values

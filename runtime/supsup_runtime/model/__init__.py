@@ -1,1 +1,1 @@
-"""An exported model at run time: load it, predict with it, infer the task."""
+"""Run exported models and infer tasks."""

@@ -1,8 +1,4 @@
-"""The graph behind a model: scores, selected masks, and the weights of recent tasks.
-
-A host that stays on a task pays nothing for masks: its weights are fetched once from the model and
-kept, and the forward program runs with them at the speed of a plain model.
-"""
+"""Run a model's graph; run cached tasks at the speed of a plain model."""
 
 from __future__ import annotations
 
@@ -22,26 +18,20 @@ from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import BoundPart, BoundProgram, Session
 
 _FEW_ROWS = 24
-"""Rows below which a call for each is faster than one pass for all (docs/PERFORMANCE.md)."""
+"""With fewer rows, a call per row is faster than one pass (docs/PERFORMANCE.md)."""
 _PASS_BYTES = 256 << 20
-"""Gradients of one pass, 4 bytes a row and masked weight or element of state; twice that is needed
-for a moment."""
+"""Limit for the gradients of a pass, `task_bytes` per row; the peak is twice that."""
 
 
 class Engine:
-    """An exported graph and its forward program; arguments are checked by `Model`.
+    """An exported graph and its forward program; `Model` checks the arguments.
 
-    Safe to call from any number of threads. A task whose weights are cached runs without a lock,
-    and waits for no thread that fetches weights.
+    Thread-safe. A cached task runs without a lock and never waits for a fetch of weights.
 
     Attributes:
-        info: The metadata of the model.
-        outputs: Names of the outputs that the graph has.
-        num_tasks: Number of tasks.
-        real_outputs: Leading outputs that are labels.
-        task_bytes: Bytes that the weights of one task take in the cache.
-        max_cached: Tasks that the cache holds.
-        keeps_weights: The graph has the outputs that the cache needs.
+        task_bytes: Bytes of a task's weights in the cache.
+        max_cached: Number of tasks that fit the cache.
+        keeps_weights: Whether the graph has the outputs that the cache needs.
     """
 
     def __init__(
@@ -67,32 +57,24 @@ class Engine:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes that cached weights take now."""
+        """Bytes of cached weights."""
         return len(self._cache) * self.task_bytes
 
     def task_scores(self, x: Images) -> Floats:
-        """One-shot scores of a batch: ``float32 (tasks,)``, ``-d objective / d alphas``.
-
-        Raises:
-            InputError: If the model was exported without them, or one is not finite.
-        """
+        """Return the one-shot scores of a batch, ``float32 (tasks,)``."""
         return self._checked(self._scored(x, ["task_scores"])[0])
 
     def scored(self, x: Images) -> list[Floats]:
-        """Logits ``float32 (batch, outputs)`` of the likeliest task, and `task_scores`."""
+        """Return logits ``(batch, outputs)`` of the best task, and `task_scores`."""
         logits, scores = self._scored(x, ["logits", "task_scores"])
         return [logits, self._checked(scores)]
 
     def scores_at(self, x: Images, tasks: npt.NDArray[np.int64], alphas: Floats) -> Floats:
-        """As `task_scores`, at a superposition: ``alphas (n,)`` of the masks of `tasks` ``(n,)``.
-
-        Raises:
-            InputError: If the model cannot score there, or a score is not finite.
-        """
+        """Return `task_scores` at the superposition of `tasks` ``(n,)`` by `alphas` ``(n,)``."""
         if self.info.mode != "full":
             raise InputError(
                 f"{self.place}: exported with outputs {list(self.outputs)}, so it cannot score at "
-                "a superposition, as binary and gradient do; export with all outputs"
+                "a superposition, which binary and gradient need; export with all outputs"
             )
         feeds = _superposition(tasks, alphas, infer=True)
         return self._checked(self._session.run(["task_scores"], {"x": x, **feeds})[0])
@@ -103,18 +85,14 @@ class Engine:
     def _scored(self, x: Images, outputs: list[str], **more: Array) -> list[Floats]:
         if "task_scores" not in self.outputs:
             raise InputError(
-                f"{self.place}: exported without task_scores, so one-shot is not there; "
-                "export with all outputs, or, with known tasks, use method='exhaustive'"
+                f"{self.place}: exported without task_scores, so one-shot is not available; "
+                "export with all outputs, or, in mode known, use method='exhaustive'"
             )
         all_tasks = _superposition([], [], infer=True) if self.info.mode == "full" else {}
         return self._session.run(outputs, {"x": x, **all_tasks, **more})
 
     def row_scores(self, x: Images) -> Floats:
-        """As `task_scores`, for each row on its own: ``float32 (batch, tasks)``.
-
-        Many rows are scored in one pass, which unpacks the masks once for all of them; a few, or
-        with a model that cannot, one by one.
-        """
+        """Return `task_scores` of each row, ``(batch, tasks)``, in few passes if possible."""
         step = _PASS_BYTES // self.task_bytes
         able = "per_image" in self._session.input_names and step >= _FEW_ROWS
         more: dict[str, Array] = {"per_image": np.array(True)}
@@ -127,16 +105,12 @@ class Engine:
         return self._checked(np.concatenate(passes, axis=None).reshape(len(x), self.num_tasks))
 
     def task_logits(self, x: Images, task_index: int) -> Floats:
-        """Logits ``float32 (batch, outputs)`` through one task's mask; its weights are not kept."""
+        """Return logits ``(batch, outputs)`` of a task, without caching."""
         program = self._cached(task_index)
         return program.run(x) if program else self.superposed(x, [task_index], [1.0])
 
     def inferred(self, x: Images) -> tuple[Floats, int]:
-        """Logits and task of a model that always infers and answers with both.
-
-        Raises:
-            InputError: If a score is not finite, where the model has them as an output.
-        """
+        """Return logits and inferred task in mode `infer`."""
         scores = [name for name in ("task_scores",) if name in self.outputs]
         logits, task, *found = self._session.run(["logits", "task", *scores], {"x": x})
         for each in found:
@@ -144,27 +118,26 @@ class Engine:
         return logits, int(task[0])
 
     def warm(self, x: Images) -> None:
-        """Infer once, if the model can; the outcome does not matter."""
+        """Run inference once, if supported."""
         if "task_scores" in self.outputs:
             self.task_scores(x)
         elif self.info.mode == "infer":
             self._session.run(self.outputs, {"x": x})
 
     def known_logits(self, x: Images, task_index: int) -> Floats:
-        """As `task_logits`, and keep the task's weights for the next call."""
+        """Return `task_logits` and cache the task's weights."""
         if not (self.max_cached and self.keeps_weights):
             return self.superposed(x, [task_index], [1.0])
         return (self._cached(task_index) or self._fetched(task_index)).run(x)
 
     def keep_recurring(self, tasks: set[int]) -> None:
-        """Keep the weights of the tasks that two calls in a row inferred: a third is likely."""
+        """Cache tasks that two calls in a row inferred."""
         again, self._last_inferred = tasks & self._last_inferred, tasks
         if self.max_cached and self.keeps_weights:
             for task in sorted(again)[: self.max_cached]:
                 self._cached(task) or self._fetched(task)
 
     def _cached(self, task_index: int) -> BoundProgram | None:
-        """The forward program with a task's weights, if the cache has them."""
         with self._cache_lock:
             program = self._cache.get(task_index)
             if program is not None:
@@ -172,12 +145,11 @@ class Engine:
         return program
 
     def _fetched(self, task_index: int) -> BoundProgram:
-        """As `_cached`, fetched from the model by one thread at a time."""
         with self._fetch_lock:
-            program = self._cached(task_index)  # another thread may have fetched it meanwhile
+            program = self._cached(task_index)  # another thread may have fetched it
             if program is None:
                 with self._cache_lock:
-                    while len(self._cache) >= self.max_cached:  # first: its memory is used again
+                    while len(self._cache) >= self.max_cached:  # before the fetch, to reuse memory
                         self._cache.popitem(last=False)
                 program = self._bind(task_index)
                 with self._cache_lock:
@@ -194,18 +166,13 @@ class Engine:
         return self._forward.bind(parts, "logits", network.outputs)
 
     def superposed(self, x: Images, indices: Sequence[int], alphas: npt.ArrayLike) -> Floats:
-        """Logits ``float32 (batch, outputs)`` through a superposition of masks.
-
-        Raises:
-            InputError: If the model was exported without what that takes.
-        """
+        """Return logits ``(batch, outputs)`` of a superposition of masks."""
         feeds = self._feeds(indices, alphas, ["logits"])
         return self._session.run(["logits"], {"x": x, **feeds})[0]
 
     def _feeds(
         self, indices: Sequence[int], alphas: npt.ArrayLike, outputs: Sequence[str]
     ) -> dict[str, Array]:
-        """What selects a superposition, if the model can and has the outputs."""
         if self.info.mode == "infer":
             raise InputError(
                 f"{self.place}: exported to infer only, so it cannot run a given task; "
@@ -223,7 +190,6 @@ class Engine:
 
 
 def _cut(tensors: Sequence[MaskedParameter | StateTensor], flat: Any) -> list[BoundPart]:  # noqa: ANN401 - an OrtValue
-    """Where each of the tensors lies in a flat value."""
     return [
         BoundPart(name=tensor.name, shape=tensor.shape, value=flat, start=span.start)
         for tensor, span in zip(tensors, spans(tensors), strict=True)

@@ -1,8 +1,4 @@
-"""Ways to infer the task of an input that does not say it.
-
-Each method scores every task, the higher the likelier; ties go to the lowest index. A batch is one
-task unless every row is asked for on its own (``per_image``).
-"""
+"""Task inference: methods, settings and results; ties go to the lowest index."""
 
 from __future__ import annotations
 
@@ -32,28 +28,27 @@ _APPLIES: dict[str, tuple[str, ...]] = {
     "steps": ("gradient",),
     "step_size": ("gradient",),
 }
-"""Methods that each setting is for."""
+"""Methods that each setting applies to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inference:
-    """How to infer the task. A setting that the method does not have is refused.
+    """Task inference method and its settings.
 
     Attributes:
         method: ``one-shot`` (paper, equation 4): one forward and backward pass through the uniform
             superposition. ``binary``: halve the tasks until one is left. ``gradient`` (equation
             3): several steps on the alphas. ``exhaustive``: a forward pass through every mask.
-            ``verified``: forward passes through the best of one-shot alone.
-        score: By what ``verified`` and ``exhaustive`` judge a forward pass: ``log-odds`` of the
-            real outputs against the superfluous ones, minus the ``entropy`` (the paper's), or the
-            ``max-probability``. By default log-odds where there are superfluous outputs, entropy
-            elsewhere.
-        candidates: Tasks that ``verified`` tries, at least 1; 4 by default.
-        steps: Most passes of ``gradient``, at least 1; 5 by default.
-        step_size: What ``gradient`` changes an alpha by at most, positive; 0.5 by default.
+            ``verified``: forward passes through the best tasks of one-shot.
+        score: Score of a pass in ``verified`` and ``exhaustive``: ``log-odds`` of real against
+            superfluous outputs, minus the ``entropy`` (paper), or ``max-probability``. Defaults to
+            log-odds if there are superfluous outputs, else entropy.
+        candidates: Number of tasks that ``verified`` tries, at least 1, default 4.
+        steps: Maximum passes of ``gradient``, at least 1, default 5.
+        step_size: Largest change of an alpha per step of ``gradient``, positive, default 0.5.
 
     Raises:
-        InputError: If a value is out of range, or its method does not have it.
+        InputError: If a value is out of range or does not apply to the method.
     """
 
     method: Method
@@ -69,8 +64,8 @@ class Inference:
             value = getattr(self, name)
             if value is not None and self.method not in wanted:
                 raise InputError(
-                    f"{name} is for {' and '.join(wanted)}, got {value!r} with {self.method}; "
-                    "leave it out"
+                    f"{name} applies only to {' and '.join(wanted)}, got {value!r} with "
+                    f"{self.method}; omit it"
                 )
         if self.score not in {None, *SCORES}:
             raise InputError(f"score must be one of {list(SCORES)}, got {self.score!r}")
@@ -84,24 +79,21 @@ class Inference:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TaskInference:
-    """The task of one input, or of one batch.
+    """Inferred task of a batch or of one input.
 
     Attributes:
         task: The likeliest task.
-        scores: ``float64 (tasks,)``, the higher the likelier; ``-inf`` where `verified` did not
-            try the task, or `binary` had given it up before its last round. One-shot and binary
-            scores are ``-d objective / d alphas``, batch mean; those of gradient are the alphas;
-            the others are what `Inference.score` says, in nats or as a probability, batch mean.
-            One-shot scores of a model whose scoring is not exact are the expected ones where a
-            task cannot win.
-        margin: Best score less the second best; infinite where only one task was scored.
-        method: How it was inferred.
-        passes: Forward passes through the network that it took, of the whole batch or, with
-            ``per_image``, of this row; all but those of verified and exhaustive that judge a mask
-            are followed by a backward pass.
-        known: Whether the best score reaches the model's calibrated threshold: False says that the
-            input is of no known task, whatever `task` is. None where the model is not calibrated,
-            or `method` does not judge real forward passes by the calibrated score.
+        scores: ``float64 (tasks,)``, higher is likelier; ``-inf`` for tasks that `verified` did
+            not try or `binary` dropped before its last round. One-shot, binary: ``-d objective / d
+            alphas``, batch mean; one-shot estimates those of tasks that cannot win, unless the
+            model's scoring is exact. Gradient: the alphas. Verified, exhaustive:
+            `Inference.score`, batch mean, in nats or a probability.
+        margin: Best score minus the second best; infinite if only one task was scored.
+        method: Method used.
+        passes: Forward passes for the batch, or for this row with ``per_image``. Each has a
+            backward pass, unless it scores a single mask.
+        known: Whether the best score reaches the calibrated threshold; False means no known task.
+            None if the model is not calibrated for the method and score.
     """
 
     task: TaskInfo
@@ -120,9 +112,9 @@ class TaskInference:
         passes: int,
         threshold: float | None = None,
     ) -> TaskInference:
-        """Pick the best of ``(tasks,)`` scores, and hold it against a threshold if there is one."""
+        """Pick the best score and compare it with `threshold`."""
         best = int(scores.argmax())
-        # not np.delete: its Python code, cold after a pass over a large bank, took half a ms
+        # np.delete took 0.5 ms here after a pass over a large bank
         rivals = scores[:best], scores[best + 1 :]
         second = max(float(some.max(initial=-np.inf)) for some in rivals)
         margin = float(scores[best]) - second
@@ -137,14 +129,14 @@ class TaskInference:
 
 
 def resolved_score(info: ModelInfo, how: Inference) -> Score | None:
-    """By what a model's real forward passes are judged; None where the method makes none."""
+    """Return the score of the method's forward passes; None if not applicable."""
     if how.method not in JUDGING:
         return None
     return how.score or default_score(info.network.outputs, info.network.real_outputs)
 
 
 def threshold_of(info: ModelInfo, how: Inference) -> float | None:
-    """The best score from which on a task is known; None where `how` is not what was calibrated."""
+    """Return the threshold; None if the model is not calibrated for `how`."""
     calibration = info.calibration
     if calibration is None or calibration.score != resolved_score(info, how):
         return None
@@ -156,19 +148,12 @@ def score_tasks(
 ) -> tuple[Scores, list[int], Floats | None]:
     """Score every task.
 
-    Args:
-        scorer: The model.
-        x: ``float32 (batch, ...)``.
-        how: The method and its settings.
-        per_image: Score each row on its own.
-
     Returns:
-        Scores, ``float64 (batch, tasks)`` if `per_image`, else ``(1, tasks)``, the passes of each
-        of their rows, and, of methods that judge real passes, the likeliest task's logits
-        ``float32 (batch, outputs)``.
+        Scores ``float64 (batch, tasks)`` if `per_image`, else ``(1, tasks)``; passes per row; for
+        verified and exhaustive, logits ``(batch, outputs)`` of the best task.
     """
     rows = len(x) if per_image else 1
-    match how.method:  # mypy misses a return where a method has no case
+    match how.method:  # mypy reports a method without a case
         case "one-shot":
             return methods.one_shot(scorer, x, per_image=per_image), [1] * rows, None
         case "binary":

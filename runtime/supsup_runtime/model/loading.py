@@ -1,4 +1,4 @@
-"""Open a model's file: its metadata first, an estimate of memory, then its two sessions."""
+"""Check and open a model file."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from supsup_runtime.model.protobuf import read_metadata
 from supsup_runtime.model.session import Session, SessionOptions, open_session
 
 _FEWER_TASKS = (
-    "export fewer tasks, or, if it is not yet, with --target portable, which takes least (or load "
-    "with check_memory=False)"
+    "export fewer tasks or with --target portable, which takes the least memory, or load with "
+    "check_memory=False"
 )
 _SMALLER_STORE = "encode the bank's tasks with --dtype float16, or load with check_memory=False"
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _PEAK = {"cpu": 6, "cuda": 10, "portable": 3, "recover": 4}
-"""Peak of loading a model that scores, in its file's size: the file, its masks as ONNX Runtime
-keeps them, their codes (2 bits a weight, or 4) and the same repacked (docs/PERFORMANCE.md). Of one
-that recovers: 330 MB for a file of 88 MB, which has the fixed layers three times."""
+"""Peak memory of loading, in file sizes (docs/PERFORMANCE.md): file, masks in ONNX Runtime, codes
+(2 or 4 bits per weight), repacked codes. `recover`: 330 MB for 88 MB, fixed layers three times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedModel:
-    """A model's metadata, its graph, and its forward program."""
+    """Metadata, graph and forward program of a model."""
 
     info: ModelInfo
     session: Session
@@ -36,18 +35,12 @@ class OpenedModel:
 def open_model(
     path: str | Path, *, recovers: bool, check_memory: bool, **session: Unpack[SessionOptions]
 ) -> OpenedModel:
-    """Open a model of the kind wanted.
-
-    Args:
-        path: The ``.onnx`` file.
-        recovers: Whether it must be one that recovers masks, or one that has them.
-        check_memory: Refuse a model that takes more memory than is available while it loads.
-        **session: Options of `open_session`.
+    """Open a model of mode `recover` if `recovers`, else one with explicit masks.
 
     Raises:
-        ModelError: If the file is missing, not a model of supsup, of another contract or of the
-            other kind, or too large for the memory available; all before it is loaded. If the file
-            is replaced meanwhile.
+        ModelError: Before loading, if the file is missing, not a supsup model, of another
+            contract or kind, or, with `check_memory`, too large for the memory available; later,
+            if it was replaced meanwhile.
         ProviderUnavailableError: As `open_session`.
         InputError: As `open_session`.
     """
@@ -61,13 +54,12 @@ def open_model(
         _refuse_too_large(file, info)
     opened = open_session(file, place=str(file), **session)
     if _identity(file) != before:
-        raise ModelError(f"{file}: it was replaced while it was loaded; load it again")
+        raise ModelError(f"{file}: the file was replaced while it was loaded; load it again")
     forward = open_session(info.forward, place=f"{file}: its forward program", **session)
     return OpenedModel(info=info, session=opened, forward=forward)
 
 
 def _identity(file: Path) -> tuple[int, ...]:
-    """Tells a file from one that took its place, or that was written over."""
     try:
         found = file.stat()
     except FileNotFoundError:
@@ -84,8 +76,8 @@ def _refuse_kind(file: Path, info: ModelInfo, *, recovers: bool) -> None:
         )
     if info.mode == "recover" and not recovers:
         raise ModelError(
-            f"{file}: the model recovers masks from a Hopfield store, it has none to select; load "
-            "it with load_hopfield, or run supsup-hopfield recover"
+            f"{file}: the model recovers masks from a Hopfield store and has no explicit masks; "
+            "load it with load_hopfield, or run supsup-hopfield recover"
         )
     if info.mode != "recover" and recovers:
         raise ModelError(
@@ -105,23 +97,13 @@ def _refuse_too_large(file: Path, info: ModelInfo) -> None:
 
 
 def bytes_to_load(info: ModelInfo, file_bytes: int) -> int:
-    """Estimate the peak memory of loading a model, in bytes.
-
-    Args:
-        info: Its metadata.
-        file_bytes: Size of its file.
-    """
+    """Estimate the peak memory of loading, in bytes."""
     kind = {"known": "portable", "recover": "recover"}.get(info.mode, info.target)
     return _PEAK[kind] * file_bytes + 16 * info.network.num_masked
 
 
 def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
-    """Bytes that can be taken without swapping, within the container's limit; None if unknown.
-
-    Args:
-        meminfo: Linux's, with a line ``MemAvailable``.
-        cgroup: Folder of the control group (version 2).
-    """
+    """Return the bytes available without swapping, within cgroup v2's limit; None if unknown."""
     limits = [_of_machine(meminfo), _of_container(cgroup)]
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else None
@@ -149,6 +131,6 @@ def _of_container(cgroup: Path) -> int | None:
 
 
 def _file_cache(stat: Path) -> int:
-    """Bytes of files that the system gives back when memory is asked for."""
+    """Return the bytes of the file cache, which is freed on demand."""
     pairs = (line.split() for line in stat.read_text().splitlines())
     return sum(int(value) for key, value in pairs if key in {"active_file", "inactive_file"})

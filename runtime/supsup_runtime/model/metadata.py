@@ -1,8 +1,4 @@
-"""Metadata of an exported model, contract 1 (docs/CONTRACT.md).
-
-The exporter writes it, the runtime reads it. ONNX metadata are strings, so lists are JSON and the
-forward program is base64.
-"""
+"""Metadata of an exported model, contract 1 (docs/CONTRACT.md)."""
 
 from __future__ import annotations
 
@@ -22,14 +18,14 @@ from supsup_runtime.hopfield.metadata import HopfieldInfo
 CONTRACT = 1
 PREFIX = "org.supsup."
 Target = Literal["cpu", "cuda", "portable"]
-"""Operators that a model is made of."""
+"""Set of operators in the graph."""
 Scoring = Literal["exact", "rounded", "screened"]
-"""Which scores are exact: all, or those of the tasks that can still win."""
+"""Which scores are exact: all, or only those of tasks that can still win."""
 Mode = Literal["full", "known", "infer", "recover", "recover-stream"]
-"""What a model was exported for: both, known tasks only, always inferring, or recovering masks, a
-step or a whole stream a call."""
+"""Purpose of a model: both, known tasks only, inference only, or recovering masks, one step or one
+stream per call."""
 RECOVERING = ("recover", "recover-stream")
-"""Modes of models with a Hopfield store in place of masks."""
+"""Modes of models with a Hopfield store instead of masks."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
 _BIT_ORDER = "least-significant-first"
 
@@ -39,9 +35,9 @@ class TaskInfo:
     """One task of a model.
 
     Attributes:
-        index: What the model's `tasks` input takes.
-        name: Its name in the bank.
-        labels: Names of its classes by output index; empty where the bank had none.
+        index: Index in the graph's input `tasks`.
+        name: Name in the bank.
+        labels: Class names by output index; empty if the bank has none.
     """
 
     index: int
@@ -51,21 +47,20 @@ class TaskInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """Everything a host needs to know beside the graph.
+    """Metadata of an exported model.
 
     Attributes:
-        network: The network that the masks belong to.
-        digest: Its `Network.digest`.
+        network: The network.
+        digest: `Network.digest`.
         tasks: The tasks, in index order.
-        objective: What `task_scores` differentiates: ``entropy`` or ``superfluous``; empty in a
-            model that cannot infer.
+        objective: ``entropy`` or ``superfluous``; empty if the model cannot infer.
         mode: Which inputs and outputs the graph has.
-        target: Operators it was made of: ``cpu``, ``cuda`` or ``portable``.
-        scoring: ``exact``, or how scores of tasks that cannot win are only the expected ones:
-            ``rounded`` by a few thousandths of the largest, or ``screened``.
+        target: Operators of the graph: ``cpu``, ``cuda`` or ``portable``.
+        scoring: ``exact``; or ``rounded`` (off by a few thousandths of the largest score) or
+            ``screened``, which estimate the scores of tasks that cannot win.
         forward: The forward program, an ONNX model with the weights as inputs.
-        calibration: What tells known tasks from unknown; None where it was not measured.
-        hopfield: What is to be known of the store; of a mode that recovers, else None.
+        calibration: Threshold for known tasks; None if not measured.
+        hopfield: Metadata of the store in modes that recover masks, else None.
     """
 
     network: Network
@@ -87,7 +82,7 @@ class ModelInfo:
             )
 
     def to_metadata(self) -> dict[str, str]:
-        """The model's ``metadata_props``, sorted by key."""
+        """Return the ``metadata_props``, sorted; lists as JSON, bytes as base64."""
         tasks = [{"labels": list(task.labels), "name": task.name} for task in self.tasks]
         values = {
             "bit_order": _BIT_ORDER,
@@ -112,8 +107,8 @@ class ModelInfo:
         """Invert `to_metadata`.
 
         Args:
-            metadata: All of a model's metadata.
-            place: What messages call the model.
+            metadata: All metadata of a model.
+            place: Name of the model in messages.
 
         Raises:
             ModelError: If the model is not supsup's, of another contract, or malformed.
@@ -126,7 +121,7 @@ class ModelInfo:
             )
         if version is None:
             raise ModelError(
-                f"{place}: not a model of supsup: metadata {PREFIX}contract is missing; "
+                f"{place}: not a supsup model: metadata {PREFIX}contract is missing; "
                 "make one with supsup-export"
             )
         if version != str(CONTRACT):
@@ -151,9 +146,9 @@ class ModelInfo:
 
 def _require_store(mode: str, hopfield: str | None) -> None:
     if mode in RECOVERING and hopfield is None:
-        raise BankError(f"hopfield must be there in mode {mode}, got none")
+        raise BankError(f"hopfield is required in mode {mode}, got none")
     if mode not in RECOVERING and hopfield is not None:
-        raise BankError(f"hopfield is of modes {list(RECOVERING)} alone, got mode {mode!r}")
+        raise BankError(f"hopfield is allowed only in modes {list(RECOVERING)}, got mode {mode!r}")
 
 
 def _objectives(mode: str) -> tuple[str, ...]:
@@ -205,7 +200,7 @@ def _tasks(items: object) -> tuple[TaskInfo, ...]:
     seen: set[str] = set()
     for task in tasks:
         if task.name in seen:
-            raise BankError(f"tasks must have names of their own, got {task.name!r} twice")
+            raise BankError(f"task names must be unique, got {task.name!r} twice")
         seen.add(task.name)
     return tasks
 

@@ -1,7 +1,4 @@
-"""Algorithms that score every task of an input; `inference` says how they are asked.
-
-One row of scores is for a batch, which is one task, or for each row of it (``per_image``).
-"""
+"""Algorithms that score every task."""
 
 from __future__ import annotations
 
@@ -15,47 +12,47 @@ from supsup_runtime.arrays import Floats, Images, Scores, checked_outputs
 from supsup_runtime.objectives import Score, evidence
 
 _ALL = slice(None)
-"""All rows of a batch, which are then not copied."""
+"""All rows of a batch, without a copy."""
 
 
 class Scorer(Protocol):
-    """What inference needs of a model."""
+    """Interface of a model that the methods use."""
 
     place: str
     num_tasks: int
     real_outputs: int
 
     def task_scores(self, x: Images) -> Floats:
-        """One-shot scores ``(tasks,)`` of a batch at the uniform superposition of all tasks."""
+        """Return one-shot scores ``(tasks,)``."""
 
     def scored(self, x: Images) -> list[Floats]:
-        """Logits ``(batch, outputs)`` through the best task by `task_scores`, and these scores."""
+        """Return logits ``(batch, outputs)`` of the best task, and `task_scores`."""
 
     def scores_at(self, x: Images, tasks: npt.NDArray[np.int64], alphas: Floats) -> Floats:
-        """As `task_scores`, at the superposition ``sum_j alphas[j] M[tasks[j]]``."""
+        """Return scores at ``sum_j alphas[j] M[tasks[j]]``."""
 
     def row_scores(self, x: Images) -> Floats:
-        """As `task_scores`, for each row on its own: ``(batch, tasks)``."""
+        """Return one-shot scores ``(batch, tasks)``."""
 
     def task_logits(self, x: Images, task_index: int) -> Floats:
-        """Logits ``(batch, outputs)`` through one task's mask."""
+        """Return logits ``(batch, outputs)`` of one task."""
 
 
 def one_shot(scorer: Scorer, x: Images, *, per_image: bool) -> Scores:
-    """One pass through the uniform superposition (paper, equation 4): ``(rows, tasks)``."""
+    """Return scores ``(rows, tasks)`` at the uniform superposition (paper, equation 4)."""
     scores = scorer.row_scores(x) if per_image else scorer.task_scores(x)[None]
     return scores.astype(np.float64)
 
 
 def binary(scorer: Scorer, x: Images, *, per_image: bool) -> tuple[Scores, list[int]]:
-    """Halve the tasks until one is left (paper, Binary), each time at their superposition.
+    """Halve the tasks until one is left, scoring at their superposition (paper, Binary).
 
-    Of `n` tasks the ``ceil(n / 2)`` with the highest scores stay, of equal ones those of lower
-    index, so that one is left after ``ceil(log2(tasks))`` rounds, whatever the scores.
+    Each of ``ceil(log2(tasks))`` rounds keeps the best ``ceil(n / 2)`` tasks, of equal ones the
+    lower indices.
 
     Returns:
-        Scores ``(rows, tasks)``: those of the last round, ``-inf`` for tasks that had gone by
-        then, zero for the only task of a model; and the passes of each row.
+        Scores ``(rows, tasks)`` of the last round, ``-inf`` for dropped tasks, zero for a single
+        task; passes per row.
     """
     if scorer.num_tasks == 1:
         rows = len(x) if per_image else 1
@@ -69,7 +66,6 @@ def binary(scorer: Scorer, x: Images, *, per_image: bool) -> tuple[Scores, list[
 
 
 def _halve(scorer: Scorer, x: Images, scores: Scores) -> tuple[Scores, int]:
-    """Go on from the first round's `scores` ``(tasks,)``."""
     left, passes = np.arange(len(scores)), 1
     while len(left) > 2:
         best = np.argsort(-scores[left], kind="stable")
@@ -85,14 +81,14 @@ def _halve(scorer: Scorer, x: Images, scores: Scores) -> tuple[Scores, int]:
 def gradient(
     scorer: Scorer, x: Images, *, per_image: bool, steps: int, step_size: float
 ) -> tuple[Scores, list[int]]:
-    """Ascend the scores by alphas (paper, equation 3), from the uniform superposition.
+    """Follow the scores from the uniform superposition (paper, equation 3).
 
-    ``alphas += step_size * (scores - mean) / max |scores - mean|``, so that `step_size` is what an
-    alpha changes by at most, whatever the objective's scale; then negative ones become zero, and
-    all are divided by their sum. Ends early where one alpha has it all, or all scores are equal.
+    ``alphas += step_size * (scores - mean) / max |scores - mean|``, so `step_size` is the largest
+    change; then clip at zero and divide by the sum. Ends early if one alpha is 1 or all scores are
+    equal.
 
     Returns:
-        The last alphas ``(rows, tasks)``, which sum to 1, and the passes of each row.
+        Alphas ``(rows, tasks)``, which sum to 1; passes per row.
     """
     first = one_shot(scorer, x, per_image=per_image)
     found = [
@@ -105,7 +101,6 @@ def gradient(
 def _ascend(
     scorer: Scorer, x: Images, scores: Scores, steps: int, step_size: float
 ) -> tuple[Scores, int]:
-    """Go on from the first pass's `scores` ``(tasks,)``."""
     alphas, passes = np.full(len(scores), 1 / len(scores)), 1
     while True:
         away = scores - scores.mean()
@@ -124,7 +119,7 @@ def _ascend(
 def exhaustive(
     scorer: Scorer, x: Images, *, per_image: bool, score: Score | None
 ) -> tuple[Scores, Floats]:
-    """A real pass through every mask, judged by `score`; returns what `_judged` does."""
+    """Score every task as `_judged`."""
     tried = ((task, _ALL) for task in range(scorer.num_tasks))
     return _judged(scorer, x, tried, per_image=per_image, score=score)
 
@@ -132,11 +127,11 @@ def exhaustive(
 def verified(
     scorer: Scorer, x: Images, *, per_image: bool, score: Score | None, candidates: int
 ) -> tuple[Scores, Floats]:
-    """Real passes for the best `candidates` of one-shot; returns what `_judged` does."""
+    """Score the best `candidates` of one-shot as `_judged`."""
     given: dict[int, Floats] = {}
     if per_image:
         first = one_shot(scorer, x, per_image=True)
-    else:  # the graph runs its own best task in any case
+    else:  # the graph runs its best task anyway
         logits, scores = scorer.scored(x)
         first, given = scores.astype(np.float64)[None], {int(scores.argmax()): logits}
     best = np.argsort(-first, axis=1, kind="stable")[:, :candidates]  # (rows, candidates)
@@ -156,13 +151,11 @@ def _judged(
     score: Score | None,
     given: Mapping[int, Floats] | None = None,
 ) -> tuple[Scores, Floats]:
-    """Judge real passes through masks: tasks in ascending order, each with rows to run.
-
-    Tasks whose logits are `given` are not run again.
+    """Score forward passes through single masks, unless their logits are `given`.
 
     Returns:
-        Scores ``(rows, tasks)``, ``-inf`` where a task was not tried; and the logits ``(batch,
-        outputs)`` of each row through the task with the best score, the first of equal ones.
+        Scores ``(rows, tasks)``, ``-inf`` for tasks not tried; logits ``(batch, outputs)`` of each
+        row's best task, the first of equal ones.
     """
     scores = np.full((len(x) if per_image else 1, scorer.num_tasks), -np.inf)
     best, numbers = np.full(len(x), -np.inf), np.arange(len(x))

@@ -1,4 +1,4 @@
-"""An exported model, loaded: predict with the task known or unknown, infer the task."""
+"""Load an exported model, predict with it, infer tasks."""
 
 from __future__ import annotations
 
@@ -35,22 +35,24 @@ def load(
     check_memory: bool = True,
     **session: Unpack[SessionOptions],
 ) -> Model:
-    """Load a model that `supsup-export` made.
+    """Load a model made by `supsup-export`.
 
     Args:
         path: The ``.onnx`` file.
-        cache_bytes: Weights of recent tasks to keep, in bytes; 0 keeps none. A task takes 4 bytes
-            per masked weight; `Model.cached_bytes` says what is taken.
-        check_memory: Refuse a model that takes more memory than is available while it loads.
-        **session: ``device``, ``cpu`` (the default) or ``cuda``: one that is not there is an error.
-            ``threads`` of one call, 1 by default. In place of `threads` an
-            ``onnxruntime.SessionOptions``, ``sess_options``; in place of `device` the
-            ``providers`` of ONNX Runtime.
+        cache_bytes: Cache for weights of recent tasks, in bytes, 0 for none. A task takes 4 bytes
+            per masked weight and element of state.
+        check_memory: Refuse a model whose loading takes more memory than is available.
+        **session: ``device``, ``cpu`` (default) or ``cuda``, or ONNX Runtime ``providers``;
+            ``threads`` per call (default 1), or ``sess_options``, an
+            ``onnxruntime.SessionOptions``.
+
+    Returns:
+        The loaded model.
 
     Raises:
-        ModelError: If the file is missing, not a model of supsup, of another contract, one that
-            recovers masks, or too large for the memory available; all before it is loaded.
-        ProviderUnavailableError: If onnxruntime or the provider is not there.
+        ModelError: If the file is missing, not a supsup model, of another contract, recovers masks
+            or needs too much memory; all checked before loading.
+        ProviderUnavailableError: If onnxruntime or the provider is not available.
         InputError: If an argument is out of range.
     """
     if not isinstance(cache_bytes, int) or not 0 <= cache_bytes <= MAX_CACHE_BYTES:
@@ -62,12 +64,12 @@ def load(
 
 
 class Model:
-    """A loaded model. Calls are independent, from any number of threads.
+    """A loaded model, safe to call from several threads.
 
     Attributes:
-        info: Its metadata.
+        info: Metadata of the model.
         num_tasks: Number of tasks.
-        place: What messages call it: its path.
+        place: Path of the model, for messages.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -84,22 +86,24 @@ class Model:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes that the weights of recent tasks take now; `load` sets the limit."""
+        """Bytes of cached weights; `load` sets the limit."""
         return self._engine.cached_bytes
 
     def task(self, key: int | str) -> TaskInfo:
-        """A task by name or index.
+        """Return a task by name or index.
+
+        Args:
+            key: Name, or index in ``[0, num_tasks)``.
 
         Raises:
-            InputError: If there is none; a negative index, which ONNX would count from the end,
-                included.
+            InputError: If the task does not exist; negative indices are refused.
         """
         if isinstance(key, str):
             if key in self._by_name:
                 return self._by_name[key]
             names = ", ".join(task.name for task in self.tasks[:3])
             raise InputError(
-                f"task {key!r}: not among the {self.num_tasks} of the model ({names}, ...)"
+                f"task {key!r}: not among the {self.num_tasks} tasks of the model ({names}, ...)"
             )
         if not 0 <= key < self.num_tasks:
             raise InputError(f"task index must be in [0, {self.num_tasks}), got {key}")
@@ -117,15 +121,16 @@ class Model:
 
         Args:
             x: ``float32 (batch, *input_shape)``, finite, at least one row.
-            task: Name or index, for all rows or one for each; None infers it.
-            per_image: Infer the task of each row on its own. Rows are grouped by task, so that a
-                mixed batch runs each task once.
-            method: How to infer: a name, or an `Inference` with settings; see `infer_task`.
+            task: Name or index, one for all rows or one per row; None infers the task.
+            per_image: Infer the task of each row separately; rows of a task run together.
+            method: As in `infer_task`.
+
+        Returns:
+            Logits and tasks of the rows.
 
         Raises:
-            InputError: If `x` breaks its shape, type or range, the task is not there, it is given
-                together with `per_image` or `method`, the model was exported without what the
-                call needs, or logits or scores are not finite.
+            InputError: If `x` or the task is invalid, `task` is combined with `per_image` or
+                `method`, the model lacks a required output, or logits or scores are not finite.
         """
         x = checked_images(x, self.info.network.input_shape)
         if task is None:
@@ -133,7 +138,7 @@ class Model:
         if per_image or method is not None:
             given = "method" if method is not None else "per_image"
             raise InputError(
-                f"{given}: is for a task that is inferred, got task {task!r:.80}; leave out one "
+                f"{given}: applies only if the task is inferred, got task {task!r:.80}; omit one "
                 "of the two"
             )
         if isinstance(task, (int, str, np.integer)):
@@ -148,10 +153,10 @@ class Model:
         return self._answer(self._mixed_logits(x, tasks), tasks)
 
     def logits(self, x: Images, task: int | str) -> Floats:
-        """Logits through one task's mask: what `predict` does, and nothing around it.
+        """Return the logits of a known task.
 
         Args:
-            x: ``float32 (batch, *input_shape)``, finite, at least one row.
+            x: As in `predict`.
             task: Name or index.
 
         Returns:
@@ -165,16 +170,15 @@ class Model:
         return checked_outputs(logits, "logits", self.place)
 
     def warmup(self, tasks: Sequence[int | str] = (), *, batch_size: int = 1) -> None:
-        """Do now what the first calls would wait for: memory, threads, the tasks' weights.
+        """Prepare memory, threads and weights for the first calls.
 
         Args:
-            tasks: Names or indices of tasks whose weights to keep; more than the cache holds is
-                an error.
-            batch_size: Rows of the batches to come, at least 1.
+            tasks: Names or indices of tasks to cache.
+            batch_size: Rows of later batches, at least 1.
 
         Raises:
-            InputError: If a task is not there, the tasks do not fit the cache, the model cannot
-                keep weights, or `batch_size` is out of range.
+            InputError: If a task does not exist, they exceed the cache, the model cannot cache
+                weights, or `batch_size` is out of range.
         """
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
@@ -182,13 +186,13 @@ class Model:
         if indices and not self._engine.keeps_weights:
             raise InputError(
                 f"warmup: a model with outputs {list(self._engine.outputs)} cannot keep a task's "
-                "weights; export with all outputs, or leave the tasks out"
+                "weights; export with all outputs, or omit `tasks`"
             )
         if len(indices) > self._engine.max_cached:
             raise InputError(
                 f"warmup: {len(indices)} tasks need {len(indices) * self._engine.task_bytes} bytes "
-                f"of cache, there are {self._engine.max_cached * self._engine.task_bytes}; load "
-                "with a larger cache_bytes"
+                f"of cache, got {self._engine.max_cached * self._engine.task_bytes}; load with a "
+                "larger cache_bytes"
             )
         blank = np.zeros((batch_size, *self.info.network.input_shape), np.float32)
         for index in indices:
@@ -196,12 +200,14 @@ class Model:
         self._engine.warm(blank)
 
     def infer_task(self, x: Images, *, method: Method | Inference | None = None) -> TaskInference:
-        """Infer the task of a batch whose rows all have the same.
+        """Infer the task of a batch in which all rows have the same task.
 
         Args:
-            x: ``float32 (batch, *input_shape)``.
-            method: A method's name, or an `Inference` with settings of its own; None takes
-                ``verified``, or what the model was exported for.
+            x: As in `predict`.
+            method: Name, or an `Inference` with settings; None takes `default_method`.
+
+        Returns:
+            The task and the scores of all tasks.
 
         Raises:
             InputError: As `predict`.
@@ -212,15 +218,26 @@ class Model:
     def infer_tasks(
         self, x: Images, *, method: Method | Inference | None = None
     ) -> tuple[TaskInference, ...]:
-        """Infer the task of each row on its own; arguments as `infer_task`."""
+        """Infer the task of each row separately.
+
+        Args:
+            x: As in `predict`.
+            method: As in `infer_task`.
+
+        Returns:
+            One inference per row.
+
+        Raises:
+            InputError: As `predict`.
+        """
         x = checked_images(x, self.info.network.input_shape)
         return self._infer(x, self._how(method), per_image=True)[0]
 
     def superpose(self, x: Images, tasks: Sequence[int | str], alphas: npt.ArrayLike) -> Floats:
-        """Logits through a superposition of masks (paper, equation 2).
+        """Return the logits of a superposition of masks (paper, equation 2).
 
         Args:
-            x: ``float32 (batch, *input_shape)``.
+            x: As in `predict`.
             tasks: Names or indices, at least one.
             alphas: ``float (len(tasks),)``, finite; they need not sum to 1.
 
@@ -228,14 +245,13 @@ class Model:
             ``float32 (batch, outputs)``.
 
         Raises:
-            InputError: If lengths differ, a task is not there, an alpha is no finite float32, or
-                logits are not finite.
+            InputError: As `predict`, or if lengths differ or an alpha is not a finite float32.
         """
-        with np.errstate(over="ignore"):  # what float32 has not becomes infinite
+        with np.errstate(over="ignore"):  # too large becomes infinite
             weights = _real(alphas).astype(np.float32)
         if weights.shape != (len(tasks),) or not len(tasks):
             raise InputError(
-                f"alphas must have one value for each of at least one task: expected shape "
+                f"alphas must have one value per task, for at least one task: expected shape "
                 f"({max(1, len(tasks))},), got {weights.shape}"
             )
         if not np.isfinite(weights).all():
@@ -247,7 +263,7 @@ class Model:
 
     @property
     def default_method(self) -> Method:
-        """How the task is inferred unless a call says otherwise."""
+        """Default method: ``verified`` if the model supports it."""
         by_mode: dict[str, Method] = {"full": "verified", "known": "exhaustive"}
         return by_mode.get(self.info.mode, "one-shot")
 
@@ -257,14 +273,13 @@ class Model:
         if wanted.score == "log-odds" and not self.info.network.superfluous_outputs:
             raise InputError(
                 f"{self.place}: score log-odds needs superfluous outputs, the network has "
-                "none; take entropy or max-probability"
+                "none; use entropy or max-probability"
             )
         return wanted
 
     def _infer(
         self, x: Images, how: Inference, *, per_image: bool
     ) -> tuple[tuple[TaskInference, ...], Floats | None]:
-        """One inference for the batch, or one for each row; and logits, as `score_tasks` has."""
         threshold = threshold_of(self.info, how)
         scores, passes, logits = score_tasks(self._engine, x, how, per_image=per_image)
         inferences = tuple(
@@ -289,18 +304,16 @@ class Model:
         return self._answer(logits, tasks, inferences)
 
     def _predict_one_shot(self, x: Images) -> Prediction:
-        """One run of the graph: its logits are those of the task that it infers."""
         logits, scores = self._engine.scored(x)
         inference = TaskInference.from_scores(scores.astype(np.float64), self.tasks, "one-shot", 1)
         return self._answer(logits, (inference.task,) * len(x), (inference,))
 
     def _predict_inferring(self, x: Images, how: Inference, *, per_image: bool) -> Prediction:
-        """Predict with a model that always infers: it answers through its own one-shot task."""
         outputs = self._engine.outputs
         if how.method != "one-shot" or not {"logits", "task"} <= set(outputs):
             raise InputError(
-                f"{self.place}: exported to infer only, with outputs {list(outputs)}: predicting "
-                "takes logits and task, and one-shot is the only method; export with all outputs"
+                f"{self.place}: exported to infer only, with outputs {list(outputs)}: predict "
+                "needs logits and task, and one-shot is the only method; export with all outputs"
             )
         groups = [x[row : row + 1] for row in range(len(x))] if per_image else [x]
         answers = [self._engine.inferred(group) for group in groups]
@@ -309,7 +322,6 @@ class Model:
         return self._answer(logits, tasks if per_image else tasks * len(x), ())
 
     def _mixed_logits(self, x: Images, tasks: list[TaskInfo]) -> Floats:
-        """Run each row through its task's mask, rows of a task together."""
         indices = np.array([task.index for task in tasks])
         if (indices == indices[0]).all():
             return self._engine.known_logits(x, tasks[0].index)

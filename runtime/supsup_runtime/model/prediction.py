@@ -1,4 +1,4 @@
-"""What a model says of a batch."""
+"""The result of a prediction."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from supsup_runtime.model.metadata import TaskInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prediction:
-    """What a model says of a batch; labels are looked up when they are asked for.
+    """Prediction for a batch.
 
     Attributes:
         logits: ``float32 (batch, outputs)``, superfluous outputs included.
         real_outputs: Leading outputs that are labels.
-        tasks: The task of each row.
-        inferences: One for the batch, or one a row; empty where the task was given, or the model
-            was exported to infer only.
+        tasks: Task of each row.
+        inferences: One for the batch or one per row; empty if the task was given or the model was
+            exported to infer only.
     """
 
     logits: Floats
@@ -32,18 +32,18 @@ class Prediction:
 
     @property
     def label_indices(self) -> npt.NDArray[np.int64]:
-        """``int64 (batch,)``, the largest real output."""
+        """Index of the largest real output per row, ``int64 (batch,)``."""
         return np.asarray(self.logits[:, : self.real_outputs].argmax(axis=1), np.int64)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of `label_indices` in each row's task; the index as text where it has no names."""
+        """Label of each row in its task; the index as text if the task has no labels."""
         pairs = zip(self.tasks, self.label_indices.tolist(), strict=True)
         return tuple(_label(task, index) for task, index in pairs)
 
     @property
     def known(self) -> tuple[bool | None, ...]:
-        """Whether each row is of a known task, as `TaskInference.known`; None where not asked."""
+        """`TaskInference.known` of each row; None without inference."""
         if len(self.inferences) == 1:
             return (self.inferences[0].known,) * len(self.tasks)
         return tuple(inference.known for inference in self.inferences) or (None,) * len(self.tasks)
@@ -56,7 +56,7 @@ class Prediction:
             InputError: If rows have different tasks.
         """
         if len({task.index for task in self.tasks}) != 1:
-            raise InputError("task: the rows have different tasks; read `tasks`, one a row")
+            raise InputError("task: the rows have different tasks; use `tasks`, one per row")
         return self.tasks[0]
 
 

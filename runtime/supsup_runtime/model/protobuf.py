@@ -1,8 +1,6 @@
-"""The metadata of an ONNX file, read without loading it.
+"""Read the metadata of an ONNX file without loading the graph.
 
-Only the outermost fields of the protobuf message are walked: those of ``ModelProto``, of which
-``metadata_props`` (number 14, repeated ``key`` = 1, ``value`` = 2) follow the graph. The graph is
-skipped, however large.
+``metadata_props`` is field 14 of ``ModelProto``, with ``key`` = 1 and ``value`` = 2.
 """
 
 from __future__ import annotations
@@ -21,10 +19,7 @@ MAX_ENTRY_BYTES = 1 << 28
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Read the metadata of a model.
-
-    Args:
-        path: The ``.onnx`` file.
+    """Read the metadata of the ``.onnx`` file at `path`.
 
     Raises:
         ModelError: If the file is not a protobuf message, is cut short, or an entry is too large.
@@ -46,7 +41,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """Number and size of each length-delimited field up to `end`; the caller reads or skips it."""
+    """Yield number and size of each length-delimited field; the caller must consume it."""
     while file.tell() < end:
         tag = _varint(file)
         number, wire_type = tag >> 3, tag & 7
@@ -66,7 +61,7 @@ def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
 
 def _entry(file: BinaryIO, size: int) -> tuple[str, str]:
     if size > MAX_ENTRY_BYTES:
-        raise ValueError(f"an entry of the metadata has {size} bytes, at most {MAX_ENTRY_BYTES}")
+        raise ValueError(f"a metadata entry must have at most {MAX_ENTRY_BYTES} bytes, got {size}")
     texts = {1: "", 2: ""}
     for number, length in _fields(file, file.tell() + size):
         texts[number] = file.read(length).decode()

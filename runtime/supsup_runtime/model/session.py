@@ -1,7 +1,6 @@
-"""The one module that knows onnxruntime.
+"""The only module that imports onnxruntime.
 
-A provider that was asked for and is not there is an error: ONNX Runtime itself would warn and run
-on the CPU, which on a board whose budget assumed the GPU is a wrong answer.
+A missing provider is an error here; ONNX Runtime itself would warn and run on the CPU.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecut
 _ON_CUDA = {_PROVIDERS["cuda"], "NvTensorRTRTXExecutionProvider", "TensorrtExecutionProvider"}
 MAX_THREADS = 1024
 _MAX_FREE = 16
-"""Bindings that a program keeps; more threads at once make theirs anew."""
+"""Bindings that a program keeps for reuse."""
 _COPIED_BYTES = 64 << 10
-"""Batches up to which a copy into a bound buffer is cheaper than binding the caller's."""
+"""Up to this size a copy into a bound buffer is cheaper than binding the caller's batch."""
 
 
 class SessionOptions(TypedDict, total=False):
-    """Where and how a model runs; `open_session` says what each means, and has the defaults."""
+    """Options of `open_session`."""
 
     device: Device
     threads: int
@@ -37,12 +36,12 @@ class SessionOptions(TypedDict, total=False):
 
 
 class Session:
-    """An ONNX Runtime session, typed."""
+    """A typed ONNX Runtime session."""
 
     def __init__(self, session: Any, place: str) -> None:  # noqa: ANN401 - onnxruntime has no types
         self._session = session
         self.place = place
-        optional = session.get_overridable_initializers()  # inputs that have a default
+        optional = session.get_overridable_initializers()  # inputs with a default
         inputs = [*session.get_inputs(), *optional]
         self.input_names = tuple(str(value.name) for value in inputs)
         self.output_names = tuple(str(value.name) for value in session.get_outputs())
@@ -50,21 +49,21 @@ class Session:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The model's metadata."""
+        """Metadata of the model."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """Run once; arrays in, arrays out, in the order of `outputs`."""
+        """Run once; return arrays in the order of `outputs`."""
         result: list[Array] = self._session.run(list(outputs), dict(feeds))
         return result
 
     @property
     def device(self) -> Device:
-        """Where the session's own tensors lie."""
+        """Device of the session's tensors."""
         return "cuda" if _ON_CUDA.intersection(self.providers) else "cpu"
 
     def fetch(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Any]:
-        """Run once and leave the outputs, as OrtValues, on the session's device."""
+        """Run once; return OrtValues on the session's device."""
         binding = self._session.io_binding()
         for name, array in feeds.items():
             binding.bind_cpu_input(name, array)
@@ -74,7 +73,7 @@ class Session:
         return list(binding.get_outputs())
 
     def bind(self, parts: Sequence[BoundPart], output: str, columns: int) -> BoundProgram:
-        """Bind all inputs but `x`: see `BoundProgram`."""
+        """Bind all inputs except `x`."""
 
         def bind() -> _Binding:
             binding = self._session.io_binding()
@@ -88,14 +87,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundPart:
-    """An input that lies within a flat float32 OrtValue.
-
-    Attributes:
-        name: The input.
-        shape: Its shape.
-        value: The OrtValue, on the session's device.
-        start: Index of its first element there.
-    """
+    """An input within a flat float32 OrtValue, from element `start` on."""
 
     name: str
     shape: tuple[int, ...]
@@ -104,21 +96,20 @@ class BoundPart:
 
 
 class BoundProgram:
-    """A program ``(x, weights...) -> (batch, columns)`` whose weights are bound once.
+    """A program ``(x, weights...) -> (batch, columns)`` with bound weights.
 
-    Any number of threads may run it at once: each takes a binding that no other thread is using,
-    or makes one, and gives it back. All bind the same weights, which are not copied.
+    Thread-safe: each run takes a free binding, or makes one. All share the weights.
     """
 
     def __init__(self, bind: Callable[[], _Binding], parts: Sequence[BoundPart]) -> None:
         self._bind = bind
-        self._parts = parts  # the memory of their values is bound, so keep them
+        self._parts = parts  # keeps the bound memory alive
         self._free: list[_Binding] = []
 
     def run(self, x: Images) -> Floats:
-        """Run on a batch ``float32 (batch, ...)``, C-contiguous; the result is the caller's."""
+        """Run on a C-contiguous batch ``float32 (batch, ...)``; return a new array."""
         try:
-            binding = self._free.pop()  # atomic, and so is append
+            binding = self._free.pop()  # atomic, like append
         except IndexError:
             binding = self._bind()
         y = binding.run(x)
@@ -128,11 +119,10 @@ class BoundProgram:
 
 
 class _Binding:
-    """A program's weights, and buffers for one thread at a time.
+    """Bound weights and buffers, for one thread at a time.
 
-    A call costs what a plain model's does: nothing is copied but small batches, for which that is
-    cheaper than binding. That is for the CPU alone: to another device ONNX Runtime copies `x` when
-    it is bound, and not again when it runs.
+    Copies small batches on the CPU alone: for other devices ONNX Runtime copies `x` when it is
+    bound, not when it runs.
     """
 
     def __init__(
@@ -154,12 +144,12 @@ class _Binding:
     def run(self, x: Images) -> Floats:
         """See `BoundProgram.run`."""
         if x.nbytes > self._copied_bytes:
-            self._x = np.empty(0, np.float32)  # the caller's arrays are bound, not ours
+            self._x = np.empty(0, np.float32)  # our buffers are no longer bound
             y = self._bind(x)
             self._session.run_with_iobinding(self._binding)
             return y
         if x.shape != self._x.shape:
-            self._x = np.empty(0, np.float32)  # until both are bound
+            self._x = np.empty(0, np.float32)  # stays if binding fails
             buffer = np.empty_like(x)
             self._y = self._bind(buffer)
             self._x = buffer
@@ -183,19 +173,19 @@ def open_session(
     sess_options: Any = None,  # noqa: ANN401 - onnxruntime.SessionOptions
     providers: Sequence[Any] | None = None,
 ) -> Session:
-    """Open a model with the provider asked for, or fail.
+    """Open a model with the requested provider, or fail.
 
     Args:
-        model: Path of the file, or its bytes.
-        place: What messages call it.
-        device: First provider; nodes it has no kernel for still run on the CPU.
-        threads: Threads of one call, in ``[1, 1024]``; ignored where `sess_options` is given.
-        sess_options: An ``onnxruntime.SessionOptions`` of your own.
-        providers: Providers of your own, as ONNX Runtime takes them, in place of `device`.
+        model: Path or bytes.
+        place: Name in messages.
+        device: First provider; nodes without a kernel there run on the CPU.
+        threads: Threads per call, in ``[1, 1024]``; ignored with `sess_options`.
+        sess_options: ``onnxruntime.SessionOptions``.
+        providers: Replace `device`.
 
     Raises:
-        ProviderUnavailableError: If onnxruntime or the provider is missing, two onnxruntime
-            wheels are installed, or the provider fails to load.
+        ProviderUnavailableError: If onnxruntime or the provider is missing or fails to load, or
+            both onnxruntime wheels are installed.
         ModelError: If ONNX Runtime cannot read the model.
         InputError: If `device` or `threads` is out of range, or `providers` is empty.
     """
@@ -208,8 +198,8 @@ def open_session(
     if name not in available:
         asked = f"device {device!r}" if providers is None else f"providers={wanted}"
         raise ProviderUnavailableError(
-            f"{asked} needs {name}; this onnxruntime {onnxruntime.__version__} offers "
-            f"{available}; install supsup[gpu] in place of supsup[cpu]"
+            f"{asked} needs {name}; onnxruntime {onnxruntime.__version__} has only "
+            f"{available}; install supsup[gpu] instead of supsup[cpu]"
         )
     options = sess_options or _options(onnxruntime, threads)
     source = model if isinstance(model, bytes) else str(model)
@@ -218,7 +208,7 @@ def open_session(
     except _ort_errors() as error:
         raise ModelError(f"{place}: ONNX Runtime cannot load it: {_one_line(error)}") from error
     opened = Session(session, place)
-    if opened.providers[0] != name:  # listed as available, yet failed to load
+    if opened.providers[0] != name:  # available, but failed to load
         raise ProviderUnavailableError(
             f"{name} failed to load and onnxruntime fell back to {opened.providers[0]}; "
             "its log above names the missing library"
@@ -238,9 +228,9 @@ def _options(onnxruntime: Any, threads: int) -> Any:  # noqa: ANN401 - onnxrunti
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Idle threads sleep: an application that embeds the runtime keeps its cores.
+    # idle threads must not spin on the cores of the application
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors; what ONNX Runtime warns of here, we refuse
+    options.log_severity_level = 3  # errors only
     return options
 
 
@@ -272,7 +262,7 @@ def _is_installed(distribution: str) -> bool:
 def _ort_errors() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    # onnxruntime gives its errors no common base but Exception
+    # their only common base is Exception
     names = (
         "EPFail EngineError Fail InvalidArgument InvalidGraph InvalidProtobuf NoModel NoSuchFile "
         "NotFound NotImplemented RuntimeException"

@@ -21,7 +21,7 @@ def test_list_and_verify(bank: MaskBank) -> None:
     assert [row["name"] for row in rows] == ["task-0", "task-1", "task-2"]
     assert rows[0]["accuracy"] == 0.5
     assert run("list", bank.path).stdout.splitlines()[0].split()[0] == "index"
-    assert "3 tasks, all files whole" in run("verify", bank.path).stdout
+    assert "3 tasks, all files are valid" in run("verify", bank.path).stdout
     assert run("--version").stdout.startswith("supsup-bank ")
 
 
@@ -54,7 +54,7 @@ def test_refusals_are_one_line_and_change_nothing(bank: MaskBank, tmp_path: Path
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
     done = run("add", bank.path, tmp_path / "none", status=1)
-    assert done.stderr.startswith(f"supsup-bank: {tmp_path / 'none'}: no such file; a task file is")
+    assert done.stderr.startswith(f"supsup-bank: {tmp_path / 'none'}: no such file; give a task")
     assert run("dance", bank.path, status=2).stdout == ""
     assert (bank.path / "bank.json").read_bytes() == before
 

@@ -40,20 +40,20 @@ def test_tasks_one_after_the_other_then_all(wide: MaskBank) -> None:
     assert lines[0].split() == ["task", "bit", "error", "first", "bit", "error", "second"]
     assert lines[1].split() == ["task-2", "0.0000", "0.0000"]
     size = (wide.path / STORE_FILE).stat().st_size
-    assert lines[2].endswith(f"1 encoded now, 1 in all, rule hebb, float16, {size:,} bytes")
+    assert lines[2].endswith(f"1 encoded, 1 in total, rule hebb, float16, {size:,} bytes")
     said = json.loads(encode(wide, "--json").stdout)
     assert said["encoded"] == ["task-0", "task-1", "task-3"]
     assert (said["num_encoded"], said["num_explicit"], said["deleted"]) == (4, 4, [])
     assert read_store(wide).task_names == ("task-2", "task-0", "task-1", "task-3")
     before = (wide.path / STORE_FILE).read_bytes()
-    assert "0 encoded now, 4 in all" in encode(wide).stdout
+    assert "0 encoded, 4 in total" in encode(wide).stdout
     assert (wide.path / STORE_FILE).read_bytes() == before
 
 
 def test_masks_are_deleted_once_the_store_gives_them_back(wide: MaskBank) -> None:
     tasks = {task.name: task for task in wide}
     done = encode(wide, "task-1", "task-0", "--delete-masks")
-    assert "2 tasks' files deleted, 2 left" in done.stdout
+    assert "2 task files deleted, 2 left" in done.stdout
     assert MaskBank.open(wide.path).task_names == ("task-2", "task-3")
     assert json.loads(encode(wide, "--json", "--delete-masks").stdout)["deleted"] == [
         "task-2",
@@ -71,7 +71,7 @@ def test_masks_are_deleted_once_the_store_gives_them_back(wide: MaskBank) -> Non
     assert "0 tasks" in run("supsup-bank", "verify", wide.path).stdout
     assert run("supsup-bank", "list", wide.path).stdout.split()[0] == "index"
     again = encode(wide, status=0)
-    assert "0 encoded now, 4 in all" in again.stdout
+    assert "0 encoded, 4 in total" in again.stdout
 
 
 def test_masks_encoded_earlier_are_deleted_later(wide: MaskBank) -> None:

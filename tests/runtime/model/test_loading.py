@@ -75,6 +75,6 @@ def test_a_file_replaced_while_it_is_loaded_is_refused(
         return open_session(model, place=place)
 
     monkeypatch.setattr("supsup_runtime.model.loading.open_session", replaced_first)
-    with pytest.raises(ModelError, match=r"it was replaced while it was loaded; load it"):
+    with pytest.raises(ModelError, match=r"file was replaced while it was loaded; load"):
         load(path)
     assert load(path).info.mode == "known"

@@ -53,7 +53,7 @@ def test_every_key_is_needed(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("contract", None, "m: not a model of supsup"),
+        ("contract", None, "m: not a supsup model"),
         ("contract", "2", "contract must be 1, got '2'"),
         ("forward", None, "metadata must have org.supsup.forward, got none"),
         ("forward", "%%%", "malformed"),
@@ -62,9 +62,9 @@ def test_every_key_is_needed(key: str) -> None:
             "half",
             r"mode must be one of \['full', .* 'recover', 'recover-stream'\], got 'half'",
         ),
-        ("mode", "recover", "hopfield must be there in mode recover, got none"),
-        ("mode", "recover-stream", "hopfield must be there in mode recover-stream, got none"),
-        ("hopfield", "{}", r"is of modes \['recover', 'recover-stream'\] alone, got mode 'full'"),
+        ("mode", "recover", "hopfield is required in mode recover, got none"),
+        ("mode", "recover-stream", "hopfield is required in mode recover-stream, got none"),
+        ("hopfield", "{}", r"only in modes \['recover', 'recover-stream'\], got mode 'full'"),
         ("network", "{}", "fields must be"),
         ("network", "[", "malformed"),
         ("network", "[" * 100_000, "malformed"),
@@ -81,7 +81,7 @@ def test_every_key_is_needed(key: str) -> None:
         (
             "tasks",
             '[{"labels": [], "name": "a"}, {"labels": [], "name": "a"}]',
-            "tasks must have names of their own, got 'a' twice",
+            "task names must be unique, got 'a' twice",
         ),
         ("objective", "", r"objective must be one of \['entropy', 'superfluous'\], got ''"),
         ("target", "tpu", r"target must be one of \['cpu', 'cuda', 'portable'\], got 'tpu'"),

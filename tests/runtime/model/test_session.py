@@ -69,7 +69,7 @@ def test_idle_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_providers_that_are_not_there_are_named_as_asked_for() -> None:
     asked: list[list[Any]] = [["NoExecutionProvider"], [("NoExecutionProvider", {})]]
     for providers in asked:
-        message = rf"^providers={re.escape(str(providers))} needs NoExecutionProvider; this onnx"
+        message = rf"^providers={re.escape(str(providers))} needs NoExecutionProvider; onnx"
         with pytest.raises(ProviderUnavailableError, match=message):
             open_session(b"", place="m", providers=providers)
 
