@@ -1,4 +1,4 @@
-"""Names of array types, and inputs of a network, checked."""
+"""Array types, and checks of network inputs and outputs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Images: TypeAlias = npt.NDArray[np.float32]
 """A batch, ``(batch, *input_shape)``."""
 Labels: TypeAlias = npt.NDArray[np.int64]
-"""A class an image, ``(images,)``."""
+"""One class per image, ``(images,)``."""
 Reals: TypeAlias = npt.NDArray[np.floating]
-"""Of any width."""
+"""Floats of any width."""
 Scores: TypeAlias = npt.NDArray[np.float64]
 Values: TypeAlias = npt.NDArray[np.uint8 | np.float32]
 """Images or feature vectors as a data set stores them."""
 
 
 def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:
-    """A batch as ONNX Runtime takes it: ``float32 (batch, *input_shape)``, C-contiguous.
+    """Return a batch as C-contiguous ``float32 (batch, *input_shape)``.
 
     Raises:
-        InputError: If it has another type or shape, no row, or a value that is not finite.
+        InputError: If dtype or shape differ, there is no row, or a value is not finite.
     """
     if not isinstance(x, np.ndarray) or x.dtype != np.float32:
         kind = getattr(x, "dtype", type(x).__name__)
@@ -48,16 +48,16 @@ def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:
 
 
 def checked_outputs(values: Floats, kind: str, place: str, *, rows: Labels | None = None) -> Floats:
-    """What a model gave for inputs that are finite: refused where it is not finite itself.
+    """Return outputs of a model after checking that they are finite.
 
     Args:
-        values: One row for each of the batch ``(batch, n)``, or one for all of it ``(n,)``.
-        kind: What messages call them.
-        place: What messages call the model.
-        rows: Which of the batch they are of; None is all.
+        values: ``(batch, n)``, or ``(n,)`` for the whole batch.
+        kind: Name of the values in messages.
+        place: Name of the model in messages.
+        rows: Batch rows that `values` belong to; None means all.
 
     Raises:
-        InputError: If a value is not finite, which comes of inputs that are too large.
+        InputError: If a value is not finite, which happens when inputs are too large.
     """
     if _finite(values):
         return values

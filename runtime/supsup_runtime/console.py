@@ -1,4 +1,4 @@
-"""What all commands share: how they take options, how they end, and how they print."""
+"""Options, exit statuses and output shared by all commands."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import numpy.typing as npt
 from supsup_runtime.errors import InputError, SupSupError
 
 GROUPS = ("what goes in", "what comes out", "method", "speed")
-"""Titles under which every command's help lists its options, in this order."""
+"""Titles of the option groups in every command's help, in this order."""
 
 INTERRUPTED = 130
 MAX_INPUT_BYTES = 4 << 30
 
 
 def run_command(name: str, command: Callable[[], object]) -> NoReturn:
-    """Run a command and exit: 0 done, 1 to 5 a known error in one line, 130 interrupted.
+    """Run a command and exit: 0 success, 1 to 5 a known error in one line, 130 interrupted.
 
     Any other exception is a defect and keeps its traceback.
     """
@@ -47,7 +47,7 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Adds to the help of an option what its default is, or that it is required."""
+    """Append the default, or "(required)", to the help of an option."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
@@ -59,13 +59,13 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser of a command, or of a subcommand, with ``--version`` and a group for each of GROUPS.
+    """Parser of a command or subcommand with ``--version`` and a group per title of `GROUPS`.
 
     Attributes:
-        what_in: Takes the options that say what goes in.
-        what_out: What comes out.
-        method: By which method.
-        speed: Where, and how fast.
+        what_in: Group of input options.
+        what_out: Group of output options.
+        method: Group of method options.
+        speed: Group of device and speed options.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -76,20 +76,20 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def parser(name: str, description: str, examples: Sequence[str]) -> CommandParser:
-    """An argument parser whose help starts with examples and says defaults."""
+    """Return a parser whose help starts with examples and shows defaults."""
     usage = "\n".join(["examples:", *(f"  {name} {example}" for example in examples)])
     return CommandParser(prog=name, description=f"{description}\n\n{usage}")
 
 
 class Options(Protocol):
-    """A parser or a group of its options: what takes an option."""
+    """A parser or option group."""
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
-        """As `argparse.ArgumentParser.add_argument`."""
+        """Add an option as `argparse.ArgumentParser.add_argument` does."""
 
 
 Row = tuple[str, Callable[[str], object] | Sequence[str], object, str]
-"""An option that takes a value: its name, its type or choices, its default, its help."""
+"""An option that takes a value: name, type or choices, default, help."""
 
 
 def add_options(made: Options, rows: Iterable[Row]) -> None:
@@ -114,18 +114,18 @@ class _Renamed(argparse.Action):
 
 
 def add_renamed(made: Options, names: Mapping[str, str]) -> None:
-    """Refuse options of earlier releases, by old name, with the new name in the message."""
+    """Refuse options of earlier releases; `names` maps each to its new name."""
     for old, new in names.items():
         made.add_argument(old, action=_Renamed, nargs="?", const=new, help=argparse.SUPPRESS)
 
 
 def positive(text: str) -> int:
-    """The type of an option that is an integer of at least 1."""
+    """Parse an integer of at least 1."""
     return _at_least(1, text)
 
 
 def from_zero(text: str) -> int:
-    """The type of an option that is an integer of at least 0."""
+    """Parse an integer of at least 0."""
     return _at_least(0, text)
 
 
@@ -136,13 +136,13 @@ def _at_least(least: int, text: str) -> int:
 
 
 def print_result(value: object, *, as_json: bool, text: str) -> None:
-    """Print a result to stdout: one JSON line for machines, or text."""
+    """Print a result to stdout as one line of JSON or as text."""
     line = json.dumps(value, sort_keys=True, allow_nan=False) if as_json else text.rstrip()
     sys.stdout.write(line + "\n")
 
 
 def to_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns aligned with spaces; numbers to the right."""
+    """Align columns with spaces, numbers to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
 
@@ -170,10 +170,10 @@ def _version() -> str:
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
-    """Read a ``.npy`` file; what it must hold is for the caller to check.
+    """Read a ``.npy`` file; the caller checks dtype and shape.
 
     Raises:
-        InputError: If it is missing, too large, or no array of numbers.
+        InputError: If it is missing, too large, or not an array of numbers.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; save an array with numpy.save")

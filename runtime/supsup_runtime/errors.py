@@ -1,7 +1,7 @@
-"""Every error that supsup raises on purpose, with the exit status its commands answer; one warning.
+"""Errors that supsup raises, each with the exit status of a command, and one warning.
 
-A message names the place, the rule, what was expected, what came and, where there is one,
-the remedy.
+Messages name the place, the rule, what was expected, what was found and, if there is one, the
+remedy.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import ClassVar
 
 
 class SupSupError(Exception):
-    """Base class; a command prints it as one line and exits with `exit_code`."""
+    """Base class of all errors; a command prints one line and exits with `exit_code`."""
 
     exit_code: ClassVar[int] = 1
 
 
 class BankError(SupSupError, ValueError):
-    """A mask bank, or one file of it, breaks a rule of the format (docs/FORMAT.md)."""
+    """A mask bank or one of its files breaks the format (docs/FORMAT.md)."""
 
     exit_code = 3
 
@@ -26,32 +26,32 @@ class BankLockedError(SupSupError, RuntimeError):
 
 
 class DataError(SupSupError, ValueError):
-    """A data set or a stream of tasks cannot be made from what was given."""
+    """A data set or stream of tasks cannot be made from the given files or arguments."""
 
 
 class InputError(SupSupError, ValueError):
-    """An argument or an input array breaks its stated shape, type or range."""
+    """An argument or input array has an invalid shape, type or value."""
 
 
 class ModelError(SupSupError, ValueError):
-    """A model file is not one that this runtime can run (docs/CONTRACT.md)."""
+    """This runtime cannot run the model file (docs/CONTRACT.md)."""
 
 
 class OutputExistsError(SupSupError, FileExistsError):
-    """The output is there already and was not to be replaced."""
+    """The output exists and must not be replaced."""
 
 
 class ParityError(SupSupError, RuntimeError):
-    """An exported model does not compute what its bank says."""
+    """An exported model and its bank compute different outputs."""
 
     exit_code = 4
 
 
 class ProviderUnavailableError(SupSupError, RuntimeError):
-    """The execution provider asked for is not there, or ONNX Runtime itself is not."""
+    """ONNX Runtime or the requested execution provider is not available."""
 
     exit_code = 5
 
 
 class CapacityWarning(UserWarning):
-    """A Hopfield store holds more masks than it can give back whole; no error, never silent."""
+    """A Hopfield store holds more masks than it can return without bit errors."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and one writer at a time."""
+"""Atomic writes, safe paths and the writer's lock."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; put it in place when the block ends well.
+    """Yield a temporary path beside `path`, which replaces `path` if the block succeeds.
 
-    A crash, a full disk or an exception leaves `path` as it was, and no temporary file that this
-    process could still remove.
+    After a crash, full disk or exception, `path` is unchanged. The temporary file is removed unless
+    the process was killed.
     """
     part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")
     part.touch(exist_ok=False)  # permissions by the process's umask
@@ -31,16 +31,16 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds either its old bytes or all of the new ones."""
+    """Write `data` atomically: `path` holds its old bytes or all of the new ones."""
     with whole_file(path) as part:
         part.write_bytes(data)
 
 
 def refuse_overwrite(path: Path, *, force: bool) -> None:
-    """Refuse an output that exists, unless `force`.
+    """Refuse an existing output unless `force`.
 
     Raises:
-        OutputExistsError: If `path` is there and `force` is false, or `path` is a folder.
+        OutputExistsError: If `path` is a folder, or exists and `force` is false.
     """
     if path.is_dir():
         raise OutputExistsError(f"{path}: is a folder, expected the path of a file")
@@ -50,7 +50,7 @@ def refuse_overwrite(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the writer's lock of a bank; the system releases it even when the process is killed.
+    """Hold a bank's writer lock, which the system frees even if the process is killed.
 
     Raises:
         BankLockedError: If another process holds it.
@@ -68,10 +68,10 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def inside(folder: Path, relative: str) -> Path:
-    """Path of a bank's own file.
+    """Return the path of a file in a bank.
 
     Raises:
-        BankError: If `relative` leaves the folder, or anything on the way is a symbolic link.
+        BankError: If `relative` leaves the folder or passes a symbolic link.
     """
     parts = relative.split("/")
     if not relative or any(part in {"", ".", ".."} or "\\" in part for part in parts):
@@ -89,10 +89,10 @@ def inside(folder: Path, relative: str) -> Path:
 
 
 def read_file(path: Path, *, max_bytes: int) -> bytes:
-    """Read a bank's file after looking at its size.
+    """Read a bank's file after checking its size.
 
     Raises:
-        BankError: If it is missing, no plain file, or larger than `max_bytes`.
+        BankError: If it is missing, not a regular file, or larger than `max_bytes`.
     """
     with suppress(FileNotFoundError):  # removed between the two looks
         if path.is_file():

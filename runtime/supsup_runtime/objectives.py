@@ -1,7 +1,7 @@
-"""How well a task fits a network's outputs, in numpy: the reference for the graphs.
+"""Objectives and scores in numpy: the reference for the graphs.
 
 The paper's objectives are H, the entropy, and G, the log-sum-exp of the superfluous outputs
-(Wortsman et al. 2020). Log-odds judge a mask by a real forward pass.
+(Wortsman et al. 2020). Log-odds score a mask by a real forward pass.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 from supsup_runtime.arrays import Reals
 
 Score = Literal["log-odds", "entropy", "max-probability"]
-"""By what a real forward pass through a mask is judged."""
+"""How a real forward pass through a mask is scored."""
 
 
 def entropy(logits: Reals) -> Reals:
-    """H: Shannon entropy of the softmax, over all outputs.
+    """Return H, the Shannon entropy of the softmax over all outputs.
 
     Args:
         logits: ``float (batch, outputs)``.
@@ -34,7 +34,7 @@ def entropy(logits: Reals) -> Reals:
 
 
 def superfluous(logits: Reals) -> Reals:
-    """G: log-sum-exp of all outputs; its gradient is taken through the superfluous ones alone.
+    """Return G, the log-sum-exp of all outputs, whose gradient uses the superfluous ones alone.
 
     Args:
         logits: ``float (batch, outputs)``.
@@ -46,20 +46,20 @@ def superfluous(logits: Reals) -> Reals:
 
 
 def log_odds(logits: Reals, real_outputs: int) -> Reals:
-    """Log-odds of the real outputs against the superfluous ones.
+    """Return the log-odds of the real outputs against the superfluous ones.
 
     Args:
         logits: ``float (batch, outputs)``.
         real_outputs: Leading outputs that are labels, in ``[1, outputs)``.
 
     Returns:
-        ``float (batch,)``; the higher, the likelier that this mask is the input's.
+        ``float (batch,)``; higher is likelier.
     """
     return _log_sum_exp(logits[:, :real_outputs]) - _log_sum_exp(logits[:, real_outputs:])
 
 
 def max_probability(logits: Reals) -> Reals:
-    """The largest probability of the softmax, over all outputs (ABatchE's second rule).
+    """Return the largest softmax probability over all outputs (ABatchE's second rule).
 
     Args:
         logits: ``float (batch, outputs)``.
@@ -72,28 +72,20 @@ def max_probability(logits: Reals) -> Reals:
 
 
 def default_score(outputs: int, real_outputs: int) -> Score:
-    """What judges a forward pass unless a call says otherwise.
-
-    Args:
-        outputs: Length of the logits.
-        real_outputs: Leading outputs that are labels.
-
-    Returns:
-        Log-odds where there are superfluous outputs, entropy elsewhere.
-    """
+    """Return ``log-odds`` if there are superfluous outputs, else ``entropy``."""
     return "log-odds" if outputs > real_outputs else "entropy"
 
 
 def evidence(logits: Reals, real_outputs: int, score: Score | None = None) -> Reals:
-    """How well a mask fits an input.
+    """Return how well a mask fits each input.
 
     Args:
         logits: ``float (batch, outputs)``.
         real_outputs: Leading outputs that are labels.
-        score: What judges it; None takes `default_score`. Log-odds need superfluous outputs.
+        score: Defaults to `default_score`; log-odds need superfluous outputs.
 
     Returns:
-        ``float (batch,)``; the higher the likelier: of the entropy, minus that.
+        ``float (batch,)``; higher is likelier, so the entropy is negated.
     """
     score = score or default_score(logits.shape[1], real_outputs)
     if score == "max-probability":

@@ -1,6 +1,6 @@
-"""Masks as bits: element `i` of the flattened (C order) mask is bit `i % 8` of byte `i // 8`.
+"""Masks as bits: element `i` of the flat mask (C order) is bit `i % 8` of byte `i // 8`.
 
-The least significant bit comes first and padding bits are zero (docs/FORMAT.md, "Packed masks").
+The least significant bit comes first; padding bits are zero (docs/FORMAT.md, "Packed masks").
 """
 
 from __future__ import annotations
@@ -14,21 +14,15 @@ from supsup_runtime.errors import BankError
 
 
 def packed_bytes(num_elements: int) -> int:
-    """Bytes that `num_elements` bits take when packed."""
+    """Return how many bytes `num_elements` packed bits take."""
     return -(-num_elements // 8)
 
 
 def pack_mask(mask: Bits) -> Bytes:
-    """Pack a mask of any shape.
-
-    Args:
-        mask: ``bool (...)``.
-
-    Returns:
-        ``uint8 (ceil(mask.size / 8),)``; padding bits are zero.
+    """Pack a ``bool`` mask of any shape into ``uint8 (ceil(mask.size / 8),)``.
 
     Raises:
-        BankError: If `mask` is not boolean: 0.3 has no bit.
+        BankError: If `mask` is not boolean.
     """
     if mask.dtype != np.bool_:
         raise BankError(f"mask: must be bool, got {mask.dtype}; compare with a threshold first")
@@ -43,21 +37,12 @@ def unpack_mask(packed: Bytes, shape: tuple[int, ...]) -> Bits:
 
 
 def count_ones(packed: Bytes) -> int:
-    """Number of ones in packed bits of any shape."""
+    """Count the ones in packed bits of any shape."""
     return int(np.bitwise_count(packed).sum(dtype=np.int64))
 
 
 def check_padding(packed: Bytes, num_elements: int, *, place: str) -> None:
-    """Refuse packed bits whose length or padding is off.
-
-    Args:
-        packed: ``uint8 (bytes,)``.
-        num_elements: Bits in use.
-        place: What the message calls it, such as ``tasks/a.safetensors: 'fc1.weight'``.
-
-    Raises:
-        BankError: If the length differs from ``ceil(num_elements / 8)`` or a padding bit is one.
-    """
+    """Raise `BankError` unless packed bits have the right dtype, length and zero padding."""
     expected = packed_bytes(num_elements)
     if packed.dtype != np.uint8 or packed.shape != (expected,):
         raise BankError(
@@ -73,14 +58,9 @@ def check_padding(packed: Bytes, num_elements: int, *, place: str) -> None:
 
 
 def compress(packed: Bytes, num_elements: int) -> Bytes:
-    """Sparse form of packed bits (`bitarray.util.sc_encode`): small where ones are rare.
+    """Encode packed bits sparsely (`bitarray.util.sc_encode`): short if ones are rare.
 
-    Args:
-        packed: ``uint8 (bytes,)``.
-        num_elements: Bits in use.
-
-    Returns:
-        ``uint8 (n,)``; at a density of one half a little longer than `packed`.
+    At density one half, the result is slightly longer than `packed`.
     """
     bits = bitarray(endian="little")
     bits.frombytes(packed.tobytes())
@@ -88,10 +68,10 @@ def compress(packed: Bytes, num_elements: int) -> Bytes:
 
 
 def decompress(blob: Bytes, num_elements: int, *, place: str) -> Bytes:
-    """Invert `compress`; the length that the blob claims is checked before it is decoded.
+    """Invert `compress`; check the claimed length before decoding.
 
     Raises:
-        BankError: If the blob is not a sparse bit array of exactly `num_elements` bits.
+        BankError: If `blob` is not a sparse array of exactly `num_elements` bits.
     """
     claimed = _claimed_bits(blob)
     if claimed != num_elements:
@@ -108,7 +88,7 @@ def decompress(blob: Bytes, num_elements: int, *, place: str) -> Bytes:
 
 
 def _claimed_bits(blob: Bytes) -> int | None:
-    """Length in a sparse header: byte 0 is the number of little-endian length bytes after it."""
+    """Return the length in a sparse header; byte 0 counts the length's little-endian bytes."""
     head = blob[:9].tobytes()
     if not head or head[0] > 8 or len(head) <= head[0]:  # 16 would mean big-endian bits
         return None

@@ -1,6 +1,6 @@
-"""Safetensors files with one metadata key, `supsup`, whose value is JSON: tasks, Hopfield stores.
+"""Safetensors files with one metadata key, `supsup`, that holds JSON.
 
-safetensors checks the frame of a file; here is what is then still to be distrusted.
+safetensors checks the frame of the file; this module checks the rest.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _DTYPES = {"U8": "u1", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorFile:
-    """One kind of file: tensors by name, and a header of JSON.
+    """A kind of file: tensors by name and a JSON header.
 
     Attributes:
-        kind: What messages call its content.
-        version: Of its format.
-        fields: Of its header, with ``format`` and, of the network, ``digest``.
-        max_header: Characters that the header may have.
+        kind: Name of the content in messages.
+        version: Format version.
+        fields: Header fields, ``format`` and ``digest`` (of the network) included.
+        max_header: Maximum header length in characters.
     """
 
     kind: str
@@ -39,27 +39,22 @@ class TensorFile:
     max_header: int
 
     def write(self, tensors: Mapping[str, Array], header: str, place: str) -> bytes:
-        """Bytes of a file; equal tensors and headers give equal bytes.
+        """Return the bytes of a file; equal content gives equal bytes.
 
         Raises:
-            BankError: If the header is longer than a reader takes.
+            BankError: If the header is too long.
         """
         self._check_size(header, place)
         # One metadata key: safetensors does not promise the order of several.
         return safetensors.numpy.save(dict(tensors), metadata={"supsup": header})
 
     def read(self, data: bytes, digest: str, place: str) -> tuple[dict[str, Array], Fields]:
-        """Tensors, read-only, and header of a whole file.
-
-        Args:
-            data: All of the file.
-            digest: Of the network that it must belong to.
-            place: What messages call it.
+        """Return the tensors (read-only) and header of the file `data`.
 
         Raises:
-            BankError: If it is no whole safetensors file, a tensor is of another dtype than U8,
-                F16, F32, F64 and I32, or the header is too long, no JSON, has NaN or infinity, or
-                is of another format or network.
+            BankError: If it is not a complete safetensors file, a dtype is not U8, F16, F32, F64 or
+                I32, or the header is too long, not JSON, has NaN or infinity, or another format or
+                digest.
         """
         try:
             # safetensors leaves this function untyped
@@ -101,22 +96,14 @@ class TensorFile:
 
 
 def check_names(found: Iterable[str], expected: Iterable[str], place: str) -> None:
-    """Refuse tensors that are not those expected, by name.
-
-    Raises:
-        BankError: If one is missing, or too many.
-    """
+    """Raise `BankError` if a tensor is missing or unknown."""
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
         raise BankError(f"{place}: tensors must fit the network; missing {missing}, extra {extra}")
 
 
 def check_array(value: Array, dtype: npt.DTypeLike, shape: tuple[int, ...], *, place: str) -> None:
-    """Refuse an array of another dtype or shape, or one that is not finite.
-
-    Raises:
-        BankError: If it is.
-    """
+    """Raise `BankError` unless an array has this dtype and shape and is finite."""
     if value.dtype != dtype or value.shape != shape:
         raise BankError(
             f"{place} must be {np.dtype(dtype)} {shape}, got {value.dtype} {value.shape}"

@@ -1,9 +1,8 @@
-"""Seeded weights, version 1: the fixed random network regrown from one integer.
+"""Seeded weights, version 1: the fixed random network from one integer.
 
-Every weight of a masked parameter is ``+c`` or ``-c`` with equal probability, ``c`` the standard
-deviation of Kaiming's normal, ``sqrt(2 / fan_in)`` (Wortsman et al. 2020, the "signed Kaiming
-constant"). The signs come from Philox, a counter-based generator whose raw stream numpy
-guarantees (docs/FORMAT.md, "Seeded weights").
+Weights are ``+c`` or ``-c`` with equal probability; ``c = sqrt(2 / fan_in)``, the standard
+deviation of Kaiming's normal (Wortsman et al. 2020, "signed Kaiming constant"). Signs come from
+Philox, whose raw stream numpy guarantees (docs/FORMAT.md, "Seeded weights").
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ MAX_SEED = 2**64 - 1
 
 
 def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> Bytes:
-    """Signs of one parameter: bit 1 is ``+c``, bit 0 is ``-c``, in the bit order of a mask.
+    """Return the signs of one parameter, packed like a mask: 1 is ``+c``, 0 is ``-c``.
 
     Args:
         weight_seed: In ``[0, 2**64)``.
-        parameter_index: Position of the parameter in the network's list of masked parameters.
+        parameter_index: Position among the network's masked parameters.
         num_elements: Weights in the parameter.
 
     Returns:
@@ -44,14 +43,14 @@ def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> Byt
 
 
 def kaiming_constant(shape: tuple[int, ...]) -> float:
-    """``sqrt(2 / fan_in)`` of a weight ``(out, in, ...)``; fan_in is the product of the rest."""
+    """Return ``sqrt(2 / fan_in)`` of a weight ``(out, in, ...)``; fan_in multiplies ``in, ...``."""
     return math.sqrt(2 / math.prod(shape[1:]))
 
 
 def seeded_weight(
     weight_seed: int, parameter_index: int, shape: tuple[int, ...], constant: float
 ) -> Floats:
-    """One parameter of the fixed random network: ``float32 shape`` of ``+-constant``."""
+    """Return one parameter of the fixed network: ``float32 shape`` of ``+-constant``."""
     plane = sign_plane(weight_seed, parameter_index, math.prod(shape))
     c = np.float32(constant)
     return np.where(unpack_mask(plane, shape), c, -c)

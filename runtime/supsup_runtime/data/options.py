@@ -1,4 +1,4 @@
-"""The options of every command that takes a stream of tasks, and the stream they ask for."""
+"""Command-line options that describe a stream of tasks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def add_stream_options(made: Options, *, tasks: str) -> None:
     """Add ``stream``, ``--data``, ``--tasks``, ``--labels`` and ``--seed``.
 
     Args:
-        made: A parser, or a group of its options.
-        tasks: What ``--tasks`` is if missing, as the help says it.
+        made: A parser or option group.
+        tasks: Default of ``--tasks``, as the help shows it.
     """
     made.add_argument("stream", choices=STREAM_KINDS, help="kind of the stream of tasks")
     made.add_argument(
@@ -34,16 +34,16 @@ def add_stream_options(made: Options, *, tasks: str) -> None:
 def stream_of(
     arguments: argparse.Namespace, dataset: Dataset, *, num_tasks: int, layout: Layout
 ) -> Stream:
-    """The stream that `add_stream_options` describes.
+    """Make the stream that the options of `add_stream_options` describe.
 
     Args:
-        arguments: Of a command with these options.
-        dataset: What ``--data`` names, loaded.
-        num_tasks: Tasks where ``--tasks`` is missing.
-        layout: Of the inputs.
+        arguments: Parsed options.
+        dataset: Data set loaded from ``--data``.
+        num_tasks: Default of ``--tasks``.
+        layout: Layout of the inputs.
 
     Raises:
-        DataError: As `make_stream`.
+        DataError: See `make_stream`.
     """
     return make_stream(
         arguments.stream,

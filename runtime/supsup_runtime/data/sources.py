@@ -1,7 +1,7 @@
-"""Data sets of arrays: the bundled digits, IDX folders (MNIST and its kin), `.npz` of one's own.
+"""Data sets: the scikit-learn digits, IDX folders such as MNIST, and ``.npz`` files.
 
-Whatever a file claims is checked before memory is taken for it; nothing is ever unpickled.
-docs/DATA.md has the layouts, the limits and the exact definitions.
+Sizes are checked before memory is allocated, and nothing is unpickled. docs/DATA.md has the
+layouts, limits and definitions.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from supsup_runtime.errors import DataError
 Part: TypeAlias = tuple[Values, Labels]
 
 MAX_PART_BYTES = 2**32
-"""Raw values of one part (training or test images, or labels): 4 GiB."""
+"""Raw size of one array (training or test, images or labels): 4 GiB."""
 MAX_CLASSES = 100_000
-"""Labels of one data set."""
+"""Classes of one data set."""
 MAX_EXPANSION = 1032
-"""Bytes out of one byte in: what DEFLATE can reach. A file that claims more is lying."""
+"""Output bytes per input byte that DEFLATE can reach."""
 
 _MNIST_MEAN = 0.1307
 _MNIST_STD = 0.3081
@@ -49,23 +49,23 @@ _BROKEN_FILE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dataset:
-    """Labelled images or feature vectors, as stored, and how to normalise them.
+    """Labelled images or feature vectors as stored, with their normalisation.
 
     A network sees ``x = (value / scale - mean) / std``, computed in float32 in this order.
 
     Attributes:
-        name: What messages and records call it: ``digits``, or the path as it was given.
-        train_x: ``uint8`` or ``float32``, ``(images, height, width)``,
-            ``(images, height, width, channels)`` or ``(images, features)``; finite.
+        name: Name in messages and records: ``digits``, or the path as given.
+        train_x: Finite ``uint8`` or ``float32``, ``(images, height, width)``, ``(images, height,
+            width, channels)`` or ``(images, features)``.
         train_y: ``int64 (images,)`` in ``[0, num_classes)``; every class occurs.
-        test_x: As `train_x`, with another number of images.
+        test_x: As `train_x`; the number of images may differ.
         test_y: ``int64 (images,)`` in ``[0, num_classes)``.
-        mean: Of ``value / scale``; within ``+-1e30``.
-        std: Of ``value / scale``; within ``[1e-30, 1e30]``, so that float32 can divide by it.
-        scale: The value that counts as 1; as `std`.
+        mean: Mean of ``value / scale``, within ``+-1e30``.
+        std: Standard deviation of ``value / scale``, within ``[1e-30, 1e30]``.
+        scale: Value that counts as 1, within ``[1e-30, 1e30]``.
 
     Raises:
-        DataError: If any of this does not hold.
+        DataError: If an attribute breaks one of these rules.
     """
 
     name: str
@@ -110,21 +110,21 @@ class Dataset:
 def load_dataset(
     source: str | Path | None = None, *, mean: float | None = None, std: float | None = None
 ) -> Dataset:
-    """Load a data set into memory.
+    """Load a data set into memory and check it.
 
     Args:
-        source: None or ``digits`` for the digits bundled with scikit-learn; a folder with four
-            IDX files (MNIST, Fashion-MNIST, ...); or a ``.npz`` with `x_train`, `y_train`,
-            `x_test` and `y_test`.
-        mean: Of ``value / scale``; in place of MNIST's (IDX) or the training part's (the rest).
-        std: As `mean`.
+        source: ``digits`` or None for the digits of scikit-learn; a folder with four IDX files
+            (MNIST, Fashion-MNIST, ...); or a ``.npz`` file with `x_train`, `y_train`, `x_test` and
+            `y_test`.
+        mean: Mean of ``value / scale``. Defaults to MNIST's for IDX, else to the training images'.
+        std: Standard deviation of ``value / scale``; defaults as `mean`.
 
     Returns:
-        The data set, checked.
+        The data set.
 
     Raises:
-        DataError: If there is no such source, a file is damaged or breaks a limit, or
-            scikit-learn is missing.
+        DataError: If the source does not exist, is damaged or breaks a limit, or scikit-learn is
+            missing.
     """
     if source is None or source == "digits":
         return _load_digits(mean, std)
@@ -145,7 +145,7 @@ def load_dataset(
 
 
 def _load_digits(mean: float | None, std: float | None) -> Dataset:
-    """Split the 1797 digits: `RandomState(0).permutation`, of which the last 360 are the test."""
+    """Split the 1797 digits by `RandomState(0).permutation`; the last 360 are the test images."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -165,7 +165,7 @@ def _load_digits(mean: float | None, std: float | None) -> Dataset:
 def _dataset(
     name: str, train: Part, test: Part, *, scale: float, mean: float | None, std: float | None
 ) -> Dataset:
-    """Put the parts together; a mean or std that nobody chose is the training images'."""
+    """Make a data set; mean and std default to those of the training images."""
     _check_values(f"{name}: training images", train[0])
     if mean is None or std is None:
         centre, spread = _moments(train[0])
@@ -185,7 +185,7 @@ def _dataset(
 
 
 def _moments(x: Values) -> tuple[float, float]:
-    """Mean and standard deviation over all values, in float64, a chunk of rows at a time."""
+    """Return mean and standard deviation of all values, computed in float64 in chunks of rows."""
     rows = max(1, _CHUNK_BYTES // (8 * math.prod(x.shape[1:])))
     chunks = [x[start : start + rows] for start in range(0, len(x), rows)]
     mean = math.fsum(float(c.sum(dtype=np.float64)) for c in chunks) / x.size
@@ -195,7 +195,7 @@ def _moments(x: Values) -> tuple[float, float]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever a broken file raises into one error that names it."""
+    """Turn what a broken file raises into a `DataError` that names the file."""
     try:
         yield
     except DataError:
@@ -206,7 +206,6 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _idx_part(folder: Path, part: str) -> Part:
-    """Images ``uint8 (images, height, width)`` and labels of ``train`` or ``t10k``."""
     images_path = _find_idx(folder, f"{part}-images", "idx3-ubyte")
     labels_path = _find_idx(folder, f"{part}-labels", "idx1-ubyte")
     labels = _read_idx(labels_path, _LABELS_MAGIC)
@@ -232,7 +231,6 @@ def _find_idx(folder: Path, stem: str, kind: str) -> Path:
 
 
 def _read_idx(path: Path, magic: int) -> npt.NDArray[np.uint8]:
-    """Read one IDX file of bytes whole: ``uint8 (dims...)``, read-only."""
     with _reading(path), _open(path) as file:
         shape, header_bytes = _idx_shape(path, file, magic)
         num_bytes = math.prod(shape)
@@ -249,7 +247,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _idx_shape(path: Path, file: IO[bytes], magic: int) -> tuple[tuple[int, ...], int]:
-    """Shape that the header claims, and the header's bytes."""
+    """Return the shape in the header, and the header's length in bytes."""
     header_bytes = 4 + 4 * (magic & 0xFF)  # the magic's last byte counts the dimensions
     header = file.read(header_bytes)
     got = header[:4].hex()
@@ -297,7 +295,7 @@ def _npz_labels(path: Path, archive: zipfile.ZipFile, key: str) -> Labels:
 
 
 def _npz_array(path: Path, archive: zipfile.ZipFile, key: str, dtypes: tuple[str, ...]) -> Array:
-    """Read one array of an archive, after looking at what its header claims."""
+    """Read one array of an archive after checking its header."""
     place = f"{path}: {key}"
     if f"{key}.npy" not in archive.namelist():
         raise DataError(
@@ -331,7 +329,7 @@ def _npz_array(path: Path, archive: zipfile.ZipFile, key: str, dtypes: tuple[str
 
 
 def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, dtype and the header's bytes; the formats that numpy writes plain arrays in."""
+    """Return shape, dtype and the header's length in bytes."""
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
@@ -343,7 +341,6 @@ def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]
 
 
 def _check_size(place: str, num_bytes: int, file_bytes: int) -> None:
-    """Refuse an absurd claim of a header before memory is taken for it."""
     if num_bytes > MAX_PART_BYTES:
         raise DataError(
             f"{place}: must hold at most {MAX_PART_BYTES} bytes, its header claims {num_bytes}; "

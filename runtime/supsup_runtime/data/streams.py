@@ -1,7 +1,7 @@
-"""Streams of tasks over one data set: permuted pixels, rotated images, split classes, all three.
+"""Streams of tasks over one data set: permuted, rotated, split or mixed.
 
-A task is made when it is asked for and nothing but the data set is kept, so 2500 tasks take no
-more memory than one; equal arguments give equal arrays. docs/DATA.md has the definitions.
+Tasks are made on demand and not kept, so memory does not grow with their number. Equal arguments
+give equal arrays. docs/DATA.md has the definitions.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 MAX_TASKS = 1_000_000
 """Tasks of one stream."""
 MIN_DEGREES = 0.01
-"""Smallest step between two rotated tasks; their names carry up to three decimals."""
+"""Smallest step between two rotated tasks; their names have up to three decimals."""
 _MAX_SEED = 2**32 - 1  # numpy.random.RandomState's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TaskData:
-    """The data of one task, normalised, in C-contiguous arrays of its own.
+    """Normalised data of one task, in C-contiguous arrays of its own.
 
     Attributes:
-        name: Such as ``permuted-0000``, ``rotated-090`` or ``split-0-1``; a legal task name.
+        name: Such as ``permuted-0000``, ``rotated-090`` or ``split-0-1``; a valid task name.
         labels: Name of each class, by label.
-        train_x: ``float32 (images, *input_shape)``; no images if the task was made without.
+        train_x: ``float32 (images, *input_shape)``; empty if made with ``train=False``.
         train_y: ``int64 (images,)`` in ``[0, len(labels))``.
         test_x: ``float32 (images, *input_shape)``.
         test_y: ``int64 (images,)`` in ``[0, len(labels))``.
@@ -57,16 +57,17 @@ class TaskData:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stream:
-    """A sequence of tasks over one data set; `make_stream` makes it.
+    """A sequence of tasks over one data set, made by `make_stream`.
 
     Attributes:
         kind: ``permuted``, ``rotated``, ``split`` or ``mixed``.
-        dataset: What the tasks are made from.
-        task_names: By task index; they differ, and sort in task order (``mixed``: by kind).
-        task_labels: Names of the classes, by task index; equally many in every task.
+        dataset: The data set.
+        task_names: Unique names by task index; they sort in task order (``mixed``: within each
+            kind).
+        task_labels: Class names by task index; all tasks have the same number of classes.
         input_shape: Shape of one input, ``(values,)`` or ``(channels, height, width)``.
-        view: How a task sees a part of the data: ``(index, raw values, labels)`` to the same,
-            images as ``(images, channels, height, width)``.
+        view: Maps ``(index, raw values, labels)`` to the raw values and labels of that task. Images
+            are ``(images, channels, height, width)``.
     """
 
     kind: StreamKind
@@ -83,7 +84,7 @@ class Stream:
 
     @property
     def real_outputs(self) -> int:
-        """Number of classes of a task: the outputs that carry labels."""
+        """Classes per task: the outputs that carry labels."""
         return len(self.task_labels[0])
 
     def task(self, index: int, *, train: bool = True) -> TaskData:
@@ -91,10 +92,10 @@ class Stream:
 
         Args:
             index: In ``[0, num_tasks)``.
-            train: False leaves the training part empty and spends nothing on it.
+            train: False leaves the training part empty, at no cost.
 
         Returns:
-            The task, in arrays that nothing else refers to.
+            The task, in newly allocated arrays.
 
         Raises:
             DataError: If `index` is out of range, or scipy is missing (rotated).
@@ -139,26 +140,27 @@ def make_stream(
 
     Args:
         kind: ``permuted``: task `k` is ``x[:, RandomState(seed + k).permutation(values)]`` of the
-            flat values. ``rotated``: task `k` is the images turned counter-clockwise by
-            ``k * degrees``. ``split``: task `k` is the `k`-th group of consecutive classes.
-            ``mixed``: permuted, rotated and split tasks in turn, labels as in the data set.
-        dataset: Images; feature vectors will do for ``permuted`` and ``split``.
+            flat values. ``rotated``: task `k` is the images turned counter-clockwise by ``k *
+            degrees``. ``split``: task `k` is the `k`-th group of consecutive classes. ``mixed``:
+            permuted, rotated and split tasks in turn, labels as in the data set.
+        dataset: Images; ``permuted`` and ``split`` also support feature vectors.
         num_tasks: In ``[1, MAX_TASKS]``.
-        seed: Of permuted tasks. Seed 1's task 0 is seed 0's task 1: to share no task with another
-            stream, differ from its seed by at least its number of tasks.
-        layout: ``flat``: inputs ``(values,)``, in the order of ``image``;
-            ``image``: inputs ``(channels, height, width)``, one channel for grey images.
-        degrees: Of rotated tasks, at least `MIN_DEGREES`; ``num_tasks * degrees <= 360``, for
-            ``rotated``.
-        classes_per_task: Of split tasks; by default all classes, shared out evenly (``mixed``: 2).
-        labels: Of split tasks. ``own``: the classes of a task count from 0. ``shared``: as in the
-            data set, as they always are in the other streams.
+        seed: Seed of permuted tasks. Task 0 of seed 1 is task 1 of seed 0: streams share no task if
+            their seeds differ by at least their number of tasks.
+        layout: ``flat``: inputs ``(values,)``, in the order of ``image``. ``image``: inputs
+            ``(channels, height, width)``, one channel for grey images.
+        degrees: Step of rotated tasks, at least `MIN_DEGREES`. For ``rotated``, ``num_tasks *
+            degrees <= 360``.
+        classes_per_task: Classes of a split task. By default, all classes divide evenly among the
+            tasks (``mixed``: 2).
+        labels: Labels of split tasks. ``own``: from 0 in each task. ``shared``: as in the data set,
+            which the other streams always use.
 
     Returns:
         The stream; its tasks are made on demand.
 
     Raises:
-        DataError: If an argument is out of its range, or the data set does not fit the stream.
+        DataError: If an argument is out of range, or the data set does not fit the stream.
     """
     if kind not in STREAM_KINDS:
         raise DataError(f"stream: kind must be one of {', '.join(STREAM_KINDS)}, got {kind!r}")
@@ -243,7 +245,7 @@ def _rotated(dataset: Dataset, num_tasks: int, degrees: float) -> tuple[tuple[st
 
 
 def _decimals(angles: list[float]) -> int:
-    """Fewest decimals, up to three, that write every angle exactly."""
+    """Return the fewest decimals, up to three, that write every angle exactly."""
     for decimals in range(3):
         if all(abs(round(angle, decimals) - angle) < 1e-9 for angle in angles):
             return decimals
@@ -273,7 +275,7 @@ def _view_rotated(index: int, x: Values, y: Labels, *, degrees: float) -> tuple[
 def _split(
     dataset: Dataset, num_tasks: int, classes_per_task: int | None, *, shared: bool
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], View]:
-    """Names, the tasks' own labels, none where they are shared, and the view."""
+    """Return the names, the tasks' own labels (empty if shared) and the view."""
     size = _group_size(dataset, num_tasks, classes_per_task)
     groups = [range(first, first + size) for first in range(0, num_tasks * size, size)]
     counts = np.bincount(dataset.test_y, minlength=dataset.num_classes)
@@ -328,7 +330,7 @@ def _view_split(
 def _mixed(
     dataset: Dataset, num_tasks: int, seed: int, degrees: float, classes_per_task: int | None
 ) -> tuple[tuple[str, ...], View]:
-    """Tasks in turn of each kind that has some left; permuted ones never run out."""
+    """Deal tasks of each kind in turn while it has some left; permuted ones never run out."""
     size = min(2, dataset.num_classes) if classes_per_task is None else classes_per_task
     groups = max(1, dataset.num_classes // size) if size > 0 else 1  # _split refuses the size
     turns = max(1, int(360 / degrees * (1 + 1e-12))) if degrees > 0 else 1  # _rotated refuses them
@@ -357,14 +359,14 @@ def _view_mixed(
 
 
 def _channels_first(x: Values) -> Values:
-    """Images as ``(images, channels, height, width)``; feature vectors as they are."""
+    """Return images as ``(images, channels, height, width)``, feature vectors unchanged."""
     if x.ndim == 2:
         return x
     return x[:, np.newaxis] if x.ndim == 3 else np.moveaxis(x, 3, 1)
 
 
 def _normalise(raw: Values, dataset: Dataset) -> Floats:
-    """``(raw / scale - mean) / std`` in float32, in a new array of the same shape."""
+    """Return ``(raw / scale - mean) / std`` as a new float32 array."""
     x: Floats = np.divide(raw, np.float32(dataset.scale), dtype=np.float32, order="C")
     x -= np.float32(dataset.mean)
     x /= np.float32(dataset.std)

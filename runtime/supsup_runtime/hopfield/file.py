@@ -1,4 +1,4 @@
-"""The Hopfield store on disk: ``hopfield.safetensors`` (docs/FORMAT.md, "The Hopfield store")."""
+"""The file of a Hopfield store, ``hopfield.safetensors`` (docs/FORMAT.md, "The Hopfield store")."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FORMAT = 1
 STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20
 MAX_DISTANCE = 0.02
-"""A mask that the store gives back further off than this is not deleted: fraction of its bits."""
+"""Largest fraction of bits that may change in a mask that the store returns before deletion."""
 _FILE = TensorFile(
     kind="Hopfield store",
     version=FORMAT,
@@ -49,15 +49,15 @@ _TASK_FIELDS = {"fingerprints", "labels", "name"}  # and "entropy", where it is 
 
 
 def has_store(bank: MaskBank) -> bool:
-    """Whether a bank has a Hopfield store; it is not opened."""
+    """Return whether a bank has a Hopfield store, without opening it."""
     return inside(bank.path, STORE_FILE).is_file()
 
 
 def read_store(bank: MaskBank) -> HopfieldStore:
-    """Read a bank's store and check it; no task file is opened.
+    """Read and check a bank's store, without opening task files.
 
     Raises:
-        BankError: If there is none, or any rule of docs/FORMAT.md is broken.
+        BankError: If the store is missing, or breaks a rule of docs/FORMAT.md.
     """
     path = inside(bank.path, STORE_FILE)
     if not path.is_file():
@@ -72,27 +72,27 @@ def read_store(bank: MaskBank) -> HopfieldStore:
 def encode_into(
     bank: MaskBank, names: Iterable[str], *, rule: str | None = None, dtype: str | None = None
 ) -> tuple[HopfieldStore, dict[str, dict[str, float]]]:
-    """Encode tasks of a bank into its store, one after the other; the store is made if missing.
+    """Encode tasks of a bank into its store, which is created if missing.
 
-    Nothing is written before all are encoded.
+    Nothing is written unless all tasks can be encoded.
 
     Args:
         bank: The bank.
-        names: Its tasks to encode, in this order.
-        rule: Of a new store, ``storkey`` if missing; else it must be the store's own.
-        dtype: Of a new store, ``float32`` if missing; else it must be the store's own.
+        names: Names of the tasks to encode, in order.
+        rule: Rule of a new store, ``storkey`` by default; must match an existing store.
+        dtype: Dtype of a new store, ``float32`` by default; must match an existing store.
 
     Returns:
-        The store, and by task what `HopfieldStore.encode` returned.
+        The store, and the result of `HopfieldStore.encode` by task.
 
     Raises:
-        BankError: If a task is not in the bank, is encoded already, or a file breaks a rule.
+        BankError: If a task is not in the bank or already encoded, or a file breaks a rule.
         BankLockedError: If another process is writing.
-        InputError: If the store has another rule or dtype, or the network is too large for one.
+        InputError: If rule or dtype differ from the store's, or the network is too large.
 
     Warns:
-        CapacityWarning: As `HopfieldStore.encode` does; and where the new tasks made one forgotten
-            whose explicit mask is still in the bank: each of those is measured.
+        CapacityWarning: See `HopfieldStore.encode`; also if the store no longer holds an older task
+            whose mask is still in the bank (each of them is measured).
     """
     with bank.changing():
         if has_store(bank):
@@ -115,10 +115,10 @@ def encode_into(
 
 
 def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
-    """Measure all tasks whose masks are still in the bank; one warning per parameter, of the worst.
+    """Measure all tasks whose masks are in the bank; warn once per parameter, about the worst.
 
-    Under ``storkey`` the newest task says nothing of the older ones, and masks that are alike fade
-    sooner than random ones.
+    Under ``storkey`` the newest task says nothing about older ones, and similar masks fade sooner
+    than random ones.
     """
     lost: dict[str, list[tuple[float, str]]] = {name: [] for name in store.matrices}
     for stored in store.tasks:
@@ -144,16 +144,15 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
 
 
 def delete_masks(bank: MaskBank, names: Sequence[str]) -> None:
-    """Delete tasks' files from a bank, after its store has given all of their masks back.
+    """Delete tasks from a bank after checking that its store returns their masks.
 
     Args:
-        bank: The bank, whose store has the tasks encoded.
-        names: The tasks.
+        bank: A bank whose store has the tasks.
+        names: Names of the tasks.
 
     Raises:
-        BankError: If a task is not in the bank or not in the store, it was replaced since it was
-            encoded, or the store gives a mask back with more than `MAX_DISTANCE` of its bits
-            changed; no file is deleted then.
+        BankError: If a task is not in the bank or store, was replaced after encoding, or the store
+            changes more than `MAX_DISTANCE` of a mask's bits. Nothing is deleted then.
         BankLockedError: If another process is writing.
     """
 
@@ -187,10 +186,10 @@ def _refuse_lost(bank: MaskBank, store: HopfieldStore, name: str) -> None:
 
 
 def encode_store(store: HopfieldStore) -> bytes:
-    """Bytes of a store's file: equal stores give equal bytes.
+    """Return the bytes of a store's file; equal stores give equal bytes.
 
     Raises:
-        BankError: If the tasks' names and labels take more than 2^24 characters.
+        BankError: If names and labels take more than 2^24 characters.
     """
     tensors: dict[str, Array] = {}
     for name, matrix in store.matrices.items():
@@ -218,7 +217,7 @@ def _task_to_dict(task: StoredTask) -> dict[str, object]:
 
 
 def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
-    """Invert `encode_store`, trusting nothing; arguments and errors as `decode_task`."""
+    """Invert `encode_store`, trusting nothing; see `decode_task`."""
     tensors, header = _FILE.read(data, digest, place)
     items = header.items("tasks", most=MAX_TASKS)
     tasks = tuple(_task(item, network, place) for item in items)
@@ -241,7 +240,7 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
 
 
 def _fill(store: HopfieldStore, tensors: dict[str, Array], place: str) -> None:
-    """Move the tensors into an empty store, checking each."""
+    """Move the tensors into an empty store after checking each."""
     network = store.network
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for p in network.parameters:
@@ -268,7 +267,7 @@ def _fill(store: HopfieldStore, tensors: dict[str, Array], place: str) -> None:
 
 
 def _sha256(tensors: Mapping[str, Array]) -> str:
-    """SHA-256 of the tensors' bytes, one after the other by name, hexadecimal."""
+    """Return the SHA-256 of the tensors' bytes, in the order of their names."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         found.update(tensors[name].reshape(-1).view(np.uint8).data)
@@ -303,7 +302,7 @@ def _task(item: object, network: Network, place: str) -> StoredTask:
 
 
 def _max_bytes(network: Network) -> int:
-    """No store of the network is longer: float32 halves, sums, state, header."""
+    """Return an upper bound on a store's file size: float32 halves, sums, state, header."""
     names = [p.name for p in network.parameters] + [s.name for s in network.state]
     described = sum(400 + 12 * len(name) for name in names)  # a character escapes to 6 at most
     return store_bytes(network, "float32") + described + 2 * MAX_HEADER_BYTES

@@ -1,7 +1,7 @@
-"""One Hopfield network: patterns of signs written into a symmetric matrix.
+"""One Hopfield network: a symmetric matrix that stores patterns of signs.
 
-Wortsman et al. 2020, "HopSupSup": energy ``E(z) = -1/2 z^T Psi z`` of a pattern ``z`` of signs.
-Rule ``hebb`` is the paper's text, ``storkey`` the simplified form that its authors ran.
+Its energy is ``E(z) = -1/2 z^T Psi z`` (Wortsman et al. 2020, "HopSupSup"). Rule ``hebb`` is in the
+paper's text; ``storkey`` is the simplified form in the authors' code.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from supsup_runtime.errors import InputError
 RULES = ("hebb", "storkey")
 DTYPES = ("float32", "float16")
 MAX_UNITS = 16_384
-"""Longest pattern: its matrix is 1 GiB of float32 in memory."""
+"""Longest pattern: its float32 matrix takes 1 GiB of memory."""
 _HEBB_LOAD = 0.138  # Amit, Gutfreund, Sompolinsky 1985: patterns per unit, with few errors
 _BLOCK_ELEMENTS = 1 << 17  # of a matrix updated at once: 512 KiB stay in the cache
 
 
 def capacity(size: int, rule: str) -> float:
-    """Random patterns of `size` signs that a matrix holds with few errors.
+    """Return how many random patterns of `size` signs a matrix holds with few errors.
 
-    Returns:
-        ``0.138 d`` for ``hebb``; ``d / sqrt(2 ln d)`` for ``storkey`` (Storkey 1997), with
-        ``ln 2`` for a single unit.
+    This is ``0.138 d`` for ``hebb`` and ``d / sqrt(2 ln d)`` for ``storkey`` (Storkey 1997); ``ln
+    2`` is used for a single unit.
 
     Raises:
-        InputError: If the rule is none of `RULES`.
+        InputError: If the rule is not in `RULES`.
     """
     _check_choice("rule", rule, RULES)
     if rule == "hebb":
@@ -38,20 +37,16 @@ def capacity(size: int, rule: str) -> float:
 
 
 def expected_bit_error(size: int, patterns: int, rule: str) -> float:
-    """Chance that a bit of a stored random pattern is turned by one step, for large `size`.
+    """Return the chance that one step flips a bit of a stored random pattern, for large `size`.
 
-    Without self-coupling a unit's field, times its sign, is normal: with mean 1 and variance
-    ``(patterns - 1) / size`` under ``hebb``. Under ``storkey`` a pattern fades as later ones come:
-    after ``b`` of them (per unit) the mean is ``exp(-2b)``, and the variance ``v`` obeys
-    ``dv/db = -3v + (1 - exp(-2b))^2 + q``, where ``q = (1 - exp(-2 load)) / 2`` is the squared
-    length of a row of Psi (docs/HOPFIELD.md derives it). This is the mean over all patterns, old
-    and new.
-
-    Returns:
-        Within ``[0, 1/2]``.
+    Without self-coupling, a unit's field times its sign is normal. Under ``hebb`` its mean is 1 and
+    its variance ``(patterns - 1) / size``. Under ``storkey`` patterns fade: after ``b`` later ones
+    per unit the mean is ``exp(-2b)`` and the variance ``v`` obeys ``dv/db = -3v + (1 - exp(-2b))^2
+    + q``, where ``q = (1 - exp(-2 load)) / 2`` is the squared length of a row of Psi (derived in
+    docs/HOPFIELD.md). The result, within ``[0, 1/2]``, is the mean over all patterns.
 
     Raises:
-        InputError: If the rule is none of `RULES`.
+        InputError: If the rule is not in `RULES`.
     """
     _check_choice("rule", rule, RULES)
     if patterns <= 1:
@@ -67,21 +62,21 @@ def expected_bit_error(size: int, patterns: int, rule: str) -> float:
 
 
 def matrix_bytes(size: int, dtype: str) -> int:
-    """Bytes that the stored half of a matrix takes, its diagonal included."""
+    """Return the bytes of a stored half matrix, diagonal included."""
     return size * (size + 1) // 2 * np.dtype(dtype).itemsize
 
 
 class HopfieldMatrix:
-    """The symmetric matrix of one network of `size` units.
+    """The symmetric matrix of a Hopfield network.
 
-    It is kept as ``d Psi``: under ``hebb`` these are whole numbers, so that float16 is exact up to
-    2048 patterns and float32 up to 2^24, in any order. With float16, every update is rounded to
-    it: what is in memory is what a file holds.
+    It is kept as ``d Psi``. Under ``hebb`` these are integers, exact up to 2048 patterns in float16
+    and 2^24 in float32, in any order. With float16, every update is rounded to float16, so memory
+    and file agree.
 
     Attributes:
-        size: Units (`d`).
+        size: Number of units (`d`).
         rule: ``hebb`` or ``storkey``.
-        dtype: Of the stored half, ``float32`` or ``float16``; the arithmetic is float32.
+        dtype: Dtype of the stored half, ``float32`` or ``float16``; arithmetic is float32.
         scaled: ``float32 (d, d)``: ``d Psi``, symmetric.
     """
 
@@ -112,23 +107,20 @@ class HopfieldMatrix:
         return made
 
     def half(self) -> Reals:
-        """Upper triangle of ``d Psi``, row by row, each from its diagonal on, in `dtype`."""
+        """Return the upper triangle of ``d Psi`` row by row, each from its diagonal, in `dtype`."""
         rows = [self.scaled[row, row:] for row in range(self.size)]
         return np.concatenate(rows).astype(self.dtype)
 
     def add(self, pattern: Floats) -> None:
-        """Write a pattern into the matrix.
+        """Store a pattern, ``float32 (d,)`` of -1 and 1.
 
-        With ``h = Psi z``, ``d Psi`` grows by ``z z^T`` (``hebb``) or by
-        ``z z^T - I - z h^T - h z^T`` (``storkey``). A pattern that ``storkey`` holds already is
-        left alone: the rule takes an energy of ``-c d / 2`` to ``-(1 - c) d / 2 + 1 / 2``, so that
-        a second writing would take it out.
-
-        Args:
-            pattern: ``float32 (d,)`` of -1 and 1.
+        With ``h = Psi z``, ``d Psi`` grows by ``z z^T`` (``hebb``) or ``z z^T - I - z h^T - h z^T``
+        (``storkey``). ``storkey`` skips a pattern that it already holds: the update maps an energy
+        of ``-c d / 2`` to ``-(1 - c) d / 2 + 1 / 2``, so a second one would erase the pattern.
 
         Raises:
-            InputError: If it is none, or `refuse_overflow` refuses; the matrix is then unchanged.
+            InputError: If the pattern is invalid, or see `refuse_overflow`; the matrix is
+                unchanged.
         """
         z = self.signs(pattern)
         self.refuse_overflow()
@@ -148,11 +140,7 @@ class HopfieldMatrix:
                 block[:] = block.astype(np.float16)
 
     def refuse_overflow(self) -> None:
-        """Refuse another pattern where an element could leave the range of `dtype` with it.
-
-        Raises:
-            InputError: If it could; the matrix is as it was.
-        """
+        """Raise `InputError` if another pattern could exceed the range of `dtype`."""
         largest = max(float(self.scaled.max()), -float(self.scaled.min()))
         # |h| is at most the largest |d Psi|: the field is a row's mean
         reached = largest + 1 if self.rule == "hebb" else 3 * largest + 2
@@ -164,15 +152,15 @@ class HopfieldMatrix:
             )
 
     def psi(self) -> Floats:
-        """The matrix itself: ``float32 (d, d)``, a copy."""
+        """Return a copy of Psi, ``float32 (d, d)``."""
         return self.scaled / np.float32(self.size)
 
     def diagonal(self) -> Floats:
-        """The diagonal of `psi`: ``float32 (d,)``, a copy."""
+        """Return a copy of the diagonal of Psi, ``float32 (d,)``."""
         return self.scaled.diagonal() / np.float32(self.size)
 
     def field(self, pattern: Floats) -> Floats:
-        """``Psi z``, the negative gradient of the energy: ``float32 (d,)``; `pattern` may be real.
+        """Return ``Psi z``, the negative gradient of the energy; `pattern` may be real.
 
         Raises:
             InputError: If `pattern` is not finite float32 ``(d,)``.
@@ -182,7 +170,7 @@ class HopfieldMatrix:
         return found
 
     def energy(self, pattern: Floats) -> float:
-        """``-1/2 z^T Psi z``; about ``-d / 2`` at a stored pattern of a matrix with room.
+        """Return ``-1/2 z^T Psi z``, about ``-d / 2`` at a stored pattern below capacity.
 
         Raises:
             InputError: If `pattern` is not finite float32 ``(d,)``.
@@ -190,12 +178,12 @@ class HopfieldMatrix:
         return self.look(pattern)[0]
 
     def look(self, pattern: Floats) -> tuple[float, Floats]:
-        """`energy` and `field` of a pattern by one product, as `settle` asks for them."""
+        """Return `energy` and `field` of a pattern from one product."""
         field = self.field(pattern)
         return -0.5 * float(np.dot(field.astype(np.float64), pattern)), field
 
     def bit_error(self, pattern: Floats) -> float:
-        """Fraction of units that one step turns, within ``[0, 1]``; a field of 0 turns none.
+        """Return the fraction of units that one step flips; a field of 0 flips none.
 
         Raises:
             InputError: If `pattern` is not float32 ``(d,)`` of -1 and 1.
@@ -208,12 +196,12 @@ class HopfieldMatrix:
         return strong and bool(np.all(z * self._coupling(z) > 0))
 
     def _coupling(self, z: Floats) -> Floats:
-        """``d`` times the field without self-coupling."""
+        """Return ``d`` times the field without self-coupling."""
         found: Floats = self.scaled @ z - self.scaled.diagonal() * z
         return found
 
     def signs(self, pattern: Floats) -> Floats:
-        """A pattern, if it is float32 ``(d,)`` of -1 and 1; else an `InputError`."""
+        """Return a pattern, or raise `InputError` unless it is float32 ``(d,)`` of -1 and 1."""
         z = self._reals(pattern)
         if not np.all(np.abs(z) == 1):
             raise InputError("pattern: all values must be -1 or 1; take 2 mask - 1 of a mask")

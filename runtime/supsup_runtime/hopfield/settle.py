@@ -1,4 +1,4 @@
-"""The dynamics of a Hopfield network: from a pattern to a fixed point below it."""
+"""The dynamics of a Hopfield network."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ def settle(
 ) -> tuple[Floats, bool]:
     """Follow the dynamics of a Hopfield network from a pattern to a fixed point.
 
-    All units that want to turn do so at once; where that does not lower the energy, the half of
-    them that wants it most, and so on down to one, which always does. So the energy falls with
-    every turn. A unit does not see itself; at a field of 0 it keeps its sign.
+    All units whose field opposes their sign flip together. If that does not lower the energy, the
+    half with the strongest opposing field flips instead, and so on down to one unit, which always
+    lowers it. So the energy falls with every flip. Self-coupling is excluded; a field of 0 flips
+    nothing.
 
     Args:
-        look: Energy and field ``Psi z`` of a pattern.
-        diagonal: Of Psi, ``float32 (d,)``.
+        look: Returns energy and field ``Psi z`` of a pattern.
+        diagonal: Diagonal of Psi, ``float32 (d,)``.
         pattern: ``float32 (d,)`` of -1 and 1.
 
     Returns:
-        The pattern, and whether it is a fixed point; it is not after 1000 looks.
+        The pattern, and whether it is a fixed point: false after 1000 calls of `look`.
     """
     z, taken = pattern, math.inf
     energy, seen = look(z)

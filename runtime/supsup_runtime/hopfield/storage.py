@@ -1,4 +1,4 @@
-"""Bytes of a bank's tasks in every form, and how many tasks each form holds."""
+"""Storage of a bank as explicit masks and as a Hopfield store."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from supsup_runtime.hopfield.store import store_bytes
 
 
 def storage(bank: MaskBank) -> dict[str, Any]:
-    """Compare explicit masks with a Hopfield store.
+    """Compare the storage of explicit masks with that of a Hopfield store.
 
     Returns:
-        ``tasks``: explicit ones. ``task_bytes``: packed masks and state of one task.
-        ``packed_bytes``: of all tasks. ``explicit_bytes``: of their files, as stored.
-        ``hopfield_bytes``: of the matrices, by dtype. ``break_even``: tasks from which the
-        matrices are smaller, by dtype. ``capacity``: tasks that the matrices hold, by rule.
-        ``fits``: whether they may have so many units. ``store``: ``bytes``, ``dtype``, ``rule``
-        and ``tasks`` of the bank's own store, or None. ``verdict``: which form is smaller, a
-        sentence. ``kind`` is ``storage``, ``path`` the bank's.
+        A dictionary with ``kind`` (``storage``); ``path`` of the bank; ``tasks``, the number of
+            explicit ones; ``task_bytes``, packed masks and state of one task; ``packed_bytes``, of
+            all tasks; ``explicit_bytes``, of the task files; ``hopfield_bytes``, of the matrices by
+            dtype; ``break_even``, the number of tasks from which matrices are smaller, by dtype;
+            ``capacity`` in tasks by rule; ``fits``, whether matrices support so many units;
+            ``store``, the ``bytes``, ``dtype``, ``rule`` and ``tasks`` of the bank's store, or
+            None; ``verdict``, a sentence.
 
     Raises:
         InputError: If the network has no masked parameters.
-        BankError: If the bank's Hopfield store breaks a rule.
+        BankError: If the bank's store breaks a rule.
     """
     network = bank.network
     if not network.parameters:
@@ -64,7 +64,7 @@ def _own_store(bank: MaskBank) -> dict[str, Any]:
 
 
 def _verdict(value: dict[str, Any]) -> str:
-    """One plain sentence: which form is smaller for this bank."""
+    """Say which form is smaller for this bank."""
     if not value["fits"]:
         return (
             "Explicit masks are the only form for this bank: a parameter of it has more than the "

@@ -1,1 +1,1 @@
-"""Recover a mask from a Hopfield store by descending on the entropy of a stream of inputs."""
+"""Recover a mask from a Hopfield store, given a stream of inputs."""

@@ -1,4 +1,4 @@
-"""One recovery: the descent, looks at where its mask would settle, and the result."""
+"""One recovery: descent, looks and result."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from supsup_runtime.recovery.graph import HopfieldGraph
 from supsup_runtime.recovery.result import SURE_ROWS, End, Recovered, Trace, judge
 
 LAST_ROWS = 320
-"""Newest inputs of the stream that are kept, to judge the result by."""
+"""Newest inputs of the stream, kept to judge the result."""
 
 
 def count_steps(batches: Iterable[Images], steps: int | None) -> int:
-    """Steps of a recovery: `steps`, or one per batch.
+    """Return `steps`, or the number of batches.
 
     Raises:
-        InputError: If there is no such number, or there are fewer batches.
+        InputError: If neither is known or valid, or there are fewer batches than `steps`.
     """
     if steps is None:
         if not isinstance(batches, Sized):
@@ -43,7 +43,7 @@ def count_steps(batches: Iterable[Images], steps: int | None) -> int:
 
 
 class Recovering:
-    """One recovery, from scores ``float32 (num_masked,)``."""
+    """One recovery from scores ``float32 (num_masked,)``."""
 
     def __init__(self, graph: HopfieldGraph, start: Floats, how: Recovery) -> None:
         self._graph = graph
@@ -58,10 +58,10 @@ class Recovering:
         self._problem = ""  # what was not finite
 
     def run(self, batches: Iterator[Images], total: int, schedule: Schedule) -> Recovered:
-        """Take a step on each of `total` batches, or until a look ends it.
+        """Take a step on each of `total` batches, until a look ends the recovery.
 
         Raises:
-            InputError: If there are fewer, or the schedule gives no two finite numbers.
+            InputError: If there are fewer, or the schedule does not return two finite numbers.
         """
         restarted, how = 0, self._how
         for taken, batch in enumerate(islice(batches, total), start=1):
@@ -79,7 +79,6 @@ class Recovering:
         return self._result(None)
 
     def _step(self, x: Images, shares: tuple[float, float]) -> None:
-        """Take a step on a batch, with the schedule's shares of entropy and energy."""
         number, mask, how = len(self._masks), self._descent.mask, self._how
         strengths = shares[0], how.energy_strength * shares[1]
         seen = self._graph.step(x, mask, *strengths, statistics=how.statistics)
@@ -98,14 +97,10 @@ class Recovering:
             )
 
     def look(self) -> End | None:
-        """Settle the mask, and see whose it is.
+        """Settle the mask, and return the end of the recovery if it is a stored task's.
 
-        In some parameters a stored task's, not in all: those take their fixed point, and the others
-        restart, which they do once.
-
-        Returns:
-            The end of the recovery, at a stored task's mask: it is that in all parameters, and the
-            entropy of enough inputs fits. None where it goes on.
+        It ends if all parameters match one task and the entropy of enough inputs fits. If only some
+        parameters match, those take their fixed point and the others restart, once.
         """
         mask, fixed = self._graph.settle(self._mask())
         owners = self._graph.owners(mask)
@@ -123,7 +118,7 @@ class Recovering:
         return None
 
     def _result(self, end: End | None) -> Recovered:
-        """The result, ended here; `end` is that of a look, if one ended it."""
+        """Return the result; `end` is given if a look ended the recovery."""
         graph, ended = self._graph, self._mask()
         if end is None:
             settled, fixed = graph.settle(ended)
@@ -147,7 +142,7 @@ class Recovering:
         )
 
     def _end(self, settled: Bits, owners: list[set[int]], *, fixed: bool) -> End:
-        """The end of a recovery that ended now, from what the mask settles to and its owners."""
+        """Describe the present state as an end, given what the mask settles to and its owners."""
         tasks = self._graph.tasks_of(owners)
         own = [self._graph.store.entropies[task.index] for task in tasks or self._graph.info.tasks]
         known = [h for h in own if h is not None]
@@ -166,7 +161,7 @@ class Recovering:
         )
 
     def _entropy(self, mask: Bits) -> float:
-        """Mean H of the last inputs, in nats."""
+        """Return mean H of the last inputs, in nats."""
         logits = self._graph.logits(self._last, mask, statistics=self._how.statistics)
         return float(entropy(logits.astype(np.float64)).mean())
 

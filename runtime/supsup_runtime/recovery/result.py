@@ -1,4 +1,4 @@
-"""The result of a recovery: the mask, its trace, and whether it is a stored task's."""
+"""The result of a recovery: mask, trace and verdict."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from supsup_runtime.model.metadata import TaskInfo
 Verdict = Literal["stored", "spurious", "not-converged", "diverged"]
 
 TOLERANCE = 0.02
-"""Bits of a parameter's mask, as a fraction, within which it has arrived at a fixed point."""
+"""Largest fraction of a parameter's bits in which a mask may differ from its fixed point."""
 SURE_ROWS = 64
-"""Inputs below which their mean entropy says too little of the task."""
+"""Fewest inputs whose mean entropy identifies a task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trace:
-    """A value per step; the mask of row `t` has taken `t` steps.
+    """Values per step; the mask of row `t` has taken `t` steps.
 
     Attributes:
         entropy: H of the step's batch through the mask, ``float64 (steps,)``, in nats.
         energy: ``-1/2 z^T Psi z`` summed over parameters, ``float64 (steps,)``.
-        distance: ``float64 (steps + 1,)``, within ``[0, 1]``: the fraction of bits in which the
-            mask differs from the fixed point that the last mask falls to, the largest of all
-            parameters. The last is of the last mask, before a look puts it there.
+        distance: ``float64 (steps + 1,)``, within ``[0, 1]``: fraction of bits in which the mask
+            differs from the fixed point of the last mask, the largest of all parameters. The last
+            value is of the last mask before a look replaced it.
     """
 
     entropy: npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ class Trace:
 
     @property
     def converged_after(self) -> int | None:
-        """Steps after which the mask stays within `TOLERANCE`; None where it never does."""
+        """Steps after which the mask stays within `TOLERANCE`; None if it never does."""
         outside = np.flatnonzero(self.distance > TOLERANCE)
         after = int(outside[-1]) + 1 if len(outside) else 0
         return after if after < len(self.distance) else None
@@ -49,21 +49,19 @@ class Recovered:
     """Result of `HopfieldModel.recover`.
 
     Attributes:
-        verdict: ``stored``: a task's own mask, which a look found, or within 2 % of which the
-            descent ended. ``spurious``: a fixed point that is no task's, or not the same task's in
-            all parameters. ``not-converged``: no fixed point within 2 % of the bits, or one through
-            which the last inputs look like no stored task's, or are too few to tell. ``diverged``:
-            a number was not finite, and the descent stopped there.
-        reason: The same in a sentence, with the numbers.
-        tasks: The tasks whose mask it is, more than one where masks are equal; empty unless
-            ``stored``.
-        mask: ``bool (num_masked,)``, flat, in the order of the network's parameters: the fixed
-            point where one was found, else where the descent ended.
-        trace: Entropy, energy and distance in each step.
-        looked: Whether a look found it; it did so after the last step of the trace.
+        verdict: ``stored``: the mask of a task, found by a look or within 2 % of the bits at the
+            end. ``spurious``: a fixed point that is not one task's in all parameters.
+            ``not-converged``: no fixed point within 2 % of the bits, or the last inputs do not fit
+            it or are too few to tell. ``diverged``: stopped at a value that is not finite.
+        reason: The verdict as a sentence with numbers.
+        tasks: Tasks with this mask, several if their masks are equal; empty unless ``stored``.
+        mask: ``bool (num_masked,)``, flat, in the order of the parameters: the fixed point if one
+            was found, else the last mask.
+        trace: Entropy, energy and distance per step.
+        looked: Whether a look found the mask, after the last step of `trace`.
         entropy: Mean H of the last inputs (up to 320) through `mask`, in nats.
-        expected_entropy: The task's own, recorded when it was learned; the largest of all tasks'
-            where `mask` is no task's; None where it was not recorded.
+        expected_entropy: Entropy recorded for the task when it was trained, or the largest of all
+            tasks if `mask` is no task's; None if not recorded.
     """
 
     verdict: Verdict
@@ -77,23 +75,23 @@ class Recovered:
 
     @property
     def task(self) -> TaskInfo | None:
-        """The first of `tasks`; None where there is none."""
+        """First of `tasks`, or None."""
         return self.tasks[0] if self.tasks else None
 
     @property
     def steps(self) -> int:
-        """Steps taken."""
+        """Number of steps taken."""
         return len(self.trace.entropy)
 
     @property
     def converged_after(self) -> int | None:
-        """Steps after which the fixed point was found, or stayed within 2 %; None if neither."""
+        """Steps until the fixed point was found or stayed within 2 %; None if neither."""
         if self.verdict not in {"stored", "spurious"}:
             return None
         return self.steps if self.looked else self.trace.converged_after
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the mask as JSON has it; null for what is not finite."""
+        """Return all but the mask as JSON, with null for values that are not finite."""
         values = {name: getattr(self.trace, name) for name in ("distance", "energy", "entropy")}
         return {
             "converged_after": self.converged_after,
@@ -110,13 +108,12 @@ class Recovered:
 
 
 def _finite(value: float) -> float | None:
-    """What JSON has a word for: a descent that diverged has none."""
     return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class End:
-    """Where a recovery ended, and the numbers that decide the verdict."""
+    """Where a recovery ended, and what decides the verdict."""
 
     problem: str  # what was not finite, if something was
     steps: int
@@ -132,18 +129,18 @@ class End:
 
     @property
     def arrived(self) -> bool:
-        """Whether the mask is at a fixed point, or near enough."""
+        """Whether the mask is at or near a fixed point."""
         near = self.fixed and self.distance <= TOLERANCE
         return not self.problem and (self.looked or near)
 
     @property
     def fits(self) -> bool:
-        """Whether the entropy is as the task's own; true where that was not recorded."""
+        """Whether the entropy fits the task's own; true if that was not recorded."""
         return self.expected is None or self.entropy <= self.max_ratio * self.expected
 
 
 def judge(end: End) -> tuple[Verdict, str]:
-    """The verdict and its reason."""
+    """Return the verdict and its reason."""
     if end.problem:
         return "diverged", end.problem
     if not end.arrived:
