@@ -31,7 +31,7 @@ def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:
     """Return a batch as C-contiguous ``float32 (batch, *input_shape)``.
 
     Raises:
-        InputError: If dtype or shape differ, there is no row, or a value is not finite.
+        InputError: If dtype or shape differ, a value is not finite, or there is no row.
     """
     if not isinstance(x, np.ndarray) or x.dtype != np.float32:
         kind = getattr(x, "dtype", type(x).__name__)
@@ -48,16 +48,9 @@ def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:
 
 
 def checked_outputs(values: Floats, kind: str, place: str, *, rows: Labels | None = None) -> Floats:
-    """Return outputs of a model after checking that they are finite.
+    """Return a model's outputs, or raise `InputError` if they are not finite.
 
-    Args:
-        values: ``(batch, n)``, or ``(n,)`` for the whole batch.
-        kind: Name of the values in messages.
-        place: Name of the model in messages.
-        rows: Batch rows that `values` belong to; None means all.
-
-    Raises:
-        InputError: If a value is not finite, which happens when inputs are too large.
+    Messages call them `kind` and the model `place`; `rows` are their batch rows, None all.
     """
     if _finite(values):
         return values
@@ -71,8 +64,8 @@ def checked_outputs(values: Floats, kind: str, place: str, *, rows: Labels | Non
 
 
 def _finite(values: Floats) -> bool:
-    # a finite sum of squares has finite terms; it takes a third of the time of isfinite, and
-    # vdot, unlike dot, does not warn of one that overflows
+    # a finite sum of squares has finite terms; vdot takes a third of the time of isfinite
+    # and, unlike dot, does not warn on overflow
     return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
 
 

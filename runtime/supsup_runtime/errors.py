@@ -1,7 +1,6 @@
-"""Errors that supsup raises, each with the exit status of a command, and one warning.
+"""Errors and warnings of supsup, with the exit statuses of commands.
 
-Messages name the place, the rule, what was expected, what was found and, if there is one, the
-remedy.
+Messages name the place, the rule, what was expected and found, and any remedy.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import ClassVar
 
 
 class SupSupError(Exception):
-    """Base class of all errors; a command prints one line and exits with `exit_code`."""
+    """Base class; a command prints it as one line and exits with `exit_code`."""
 
     exit_code: ClassVar[int] = 1
 
@@ -26,7 +25,7 @@ class BankLockedError(SupSupError, RuntimeError):
 
 
 class DataError(SupSupError, ValueError):
-    """A data set or stream of tasks cannot be made from the given files or arguments."""
+    """A data set or stream of tasks is invalid or unavailable."""
 
 
 class InputError(SupSupError, ValueError):
@@ -34,7 +33,7 @@ class InputError(SupSupError, ValueError):
 
 
 class ModelError(SupSupError, ValueError):
-    """This runtime cannot run the model file (docs/CONTRACT.md)."""
+    """The runtime cannot run a model file (docs/CONTRACT.md)."""
 
 
 class OutputExistsError(SupSupError, FileExistsError):
@@ -48,10 +47,10 @@ class ParityError(SupSupError, RuntimeError):
 
 
 class ProviderUnavailableError(SupSupError, RuntimeError):
-    """ONNX Runtime or the requested execution provider is not available."""
+    """ONNX Runtime or the requested execution provider is unavailable."""
 
     exit_code = 5
 
 
 class CapacityWarning(UserWarning):
-    """A Hopfield store holds more masks than it can return without bit errors."""
+    """A Hopfield store holds more masks than it can return intact."""

@@ -176,7 +176,7 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
         assert process.stderr is not None
         said = process.stderr.read().splitlines()
     assert process.returncode == 130
-    assert said[-1] == "supsup-train: interrupted; what was finished is kept"
+    assert said[-1] == "supsup-train: interrupted; finished work is kept"
     assert len(MaskBank.open(bank)) >= 2
 
 

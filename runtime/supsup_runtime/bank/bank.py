@@ -1,6 +1,6 @@
-"""The mask bank: a folder with one network, its programs and any number of tasks.
+"""The mask bank: a folder with one network, its programs and its tasks (docs/FORMAT.md).
 
-docs/FORMAT.md specifies format 1. Interrupted changes leave a bank that opens.
+Interrupted changes leave a bank that opens.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_PROGRAM_BYTES = 1 << 30
 
 
 class MaskBank:
-    """An open bank. Methods that change it raise `BankLockedError` while another process writes.
+    """An open bank; changing it raises `BankLockedError` while another process writes.
 
     Attributes:
         path: Folder of the bank.
@@ -76,9 +76,9 @@ class MaskBank:
 
         Args:
             path: A folder that is missing, empty, or left by an interrupted `create`.
-            network: Network that the tasks will share.
+            network: Network of the tasks.
             forward: ONNX model ``(x, parameters..., state...) -> logits``.
-            gradient: ONNX model of the objectives' derivatives, or None.
+            gradient: ONNX model of the objectives' derivatives.
 
         Raises:
             OutputExistsError: If the folder has other content.
@@ -86,7 +86,7 @@ class MaskBank:
         """
         folder = Path(path)
         if folder.exists():
-            _refuse_used(folder)  # before a lock is put there
+            _refuse_used(folder)  # before creating .lock
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder):
             _refuse_used(folder)
@@ -124,7 +124,7 @@ class MaskBank:
             now = read_index(folder, index)
             if now is index:
                 raise
-            return cls._opened(folder, now, verify=verify)  # another process changed it meanwhile
+            return cls._opened(folder, now, verify=verify)  # it changed meanwhile
 
     @classmethod
     def _opened(cls, folder: Path, index: BankIndex, *, verify: bool) -> MaskBank:
@@ -165,7 +165,7 @@ class MaskBank:
         """Read and check a task by name or index, as it is on disk now.
 
         Raises:
-            BankError: If the task does not exist, or breaks a rule.
+            BankError: If it does not exist or breaks a rule.
         """
         entry = self.entries[self.index(key)]
         while True:
@@ -192,7 +192,7 @@ class MaskBank:
         return task
 
     def index(self, key: int | str) -> int:
-        """Return the index of a task by name, or check an index, which must not be negative.
+        """Return a task's index, given its name or a non-negative index.
 
         Raises:
             BankError: If the task does not exist.
@@ -202,7 +202,7 @@ class MaskBank:
             if key not in names:
                 raise BankError(
                     f"{self.path}: no task {key!r} among its {len(names)}; "
-                    "supsup-bank list shows them"
+                    "list them with supsup-bank list"
                 )
             return names.index(key)
         if not 0 <= key < len(self):
@@ -222,15 +222,15 @@ class MaskBank:
         """Append a task: first its file, then the index.
 
         Raises:
-            BankError: If the name is taken, or the task does not fit the network.
+            BankError: If the name is taken, or the task does not fit.
         """
         self.extend([task])
 
     def extend(self, tasks: Iterable[TaskMasks]) -> None:
-        """Append tasks and write the index once; tasks before a failure are kept.
+        """Append tasks and write the index once; a failure keeps those before it.
 
         Raises:
-            BankError: If a name is taken, or a task does not fit the network.
+            BankError: If a name is taken, or a task does not fit.
         """
         with self.changing():
             entries = list(self.entries)
@@ -247,7 +247,7 @@ class MaskBank:
         """Replace the task of the same name.
 
         Raises:
-            BankError: If no task has that name, or the new one does not fit the network.
+            BankError: If it does not exist, or the new one does not fit.
         """
         with self.changing():
             self._exchange(self.index(task.name), task)
@@ -269,8 +269,7 @@ class MaskBank:
 
         Args:
             *names: Task names.
-            check: Called under the writer's lock before anything is removed; if it raises, all
-                stay.
+            check: Called with the lock held; if it raises, nothing is removed.
 
         Raises:
             BankError: If a task does not exist.
@@ -281,7 +280,7 @@ class MaskBank:
             self._write_entries(tuple(e for i, e in enumerate(self.entries) if i not in gone))
 
     def calibration(self) -> StoredCalibration | None:
-        """Return the calibration, compared with the tasks now on disk; None if there is none.
+        """Return the calibration, compared with the tasks on disk, or None.
 
         Raises:
             BankError: If the file breaks a rule, or belongs to another bank.
@@ -290,7 +289,7 @@ class MaskBank:
         return read_calibration(self.path, self.digest, now)
 
     def set_calibration(self, calibration: Calibration) -> None:
-        """Store a calibration that was measured on the tasks in `entries`.
+        """Store a calibration measured on `entries`.
 
         Raises:
             BankError: If the tasks have changed since the bank was opened.
@@ -299,17 +298,16 @@ class MaskBank:
         with self.changing():
             if self.entries != measured:
                 raise BankError(
-                    f"{self.path}: its tasks changed while they were measured; export the bank "
+                    f"{self.path}: tasks changed while they were measured; export the bank "
                     "and calibrate again"
                 )
             write_calibration(self.path, calibration, self.digest, measured)
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Hold the writer's lock, with `entries` read again from disk.
+        """Hold the writer's lock, with `entries` read again.
 
-        The end, even by an error, removes leftovers of interrupted writers and unindexed task
-        files.
+        At the end, even after an error, leftovers and unindexed task files are removed.
 
         Raises:
             BankError: If the bank has another network now, or breaks a rule.
@@ -323,23 +321,23 @@ class MaskBank:
                     f"{self.digest}, is {index.digest}; open it again"
                 )
             for folder in ("programs", "tasks"):
-                inside(self.path, folder)  # before anything is removed from there
+                inside(self.path, folder)  # refuse links before removing
             self._index = index
             try:
                 yield
             finally:
-                # as it is on disk: it may be in place although writing it ended in an error
+                # read again, because a failed write may have replaced it
                 remove_leftovers(self.path, read_index(self.path, self._index))
 
     def _check_new(self, name: str, taken: set[str]) -> None:
         check_name(name)
         if name.casefold() in taken:
             raise BankError(
-                f"{self.path}: task {name!r} is there already (upper and lower case count as "
-                "one); replace it, or choose another name"
+                f"{self.path}: task {name!r} already exists (names ignore case); "
+                "replace it, or choose another name"
             )
         if len(taken) >= MAX_TASKS:
-            raise BankError(f"{self.path}: at most {MAX_TASKS} tasks, and all are taken")
+            raise BankError(f"{self.path}: the bank is full: at most {MAX_TASKS} tasks")
 
     def _exchange(self, position: int, task: TaskMasks) -> None:
         new = self._write_task(task)
@@ -350,7 +348,7 @@ class MaskBank:
         sha256 = hashlib.sha256(data).hexdigest()
         file = f"tasks/{task.name}.safetensors"
         if any(entry.file.casefold() == file.casefold() for entry in self.entries):
-            file = f"tasks/{task.name}+{sha256[:8]}.safetensors"  # keep the one in use whole
+            file = f"tasks/{task.name}+{sha256[:8]}.safetensors"  # keep the file in use
         write_whole(inside(self.path, file), data)
         return BankEntry(name=task.name, file=file, sha256=sha256)
 
@@ -359,7 +357,7 @@ class MaskBank:
 
 
 def is_blank(folder: Path) -> bool:
-    """Return whether a folder has nothing but leftovers of an interrupted `create`."""
+    """Return whether a folder holds at most leftovers of an interrupted `create`."""
     if not folder.is_dir():
         return False
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -1,6 +1,6 @@
 """Masks as bits: element `i` of the flat mask (C order) is bit `i % 8` of byte `i // 8`.
 
-The least significant bit comes first; padding bits are zero (docs/FORMAT.md, "Packed masks").
+The least significant bit is first; padding is zero (docs/FORMAT.md, "Packed masks").
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def unpack_mask(packed: Bytes, shape: tuple[int, ...]) -> Bits:
 
 
 def count_ones(packed: Bytes) -> int:
-    """Count the ones in packed bits of any shape."""
+    """Count the ones in packed bits."""
     return int(np.bitwise_count(packed).sum(dtype=np.int64))
 
 
 def check_padding(packed: Bytes, num_elements: int, *, place: str) -> None:
-    """Raise `BankError` unless packed bits have the right dtype, length and zero padding."""
+    """Raise `BankError` unless packed bits have the right dtype, length and padding."""
     expected = packed_bytes(num_elements)
     if packed.dtype != np.uint8 or packed.shape != (expected,):
         raise BankError(
@@ -58,9 +58,9 @@ def check_padding(packed: Bytes, num_elements: int, *, place: str) -> None:
 
 
 def compress(packed: Bytes, num_elements: int) -> Bytes:
-    """Encode packed bits sparsely (`bitarray.util.sc_encode`): short if ones are rare.
+    """Encode packed bits with `bitarray.util.sc_encode`, which is short if ones are rare.
 
-    At density one half, the result is slightly longer than `packed`.
+    At density one half, it is slightly longer than `packed`.
     """
     bits = bitarray(endian="little")
     bits.frombytes(packed.tobytes())
@@ -68,10 +68,9 @@ def compress(packed: Bytes, num_elements: int) -> Bytes:
 
 
 def decompress(blob: Bytes, num_elements: int, *, place: str) -> Bytes:
-    """Invert `compress`; check the claimed length before decoding.
+    """Invert `compress`, or raise `BankError` unless `blob` holds exactly `num_elements` bits.
 
-    Raises:
-        BankError: If `blob` is not a sparse array of exactly `num_elements` bits.
+    The claimed length is checked before decoding.
     """
     claimed = _claimed_bits(blob)
     if claimed != num_elements:
@@ -83,13 +82,13 @@ def decompress(blob: Bytes, num_elements: int, *, place: str) -> Bytes:
     except (ValueError, StopIteration, IndexError) as error:
         raise BankError(f"{place}: the sparse mask cannot be decoded: {error}") from error
     if next(stream, None) is not None:
-        raise BankError(f"{place}: the sparse mask has bytes after its end; it must have none")
+        raise BankError(f"{place}: the sparse mask has extra bytes after its end")
     return np.frombuffer(bits.tobytes(), np.uint8)
 
 
 def _claimed_bits(blob: Bytes) -> int | None:
-    """Return the length in a sparse header; byte 0 counts the length's little-endian bytes."""
+    """Return the length in a sparse header; byte 0 counts its little-endian bytes."""
     head = blob[:9].tobytes()
-    if not head or head[0] > 8 or len(head) <= head[0]:  # 16 would mean big-endian bits
+    if not head or head[0] > 8 or len(head) <= head[0]:  # 16: big-endian
         return None
     return int.from_bytes(head[1 : 1 + head[0]], "little")

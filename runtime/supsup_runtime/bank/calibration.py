@@ -1,4 +1,4 @@
-"""Threshold on the best score, below which an input belongs to no known task."""
+"""The threshold that tells inputs of known tasks from others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from supsup_runtime.errors import BankError
 from supsup_runtime.objectives import Score
 
 JUDGING = ("verified", "exhaustive")
-"""Methods that score real forward passes, in the units of a calibration."""
+"""Methods that score real forward passes, as a calibration does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +20,12 @@ class Calibration:
 
     Attributes:
         score: How forward passes are scored.
-        threshold: Finite; an image is accepted if its best score is at least this.
+        threshold: Finite; images with at least this best score are accepted.
         coverage: Fraction in ``(0, 1]`` of the held-out images that are accepted.
         images: Number of held-out images, at least 1.
-        auroc: How well the best score separates known tasks from a task left out, in ``[0, 1]``,
-            mean over tasks; None for a single task.
-        accepted: Fraction in ``[0, 1]`` accepted of images that did not set the threshold; None if
-            none were left.
+        auroc: How well the best score separates known tasks from one left out, in ``[0, 1]``, mean
+            over tasks; None for a single task.
+        accepted: Fraction in ``[0, 1]`` of other images that are accepted, or None.
 
     Raises:
         BankError: If a value is out of range.

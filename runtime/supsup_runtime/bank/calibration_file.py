@@ -22,9 +22,8 @@ class StoredCalibration:
     """Content of calibration.json.
 
     Attributes:
-        calibration: The threshold and its measurement.
-        stale: How the tasks have changed since, empty if they have not. Do not use a stale
-            calibration.
+        calibration: Threshold and measurement.
+        stale: How the tasks have changed since, or empty. A stale calibration must not be used.
     """
 
     calibration: Calibration
@@ -34,7 +33,7 @@ class StoredCalibration:
 def write_calibration(
     folder: Path, calibration: Calibration, digest: str, entries: tuple[BankEntry, ...]
 ) -> None:
-    """Write calibration.json atomically and deterministically, with the lock held."""
+    """Write calibration.json with the lock held; equal content gives equal bytes."""
     value = {
         "calibration": calibration.to_dict(),
         "digest": digest,
@@ -47,7 +46,7 @@ def write_calibration(
 def read_calibration(
     folder: Path, digest: str, entries: tuple[BankEntry, ...]
 ) -> StoredCalibration | None:
-    """Read calibration.json and compare it with `entries`; return None if it is missing.
+    """Read calibration.json and compare it with `entries`; return None if missing.
 
     Raises:
         BankError: If the file breaks a rule, or belongs to another bank.
@@ -80,7 +79,6 @@ def _parse(value: object, digest: str, entries: tuple[BankEntry, ...]) -> Stored
 
 
 def _changes(measured: list[tuple[str, str]], now: list[tuple[str, str]]) -> str:
-    """Describe the first difference between the measured and the present tasks."""
     if measured == now:
         return ""
     before, after = dict(measured), dict(now)

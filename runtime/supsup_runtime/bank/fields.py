@@ -1,4 +1,4 @@
-"""JSON objects from files, checked for exact fields and types."""
+"""JSON objects from files, checked for fields and types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def canonical_json(value: object) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether text can be UTF-8; JSON may contain lone surrogates."""
+    """Return whether text can be UTF-8; JSON may have lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -32,12 +32,12 @@ def strings(value: object, names: Collection[str], what: str) -> dict[str, str]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether a JSON value is a number, not a boolean."""
+    """Return whether a JSON value is a number; booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Return whether a JSON value is an integer, not a boolean."""
+    """Return whether a JSON value is an integer."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -46,11 +46,7 @@ _KINDS = {int: "an integer", float: "a number", str: "a string", dict: "an objec
 
 
 class Fields:
-    """A JSON object with exactly the given fields; methods check types and raise `BankError`.
-
-    Attributes:
-        value: The object, unchecked.
-    """
+    """A JSON object with exactly the given fields; violations raise `BankError`."""
 
     def __init__(
         self,
@@ -60,7 +56,7 @@ class Fields:
         *,
         optional: Collection[str] = (),
     ) -> None:
-        """Accept an object with all of `names` and any of `optional`."""
+        """Accept `names` and any `optional` fields."""
         self._prefix = f"{place}: " if place else ""
         if not isinstance(value, Mapping) or set(value) - set(optional) != set(names):
             got = sorted(value) if isinstance(value, Mapping) else type(value).__name__
@@ -78,19 +74,13 @@ class Fields:
         digest: str | None = None,
         place: str = "",
     ) -> Fields:
-        """Check the top-level object of a file, with its format version and network digest.
+        """Check the top-level object of a file, with its ``format`` and ``digest``.
 
-        Args:
-            value: Parsed JSON.
-            names: Expected fields, ``format`` and any ``digest`` included.
-            kind: Name of the content in messages.
-            version: Expected ``format``.
-            digest: Expected ``digest``, or None.
-            place: Name of the file in messages; empty if the caller adds it.
+        Messages call the content `kind` and the file `place`.
         """
         prefix = f"{place}: " if place else ""
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
-        if found != version or isinstance(found, bool):  # true == 1 in Python
+        if found != version or isinstance(found, bool):  # True == 1
             raise BankError(
                 f"{prefix}{kind} format must be {version}, got {found!r:.80}; a newer supsup may "
                 "read it"
@@ -110,7 +100,7 @@ class Fields:
         """Return a field of a type, not a boolean; an integer counts as a float.
 
         Raises:
-            OverflowError: If the number is too large for a float.
+            OverflowError: If no float holds the number.
         """
         value = self[name]
         allowed = (int, float) if kind is float else kind
@@ -126,7 +116,7 @@ class Fields:
         return value
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return a tuple from a list of integers."""
+        """Return a list of integers as a tuple."""
         sizes = self.items(name)
         if not all(map(is_integer, sizes)):
             self._refuse(name, "a list of integers")

@@ -21,23 +21,17 @@ MAX_INDEX_BYTES = 64 << 20
 OBJECTIVES = ("entropy", "superfluous")
 _TASK_FILE = re.compile(r"tasks/[^/]+\.safetensors")
 _WRITTEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\+[0-9a-f]{8})?\.safetensors")
-"""Names of task files that a writer makes."""
+"""Task file names as written."""
 _PARTS = (
     *(f".{name}.*.part" for name in ("bank.json", "calibration.json", "hopfield.safetensors")),
     "programs/.*.part",
-)  # of files that are written with the lock held: no living writer owns one when it is free
+)  # temporary files, written with the lock held
 _FIELDS = {"digest", "format", "network", "objectives", "programs", "tasks"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankEntry:
-    """A named file in the index.
-
-    Attributes:
-        name: Name of the task.
-        file: Path relative to the bank.
-        sha256: SHA-256 of the file, hexadecimal.
-    """
+    """A file in the index, with its path in the bank and hexadecimal SHA-256."""
 
     name: str
     file: str
@@ -46,7 +40,7 @@ class BankEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankIndex:
-    """Content of bank.json; `sha256` is the file's, hexadecimal, once read or written."""
+    """Content of bank.json; `sha256` is the file's own."""
 
     network: Network
     digest: str
@@ -64,7 +58,7 @@ def differentiated(network: Network, *, with_gradient: bool) -> tuple[str, ...]:
 
 
 def write_index(folder: Path, index: BankIndex) -> BankIndex:
-    """Write bank.json atomically and deterministically; return the index with its digest."""
+    """Write bank.json and return the index with its digest; equal indices give equal bytes."""
     value = {
         "digest": index.digest,
         "format": FORMAT,
@@ -86,7 +80,7 @@ def write_index(folder: Path, index: BankIndex) -> BankIndex:
 
 
 def _entry_text(entry: BankEntry) -> str:
-    """Format like `json.dumps` with an indent, which is pure Python and four times as slow."""
+    """Format like `json.dumps` with an indent, which takes four times as long."""
     file, name, sha256 = map(encode_basestring_ascii, (entry.file, entry.name, entry.sha256))
     return f'  {{\n   "file": {file},\n   "name": {name},\n   "sha256": {sha256}\n  }}'
 
@@ -95,7 +89,7 @@ def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
     """Read and check bank.json; return `known` unparsed if the file is the same.
 
     Raises:
-        BankError: If a rule is broken; the message names file and rule.
+        BankError: If a rule is broken.
     """
     path = inside(folder, "bank.json")
     if not path.is_file():
@@ -106,11 +100,11 @@ def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
         return known
     try:
         value = json.loads(data)
-    except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
+    except (ValueError, RecursionError) as error:  # ValueError: or over 4300 digits
         raise BankError(f"{path}: must be JSON: {error}") from error
     try:
         return replace(_parse_index(value, folder), sha256=sha256)
-    except (BankError, OverflowError) as error:  # a constant that no float holds
+    except (BankError, OverflowError) as error:  # number too large for a float
         raise BankError(f"{path}: {error}") from error
 
 
@@ -160,7 +154,6 @@ def _program(name: str, item: object) -> BankEntry:
 
 
 def _check_files(entries: tuple[BankEntry, ...], folder: Path) -> None:
-    """Check that no two tasks share a file, because removing a task deletes its file."""
     for entry in entries:
         inside(folder, entry.file)
         if not _TASK_FILE.fullmatch(entry.file):

@@ -35,7 +35,7 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateTensor:
-    """A float32 tensor with own values per task, such as BatchNorm's running mean."""
+    """A float32 tensor with values per task, such as BatchNorm's running mean."""
 
     name: str
     shape: tuple[int, ...]
@@ -58,7 +58,7 @@ class MaskedParameter:
         shape: ``(out, in, ...)``, or ``(units,)`` for masks over units.
         constant: Magnitude of every weight; 1 for ``ones``.
         init: ``signed-constant``: plus or minus `constant`, drawn from the seed. ``ones``: every
-            weight is 1, so that the masked tensor is the mask.
+            weight is 1.
     """
 
     name: str
@@ -99,23 +99,18 @@ class MaskedParameter:
         return math.prod(self.shape)
 
     def signs(self, weight_seed: int, index: int) -> Bytes:
-        """Return the packed signs, as `sign_plane`; for ``ones`` all bits are one.
+        """Return the packed signs, as `sign_plane`; with ``ones``, every bit is one.
 
         Args:
             weight_seed: Seed of the network.
-            index: Position of the parameter in the network.
+            index: Position in the network.
         """
         if self.init == ONES:
             return pack_mask(np.ones(self.size, np.bool_))
         return sign_plane(weight_seed, index, self.size)
 
     def weight(self, weight_seed: int, index: int) -> Floats:
-        """Return the weights, ``float32 shape``.
-
-        Args:
-            weight_seed: Seed of the network.
-            index: Position of the parameter in the network.
-        """
+        """Return the weights, ``float32 shape``; see `signs`."""
         if self.init == ONES:
             return np.ones(self.shape, np.float32)
         return seeded_weight(weight_seed, index, self.shape, self.constant)
@@ -126,14 +121,14 @@ class Network:
     """The fixed random network that all tasks of a bank share.
 
     Attributes:
-        weight_seed: Seed of the weights, in ``[0, 2**64)``; see `seeded_weight`.
+        weight_seed: In ``[0, 2**64)``; see `seeded_weight`.
         input_shape: Shape of one input, without the batch.
         outputs: Length of the logits (`s` in the paper).
         real_outputs: Leading outputs that are labels; the rest are superfluous.
-        parameters: Masked parameters, in the order of a flat mask; may be empty if there is state.
-        state: State tensors, in order; often empty.
-        constants: SHA-256, hexadecimal, of all other tensors, so that training refuses another
-            module; empty if not computed.
+        parameters: Masked parameters, in the order of a flat mask; required unless there is state.
+        state: State tensors, in order.
+        constants: Hexadecimal SHA-256 of all other tensors, by which training refuses another
+            module; may be empty.
 
     Raises:
         BankError: If a value is out of range, or a name repeats.
@@ -163,10 +158,7 @@ class Network:
             if count > MAX_TENSORS:
                 raise BankError(f"network: at most {MAX_TENSORS} {kind}, got {count}")
         if not self.parameters and not self.state:
-            raise BankError(
-                "network: at least one parameter must be masked, or one tensor be state, got "
-                "neither: a task would have nothing of its own"
-            )
+            raise BankError("network: must have a masked parameter or a state tensor, got neither")
         names = [p.name for p in self.parameters] + [s.name for s in self.state]
         if len(set(names)) < len(names):
             twice = next(name for index, name in enumerate(names) if name in names[:index])
@@ -179,12 +171,12 @@ class Network:
 
     @property
     def num_masked(self) -> int:
-        """Total number of masked weights (`P`)."""
+        """Number of masked weights (`P`)."""
         return sum(parameter.size for parameter in self.parameters)
 
     @property
     def num_state(self) -> int:
-        """Number of state elements per task."""
+        """State elements per task."""
         return sum(tensor.size for tensor in self.state)
 
     @property
@@ -193,11 +185,11 @@ class Network:
         return self.outputs - self.real_outputs
 
     def weights(self) -> list[Floats]:
-        """Return the fixed weights, one array per masked parameter, in order."""
+        """Return the fixed weights, one array per masked parameter."""
         return [p.weight(self.weight_seed, index) for index, p in enumerate(self.parameters)]
 
     def digest(self, forward: bytes) -> str:
-        """Return SHA-256, 64 hexadecimal characters, of the description and the forward program."""
+        """Return the hexadecimal SHA-256 of description and forward program."""
         text = canonical_json(
             {"forward": hashlib.sha256(forward).hexdigest(), "network": self.to_dict()}
         )
@@ -223,7 +215,7 @@ class Network:
         """Invert `to_dict`.
 
         Raises:
-            BankError: If a field is missing, unknown, of a wrong type or out of range.
+            BankError: If a field is missing, unknown or invalid.
         """
         found = Fields(value, _FIELDS, "network")
         return cls(

@@ -36,11 +36,11 @@ class TaskMasks:
     """Mask, state, labels and training record of one task.
 
     Attributes:
-        name: 1 to 100 characters of ``A-Z a-z 0-9 . _ -``, the first a letter or digit.
-        masks: Packed masks by parameter name, ``uint8 (ceil(size / 8),)``; see `bits`.
-        state: ``float32 shape`` by tensor name; empty if the network has none.
+        name: 1 to 100 of ``A-Z a-z 0-9 . _ -``, the first a letter or digit.
+        masks: Packed ``uint8 (ceil(size / 8),)`` by parameter name; see `bits`.
+        state: ``float32 shape`` by tensor name.
         labels: Names of the real outputs by index; at most ``real_outputs``.
-        training: Training record (rule, steps, accuracy) as JSON.
+        training: Training record as JSON: rule, steps, accuracy.
     """
 
     name: str
@@ -102,17 +102,14 @@ def max_task_bytes(network: Network) -> int:
     """Return an upper bound on the size of a task file."""
     packed = sum(parameter.size // 8 + 1 for parameter in network.parameters)
     names = [p.name for p in network.parameters] + [s.name for s in network.state]
-    described = sum(200 + 6 * len(name) for name in names)  # a character escapes to 6 at most
+    described = sum(200 + 6 * len(name) for name in names)  # up to 6 per escaped character
     return packed + 4 * network.num_state + described + 2 * MAX_HEADER_BYTES
 
 
 def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
     """Return the bytes of a task file, each mask packed or sparse, whichever is shorter.
 
-    Equal tasks give equal bytes.
-
-    Raises:
-        BankError: If the task does not fit the network.
+    Equal tasks give equal bytes. A task that does not fit raises `BankError`.
     """
     place = f"task {task.name!r}"
     check_task(task, network, place)
@@ -144,16 +141,10 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
 
 
 def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> TaskMasks:
-    """Invert `encode_task`, trusting nothing.
-
-    Args:
-        data: Bytes of the file.
-        network: Network that the task must fit.
-        digest: Expected `Network.digest`.
-        place: Name of the file in messages.
+    """Invert `encode_task`, trusting nothing; messages call the file `place`.
 
     Raises:
-        BankError: If a rule of docs/FORMAT.md is broken; the message names file and rule.
+        BankError: If a rule of docs/FORMAT.md is broken.
     """
     tensors, header = _FILE.read(data, digest, place)
     expected = {f"mask.{p.name}" for p in network.parameters}
@@ -186,12 +177,7 @@ def _mask(stored: Array, parameter: MaskedParameter, encoding: object, place: st
 
 
 def check_task(task: TaskMasks, network: Network, place: str) -> None:
-    """Check that a task fits the network; messages call it `place`.
-
-    Raises:
-        BankError: If a mask or state tensor is missing, unknown or of another shape, a value is not
-            finite, or the name or labels break docs/FORMAT.md.
-    """
+    """Raise `BankError` unless a task fits the network: names, shapes, finite values, labels."""
     check_name(task.name)
     for key, given, wanted in (
         ("masks", task.masks, [p.name for p in network.parameters]),

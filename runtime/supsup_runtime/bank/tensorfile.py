@@ -24,14 +24,7 @@ _DTYPES = {"U8": "u1", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorFile:
-    """A kind of file: tensors by name and a JSON header.
-
-    Attributes:
-        kind: Name of the content in messages.
-        version: Format version.
-        fields: Header fields, ``format`` and ``digest`` (of the network) included.
-        max_header: Maximum header length in characters.
-    """
+    """A kind of file: tensors by name and a JSON header; messages call its content `kind`."""
 
     kind: str
     version: int
@@ -39,25 +32,19 @@ class TensorFile:
     max_header: int
 
     def write(self, tensors: Mapping[str, Array], header: str, place: str) -> bytes:
-        """Return the bytes of a file; equal content gives equal bytes.
-
-        Raises:
-            BankError: If the header is too long.
-        """
+        """Return the bytes of a file; equal content gives equal bytes."""
         self._check_size(header, place)
-        # One metadata key: safetensors does not promise the order of several.
+        # one metadata key, because safetensors does not fix the order of several
         return safetensors.numpy.save(dict(tensors), metadata={"supsup": header})
 
     def read(self, data: bytes, digest: str, place: str) -> tuple[dict[str, Array], Fields]:
-        """Return the tensors (read-only) and header of the file `data`.
+        """Return the read-only tensors and the header of a file.
 
         Raises:
-            BankError: If it is not a complete safetensors file, a dtype is not U8, F16, F32, F64 or
-                I32, or the header is too long, not JSON, has NaN or infinity, or another format or
-                digest.
+            BankError: If the file is incomplete, a dtype is unsupported, or the header is too long,
+                not finite JSON, or of another format or network.
         """
         try:
-            # safetensors leaves this function untyped
             views = safetensors.deserialize(data)  # type: ignore[no-untyped-call]  # safetensors
         except safetensors.SafetensorError as error:
             raise BankError(f"{place}: not a whole safetensors file: {error}") from error
@@ -66,21 +53,22 @@ class TensorFile:
             dtype = _DTYPES.get(view["dtype"])
             if dtype is None:
                 raise BankError(
-                    f"{place}: {name!r} must be one of {list(_DTYPES)}, got {view['dtype']}"
+                    f"{place}: dtype of {name!r} must be one of {list(_DTYPES)}, "
+                    f"got {view['dtype']}"
                 )
             try:
                 tensors[name] = np.frombuffer(view["data"], dtype).reshape(view["shape"])
-            except ValueError as error:  # more or longer dimensions than numpy has
+            except ValueError as error:  # too many or too large dimensions
                 raise BankError(f"{place}: shape of {name!r} is out of range: {error}") from error
         return tensors, self._header(data, digest, place)
 
     def _header(self, data: bytes, digest: str, place: str) -> Fields:
-        length = int.from_bytes(data[:8], "little")  # safetensors has checked it already
+        length = int.from_bytes(data[:8], "little")  # already checked
         text = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get("supsup", "")
         self._check_size(text, place)
         try:
             header = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-        except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
+        except (ValueError, RecursionError) as error:  # ValueError: or over 4300 digits
             raise BankError(
                 f"{place}: metadata 'supsup' must be JSON, got {text[:40]!r}"
             ) from error
@@ -113,7 +101,7 @@ def check_array(value: Array, dtype: npt.DTypeLike, shape: tuple[int, ...], *, p
 
 
 def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not JSON")
 
 
 def _finite(text: str) -> float:

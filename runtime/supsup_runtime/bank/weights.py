@@ -1,8 +1,7 @@
 """Seeded weights, version 1: the fixed random network from one integer.
 
-Weights are ``+c`` or ``-c`` with equal probability; ``c = sqrt(2 / fan_in)``, the standard
-deviation of Kaiming's normal (Wortsman et al. 2020, "signed Kaiming constant"). Signs come from
-Philox, whose raw stream numpy guarantees (docs/FORMAT.md, "Seeded weights").
+Weights are ``+-sqrt(2 / fan_in)`` with equal probability, the "signed Kaiming constant" of Wortsman
+et al. 2020; signs come from Philox (docs/FORMAT.md, "Seeded weights").
 """
 
 from __future__ import annotations
@@ -19,18 +18,10 @@ MAX_SEED = 2**64 - 1
 
 
 def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> Bytes:
-    """Return the signs of one parameter, packed like a mask: 1 is ``+c``, 0 is ``-c``.
-
-    Args:
-        weight_seed: In ``[0, 2**64)``.
-        parameter_index: Position among the network's masked parameters.
-        num_elements: Weights in the parameter.
-
-    Returns:
-        ``uint8 (ceil(num_elements / 8),)``; padding bits are zero.
+    """Return a parameter's signs, packed like a mask: 1 is plus, 0 is minus.
 
     Raises:
-        InputError: If the seed is out of range.
+        InputError: If `weight_seed` is not in ``[0, 2**64)``.
     """
     if not 0 <= weight_seed <= MAX_SEED:
         raise InputError(f"weight_seed must be in [0, {MAX_SEED}], got {weight_seed}")
@@ -43,14 +34,14 @@ def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> Byt
 
 
 def kaiming_constant(shape: tuple[int, ...]) -> float:
-    """Return ``sqrt(2 / fan_in)`` of a weight ``(out, in, ...)``; fan_in multiplies ``in, ...``."""
+    """Return ``sqrt(2 / fan_in)`` of ``(out, in, ...)``; fan_in multiplies all but ``out``."""
     return math.sqrt(2 / math.prod(shape[1:]))
 
 
 def seeded_weight(
     weight_seed: int, parameter_index: int, shape: tuple[int, ...], constant: float
 ) -> Floats:
-    """Return one parameter of the fixed network: ``float32 shape`` of ``+-constant``."""
+    """Return one parameter of the network: ``float32 shape`` of ``+-constant``."""
     plane = sign_plane(weight_seed, parameter_index, math.prod(shape))
     c = np.float32(constant)
     return np.where(unpack_mask(plane, shape), c, -c)

@@ -10,23 +10,18 @@ from supsup_runtime.data.streams import LABEL_KINDS, STREAM_KINDS, Layout, Strea
 
 
 def add_stream_options(made: Options, *, tasks: str) -> None:
-    """Add ``stream``, ``--data``, ``--tasks``, ``--labels`` and ``--seed``.
-
-    Args:
-        made: A parser or option group.
-        tasks: Default of ``--tasks``, as the help shows it.
-    """
-    made.add_argument("stream", choices=STREAM_KINDS, help="kind of the stream of tasks")
+    """Add the options of a stream; `tasks` is the default of ``--tasks`` in the help."""
+    made.add_argument("stream", choices=STREAM_KINDS, help="kind of task stream")
     made.add_argument(
         "--data",
         metavar="PATH",
-        help="folder of IDX files, or an .npz (default: the digits of scikit-learn)",
+        help="folder of IDX files, or .npz file (default: scikit-learn digits)",
     )
-    text = "of split tasks: own, counted from 0 in each task, or shared, the data set's"
+    text = "labels of split tasks: own (from 0 in each task) or shared (as in the data set)"
     rows: list[Row] = [
         ("--tasks", positive, None, f"number of tasks (default: {tasks})"),
         ("--labels", LABEL_KINDS, "own", text),
-        ("--seed", int, 0, "seed of all that is drawn"),
+        ("--seed", int, 0, "random seed"),
     ]
     add_options(made, rows)
 
@@ -34,13 +29,7 @@ def add_stream_options(made: Options, *, tasks: str) -> None:
 def stream_of(
     arguments: argparse.Namespace, dataset: Dataset, *, num_tasks: int, layout: Layout
 ) -> Stream:
-    """Make the stream that the options of `add_stream_options` describe.
-
-    Args:
-        arguments: Parsed options.
-        dataset: Data set loaded from ``--data``.
-        num_tasks: Default of ``--tasks``.
-        layout: Layout of the inputs.
+    """Make the stream that the options describe, with `num_tasks` as default of ``--tasks``.
 
     Raises:
         DataError: See `make_stream`.

@@ -1,4 +1,4 @@
-"""The file of a Hopfield store, ``hopfield.safetensors`` (docs/FORMAT.md, "The Hopfield store")."""
+"""The file of a Hopfield store (docs/FORMAT.md, "The Hopfield store")."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ FORMAT = 1
 STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20
 MAX_DISTANCE = 0.02
-"""Largest fraction of bits that may change in a mask that the store returns before deletion."""
+"""Largest fraction of changed bits for a mask to be deleted."""
 _FILE = TensorFile(
     kind="Hopfield store",
     version=FORMAT,
     fields=frozenset({"digest", "dtype", "format", "rule", "sha256", "tasks"}),
     max_header=MAX_HEADER_BYTES,
 )
-_TASK_FIELDS = {"fingerprints", "labels", "name"}  # and "entropy", where it is known
+_TASK_FIELDS = {"fingerprints", "labels", "name"}  # and, if known, "entropy"
 
 
 def has_store(bank: MaskBank) -> bool:
@@ -57,13 +57,13 @@ def read_store(bank: MaskBank) -> HopfieldStore:
     """Read and check a bank's store, without opening task files.
 
     Raises:
-        BankError: If the store is missing, or breaks a rule of docs/FORMAT.md.
+        BankError: If it is missing, or breaks a rule of docs/FORMAT.md.
     """
     path = inside(bank.path, STORE_FILE)
     if not path.is_file():
         raise BankError(
             f"{bank.path}: the bank has no Hopfield store, {STORE_FILE} is missing; "
-            "supsup-hopfield encode makes it"
+            "make it with supsup-hopfield encode"
         )
     data = read_file(path, max_bytes=_max_bytes(bank.network))
     return decode_store(data, bank.network, bank.digest, place=str(path))
@@ -78,21 +78,21 @@ def encode_into(
 
     Args:
         bank: The bank.
-        names: Names of the tasks to encode, in order.
-        rule: Rule of a new store, ``storkey`` by default; must match an existing store.
-        dtype: Dtype of a new store, ``float32`` by default; must match an existing store.
+        names: Task names, in order.
+        rule: Must match an existing store; a new one defaults to ``storkey``.
+        dtype: Must match an existing store; a new one defaults to ``float32``.
 
     Returns:
         The store, and the result of `HopfieldStore.encode` by task.
 
     Raises:
-        BankError: If a task is not in the bank or already encoded, or a file breaks a rule.
+        BankError: If a task is missing or already encoded, or a file breaks a rule.
         BankLockedError: If another process is writing.
         InputError: If rule or dtype differ from the store's, or the network is too large.
 
     Warns:
-        CapacityWarning: See `HopfieldStore.encode`; also if the store no longer holds an older task
-            whose mask is still in the bank (each of them is measured).
+        CapacityWarning: As `HopfieldStore.encode`, and if the store has lost an older task whose
+            mask is still in the bank.
     """
     with bank.changing():
         if has_store(bank):
@@ -100,8 +100,8 @@ def encode_into(
             for kind, wanted, own in (("rule", rule, store.rule), ("dtype", dtype, store.dtype)):
                 if wanted not in {None, own}:
                     raise InputError(
-                        f"{bank.path / STORE_FILE}: {kind} of a store is fixed once it is made, it "
-                        f"is {own}, got {wanted}; leave the option out, or delete the file"
+                        f"{bank.path / STORE_FILE}: {kind} of an existing store cannot change, "
+                        f"expected {own}, got {wanted}; omit the option, or delete the file"
                     )
         else:
             store = HopfieldStore(
@@ -115,10 +115,9 @@ def encode_into(
 
 
 def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
-    """Measure all tasks whose masks are in the bank; warn once per parameter, about the worst.
+    """Measure all tasks whose masks are in the bank; warn of the worst per parameter.
 
-    Under ``storkey`` the newest task says nothing about older ones, and similar masks fade sooner
-    than random ones.
+    Similar masks fade faster than random ones, and ``storkey`` shows no error of the newest.
     """
     lost: dict[str, list[tuple[float, str]]] = {name: [] for name in store.matrices}
     for stored in store.tasks:
@@ -126,7 +125,7 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
             continue
         task = bank.task(stored.name)
         if fingerprints(task, bank.network) != stored.fingerprints:
-            continue  # replaced since
+            continue  # replaced since encoding
         for name, pattern in store.patterns_of(task).items():
             error = store.matrices[name].bit_error(pattern)
             if error > TOLERATED:
@@ -136,7 +135,7 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
             error, task_name = max(errors)
             warnings.warn(
                 f"Hopfield store: {name!r} does not hold {len(errors)} of the tasks whose masks "
-                f"are in the bank: one step turns up to {error:.2%} of the bits ({task_name!r}), "
+                f"are in the bank: one step flips up to {error:.2%} of the bits ({task_name!r}), "
                 f"expected at most {TOLERATED:.2%}; keep their explicit masks, or mask more units",
                 CapacityWarning,
                 stacklevel=3,
@@ -146,18 +145,14 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
 def delete_masks(bank: MaskBank, names: Sequence[str]) -> None:
     """Delete tasks from a bank after checking that its store returns their masks.
 
-    Args:
-        bank: A bank whose store has the tasks.
-        names: Names of the tasks.
-
     Raises:
-        BankError: If a task is not in the bank or store, was replaced after encoding, or the store
-            changes more than `MAX_DISTANCE` of a mask's bits. Nothing is deleted then.
+        BankError: If a task is not in both, was replaced after encoding, or more than
+            `MAX_DISTANCE` of a mask's bits change. Nothing is deleted then.
         BankLockedError: If another process is writing.
     """
 
     def check() -> None:
-        store = read_store(bank)  # as it is on disk, and stays while the lock is held
+        store = read_store(bank)  # the lock is held
         for name in dict.fromkeys(names):
             _refuse_lost(bank, store, name)
 
@@ -170,8 +165,8 @@ def _refuse_lost(bank: MaskBank, store: HopfieldStore, name: str) -> None:
         raise BankError(f"{bank.path}: task {name!r} is not in the store; encode it first")
     if fingerprints(task, bank.network) != stored.fingerprints:
         raise BankError(
-            f"{bank.path}: task {name!r} has other masks than those encoded: it was replaced "
-            "since; no mask was deleted. Rename it and encode it, or keep it"
+            f"{bank.path}: task {name!r} was replaced since it was encoded; no mask was "
+            "deleted. Rename it and encode it, or keep it"
         )
     patterns = store.patterns_of(task)
     settled, fixed = store.settle(patterns)
@@ -179,8 +174,8 @@ def _refuse_lost(bank: MaskBank, store: HopfieldStore, name: str) -> None:
         distance = float(np.mean(settled[parameter] != pattern))
         if not fixed or distance > MAX_DISTANCE:
             raise BankError(
-                f"{bank.path}: the store must give the mask {parameter!r} of task {name!r} "
-                f"back within {MAX_DISTANCE:.0%} of its bits, got {distance:.1%}; no mask was "
+                f"{bank.path}: the store must return the mask {parameter!r} of task {name!r} "
+                f"within {MAX_DISTANCE:.0%} of its bits, got {distance:.1%}; no mask was "
                 "deleted. Keep the explicit masks, or delete the store and encode fewer tasks"
             )
 
@@ -188,8 +183,7 @@ def _refuse_lost(bank: MaskBank, store: HopfieldStore, name: str) -> None:
 def encode_store(store: HopfieldStore) -> bytes:
     """Return the bytes of a store's file; equal stores give equal bytes.
 
-    Raises:
-        BankError: If names and labels take more than 2^24 characters.
+    More than 2^24 characters of names and labels raise `BankError`.
     """
     tensors: dict[str, Array] = {}
     for name, matrix in store.matrices.items():
@@ -217,13 +211,13 @@ def _task_to_dict(task: StoredTask) -> dict[str, object]:
 
 
 def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
-    """Invert `encode_store`, trusting nothing; see `decode_task`."""
+    """Invert `encode_store`, trusting nothing."""
     tensors, header = _FILE.read(data, digest, place)
     items = header.items("tasks", most=MAX_TASKS)
     tasks = tuple(_task(item, network, place) for item in items)
     folded = [task.name.casefold() for task in tasks]
     if len(set(folded)) < len(folded):
-        raise BankError(f"{place}: task names must be unique, upper and lower case count as one")
+        raise BankError(f"{place}: task names must be unique (they ignore case)")
     try:
         store = HopfieldStore(network, digest, rule=header["rule"], dtype=header["dtype"])
     except InputError as error:
@@ -240,7 +234,6 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
 
 
 def _fill(store: HopfieldStore, tensors: dict[str, Array], place: str) -> None:
-    """Move the tensors into an empty store after checking each."""
     network = store.network
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for p in network.parameters:
@@ -263,11 +256,11 @@ def _fill(store: HopfieldStore, tensors: dict[str, Array], place: str) -> None:
             )
         store.sums[p.name] = total
     for s in network.state:
-        store.state_sums[s.name] = tensors[f"state.{s.name}"].copy()  # they are read-only
+        store.state_sums[s.name] = tensors[f"state.{s.name}"].copy()  # was read-only
 
 
 def _sha256(tensors: Mapping[str, Array]) -> str:
-    """Return the SHA-256 of the tensors' bytes, in the order of their names."""
+    """Return the SHA-256 of the tensors' bytes, sorted by name."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         found.update(tensors[name].reshape(-1).view(np.uint8).data)
@@ -302,7 +295,7 @@ def _task(item: object, network: Network, place: str) -> StoredTask:
 
 
 def _max_bytes(network: Network) -> int:
-    """Return an upper bound on a store's file size: float32 halves, sums, state, header."""
+    """Return an upper bound on a store's file size."""
     names = [p.name for p in network.parameters] + [s.name for s in network.state]
-    described = sum(400 + 12 * len(name) for name in names)  # a character escapes to 6 at most
+    described = sum(400 + 12 * len(name) for name in names)  # up to 6 per escaped character
     return store_bytes(network, "float32") + described + 2 * MAX_HEADER_BYTES

@@ -1,8 +1,4 @@
-"""One Hopfield network: a symmetric matrix that stores patterns of signs.
-
-Its energy is ``E(z) = -1/2 z^T Psi z`` (Wortsman et al. 2020, "HopSupSup"). Rule ``hebb`` is in the
-paper's text; ``storkey`` is the simplified form in the authors' code.
-"""
+"""One Hopfield network: patterns of signs in a symmetric matrix (docs/HOPFIELD.md)."""
 
 from __future__ import annotations
 
@@ -16,19 +12,16 @@ from supsup_runtime.errors import InputError
 RULES = ("hebb", "storkey")
 DTYPES = ("float32", "float16")
 MAX_UNITS = 16_384
-"""Longest pattern: its float32 matrix takes 1 GiB of memory."""
-_HEBB_LOAD = 0.138  # Amit, Gutfreund, Sompolinsky 1985: patterns per unit, with few errors
-_BLOCK_ELEMENTS = 1 << 17  # of a matrix updated at once: 512 KiB stay in the cache
+"""Longest pattern: its float32 matrix takes 1 GiB."""
+_HEBB_LOAD = 0.138  # patterns per unit (Amit, Gutfreund, Sompolinsky 1985)
+_BLOCK_ELEMENTS = 1 << 17  # 512 KiB per update fit the cache
 
 
 def capacity(size: int, rule: str) -> float:
     """Return how many random patterns of `size` signs a matrix holds with few errors.
 
-    This is ``0.138 d`` for ``hebb`` and ``d / sqrt(2 ln d)`` for ``storkey`` (Storkey 1997); ``ln
-    2`` is used for a single unit.
-
-    Raises:
-        InputError: If the rule is not in `RULES`.
+    It is ``0.138 d`` for ``hebb`` and ``d / sqrt(2 ln d)`` for ``storkey`` (Storkey 1997), with
+    ``ln 2`` for a single unit.
     """
     _check_choice("rule", rule, RULES)
     if rule == "hebb":
@@ -39,22 +32,15 @@ def capacity(size: int, rule: str) -> float:
 def expected_bit_error(size: int, patterns: int, rule: str) -> float:
     """Return the chance that one step flips a bit of a stored random pattern, for large `size`.
 
-    Without self-coupling, a unit's field times its sign is normal. Under ``hebb`` its mean is 1 and
-    its variance ``(patterns - 1) / size``. Under ``storkey`` patterns fade: after ``b`` later ones
-    per unit the mean is ``exp(-2b)`` and the variance ``v`` obeys ``dv/db = -3v + (1 - exp(-2b))^2
-    + q``, where ``q = (1 - exp(-2 load)) / 2`` is the squared length of a row of Psi (derived in
-    docs/HOPFIELD.md). The result, within ``[0, 1/2]``, is the mean over all patterns.
-
-    Raises:
-        InputError: If the rule is not in `RULES`.
+    It averages old and new patterns, within ``[0, 1/2]``; docs/HOPFIELD.md derives it.
     """
     _check_choice("rule", rule, RULES)
     if patterns <= 1:
         return 0.0
     if rule == "hebb":
         return math.erfc(math.sqrt(size / (2 * (patterns - 1)))) / 2
-    ages = np.arange(1, patterns) / size  # the newest pattern, of age 0, is free of errors
-    before = (patterns - 1) / size - ages  # the load when the pattern came
+    ages = np.arange(1, patterns) / size  # the newest has no errors
+    before = (patterns - 1) / size - ages  # load at its encoding
     e2, e3, e4 = np.exp(-2 * ages), np.exp(-3 * ages), np.exp(-4 * ages)
     variance = (1 - e3) / 2 - (2 + np.exp(-2 * before) / 2) * (e2 - e3) + (e3 - e4)
     margins = e2 / np.sqrt(2 * variance)
@@ -67,17 +53,16 @@ def matrix_bytes(size: int, dtype: str) -> int:
 
 
 class HopfieldMatrix:
-    """The symmetric matrix of a Hopfield network.
+    """The symmetric matrix of a Hopfield network, kept as ``d Psi``.
 
-    It is kept as ``d Psi``. Under ``hebb`` these are integers, exact up to 2048 patterns in float16
-    and 2^24 in float32, in any order. With float16, every update is rounded to float16, so memory
-    and file agree.
+    Under ``hebb`` elements are integers, exact up to 2048 patterns in float16 and 2^24 in float32,
+    in any order. Updates are rounded to `dtype`.
 
     Attributes:
         size: Number of units (`d`).
         rule: ``hebb`` or ``storkey``.
-        dtype: Dtype of the stored half, ``float32`` or ``float16``; arithmetic is float32.
-        scaled: ``float32 (d, d)``: ``d Psi``, symmetric.
+        dtype: ``float32`` or ``float16``, of the stored half; arithmetic is float32.
+        scaled: ``float32 (d, d)``: ``d Psi``.
     """
 
     def __init__(self, size: int, *, rule: str, dtype: str = "float32") -> None:
@@ -107,20 +92,15 @@ class HopfieldMatrix:
         return made
 
     def half(self) -> Reals:
-        """Return the upper triangle of ``d Psi`` row by row, each from its diagonal, in `dtype`."""
+        """Return the upper triangle of ``d Psi``, row by row, in `dtype`."""
         rows = [self.scaled[row, row:] for row in range(self.size)]
         return np.concatenate(rows).astype(self.dtype)
 
     def add(self, pattern: Floats) -> None:
-        """Store a pattern, ``float32 (d,)`` of -1 and 1.
+        """Store a pattern, ``float32 (d,)`` of -1 and 1; an `InputError` changes nothing.
 
         With ``h = Psi z``, ``d Psi`` grows by ``z z^T`` (``hebb``) or ``z z^T - I - z h^T - h z^T``
-        (``storkey``). ``storkey`` skips a pattern that it already holds: the update maps an energy
-        of ``-c d / 2`` to ``-(1 - c) d / 2 + 1 / 2``, so a second one would erase the pattern.
-
-        Raises:
-            InputError: If the pattern is invalid, or see `refuse_overflow`; the matrix is
-                unchanged.
+        (``storkey``). ``storkey`` skips a pattern that it holds; a second update would erase it.
         """
         z = self.signs(pattern)
         self.refuse_overflow()
@@ -132,7 +112,7 @@ class HopfieldMatrix:
         rows = max(1, _BLOCK_ELEMENTS // self.size)
         for start in range(0, self.size, rows):
             block = self.scaled[start : start + rows]
-            block += left[start : start + rows] @ right  # each product is exact: symmetric bits
+            block += left[start : start + rows] @ right  # exact products keep it symmetric
             if self.rule == "storkey":
                 own = np.arange(len(block))
                 block[own, start + own] -= 1
@@ -142,52 +122,40 @@ class HopfieldMatrix:
     def refuse_overflow(self) -> None:
         """Raise `InputError` if another pattern could exceed the range of `dtype`."""
         largest = max(float(self.scaled.max()), -float(self.scaled.min()))
-        # |h| is at most the largest |d Psi|: the field is a row's mean
+        # |h| averages a row, so it is at most the largest |d Psi|
         reached = largest + 1 if self.rule == "hebb" else 3 * largest + 2
         limit = float(np.finfo(self.dtype).max)
         if not reached <= limit:
             raise InputError(
-                f"Hopfield matrix: an element may reach {reached:.6g} with another pattern, and "
-                f"{self.dtype} ends at {limit:.6g}; use float32, or fewer tasks"
+                f"Hopfield matrix: an element may reach {reached:.6g} with another pattern, "
+                f"above the {self.dtype} maximum {limit:.6g}; use float32, or fewer tasks"
             )
 
     def psi(self) -> Floats:
-        """Return a copy of Psi, ``float32 (d, d)``."""
+        """Return ``Psi``, ``float32 (d, d)``."""
         return self.scaled / np.float32(self.size)
 
     def diagonal(self) -> Floats:
-        """Return a copy of the diagonal of Psi, ``float32 (d,)``."""
+        """Return the diagonal of ``Psi``, ``float32 (d,)``."""
         return self.scaled.diagonal() / np.float32(self.size)
 
     def field(self, pattern: Floats) -> Floats:
-        """Return ``Psi z``, the negative gradient of the energy; `pattern` may be real.
-
-        Raises:
-            InputError: If `pattern` is not finite float32 ``(d,)``.
-        """
+        """Return ``Psi z``, the negative gradient of the energy; `pattern` may be real."""
         z = self._reals(pattern)
         found: Floats = (self.scaled @ z) / np.float32(self.size)
         return found
 
     def energy(self, pattern: Floats) -> float:
-        """Return ``-1/2 z^T Psi z``, about ``-d / 2`` at a stored pattern below capacity.
-
-        Raises:
-            InputError: If `pattern` is not finite float32 ``(d,)``.
-        """
+        """Return ``-1/2 z^T Psi z``, about ``-d / 2`` at a stored pattern below capacity."""
         return self.look(pattern)[0]
 
     def look(self, pattern: Floats) -> tuple[float, Floats]:
-        """Return `energy` and `field` of a pattern from one product."""
+        """Return `energy` and `field` from one product."""
         field = self.field(pattern)
         return -0.5 * float(np.dot(field.astype(np.float64), pattern)), field
 
     def bit_error(self, pattern: Floats) -> float:
-        """Return the fraction of units that one step flips; a field of 0 flips none.
-
-        Raises:
-            InputError: If `pattern` is not float32 ``(d,)`` of -1 and 1.
-        """
+        """Return the fraction of units that one step flips; a field of 0 flips none."""
         z = self.signs(pattern)
         return float(np.mean(z * self._coupling(z) < 0))
 
@@ -204,7 +172,9 @@ class HopfieldMatrix:
         """Return a pattern, or raise `InputError` unless it is float32 ``(d,)`` of -1 and 1."""
         z = self._reals(pattern)
         if not np.all(np.abs(z) == 1):
-            raise InputError("pattern: all values must be -1 or 1; take 2 mask - 1 of a mask")
+            raise InputError(
+                "pattern: all values must be -1 or 1; convert a mask with 2 * mask - 1"
+            )
         return z
 
     def _reals(self, pattern: Floats) -> Floats:

@@ -18,7 +18,7 @@ from supsup_runtime.hopfield.matrix import DTYPES, RULES
 from supsup_runtime.hopfield.store import HopfieldStore, are_fingerprints, is_entropy
 
 BLEND = ".blend"
-"""Suffix of the state tensors that set the batch's share in a normalisation."""
+"""Suffix of state tensors that set the batch's share in a normalisation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,12 +27,12 @@ class HopfieldInfo:
 
     Attributes:
         rule: ``hebb`` or ``storkey``.
-        dtype: Dtype of the matrices, ``float32`` or ``float16``.
-        mean: Mean pattern, ``float32 (num_masked,)`` within ``[-1, 1]``; recovery starts here.
-        diagonal: Diagonal of the matrices, ``float32 (num_masked,)``.
+        dtype: ``float32`` or ``float16``, of the matrices.
+        mean: Mean pattern, ``float32 (num_masked,)`` within ``[-1, 1]``.
+        diagonal: Of the matrices, ``float32 (num_masked,)``.
         state: Mean state of the tasks, ``float32 (num_state,)``.
         fingerprints: By task, one per parameter.
-        entropies: By task, H of its own test images in nats; None if not recorded.
+        entropies: By task, H of its test images in nats, or None.
     """
 
     rule: str
@@ -56,7 +56,7 @@ class HopfieldInfo:
         """Return the metadata of a store.
 
         Raises:
-            InputError: If the store has no tasks.
+            InputError: If it has no tasks.
             BankError: If the mean state exceeds float32.
         """
         return cls(
@@ -70,7 +70,7 @@ class HopfieldInfo:
         )
 
     def to_json(self) -> str:
-        """Return canonical JSON, with arrays as little-endian float32 in base64."""
+        """Return canonical JSON, arrays as little-endian float32 in base64."""
         arrays = {name: _encode(getattr(self, name)) for name in ("diagonal", "mean", "state")}
         return canonical_json(asdict(self) | arrays)
 
@@ -79,8 +79,8 @@ class HopfieldInfo:
         """Invert `to_json`.
 
         Raises:
-            BankError: If it does not fit the network or the number of tasks.
-            ValueError: If JSON or base64 is invalid.
+            BankError: If it does not fit the network or `num_tasks`.
+            ValueError: If it is not JSON or base64.
         """
         found = Fields(json.loads(text), {field.name for field in fields(cls)}, "hopfield")
         for name, allowed in (("rule", RULES), ("dtype", DTYPES)):
@@ -90,7 +90,7 @@ class HopfieldInfo:
         count = len(network.parameters)
         if len(marks) != num_tasks or not all(are_fingerprints(own, count) for own in marks):
             raise BankError(
-                f"hopfield: fingerprints must be those of {num_tasks} tasks, one a parameter, "
+                f"hopfield: fingerprints must be those of {num_tasks} tasks, one per parameter, "
                 f"got {marks!r:.80}"
             )
         if len(entropies) != num_tasks or not all(e is None or is_entropy(e) for e in entropies):
@@ -115,7 +115,7 @@ def is_blend(state: Sequence[StateTensor]) -> Bits:
 
 
 def with_batch_statistics(state: Sequence[StateTensor], values: Floats) -> Floats:
-    """Return flat state ``float32 (num_state,)`` with every blend set to 1 (batch statistics)."""
+    """Return flat state ``float32 (num_state,)`` with blends at 1 (batch statistics)."""
     return np.where(is_blend(state), np.float32(1), values)
 
 

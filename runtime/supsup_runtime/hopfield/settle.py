@@ -1,4 +1,4 @@
-"""The dynamics of a Hopfield network."""
+"""Dynamics of a Hopfield network."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ MAX_LOOKS = 1000
 def settle(
     look: Callable[[Floats], tuple[float, Floats]], diagonal: Floats, pattern: Floats
 ) -> tuple[Floats, bool]:
-    """Follow the dynamics of a Hopfield network from a pattern to a fixed point.
+    """Follow the dynamics of a Hopfield network to a fixed point.
 
     All units whose field opposes their sign flip together. If that does not lower the energy, the
-    half with the strongest opposing field flips instead, and so on down to one unit, which always
-    lowers it. So the energy falls with every flip. Self-coupling is excluded; a field of 0 flips
-    nothing.
+    more strongly opposed half flips instead, and so on down to one, which always lowers it.
+    Self-coupling is excluded; a field of 0 flips nothing.
 
     Args:
         look: Returns energy and field ``Psi z`` of a pattern.
@@ -28,7 +27,7 @@ def settle(
         pattern: ``float32 (d,)`` of -1 and 1.
 
     Returns:
-        The pattern, and whether it is a fixed point: false after 1000 calls of `look`.
+        The pattern, and whether it is a fixed point: false after 1000 looks.
     """
     z, taken = pattern, math.inf
     energy, seen = look(z)
@@ -45,7 +44,7 @@ def settle(
         if lower < energy:
             z, energy, seen, taken = turned, lower, other, math.inf
         elif len(most) == 1:
-            return z, True  # it wants to by less than float32 can tell
+            return z, True  # opposed by less than float32 resolution
         else:
             taken = len(most) // 2
     return z, False

@@ -1,7 +1,6 @@
-"""The Hopfield store of a bank: its masks in one matrix of fixed size per masked parameter.
+"""The Hopfield store of a bank (docs/HOPFIELD.md).
 
-Encoding a task needs no earlier masks. A store returns energies, fields, the mean mask and fixed
-points; docs/HOPFIELD.md has its costs.
+Its size is fixed. Tasks are encoded one by one, without earlier masks.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ from supsup_runtime.hopfield.matrix import (
 from supsup_runtime.hopfield.settle import settle
 
 FINGERPRINT = 16
-"""Hexadecimal digits of a mask's fingerprint."""
+"""Hexadecimal digits of a fingerprint."""
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 TOLERATED = math.erfc(math.sqrt(1 / (2 * 0.138))) / 2
-"""Fraction of flipped bits above which to warn: that of Hebb's rule at capacity."""
+"""Fraction of flipped bits above which to warn: Hebb's rule at capacity."""
 
 
 def to_pattern(mask: Bits) -> Floats:
-    """Return a mask ``bool (...)`` as ``float32 (mask.size,)``: 1 where set, else -1."""
+    """Return a mask ``bool (...)`` as ``float32 (mask.size,)`` of 1 (set) and -1."""
     return np.where(mask.reshape(-1), np.float32(1), np.float32(-1))
 
 
@@ -50,7 +49,7 @@ def fingerprint(packed: Bytes) -> str:
 
 
 def fingerprints(task: TaskMasks, network: Network) -> tuple[str, ...]:
-    """Return the fingerprints of a task's masks, in the order of the parameters."""
+    """Return the fingerprints of a task's masks, in parameter order."""
     return tuple(fingerprint(task.masks[p.name]) for p in network.parameters)
 
 
@@ -69,7 +68,7 @@ def is_entropy(value: object) -> TypeGuard[float]:
 
 
 def store_bytes(network: Network, dtype: str) -> int:
-    """Return the bytes of a store's tensors, which do not depend on the number of tasks."""
+    """Return the bytes of a store's tensors, for any number of tasks."""
     parameters = sum(matrix_bytes(p.size, dtype) + 4 * p.size for p in network.parameters)
     return parameters + 8 * network.num_state
 
@@ -79,11 +78,10 @@ class StoredTask:
     """What a store keeps of one task besides its part in the sums.
 
     Attributes:
-        name: Name of the task.
+        name: Task name.
         labels: Names of the real outputs by index.
-        fingerprints: Of its masks, in the order of the parameters.
-        entropy: Mean H of the task's test images through its mask, in nats, by which recovery tells
-            known streams from unknown ones; None if not recorded.
+        fingerprints: Of its masks, in parameter order.
+        entropy: Mean H of its test images in nats, which tells known from unknown streams, or None.
     """
 
     name: str
@@ -99,11 +97,11 @@ class HopfieldStore:
         network: Network that the tasks share.
         digest: Its `Network.digest`.
         rule: ``hebb`` or ``storkey``.
-        dtype: Dtype of the stored matrices, ``float32`` or ``float16``.
+        dtype: ``float32`` or ``float16``, of the stored matrices.
         tasks: Encoded tasks, in order.
         matrices: By parameter name.
         sums: Sum of all patterns by parameter name, ``int64 (d,)``.
-        state_sums: Sum of all tasks' state by tensor name, ``float64 shape``.
+        state_sums: Sum of all state by tensor name, ``float64 shape``.
     """
 
     def __init__(
@@ -111,8 +109,8 @@ class HopfieldStore:
     ) -> None:
         if not network.parameters:
             raise InputError(
-                "Hopfield store: the network must have masked parameters, got none; its tasks are "
-                "state, which no matrix recalls"
+                "Hopfield store: the network must have masked parameters, got none; its tasks have "
+                "state alone, which a matrix cannot store"
             )
         self.network = network
         self.digest = digest
@@ -127,7 +125,7 @@ class HopfieldStore:
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        """Names of the encoded tasks, in order."""
+        """Names of the encoded tasks."""
         return tuple(task.name for task in self.tasks)
 
     def __len__(self) -> int:
@@ -137,11 +135,11 @@ class HopfieldStore:
         return name in self.task_names
 
     def encode(self, task: TaskMasks) -> dict[str, float]:
-        """Add a task's masks and state to the store.
+        """Add a task's masks and state.
 
         Returns:
-            Fraction of the task's bits that one step flips, by parameter name. Under ``storkey`` it
-                is near 0 for the newest task but may be larger for older ones.
+            Fraction of the task's bits that one step flips, by parameter name. Under ``storkey``
+                older tasks may lose bits that this does not show.
 
         Raises:
             BankError: If the task does not fit the network, or its name is taken.
@@ -155,11 +153,11 @@ class HopfieldStore:
         check_task(task, self.network, place)
         if task.name.casefold() in {name.casefold() for name in self.task_names}:
             raise BankError(
-                f"{place}: is encoded already (upper and lower case count as one), and what is in "
-                "the matrices stays; choose another name"
+                f"{place}: is encoded already (names ignore case) and cannot be replaced; "
+                "choose another name"
             )
         for matrix in self.matrices.values():
-            matrix.refuse_overflow()  # before any of them changes
+            matrix.refuse_overflow()  # before any matrix changes
         patterns = self.patterns_of(task)
         for name, pattern in patterns.items():
             self.matrices[name].add(pattern)
@@ -188,16 +186,10 @@ class HopfieldStore:
         }
 
     def settle(self, patterns: Mapping[str, Floats]) -> tuple[dict[str, Floats], bool]:
-        """Follow all parameters' patterns together to a fixed point, as in a recovery.
-
-        Args:
-            patterns: ``float32 (d,)`` of -1 and 1 by parameter name, for all parameters.
-
-        Returns:
-            The patterns, and whether they are a fixed point; see `hopfield.settle`.
+        """Return the fixed point of patterns ``float32 (d,)``, and whether it is one.
 
         Raises:
-            InputError: If a parameter is missing, or a pattern is invalid.
+            InputError: If a pattern is missing or invalid.
         """
         parts = dict(zip(self.matrices, spans(self.network.parameters), strict=True))
 
@@ -210,10 +202,10 @@ class HopfieldStore:
         return {name: z[part] for name, part in parts.items()}, fixed
 
     def mean(self, parameter: str) -> Floats:
-        """Return the mean of the encoded patterns, ``float32 (d,)`` within ``[-1, 1]``.
+        """Return the mean of a parameter's patterns, ``float32 (d,)`` within ``[-1, 1]``.
 
         Raises:
-            InputError: If the parameter does not exist, or the store has no tasks.
+            InputError: If the parameter does not exist, or no task is encoded.
         """
         if parameter not in self.matrices:
             raise InputError(
@@ -223,19 +215,19 @@ class HopfieldStore:
         return (self.sums[parameter] / self._count()).astype(np.float32)
 
     def mean_state(self) -> dict[str, Floats]:
-        """Return the mean state of the tasks by tensor name, ``float32 shape``.
+        """Return the mean state by tensor name, ``float32 shape``.
 
         Raises:
-            InputError: If the store has no tasks.
+            InputError: If no task is encoded.
         """
-        with np.errstate(over="ignore"):  # infinity is refused where it would do harm
+        with np.errstate(over="ignore"):  # HopfieldInfo refuses infinity
             return {
                 name: np.asarray(total / self._count(), np.float32)
                 for name, total in self.state_sums.items()
             }
 
     def find(self, patterns: Mapping[str, Floats]) -> tuple[str, ...]:
-        """Return the tasks that have exactly these masks, by 64-bit fingerprints of all parameters.
+        """Return the tasks with exactly these masks in all parameters, by 64-bit fingerprints.
 
         Raises:
             InputError: See `settle`.
@@ -245,7 +237,6 @@ class HopfieldStore:
         return tuple(task.name for task in self.tasks if task.fingerprints == marks)
 
     def _joined(self, patterns: Mapping[str, Floats]) -> Floats:
-        """Check the patterns and concatenate them."""
         if set(patterns) != set(self.matrices):
             raise InputError(
                 f"Hopfield store: patterns must be of {sorted(self.matrices)}, got "

@@ -1,7 +1,7 @@
 """Settings and schedules of a recovery, and gradient descent on scores.
 
-Real scores, whose signs are the mask, follow the straight-through gradient of ``entropy_strength H
-+ energy_strength E``, one step per batch (Wortsman et al. 2020, HopSupSup).
+Scores, whose signs are the mask, follow the straight-through gradient of ``entropy_strength H +
+energy_strength E``, one step per batch (Wortsman et al. 2020, HopSupSup).
 """
 
 from __future__ import annotations
@@ -18,21 +18,13 @@ from supsup_runtime.errors import InputError
 Schedule = Callable[[int, int], tuple[float, float]]
 """Maps step `t` of `steps`, from 0, to the shares of entropy and energy."""
 Statistics = Literal["batch", "running"]
-"""Statistics for batch normalisation: the batch's own, or the mean of the stored tasks'."""
+"""Batch normalisation by the batch's own statistics, or by the mean of the stored tasks'."""
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
 def linear(step: int, steps: int) -> tuple[float, float]:
-    """Shift evenly from nearly entropy alone to energy alone in the last step, as in the paper.
-
-    Args:
-        step: In ``[0, steps)``.
-        steps: Total number of steps.
-
-    Returns:
-        Shares of entropy and energy.
-    """
+    """Shift evenly from entropy to energy, which is alone in the last step, as in the paper."""
     energy = (step + 1) / steps
     return 1 - energy, energy
 
@@ -50,25 +42,22 @@ class Recovery:
     """Settings of a recovery; defaults follow the paper's code, except for looks.
 
     Attributes:
-        step_size: Step size of gradient descent on the scores, positive.
+        step_size: Step size on the scores, positive.
         momentum: In ``[0, 1)``.
         weight_decay: Fraction of the scores added to the gradient, at least 0.
-        energy_strength: Factor of the energy on top of the schedule's share, at least 0.
+        energy_strength: Factor of the energy, times the schedule's share; at least 0.
         start: Initial scores: ``mean`` of the stored patterns, ``zero``, or ``float32
             (num_masked,)``.
-        statistics: ``batch``, as in the paper (a batch of one row still uses the running
-            statistics), or ``running``. Has no effect on networks without such state.
-        look_every: Steps between looks. A look settles the mask; the recovery ends if it is a
-            stored task's and the entropy fits, which requires a recorded entropy. 0 looks at the
-            end alone, as the paper does.
-        restart_every: Steps without a match after which descent and schedule restart on the rest of
-            the stream, if it has at least half as many steps. 0, or ``look_every=0``, never
-            restarts.
-        max_entropy_ratio: At least 1. A mask whose entropy exceeds the stored task's own by this
-            factor is not taken for that task's.
+        statistics: ``batch``, as in the paper, or ``running``, which batches of one row always use.
+        look_every: Steps between looks. A look settles the mask and ends the recovery if it is a
+            stored task's whose recorded entropy fits. 0 never looks, as in the paper.
+        restart_every: Steps without a match before descent and schedule restart, if at least half
+            as many are left. 0, or ``look_every=0``, never restarts.
+        max_entropy_ratio: Largest entropy of a match, relative to the stored task's own; at least
+            1.
 
     Raises:
-        InputError: If a value is out of range, or weight decay alone makes the scores diverge.
+        InputError: If a value is out of range, or weight decay makes the scores diverge.
     """
 
     step_size: float = 500.0
@@ -100,9 +89,8 @@ class Recovery:
         if self.weight_decay and self.step_size * self.weight_decay >= 2 * (1 + self.momentum):
             limit = 2 * (1 + self.momentum) / self.weight_decay
             raise InputError(
-                f"step_size: with weight_decay {self.weight_decay:g} and momentum "
-                f"{self.momentum:g} the scores diverge from {limit:g} on, got {self.step_size:g}; "
-                "take less"
+                f"step_size: must be below {limit:g} with weight_decay {self.weight_decay:g} and "
+                f"momentum {self.momentum:g}, or the scores diverge, got {self.step_size:g}"
             )
 
 
@@ -113,7 +101,7 @@ def check_statistics(statistics: str) -> None:
 
 
 def is_whole(value: object) -> bool:
-    """Return whether a value is an integer, numpy's included, but not a boolean."""
+    """Return whether a value is an integer, numpy's included, not a boolean."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
@@ -123,11 +111,7 @@ def _require(name: str, value: float, fine: bool, rule: str) -> None:
 
 
 class Descent:
-    """SGD with momentum and weight decay on scores, like `torch.optim.SGD`, in float32.
-
-    Attributes:
-        scores: ``float32 (num_masked,)``; its own copy.
-    """
+    """SGD with momentum and weight decay on float32 scores, like `torch.optim.SGD`."""
 
     def __init__(self, scores: Floats, how: Recovery) -> None:
         self.scores = scores.astype(np.float32)
@@ -145,11 +129,7 @@ class Descent:
         self._velocity[part] = 0
 
     def step(self, gradient: Floats) -> bool:
-        """Take a step; the gradient by the mask is used as that by the scores.
-
-        Returns:
-            Whether all scores are finite; if not, they are unchanged.
-        """
+        """Step along a gradient by the mask; return false, without a change, on overflow."""
         how = self._how
         with np.errstate(over="ignore", invalid="ignore"):
             slope = gradient + np.float32(how.weight_decay) * self.scores

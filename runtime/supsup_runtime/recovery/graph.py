@@ -24,7 +24,7 @@ class Step:
     Attributes:
         entropy: Mean H of the batch, in nats.
         energy: ``-1/2 z^T Psi z``, summed over parameters.
-        gradient: ``float32 (num_masked,)``, of both times their strengths, by the mask.
+        gradient: ``float32 (num_masked,)`` by the mask, of both times their strengths.
     """
 
     entropy: float
@@ -33,13 +33,11 @@ class Step:
 
 
 class HopfieldGraph:
-    """An opened model of mode ``recover``; `HopfieldModel` checks the arguments.
+    """An opened recovery model; `HopfieldModel` checks the arguments.
 
     Attributes:
         place: Path, for messages.
-        info: Metadata of the model.
-        store: Metadata of its Hopfield store.
-        parts: Slice of each parameter in a flat mask, in order.
+        parts: Slices of the parameters in a flat mask.
     """
 
     def __init__(self, opened: OpenedModel, store: HopfieldInfo) -> None:
@@ -63,7 +61,7 @@ class HopfieldGraph:
         *,
         statistics: Statistics,
     ) -> Step:
-        """Run the graph once; see `HopfieldModel.step`."""
+        """See `HopfieldModel.step`."""
         feeds: dict[str, Array] = {
             "x": x,
             "mask": mask,
@@ -76,7 +74,7 @@ class HopfieldGraph:
         return Step(entropy=float(h), energy=float(e), gradient=gradient)
 
     def logits(self, x: Images, mask: Bits, *, statistics: Statistics) -> Floats:
-        """Run the forward program through a mask; see `HopfieldModel.logits`."""
+        """See `HopfieldModel.logits`."""
         network = self.info.network
         feeds = {"x": x, **cut(network.parameters, self._weights * mask)}
         feeds |= cut(network.state, self._state(x, statistics))
@@ -84,26 +82,25 @@ class HopfieldGraph:
         return logits
 
     def settle(self, mask: Bits) -> tuple[Bits, bool]:
-        """Return the fixed point of a mask, and whether it is one; see `hopfield.settle`."""
+        """See `HopfieldModel.settle`."""
         z, fixed = settle(self._look, self.store.diagonal, to_pattern(mask))
         return z > 0, fixed
 
     def owners(self, mask: Bits) -> list[set[int]]:
-        """Return, per parameter, the indices of the tasks with this mask, by fingerprint."""
+        """Return, per parameter, the indices of the tasks with this mask."""
         marks = [fingerprint(pack_mask(mask[part])) for part in self.parts]
         tasks = list(enumerate(self.store.fingerprints))
         return [{t for t, own in tasks if own[i] == mark} for i, mark in enumerate(marks)]
 
     def tasks_of(self, owners: list[set[int]]) -> tuple[TaskInfo, ...]:
-        """Return the tasks that own a mask in all parameters; several if their masks are equal."""
+        """Return the tasks that own a mask in all parameters."""
         return tuple(self.info.tasks[index] for index in sorted(set.intersection(*owners)))
 
     def distance(self, one: Bits, other: Bits) -> float:
-        """Return the fraction of bits that differ, the largest of all parameters."""
+        """Return the largest fraction of differing bits of all parameters."""
         return max(float(np.mean(one[part] != other[part])) for part in self.parts)
 
     def _look(self, z: Floats) -> tuple[float, Floats]:
-        """Return energy and field of a pattern."""
         mask = (z > 0).astype(np.float32)
         seen = self.step(self._no_rows, mask, 0.0, 1.0, statistics="running")
         return seen.energy, seen.gradient / np.float32(-2)

@@ -1,4 +1,4 @@
-"""A loaded model with a Hopfield store, which recovers masks from inputs."""
+"""A loaded model with a Hopfield store."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def load_hopfield(
 
     Raises:
         ModelError: As `supsup_runtime.load`, or if the model has explicit masks.
-        ProviderUnavailableError: If onnxruntime or the provider is not available.
+        ProviderUnavailableError: If onnxruntime or the provider is unavailable.
         InputError: If an argument is out of range.
     """
     opened = open_model(
@@ -62,12 +62,12 @@ def load_hopfield(
         check_memory=check_memory,
     )
     if opened.info.hopfield is None:
-        raise ModelError(f"{path}: the model must say what its store holds; export it again")
+        raise ModelError(f"{path}: metadata of the Hopfield store are missing; export it again")
     return HopfieldModel(HopfieldGraph(opened, opened.info.hopfield))
 
 
 class HopfieldModel:
-    """A loaded model that recovers masks. Calls are independent and thread-safe.
+    """A loaded model that recovers masks; calls are independent and thread-safe.
 
     Attributes:
         info: Metadata of the model.
@@ -92,19 +92,17 @@ class HopfieldModel:
         schedule: Schedule = linear,
         settings: Recovery | None = None,
     ) -> Recovered:
-        """Recover the mask of the task that a stream of inputs belongs to, one step per batch.
+        """Recover the mask of the task that a stream of inputs belongs to.
 
         Args:
-            batches: Each ``float32 (batch, *input_shape)``, all of one task, at least `steps` of
-                them. No more are read than the recovery needs.
-            steps: Maximum number of steps, at least 1. None uses all batches, which must have a
-                length.
+            batches: Each ``float32 (batch, *input_shape)``, all of one task, at least `steps`; read
+                only as needed.
+            steps: Maximum steps, one per batch. None uses all batches, which must have a length.
             schedule: Shares of entropy and energy per step since the last restart.
             settings: Defaults to ``Recovery()``.
 
         Raises:
-            InputError: If a batch has a wrong shape, dtype or value, there are too few, or an
-                argument is out of range.
+            InputError: If a batch or argument is invalid, or there are too few batches.
         """
         how = settings or Recovery()
         total = count_steps(batches, steps)
@@ -130,7 +128,7 @@ class HopfieldModel:
             statistics: See `Recovery`.
 
         Raises:
-            InputError: If `x` or `mask` has a wrong shape, dtype or value.
+            InputError: If an argument is invalid.
         """
         check_statistics(statistics)
         mask = self._mask(mask, np.float32)
@@ -147,8 +145,7 @@ class HopfieldModel:
             statistics: See `Recovery`.
 
         Raises:
-            InputError: If `x` or `mask` has a wrong shape, dtype or value, or logits are not
-                finite.
+            InputError: If an argument is invalid, or logits are not finite.
         """
         check_statistics(statistics)
         x = checked_images(x, self.info.network.input_shape)
@@ -162,9 +159,9 @@ class HopfieldModel:
 
         Args:
             x: ``float32 (batch, *input_shape)``.
-            recovered: Result of `recover`. If its mask is no task's, the prediction's tasks have no
-                name. Labels are those that its tasks, or else all stored tasks, share.
-            statistics: See `Recovery`; rows are independent with ``running``.
+            recovered: Result of `recover`. Labels are those that its tasks share; without a task,
+                those that all stored tasks share, and the task has no name.
+            statistics: See `Recovery`; ``running`` makes rows independent.
 
         Raises:
             InputError: As `logits`.
@@ -177,18 +174,18 @@ class HopfieldModel:
         )
 
     def settle(self, mask: Bits) -> tuple[Bits, bool]:
-        """Return the fixed point that a mask settles to, and whether it is one.
+        """Return the fixed point of a mask ``bool (num_masked,)``, and whether it is one.
 
         Raises:
-            InputError: If `mask` is not ``bool (num_masked,)``.
+            InputError: If `mask` is invalid.
         """
         return self._graph.settle(self._mask(mask, np.bool_))
 
     def find(self, mask: Bits) -> tuple[TaskInfo, ...]:
-        """Return the tasks that have exactly this mask, by 64-bit fingerprints of all parameters.
+        """Return the tasks with exactly this mask ``bool (num_masked,)``, by 64-bit fingerprints.
 
         Raises:
-            InputError: If `mask` is not ``bool (num_masked,)``.
+            InputError: If `mask` is invalid.
         """
         return self._graph.tasks_of(self._graph.owners(self._mask(mask, np.bool_)))
 
@@ -224,7 +221,7 @@ def _is_empty(x: object, input_shape: tuple[int, ...]) -> bool:
 
 
 def _answering(found: tuple[TaskInfo, ...], stored: tuple[TaskInfo, ...]) -> TaskInfo:
-    """Return the first task found with the shared labels, or a task without a name."""
+    """Return the first task found, or one without a name, with the shared labels."""
     labels = {task.labels for task in found or stored}
     shared = labels.pop() if len(labels) == 1 else ()
     return replace(found[0] if found else TaskInfo(index=-1, name=""), labels=shared)

@@ -1,4 +1,4 @@
-"""The result of a recovery: mask, trace and verdict."""
+"""The result of a recovery."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from supsup_runtime.model.metadata import TaskInfo
 Verdict = Literal["stored", "spurious", "not-converged", "diverged"]
 
 TOLERANCE = 0.02
-"""Largest fraction of a parameter's bits in which a mask may differ from its fixed point."""
+"""Largest fraction of a parameter's bits between a mask and its fixed point."""
 SURE_ROWS = 64
 """Fewest inputs whose mean entropy identifies a task."""
 
@@ -25,11 +25,11 @@ class Trace:
     """Values per step; the mask of row `t` has taken `t` steps.
 
     Attributes:
-        entropy: H of the step's batch through the mask, ``float64 (steps,)``, in nats.
-        energy: ``-1/2 z^T Psi z`` summed over parameters, ``float64 (steps,)``.
-        distance: ``float64 (steps + 1,)``, within ``[0, 1]``: fraction of bits in which the mask
-            differs from the fixed point of the last mask, the largest of all parameters. The last
-            value is of the last mask before a look replaced it.
+        entropy: H of the batch through the mask, ``float64 (steps,)``, in nats.
+        energy: ``-1/2 z^T Psi z``, summed over parameters, ``float64 (steps,)``.
+        distance: ``float64 (steps + 1,)`` within ``[0, 1]``: fraction of bits between the mask and
+            the fixed point of the last mask, the largest of all parameters; the last value is that
+            before a look took effect.
     """
 
     entropy: npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ class Trace:
 
     @property
     def converged_after(self) -> int | None:
-        """Steps after which the mask stays within `TOLERANCE`; None if it never does."""
+        """Steps until the mask stays within `TOLERANCE`; None if never."""
         outside = np.flatnonzero(self.distance > TOLERANCE)
         after = int(outside[-1]) + 1 if len(outside) else 0
         return after if after < len(self.distance) else None
@@ -52,16 +52,16 @@ class Recovered:
         verdict: ``stored``: the mask of a task, found by a look or within 2 % of the bits at the
             end. ``spurious``: a fixed point that is not one task's in all parameters.
             ``not-converged``: no fixed point within 2 % of the bits, or the last inputs do not fit
-            it or are too few to tell. ``diverged``: stopped at a value that is not finite.
-        reason: The verdict as a sentence with numbers.
-        tasks: Tasks with this mask, several if their masks are equal; empty unless ``stored``.
-        mask: ``bool (num_masked,)``, flat, in the order of the parameters: the fixed point if one
-            was found, else the last mask.
+            it or are too few. ``diverged``: stopped at a value that is not finite.
+        reason: The verdict as a sentence.
+        tasks: Tasks with this mask, several if masks are equal; empty unless ``stored``.
+        mask: ``bool (num_masked,)``, in parameter order: the fixed point if found, else the last
+            mask.
         trace: Entropy, energy and distance per step.
         looked: Whether a look found the mask, after the last step of `trace`.
         entropy: Mean H of the last inputs (up to 320) through `mask`, in nats.
-        expected_entropy: Entropy recorded for the task when it was trained, or the largest of all
-            tasks if `mask` is no task's; None if not recorded.
+        expected_entropy: Entropy recorded for the task, or the largest of all tasks if `mask` is no
+            task's; None if not recorded.
     """
 
     verdict: Verdict
@@ -85,13 +85,13 @@ class Recovered:
 
     @property
     def converged_after(self) -> int | None:
-        """Steps until the fixed point was found or stayed within 2 %; None if neither."""
+        """Steps until the fixed point was found or stayed within 2 %, or None."""
         if self.verdict not in {"stored", "spurious"}:
             return None
         return self.steps if self.looked else self.trace.converged_after
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the mask as JSON, with null for values that are not finite."""
+        """Return all but the mask as JSON; values that are not finite become null."""
         values = {name: getattr(self.trace, name) for name in ("distance", "energy", "entropy")}
         return {
             "converged_after": self.converged_after,
@@ -115,17 +115,17 @@ def _finite(value: float) -> float | None:
 class End:
     """Where a recovery ended, and what decides the verdict."""
 
-    problem: str  # what was not finite, if something was
+    problem: str  # empty if all values are finite
     steps: int
-    looked: bool  # whether a look found the fixed point
-    settled: Bits  # what the last mask settles to
-    distance: float  # fraction of bits between the two
-    fixed: bool  # whether that is a fixed point
-    tasks: tuple[TaskInfo, ...]  # whose mask that is
-    rows: int  # inputs that the entropy is of
-    entropy: float  # of these inputs through it, in nats
-    expected: float | None  # what it should be; None where it was not recorded
-    max_ratio: float  # times `expected` up to which an entropy fits
+    looked: bool
+    settled: Bits  # fixed point of the last mask
+    distance: float  # fraction of bits between them
+    fixed: bool
+    tasks: tuple[TaskInfo, ...]  # with this mask
+    rows: int  # inputs of `entropy`
+    entropy: float  # through `settled`, in nats
+    expected: float | None  # None if not recorded
+    max_ratio: float  # limit of entropy / expected
 
     @property
     def arrived(self) -> bool:
@@ -135,7 +135,7 @@ class End:
 
     @property
     def fits(self) -> bool:
-        """Whether the entropy fits the task's own; true if that was not recorded."""
+        """Whether the entropy fits the task's own, or none was recorded."""
         return self.expected is None or self.entropy <= self.max_ratio * self.expected
 
 
@@ -152,15 +152,15 @@ def judge(end: End) -> tuple[Verdict, str]:
     if not end.fits:
         return "not-converged", (
             f"at {place}, but the last inputs have an entropy of {end.entropy:.3g} through it, "
-            f"expected at most {end.max_ratio:g} times {end.expected:.3g}: of an unknown task?"
+            f"expected at most {end.max_ratio:g} times {end.expected:.3g}: an unknown task?"
         )
     if end.expected is not None and end.rows < SURE_ROWS:
         return "not-converged", (
-            f"at {place}, but {end.rows} inputs are too few to tell whether they are of an unknown "
-            f"task, at least {SURE_ROWS} are needed"
+            f"at {place}, but {end.rows} inputs are too few to rule out an unknown task, "
+            f"at least {SURE_ROWS} are needed"
         )
-    how = f"found by a look after step {end.steps}, from" if end.looked else "at the end within"
-    reason = f"at {place}, {how} {end.distance:.1%} of the bits"
+    how = f"found by a look after step {end.steps}" if end.looked else "reached at the end"
+    reason = f"at {place}, {how}, {end.distance:.1%} of the bits away"
     if end.expected is None:
-        reason += "; its own entropy was not recorded, so an unknown task would not be told"
+        reason += "; its entropy was not recorded, so an unknown task cannot be ruled out"
     return ("stored" if end.tasks else "spurious"), reason
