@@ -307,7 +307,7 @@ class MaskBank:
     def changing(self) -> Iterator[None]:
         """Hold the writer's lock, with `entries` read again.
 
-        At the end, even after an error, leftovers and unindexed task files are removed.
+        At the end, even after an error, leftovers of writers and unindexed task files are removed.
 
         Raises:
             BankError: If the bank has another network now, or breaks a rule.

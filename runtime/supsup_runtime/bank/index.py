@@ -40,7 +40,7 @@ class BankEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankIndex:
-    """Content of bank.json; `sha256` is the file's own."""
+    """Content of bank.json, with the file's `sha256`."""
 
     network: Network
     digest: str

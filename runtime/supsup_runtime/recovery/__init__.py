@@ -1,1 +1,1 @@
-"""Recover a mask from a Hopfield store, given a stream of inputs."""
+"""Recover masks from a Hopfield store."""
