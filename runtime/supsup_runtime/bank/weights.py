@@ -34,7 +34,7 @@ def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> Byt
 
 
 def kaiming_constant(shape: tuple[int, ...]) -> float:
-    """Return ``sqrt(2 / fan_in)`` of ``(out, in, ...)``, where fan_in multiplies all but ``out``."""
+    """Return ``sqrt(2 / fan_in)`` of ``(out, in, ...)``; fan_in multiplies all but ``out``."""
     return math.sqrt(2 / math.prod(shape[1:]))
 
 

@@ -38,7 +38,7 @@ _IMAGES_MAGIC = 0x803  # IDX: unsigned bytes, three dimensions
 _LABELS_MAGIC = 0x801  # IDX: unsigned bytes, one dimension
 _NUM_DIGITS_TEST = 360
 _LARGEST = 1e30  # mean, std, scale and their inverses fit float32
-_CHUNK_BYTES = 2**22  # float64 per chunk in `_moments`
+_CHUNK_BYTES = 2**22  # of float64 in `_moments`
 # raised by gzip, zipfile and numpy for invalid files
 _BROKEN_FILE = (
     *(OSError, EOFError, ValueError, RuntimeError, SyntaxError),

@@ -1,4 +1,4 @@
-"""Storage of a bank as explicit masks and as a Hopfield store."""
+"""Storage of a bank as masks and as a Hopfield store."""
 
 from __future__ import annotations
 
