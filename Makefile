@@ -1,18 +1,26 @@
-# make demo: train ten small tasks, export them, run them.   make test: every check that CI runs.
-# Both make a virtual environment in .venv first. PYTHON chooses the interpreter (3.11 or newer).
+# make test: the checks of every change.   make test-all: all that CI runs.   make demo: ten small tasks.
+# All make a virtual environment in .venv first. PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := cpu,export,train,dev
+PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo test test-all lint types unit slow install clean
+.PHONY: demo test test-all lint types unit slow docs dist mutants install clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "supsup needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(PIP) --editable '.[cpu,export,train,dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) --editable '.[docs]'
+	touch $@
+
+$(VENV)/.mutants: $(VENV)/.installed
+	$(PIP) cosmic-ray
 	touch $@
 
 install: $(VENV)/.installed
@@ -37,7 +45,24 @@ slow: install
 
 test: lint types unit
 
-test-all: test slow
+test-all: test slow docs
+
+docs: $(VENV)/.docs
+	rm -rf build/pages build/site
+	mkdir -p build/pages
+	cp -r README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs build/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: install
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+
+# In a copy, as each mutant is written in place of the code it changes.
+mutants: $(VENV)/.mutants
+	rm -rf build/mutants
+	mkdir -p build/mutants
+	cp -r pyproject.toml runtime export train tests tools docs README.md build/mutants
+	cd build/mutants && PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=runtime:export:train ../../$(BIN)/python tools/mutants.py
 
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) build demo dist

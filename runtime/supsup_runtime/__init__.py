@@ -1,11 +1,11 @@
-"""supsup at run time: mask banks, seeded weights, and exported models on ONNX Runtime.
+"""Mask banks, and exported models on ONNX Runtime.
 
 ```python
 import supsup_runtime as supsup
 
 model = supsup.load("out.onnx")
-model.predict(x, task="rotated-090")  # the task is known: plain speed
-model.predict(x)  # the task is inferred, then the network runs
+model.predict(x, task="rotated-090")  # known task
+model.predict(x)  # inferred task
 ```
 """
 

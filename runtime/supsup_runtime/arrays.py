@@ -1,4 +1,4 @@
-"""Names of array types, and inputs of a network, checked."""
+"""Array types, and checks of network inputs and outputs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Images: TypeAlias = npt.NDArray[np.float32]
 """A batch, ``(batch, *input_shape)``."""
 Labels: TypeAlias = npt.NDArray[np.int64]
-"""A class an image, ``(images,)``."""
+"""One class per image, ``(images,)``."""
 Reals: TypeAlias = npt.NDArray[np.floating]
-"""Of any width."""
+"""Floats of any width."""
 Scores: TypeAlias = npt.NDArray[np.float64]
 Values: TypeAlias = npt.NDArray[np.uint8 | np.float32]
 """Images or feature vectors as a data set stores them."""
 
 
 def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:
-    """A batch as ONNX Runtime takes it: ``float32 (batch, *input_shape)``, C-contiguous.
+    """Return a batch as C-contiguous ``float32 (batch, *input_shape)``.
 
     Raises:
-        InputError: If it has another type or shape, no row, or a value that is not finite.
+        InputError: If dtype or shape differ, a value is not finite, or there is no row.
     """
     if not isinstance(x, np.ndarray) or x.dtype != np.float32:
         kind = getattr(x, "dtype", type(x).__name__)
@@ -48,16 +48,9 @@ def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:
 
 
 def checked_outputs(values: Floats, kind: str, place: str, *, rows: Labels | None = None) -> Floats:
-    """What a model gave for inputs that are finite: refused where it is not finite itself.
+    """Return a model's outputs, or raise `InputError` if they are not finite.
 
-    Args:
-        values: One row for each of the batch ``(batch, n)``, or one for all of it ``(n,)``.
-        kind: What messages call them.
-        place: What messages call the model.
-        rows: Which of the batch they are of; None is all.
-
-    Raises:
-        InputError: If a value is not finite, which comes of inputs that are too large.
+    Messages call them `kind` and the model `place`; `rows` are their batch rows, None all.
     """
     if _finite(values):
         return values
@@ -71,8 +64,8 @@ def checked_outputs(values: Floats, kind: str, place: str, *, rows: Labels | Non
 
 
 def _finite(values: Floats) -> bool:
-    # a finite sum of squares has finite terms; it takes a third of the time of isfinite, and
-    # vdot, unlike dot, does not warn of one that overflows
+    # a finite sum of squares has finite terms; vdot takes a third of the time of isfinite
+    # and, unlike dot, does not warn on overflow
     return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
 
 

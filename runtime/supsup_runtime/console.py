@@ -1,4 +1,4 @@
-"""What all commands share: how they take options, how they end, and how they print."""
+"""Options, exit statuses and output shared by all commands."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import numpy.typing as npt
 
 from supsup_runtime.errors import InputError, SupSupError
 
-GROUPS = ("what goes in", "what comes out", "method", "speed")
-"""Titles under which every command's help lists its options, in this order."""
+GROUPS = ("input", "output", "method", "speed")
+"""Titles of the option groups in every command's help."""
 
 INTERRUPTED = 130
 MAX_INPUT_BYTES = 4 << 30
 
 
 def run_command(name: str, command: Callable[[], object]) -> NoReturn:
-    """Run a command and exit: 0 done, 1 to 5 a known error in one line, 130 interrupted.
+    """Run a command and exit: 0 success, 1 to 5 a known error in one line, 130 interrupted.
 
-    Any other exception is a defect and keeps its traceback.
+    Defects keep their traceback.
     """
     if "--version" in sys.argv[1:]:
         sys.stdout.write(f"{name} {_version()}\n")
@@ -37,17 +37,17 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
     except SupSupError as error:
         _fail(name, str(error), error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # such as `| head`
         sys.exit(1)
     except OSError as error:
         _fail(name, f"{error.filename or 'file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
-        _fail(name, "interrupted; what was finished is kept", INTERRUPTED)
+        _fail(name, "interrupted; finished work is kept", INTERRUPTED)
     sys.exit(0)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Adds to the help of an option what its default is, or that it is required."""
+    """Append the default, or "(required)", to an option's help."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
@@ -59,14 +59,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser of a command, or of a subcommand, with ``--version`` and a group for each of GROUPS.
-
-    Attributes:
-        what_in: Takes the options that say what goes in.
-        what_out: What comes out.
-        method: By which method.
-        speed: Where, and how fast.
-    """
+    """Parser of a command or subcommand, with ``--version`` and the groups of `GROUPS`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **settings)
@@ -76,20 +69,20 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def parser(name: str, description: str, examples: Sequence[str]) -> CommandParser:
-    """An argument parser whose help starts with examples and says defaults."""
+    """Return a parser whose help has examples and defaults."""
     usage = "\n".join(["examples:", *(f"  {name} {example}" for example in examples)])
     return CommandParser(prog=name, description=f"{description}\n\n{usage}")
 
 
 class Options(Protocol):
-    """A parser or a group of its options: what takes an option."""
+    """A parser or option group."""
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
-        """As `argparse.ArgumentParser.add_argument`."""
+        """See `argparse.ArgumentParser.add_argument`."""
 
 
 Row = tuple[str, Callable[[str], object] | Sequence[str], object, str]
-"""An option that takes a value: its name, its type or choices, its default, its help."""
+"""An option that takes a value: name, type or choices, default, help."""
 
 
 def add_options(made: Options, rows: Iterable[Row]) -> None:
@@ -114,35 +107,35 @@ class _Renamed(argparse.Action):
 
 
 def add_renamed(made: Options, names: Mapping[str, str]) -> None:
-    """Refuse options of earlier releases, by old name, with the new name in the message."""
+    """Refuse former option names; `names` maps them to the new ones."""
     for old, new in names.items():
         made.add_argument(old, action=_Renamed, nargs="?", const=new, help=argparse.SUPPRESS)
 
 
 def positive(text: str) -> int:
-    """The type of an option that is an integer of at least 1."""
+    """Parse an integer of at least 1."""
     return _at_least(1, text)
 
 
 def from_zero(text: str) -> int:
-    """The type of an option that is an integer of at least 0."""
+    """Parse an integer of at least 0."""
     return _at_least(0, text)
 
 
 def _at_least(least: int, text: str) -> int:
-    if int(text) < least:  # argparse has its own words for what is no integer
+    if int(text) < least:  # argparse reports non-integers
         raise argparse.ArgumentTypeError(f"must be an integer of at least {least}, got {text!r}")
     return int(text)
 
 
 def print_result(value: object, *, as_json: bool, text: str) -> None:
-    """Print a result to stdout: one JSON line for machines, or text."""
+    """Print one line of JSON, or text."""
     line = json.dumps(value, sort_keys=True, allow_nan=False) if as_json else text.rstrip()
     sys.stdout.write(line + "\n")
 
 
 def to_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns aligned with spaces; numbers to the right."""
+    """Align columns with spaces, numbers to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
 
@@ -170,11 +163,7 @@ def _version() -> str:
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
-    """Read a ``.npy`` file; what it must hold is for the caller to check.
-
-    Raises:
-        InputError: If it is missing, too large, or no array of numbers.
-    """
+    """Read a ``.npy`` file, or raise `InputError` unless it holds one array of numbers."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; save an array with numpy.save")
     if path.stat().st_size > MAX_INPUT_BYTES:

@@ -1,7 +1,6 @@
-"""Every error that supsup raises on purpose, with the exit status its commands answer; one warning.
+"""Errors and warnings of supsup, with the exit statuses of commands.
 
-A message names the place, the rule, what was expected, what came and, where there is one,
-the remedy.
+Messages name the place, the rule, what was expected and found, and any remedy.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ class SupSupError(Exception):
 
 
 class BankError(SupSupError, ValueError):
-    """A mask bank, or one file of it, breaks a rule of the format (docs/FORMAT.md)."""
+    """A mask bank or one of its files breaks the format (docs/FORMAT.md)."""
 
     exit_code = 3
 
@@ -26,32 +25,32 @@ class BankLockedError(SupSupError, RuntimeError):
 
 
 class DataError(SupSupError, ValueError):
-    """A data set or a stream of tasks cannot be made from what was given."""
+    """A data set or stream of tasks is invalid or unavailable."""
 
 
 class InputError(SupSupError, ValueError):
-    """An argument or an input array breaks its stated shape, type or range."""
+    """An argument or input array has an invalid shape, type or value."""
 
 
 class ModelError(SupSupError, ValueError):
-    """A model file is not one that this runtime can run (docs/CONTRACT.md)."""
+    """The runtime cannot run a model file (docs/CONTRACT.md)."""
 
 
 class OutputExistsError(SupSupError, FileExistsError):
-    """The output is there already and was not to be replaced."""
+    """The output exists and must not be replaced."""
 
 
 class ParityError(SupSupError, RuntimeError):
-    """An exported model does not compute what its bank says."""
+    """An exported model and its bank compute different outputs."""
 
     exit_code = 4
 
 
 class ProviderUnavailableError(SupSupError, RuntimeError):
-    """The execution provider asked for is not there, or ONNX Runtime itself is not."""
+    """ONNX Runtime or the requested execution provider is unavailable."""
 
     exit_code = 5
 
 
 class CapacityWarning(UserWarning):
-    """A Hopfield store holds more masks than it can give back whole; no error, never silent."""
+    """A Hopfield store holds more masks than it can return intact."""

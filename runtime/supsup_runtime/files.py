@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and one writer at a time."""
+"""Atomic writes, safe paths and the writer's lock."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; put it in place when the block ends well.
+    """Yield a temporary path that replaces `path` if the block succeeds.
 
-    A crash, a full disk or an exception leaves `path` as it was, and no temporary file that this
-    process could still remove.
+    Otherwise `path` is unchanged. Only a killed process leaves the temporary file.
     """
     part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")
-    part.touch(exist_ok=False)  # permissions by the process's umask
+    part.touch(exist_ok=False)  # permissions follow the umask
     try:
         yield part
         with part.open("rb+") as file:
@@ -31,17 +30,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds either its old bytes or all of the new ones."""
+    """Write `data` so that `path` holds its old bytes or all new ones."""
     with whole_file(path) as part:
         part.write_bytes(data)
 
 
 def refuse_overwrite(path: Path, *, force: bool) -> None:
-    """Refuse an output that exists, unless `force`.
-
-    Raises:
-        OutputExistsError: If `path` is there and `force` is false, or `path` is a folder.
-    """
+    """Raise `OutputExistsError` if `path` is a folder, or exists without `force`."""
     if path.is_dir():
         raise OutputExistsError(f"{path}: is a folder, expected the path of a file")
     if path.exists() and not force:
@@ -50,12 +45,12 @@ def refuse_overwrite(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the writer's lock of a bank; the system releases it even when the process is killed.
+    """Hold a bank's writer lock, which the system frees when the process ends.
 
     Raises:
         BankLockedError: If another process holds it.
     """
-    import fcntl  # POSIX; reading a bank works without it
+    import fcntl  # POSIX only; readers do not need it
 
     with (folder / ".lock").open("ab") as lock:
         try:
@@ -68,10 +63,10 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def inside(folder: Path, relative: str) -> Path:
-    """Path of a bank's own file.
+    """Return the path of a bank's file.
 
     Raises:
-        BankError: If `relative` leaves the folder, or anything on the way is a symbolic link.
+        BankError: If `relative` leaves the folder or passes a symbolic link.
     """
     parts = relative.split("/")
     if not relative or any(part in {"", ".", ".."} or "\\" in part for part in parts):
@@ -81,7 +76,7 @@ def inside(folder: Path, relative: str) -> Path:
         path = path / part
         try:
             is_link = path.is_symlink()
-        except OSError as error:  # a name that is too long
+        except OSError as error:  # name too long
             raise BankError(f"{folder}: {error.strerror}: {relative!r:.80}") from error
         if is_link:
             raise BankError(f"{path}: symbolic links are refused in a bank; copy the file here")
@@ -89,12 +84,12 @@ def inside(folder: Path, relative: str) -> Path:
 
 
 def read_file(path: Path, *, max_bytes: int) -> bytes:
-    """Read a bank's file after looking at its size.
+    """Read a bank's file.
 
     Raises:
-        BankError: If it is missing, no plain file, or larger than `max_bytes`.
+        BankError: If it is missing, not a regular file, or larger than `max_bytes`.
     """
-    with suppress(FileNotFoundError):  # removed between the two looks
+    with suppress(FileNotFoundError):  # removed meanwhile
         if path.is_file():
             size = path.stat().st_size
             if size > max_bytes:
@@ -106,6 +101,6 @@ def read_file(path: Path, *, max_bytes: int) -> bytes:
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)  # the rename itself reaches the disk
+        os.fsync(descriptor)  # make the rename durable
     finally:
         os.close(descriptor)

@@ -1,7 +1,7 @@
-"""How well a task fits a network's outputs, in numpy: the reference for the graphs.
+"""Objectives and scores in numpy: the reference for the graphs.
 
-The paper's objectives are H, the entropy, and G, the log-sum-exp of the superfluous outputs
-(Wortsman et al. 2020). Log-odds judge a mask by a real forward pass.
+H is the entropy, G the log-sum-exp of the superfluous outputs (Wortsman et al. 2020). All functions
+map logits ``float (batch, outputs)`` to ``float (batch,)``.
 """
 
 from __future__ import annotations
@@ -13,87 +13,44 @@ import numpy as np
 from supsup_runtime.arrays import Reals
 
 Score = Literal["log-odds", "entropy", "max-probability"]
-"""By what a real forward pass through a mask is judged."""
+"""Scores of a real forward pass through a mask."""
 
 
 def entropy(logits: Reals) -> Reals:
-    """H: Shannon entropy of the softmax, over all outputs.
-
-    Args:
-        logits: ``float (batch, outputs)``.
-
-    Returns:
-        ``float (batch,)`` in nats, within ``[0, log(outputs)]``.
-    """
+    """Return H, the Shannon entropy of the softmax in nats, in ``[0, log(outputs)]``."""
     shifted = logits - logits.max(axis=1, keepdims=True)  # (batch, outputs)
     mass = np.exp(shifted)
     total = mass.sum(axis=1)  # (batch,)
-    # log sum exp(z) - E[z]: exact where an output has no mass and p log p would be nan
+    # log sum exp(z) - E[z], because p log p is nan at p = 0
     result: Reals = np.log(total) - (mass * shifted).sum(axis=1) / total
     return result
 
 
 def superfluous(logits: Reals) -> Reals:
-    """G: log-sum-exp of all outputs; its gradient is taken through the superfluous ones alone.
-
-    Args:
-        logits: ``float (batch, outputs)``.
-
-    Returns:
-        ``float (batch,)``.
-    """
+    """Return G, the log-sum-exp of all outputs; its gradient uses the superfluous ones alone."""
     return _log_sum_exp(logits)
 
 
 def log_odds(logits: Reals, real_outputs: int) -> Reals:
-    """Log-odds of the real outputs against the superfluous ones.
-
-    Args:
-        logits: ``float (batch, outputs)``.
-        real_outputs: Leading outputs that are labels, in ``[1, outputs)``.
-
-    Returns:
-        ``float (batch,)``; the higher, the likelier that this mask is the input's.
-    """
+    """Return the log-odds of the first `real_outputs` outputs against the rest, at least one."""
     return _log_sum_exp(logits[:, :real_outputs]) - _log_sum_exp(logits[:, real_outputs:])
 
 
 def max_probability(logits: Reals) -> Reals:
-    """The largest probability of the softmax, over all outputs (ABatchE's second rule).
-
-    Args:
-        logits: ``float (batch, outputs)``.
-
-    Returns:
-        ``float (batch,)`` within ``[1 / outputs, 1]``.
-    """
+    """Return the largest softmax probability (ABatchE's second rule), in ``[1 / outputs, 1]``."""
     result: Reals = np.exp(logits.max(axis=1) - _log_sum_exp(logits))
     return result
 
 
 def default_score(outputs: int, real_outputs: int) -> Score:
-    """What judges a forward pass unless a call says otherwise.
-
-    Args:
-        outputs: Length of the logits.
-        real_outputs: Leading outputs that are labels.
-
-    Returns:
-        Log-odds where there are superfluous outputs, entropy elsewhere.
-    """
+    """Return ``log-odds`` if there are superfluous outputs, else ``entropy``."""
     return "log-odds" if outputs > real_outputs else "entropy"
 
 
 def evidence(logits: Reals, real_outputs: int, score: Score | None = None) -> Reals:
-    """How well a mask fits an input.
+    """Return how well a mask fits each input; higher is likelier, so entropy is negated.
 
-    Args:
-        logits: ``float (batch, outputs)``.
-        real_outputs: Leading outputs that are labels.
-        score: What judges it; None takes `default_score`. Log-odds need superfluous outputs.
-
-    Returns:
-        ``float (batch,)``; the higher the likelier: of the entropy, minus that.
+    `score` defaults to `default_score`; log-odds require superfluous outputs.
     """
     score = score or default_score(logits.shape[1], real_outputs)
     if score == "max-probability":

@@ -160,7 +160,7 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     arguments = ["permuted", *SMALL, "--steps", "20", "--tasks", 3, "--bank", bank]
     name, stop = "permuted-0001.safetensors", signal.SIGINT
     done = run_stopped(program("supsup-train"), *arguments, name=name, stop=stop)
-    assert done.stderr.splitlines()[-1] == "supsup-train: interrupted; what was finished is kept"
+    assert done.stderr.splitlines()[-1] == "supsup-train: interrupted; finished work is kept"
     assert len(MaskBank.open(bank)) >= 1
 
 

@@ -109,9 +109,9 @@ def test_the_command_says_what_it_found(folder: Path) -> None:
     [
         (["--batch-size", 0], 2, "--batch-size: must be an integer of at least 1, got '0'"),
         (["--schedule", "constant"], 2, "--schedule: is called --strengths now"),
-        (["--steps", 99], 1, "batches: 99 steps take as many batches, the stream ended"),
+        (["--steps", 99], 1, "batches: must have at least 99, one per step, got"),
         (["--momentum", 1], 1, "momentum: must be in [0, 1), got 1.0"),
-        (["--step-size", 1e5], 1, "the scores diverge from 38000 on, got 100000; take"),
+        (["--step-size", 1e5], 1, "must be below 38000 with weight_decay"),
         (["--look-every", -1], 1, "look_every: must be an integer of at least 0, got -1"),
     ],
 )

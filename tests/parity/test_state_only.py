@@ -234,7 +234,7 @@ def test_what_needs_masks_is_refused(tmp_path: Path, make: Callable[[int], MaskB
     masked = make_task("new", {"layers.0.weight": np.ones((7, 5), np.bool_)}, state=task.state)
     with pytest.raises(BankError, match="masks must be of"):
         bank.add(masked)
-    with pytest.raises(BankError, match="masked, or one tensor be state, got neither"):
+    with pytest.raises(BankError, match="a masked parameter or a state tensor, got neither"):
         replace(bank.network, state=())
     with pytest.raises(ProgramError, match="name at least one parameter to mask, or a tensor as"):
         export_programs(Mlp(SIZES), input_shape=(5,), parameters=[], state=[], real_outputs=4)

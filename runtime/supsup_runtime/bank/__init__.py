@@ -1,1 +1,1 @@
-"""The mask bank on disk, format 1 (docs/FORMAT.md): network, index, tasks, calibration."""
+"""The mask bank on disk, format 1 (docs/FORMAT.md)."""

@@ -1,7 +1,6 @@
-"""The mask bank, format 1: a folder with one network, its programs and any number of tasks.
+"""The mask bank: a folder with one network, its programs and its tasks (docs/FORMAT.md).
 
-docs/FORMAT.md is the specification. The bank on disk is the contract between training, export and
-runtime; every change leaves a bank that opens, whatever happens in the middle of it.
+Interrupted changes leave a bank that opens.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ MAX_PROGRAM_BYTES = 1 << 30
 
 
 class MaskBank:
-    """An open bank. What changes it raises `BankLockedError` if another process is writing.
+    """An open bank; changing it raises `BankLockedError` while another process writes.
 
     Attributes:
-        path: Its folder.
-        network: The network that all tasks share.
-        digest: `Network.digest`; every task file carries it.
-        objectives: Objectives that the gradient program differentiates; empty without one.
-        forward: The forward program, an ONNX model.
-        gradient: The gradient program, or None.
+        path: Folder of the bank.
+        network: Network that all tasks share.
+        digest: `Network.digest`, which every task file repeats.
+        objectives: Objectives that `gradient` differentiates.
+        forward: Forward program, an ONNX model.
+        gradient: Gradient program, or None.
     """
 
     def __init__(
@@ -73,21 +72,21 @@ class MaskBank:
         forward: bytes,
         gradient: bytes | None = None,
     ) -> MaskBank:
-        """Make a bank without tasks.
+        """Create a bank without tasks.
 
         Args:
-            path: A folder that is missing, empty, or holds what a killed `create` left.
-            network: What the tasks will share.
+            path: A folder that is missing, empty, or left by an interrupted `create`.
+            network: Network of the tasks.
             forward: ONNX model ``(x, parameters..., state...) -> logits``.
-            gradient: ONNX model of the objectives' derivatives, or None.
+            gradient: ONNX model of the objectives' derivatives.
 
         Raises:
-            OutputExistsError: If the folder has anything in it.
-            BankLockedError: If another process is making a bank there.
+            OutputExistsError: If the folder has other content.
+            BankLockedError: If another process is creating a bank there.
         """
         folder = Path(path)
         if folder.exists():
-            _refuse_used(folder)  # before a lock is put there
+            _refuse_used(folder)  # before creating .lock
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder):
             _refuse_used(folder)
@@ -108,10 +107,14 @@ class MaskBank:
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> MaskBank:
-        """Open a bank, checking every file of it unless `verify` is false.
+        """Open a bank.
+
+        Args:
+            path: Folder of the bank.
+            verify: Check every task file too.
 
         Raises:
-            BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
+            BankError: If a rule of docs/FORMAT.md is broken; the message names file and rule.
         """
         folder = Path(path)
         index = read_index(folder)
@@ -121,7 +124,7 @@ class MaskBank:
             now = read_index(folder, index)
             if now is index:
                 raise
-            return cls._opened(folder, now, verify=verify)  # another process changed it meanwhile
+            return cls._opened(folder, now, verify=verify)  # it changed meanwhile
 
     @classmethod
     def _opened(cls, folder: Path, index: BankIndex, *, verify: bool) -> MaskBank:
@@ -141,12 +144,12 @@ class MaskBank:
 
     @property
     def entries(self) -> tuple[BankEntry, ...]:
-        """The tasks' index lines, in index order."""
+        """Index entries, in task order."""
         return self._index.entries
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        """Names of the tasks, in index order."""
+        """Task names, in index order."""
         return tuple(entry.name for entry in self.entries)
 
     def __len__(self) -> int:
@@ -156,16 +159,13 @@ class MaskBank:
         return name in self.task_names
 
     def __iter__(self) -> Iterator[TaskMasks]:
-        """Read the tasks one after the other, in index order."""
         return (self.task(index) for index in range(len(self)))
 
     def task(self, key: int | str) -> TaskMasks:
-        """Read one task, by index or name, and check it.
-
-        Where another process has replaced it since the bank was opened, the new one is read.
+        """Read and check a task by name or index, as it is on disk now.
 
         Raises:
-            BankError: If there is no such task, or its file breaks a rule.
+            BankError: If it does not exist or breaks a rule.
         """
         entry = self.entries[self.index(key)]
         while True:
@@ -192,17 +192,17 @@ class MaskBank:
         return task
 
     def index(self, key: int | str) -> int:
-        """Index of a task, by name or by index (which must be in range, not negative).
+        """Return a task's index, given its name or a non-negative index.
 
         Raises:
-            BankError: If there is no such task.
+            BankError: If the task does not exist.
         """
         if isinstance(key, str):
             names = self.task_names
             if key not in names:
                 raise BankError(
                     f"{self.path}: no task {key!r} among its {len(names)}; "
-                    "supsup-bank list shows them"
+                    "list them with supsup-bank list"
                 )
             return names.index(key)
         if not 0 <= key < len(self):
@@ -210,27 +210,27 @@ class MaskBank:
         return key
 
     def verify(self) -> None:
-        """Read every task and check it against every rule.
+        """Read and check every task.
 
         Raises:
-            BankError: At the first rule broken.
+            BankError: At the first broken rule.
         """
         for index in range(len(self)):
             self.task(index)
 
     def add(self, task: TaskMasks) -> None:
-        """Append a task: its file first, then the index.
+        """Append a task: first its file, then the index.
 
         Raises:
-            BankError: If the name is taken, or the task does not fit the network.
+            BankError: If the name is taken, or the task does not fit.
         """
         self.extend([task])
 
     def extend(self, tasks: Iterable[TaskMasks]) -> None:
-        """Append tasks, writing the index once; those before a failure are kept.
+        """Append tasks and write the index once; a failure keeps those before it.
 
         Raises:
-            BankError: If a name is taken, or a task does not fit the network.
+            BankError: If a name is taken, or a task does not fit.
         """
         with self.changing():
             entries = list(self.entries)
@@ -244,19 +244,19 @@ class MaskBank:
                 self._write_entries(tuple(entries))
 
     def replace(self, task: TaskMasks) -> None:
-        """Put another version of a task in the place of the one with its name.
+        """Replace the task of the same name.
 
         Raises:
-            BankError: If there is no task of that name, or the new one does not fit the network.
+            BankError: If it does not exist, or the new one does not fit.
         """
         with self.changing():
             self._exchange(self.index(task.name), task)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a task another name; its index, masks and state stay.
+        """Rename a task; its index, masks and state stay.
 
         Raises:
-            BankError: If there is no task `old`, or `new` is taken or no legal name.
+            BankError: If `old` does not exist, or `new` is taken or invalid.
         """
         with self.changing():
             position = self.index(old)
@@ -265,15 +265,14 @@ class MaskBank:
             self._exchange(position, self.task(position).renamed(new))
 
     def remove(self, *names: str, check: Callable[[], None] = lambda: None) -> None:
-        """Take tasks out: the index first, then their files. Later tasks move up.
+        """Remove tasks: first from the index, then their files. Later tasks move up.
 
         Args:
-            *names: The tasks.
-            check: Called before anything is removed, while no other process can write; what it
-                raises keeps all of them.
+            *names: Task names.
+            check: Called with the lock held; if it raises, nothing is removed.
 
         Raises:
-            BankError: If there is no such task.
+            BankError: If a task does not exist.
         """
         with self.changing():
             gone = {self.index(name) for name in names}
@@ -281,18 +280,16 @@ class MaskBank:
             self._write_entries(tuple(e for i, e in enumerate(self.entries) if i not in gone))
 
     def calibration(self) -> StoredCalibration | None:
-        """Read what tells known tasks from unknown; None where it was never measured.
-
-        It is held against the tasks as they are on disk now, as `task` reads them.
+        """Return the calibration, compared with the tasks on disk, or None.
 
         Raises:
-            BankError: If the file breaks a rule, or is of another bank.
+            BankError: If the file breaks a rule, or belongs to another bank.
         """
         now = read_index(self.path, self._index).entries
         return read_calibration(self.path, self.digest, now)
 
     def set_calibration(self, calibration: Calibration) -> None:
-        """Store a calibration that was measured on the tasks as this object knows them.
+        """Store a calibration measured on `entries`.
 
         Raises:
             BankError: If the tasks have changed since the bank was opened.
@@ -301,21 +298,20 @@ class MaskBank:
         with self.changing():
             if self.entries != measured:
                 raise BankError(
-                    f"{self.path}: its tasks changed while they were measured; export the bank "
+                    f"{self.path}: tasks changed while they were measured; export the bank "
                     "and calibrate again"
                 )
             write_calibration(self.path, calibration, self.digest, measured)
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Hold the lock, with `entries` as they are now: another process may have written.
+        """Hold the writer's lock, with `entries` read again.
 
-        When the block ends, well or not, what killed and failed writers left is removed, and tasks'
-        files that the index no longer names.
+        At the end, even after an error, leftovers of writers and unindexed task files are removed.
 
         Raises:
-            BankError: If the bank is of another network now, or breaks a rule.
-            BankLockedError: If the lock is held already.
+            BankError: If the bank has another network now, or breaks a rule.
+            BankLockedError: If the lock is taken.
         """
         with exclusive(self.path):
             index = read_index(self.path, self._index)
@@ -325,23 +321,23 @@ class MaskBank:
                     f"{self.digest}, is {index.digest}; open it again"
                 )
             for folder in ("programs", "tasks"):
-                inside(self.path, folder)  # before anything is removed from there
+                inside(self.path, folder)  # refuse links before removing
             self._index = index
             try:
                 yield
             finally:
-                # as it is on disk: it may be in place although writing it ended in an error
+                # read again, because a failed write may have replaced it
                 remove_leftovers(self.path, read_index(self.path, self._index))
 
     def _check_new(self, name: str, taken: set[str]) -> None:
         check_name(name)
         if name.casefold() in taken:
             raise BankError(
-                f"{self.path}: task {name!r} is there already (upper and lower case count as "
-                "one); replace it, or choose another name"
+                f"{self.path}: task {name!r} already exists (names ignore case); "
+                "replace it, or choose another name"
             )
         if len(taken) >= MAX_TASKS:
-            raise BankError(f"{self.path}: at most {MAX_TASKS} tasks, and all are taken")
+            raise BankError(f"{self.path}: the bank is full: at most {MAX_TASKS} tasks")
 
     def _exchange(self, position: int, task: TaskMasks) -> None:
         new = self._write_task(task)
@@ -352,7 +348,7 @@ class MaskBank:
         sha256 = hashlib.sha256(data).hexdigest()
         file = f"tasks/{task.name}.safetensors"
         if any(entry.file.casefold() == file.casefold() for entry in self.entries):
-            file = f"tasks/{task.name}+{sha256[:8]}.safetensors"  # keep the one in use whole
+            file = f"tasks/{task.name}+{sha256[:8]}.safetensors"  # keep the file in use
         write_whole(inside(self.path, file), data)
         return BankEntry(name=task.name, file=file, sha256=sha256)
 
@@ -361,7 +357,7 @@ class MaskBank:
 
 
 def is_blank(folder: Path) -> bool:
-    """Whether a folder has nothing in it but, perhaps, a bank whose creation was cut short."""
+    """Return whether a folder holds at most leftovers of an interrupted `create`."""
     if not folder.is_dir():
         return False
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

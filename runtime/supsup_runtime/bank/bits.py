@@ -1,6 +1,6 @@
-"""Masks as bits: element `i` of the flattened (C order) mask is bit `i % 8` of byte `i // 8`.
+"""Masks as bits: element `i` of the flat mask (C order) is bit `i % 8` of byte `i // 8`.
 
-The least significant bit comes first and padding bits are zero (docs/FORMAT.md, "Packed masks").
+The least significant bit is first; padding is zero (docs/FORMAT.md, "Packed masks").
 """
 
 from __future__ import annotations
@@ -14,21 +14,15 @@ from supsup_runtime.errors import BankError
 
 
 def packed_bytes(num_elements: int) -> int:
-    """Bytes that `num_elements` bits take when packed."""
+    """Return how many bytes `num_elements` packed bits take."""
     return -(-num_elements // 8)
 
 
 def pack_mask(mask: Bits) -> Bytes:
-    """Pack a mask of any shape.
-
-    Args:
-        mask: ``bool (...)``.
-
-    Returns:
-        ``uint8 (ceil(mask.size / 8),)``; padding bits are zero.
+    """Pack a ``bool`` mask of any shape into ``uint8 (ceil(mask.size / 8),)``.
 
     Raises:
-        BankError: If `mask` is not boolean: 0.3 has no bit.
+        BankError: If `mask` is not boolean.
     """
     if mask.dtype != np.bool_:
         raise BankError(f"mask: must be bool, got {mask.dtype}; compare with a threshold first")
@@ -43,21 +37,12 @@ def unpack_mask(packed: Bytes, shape: tuple[int, ...]) -> Bits:
 
 
 def count_ones(packed: Bytes) -> int:
-    """Number of ones in packed bits of any shape."""
+    """Count the ones in packed bits."""
     return int(np.bitwise_count(packed).sum(dtype=np.int64))
 
 
 def check_padding(packed: Bytes, num_elements: int, *, place: str) -> None:
-    """Refuse packed bits whose length or padding is off.
-
-    Args:
-        packed: ``uint8 (bytes,)``.
-        num_elements: Bits in use.
-        place: What the message calls it, such as ``tasks/a.safetensors: 'fc1.weight'``.
-
-    Raises:
-        BankError: If the length differs from ``ceil(num_elements / 8)`` or a padding bit is one.
-    """
+    """Raise `BankError` unless packed bits have the right dtype, length and padding."""
     expected = packed_bytes(num_elements)
     if packed.dtype != np.uint8 or packed.shape != (expected,):
         raise BankError(
@@ -73,14 +58,9 @@ def check_padding(packed: Bytes, num_elements: int, *, place: str) -> None:
 
 
 def compress(packed: Bytes, num_elements: int) -> Bytes:
-    """Sparse form of packed bits (`bitarray.util.sc_encode`): small where ones are rare.
+    """Encode packed bits with `bitarray.util.sc_encode`, which is short if ones are rare.
 
-    Args:
-        packed: ``uint8 (bytes,)``.
-        num_elements: Bits in use.
-
-    Returns:
-        ``uint8 (n,)``; at a density of one half a little longer than `packed`.
+    At density one half, it is slightly longer than `packed`.
     """
     bits = bitarray(endian="little")
     bits.frombytes(packed.tobytes())
@@ -88,10 +68,9 @@ def compress(packed: Bytes, num_elements: int) -> Bytes:
 
 
 def decompress(blob: Bytes, num_elements: int, *, place: str) -> Bytes:
-    """Invert `compress`; the length that the blob claims is checked before it is decoded.
+    """Invert `compress`, or raise `BankError` unless `blob` holds exactly `num_elements` bits.
 
-    Raises:
-        BankError: If the blob is not a sparse bit array of exactly `num_elements` bits.
+    The claimed length is checked before decoding.
     """
     claimed = _claimed_bits(blob)
     if claimed != num_elements:
@@ -103,13 +82,13 @@ def decompress(blob: Bytes, num_elements: int, *, place: str) -> Bytes:
     except (ValueError, StopIteration, IndexError) as error:
         raise BankError(f"{place}: the sparse mask cannot be decoded: {error}") from error
     if next(stream, None) is not None:
-        raise BankError(f"{place}: the sparse mask has bytes after its end; it must have none")
+        raise BankError(f"{place}: the sparse mask has extra bytes after its end")
     return np.frombuffer(bits.tobytes(), np.uint8)
 
 
 def _claimed_bits(blob: Bytes) -> int | None:
-    """Length in a sparse header: byte 0 is the number of little-endian length bytes after it."""
+    """Return the length in a sparse header; byte 0 counts its little-endian bytes."""
     head = blob[:9].tobytes()
-    if not head or head[0] > 8 or len(head) <= head[0]:  # 16 would mean big-endian bits
+    if not head or head[0] > 8 or len(head) <= head[0]:  # 16: big-endian
         return None
     return int.from_bytes(head[1 : 1 + head[0]], "little")

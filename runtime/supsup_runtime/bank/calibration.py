@@ -1,8 +1,4 @@
-"""When is an input of no known task? A threshold on the best score, measured on held-out images.
-
-The paper always answers with one of its tasks. A calibration says how low the best score of an
-image of a known task may fall before it is believed to be of none of them.
-"""
+"""The threshold that tells inputs of known tasks from others."""
 
 from __future__ import annotations
 
@@ -15,27 +11,24 @@ from supsup_runtime.errors import BankError
 from supsup_runtime.objectives import Score
 
 JUDGING = ("verified", "exhaustive")
-"""Methods whose scores are of real forward passes, and so of calibrated units."""
+"""Methods that score real forward passes, as a calibration does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """A threshold on the best score of a single image, and how it was measured.
+    """Threshold on the best score of a single image, measured on held-out images.
 
     Attributes:
-        score: What judged the forward passes.
-        threshold: Finite, in the score's unit; an image is of a known task where its best score is
-            at least this.
-        coverage: Fraction in ``(0, 1]`` of the held-out images whose best score is at least
-            `threshold`.
-        images: Number of those held-out images, at least 1.
-        auroc: How well the best score tells images of known tasks from those of a task left out,
-            in ``[0, 1]``, mean over the tasks; None where there is but one.
-        accepted: Fraction in ``[0, 1]`` of other images of the known tasks, not used for the
-            threshold, that are accepted; None where none were left.
+        score: How forward passes are scored.
+        threshold: Finite; images with at least this best score are accepted.
+        coverage: Fraction in ``(0, 1]`` of the held-out images that are accepted.
+        images: Number of held-out images, at least 1.
+        auroc: How well the best score separates known tasks from one left out, in ``[0, 1]``, mean
+            over tasks; None for a single task.
+        accepted: Fraction in ``[0, 1]`` of other images that are accepted, or None.
 
     Raises:
-        BankError: If a value is out of its range.
+        BankError: If a value is out of range.
     """
 
     score: Score
@@ -64,7 +57,7 @@ class Calibration:
                 _check_number(name, value, 0, 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it (docs/FORMAT.md, "Calibration")."""
+        """Return the JSON object (docs/FORMAT.md, "Calibration")."""
         return asdict(self)
 
     @classmethod
@@ -72,14 +65,13 @@ class Calibration:
         """Invert `to_dict`.
 
         Raises:
-            BankError: If it is no object of exactly these fields, or a value is out of range.
+            BankError: If the fields differ, or a value is out of range.
         """
         found = Fields(value, {field.name for field in fields(cls)}, "calibration")
         return cls(**found.value)
 
 
 def _check_number(name: str, value: float, low: float, high: float) -> None:
-    """Refuse what is not a number within bounds: NaN, infinity, true, text from a file."""
     if not is_number(value) or not low <= value <= high:
         raise BankError(
             f"calibration: {name} must be a number in [{low:g}, {high:g}], got {value!r:.80}"

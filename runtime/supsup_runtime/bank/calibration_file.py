@@ -1,4 +1,4 @@
-"""A bank's calibration on disk, calibration.json (docs/FORMAT.md, "Calibration")."""
+"""A bank's calibration.json (docs/FORMAT.md, "Calibration")."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ _FIELDS = {"calibration", "digest", "format", "tasks"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCalibration:
-    """What a bank's calibration.json says.
+    """Content of calibration.json.
 
     Attributes:
-        calibration: The threshold, and how it was measured.
-        stale: What has become of the tasks since it was measured, in words; empty where they are
-            the same. A stale calibration must not be used.
+        calibration: Threshold and measurement.
+        stale: How the tasks have changed since, or empty. A stale calibration must not be used.
     """
 
     calibration: Calibration
@@ -34,7 +33,7 @@ class StoredCalibration:
 def write_calibration(
     folder: Path, calibration: Calibration, digest: str, entries: tuple[BankEntry, ...]
 ) -> None:
-    """Write calibration.json whole; equal content gives equal bytes. Lock held."""
+    """Write calibration.json with the lock held; equal content gives equal bytes."""
     value = {
         "calibration": calibration.to_dict(),
         "digest": digest,
@@ -47,18 +46,10 @@ def write_calibration(
 def read_calibration(
     folder: Path, digest: str, entries: tuple[BankEntry, ...]
 ) -> StoredCalibration | None:
-    """Read calibration.json, and hold it against the bank as it is now.
-
-    Args:
-        folder: The bank's.
-        digest: Of the bank's network.
-        entries: The bank's tasks.
-
-    Returns:
-        None where there is no such file.
+    """Read calibration.json and compare it with `entries`; return None if missing.
 
     Raises:
-        BankError: If the file breaks a rule, or is of another bank.
+        BankError: If the file breaks a rule, or belongs to another bank.
     """
     path = inside(folder, _FILE)
     if not path.exists():
@@ -88,7 +79,6 @@ def _parse(value: object, digest: str, entries: tuple[BankEntry, ...]) -> Stored
 
 
 def _changes(measured: list[tuple[str, str]], now: list[tuple[str, str]]) -> str:
-    """The first difference between the tasks that were measured and those that are there."""
     if measured == now:
         return ""
     before, after = dict(measured), dict(now)

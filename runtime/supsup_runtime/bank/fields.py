@@ -1,4 +1,4 @@
-"""JSON from a file, checked: exactly the fields that its format has, each of its type."""
+"""JSON objects from files, checked for fields and types."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from supsup_runtime.errors import BankError
 
 
 def canonical_json(value: object) -> str:
-    """JSON with sorted keys and nothing to choose: equal values give equal text."""
+    """Return JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a string can be written as UTF-8: JSON can smuggle in half a surrogate pair."""
+    """Return whether text can be UTF-8; JSON may have lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -24,11 +24,7 @@ def is_unicode(text: str) -> bool:
 
 
 def strings(value: object, names: Collection[str], what: str) -> dict[str, str]:
-    """An object of strings with exactly these fields.
-
-    Raises:
-        BankError: If it is none.
-    """
+    """Return an object of exactly these string fields, or raise `BankError`."""
     texts = value if isinstance(value, dict) else {}
     if set(texts) != set(names) or not all(isinstance(text, str) for text in texts.values()):
         raise BankError(f"{what} must have the strings {sorted(names)}, got {value!r:.80}")
@@ -36,12 +32,12 @@ def strings(value: object, names: Collection[str], what: str) -> dict[str, str]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value from JSON is a number; true is none."""
+    """Return whether a JSON value is a number; booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Whether a value from JSON is an integer; true is none."""
+    """Return whether a JSON value is an integer."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -50,14 +46,7 @@ _KINDS = {int: "an integer", float: "a number", str: "a string", dict: "an objec
 
 
 class Fields:
-    """An object from JSON with exactly some fields, each given with its type checked.
-
-    Attributes:
-        value: The object itself, unchecked.
-
-    Raises:
-        BankError: If a field is missing, unknown or of another type.
-    """
+    """A JSON object with exactly the given fields; violations raise `BankError`."""
 
     def __init__(
         self,
@@ -67,7 +56,7 @@ class Fields:
         *,
         optional: Collection[str] = (),
     ) -> None:
-        """Take an object that has all of `names`, and of other fields only `optional` ones."""
+        """Accept `names` and any `optional` fields."""
         self._prefix = f"{place}: " if place else ""
         if not isinstance(value, Mapping) or set(value) - set(optional) != set(names):
             got = sorted(value) if isinstance(value, Mapping) else type(value).__name__
@@ -85,22 +74,13 @@ class Fields:
         digest: str | None = None,
         place: str = "",
     ) -> Fields:
-        """The outermost object of a file.
+        """Check the top-level object of a file, with its ``format`` and ``digest``.
 
-        Args:
-            value: From JSON.
-            names: Its fields, with ``format`` and, where `digest` is given, ``digest``.
-            kind: What messages call the content.
-            version: What ``format`` must be.
-            digest: What ``digest`` must be.
-            place: What messages call the file; empty where the caller says it.
-
-        Raises:
-            BankError: If it is none, of another format, or of another network.
+        Messages call the content `kind` and the file `place`.
         """
         prefix = f"{place}: " if place else ""
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
-        if found != version or isinstance(found, bool):  # true == 1 in Python
+        if found != version or isinstance(found, bool):  # True == 1
             raise BankError(
                 f"{prefix}{kind} format must be {version}, got {found!r:.80}; a newer supsup may "
                 "read it"
@@ -117,7 +97,7 @@ class Fields:
         return self.value[name]
 
     def get(self, name: str, kind: type[T]) -> T:
-        """A field of a type; true is no number, and a float may be written as an integer.
+        """Return a field of a type, not a boolean; an integer counts as a float.
 
         Raises:
             OverflowError: If no float holds the number.
@@ -129,14 +109,14 @@ class Fields:
         return kind(value)
 
     def items(self, name: str, *, least: int = 0, most: int | None = None) -> list[Any]:
-        """A list of `least` to `most` items."""
+        """Return a list of `least` to `most` items."""
         value = self[name]
         if not isinstance(value, list) or not least <= len(value) <= (most or len(value)):
             self._refuse(name, f"a list of {least} to {most}" if most else "a list")
         return value
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """A list of integers."""
+        """Return a list of integers as a tuple."""
         sizes = self.items(name)
         if not all(map(is_integer, sizes)):
             self._refuse(name, "a list of integers")

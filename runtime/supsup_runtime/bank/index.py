@@ -1,4 +1,4 @@
-"""The index of a mask bank: bank.json read, checked and written (docs/FORMAT.md, "The index")."""
+"""The index of a mask bank, bank.json (docs/FORMAT.md, "The index")."""
 
 from __future__ import annotations
 
@@ -21,23 +21,17 @@ MAX_INDEX_BYTES = 64 << 20
 OBJECTIVES = ("entropy", "superfluous")
 _TASK_FILE = re.compile(r"tasks/[^/]+\.safetensors")
 _WRITTEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\+[0-9a-f]{8})?\.safetensors")
-"""Files of tasks as writers name them."""
+"""Task file names as written."""
 _PARTS = (
     *(f".{name}.*.part" for name in ("bank.json", "calibration.json", "hopfield.safetensors")),
     "programs/.*.part",
-)  # of files that are written with the lock held: no living writer owns one when it is free
+)  # temporary files, written with the lock held
 _FIELDS = {"digest", "format", "network", "objectives", "programs", "tasks"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankEntry:
-    """One line of the bank's index.
-
-    Attributes:
-        name: The task's name.
-        file: Its file, relative to the bank.
-        sha256: Digest of the file, hexadecimal.
-    """
+    """A file in the index, with its path in the bank and hexadecimal SHA-256."""
 
     name: str
     file: str
@@ -46,7 +40,7 @@ class BankEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankIndex:
-    """All of bank.json; `sha256` is that of its bytes, hexadecimal, once read or written."""
+    """Content of bank.json, with the file's `sha256`."""
 
     network: Network
     digest: str
@@ -57,14 +51,14 @@ class BankIndex:
 
 
 def differentiated(network: Network, *, with_gradient: bool) -> tuple[str, ...]:
-    """Objectives that a bank's gradient program covers: without superfluous outputs, entropy."""
+    """Return the objectives of a bank's gradient program."""
     if not with_gradient:
         return ()
     return OBJECTIVES if network.superfluous_outputs else OBJECTIVES[:1]
 
 
 def write_index(folder: Path, index: BankIndex) -> BankIndex:
-    """Write bank.json whole; equal indices give equal bytes. The index is returned as written."""
+    """Write bank.json and return the index with its digest; equal indices give equal bytes."""
     value = {
         "digest": index.digest,
         "format": FORMAT,
@@ -86,20 +80,16 @@ def write_index(folder: Path, index: BankIndex) -> BankIndex:
 
 
 def _entry_text(entry: BankEntry) -> str:
-    """As `json.dumps` indents it, which is Python code and takes four times as long."""
+    """Format like `json.dumps` with an indent, which takes four times as long."""
     file, name, sha256 = map(encode_basestring_ascii, (entry.file, entry.name, entry.sha256))
     return f'  {{\n   "file": {file},\n   "name": {name},\n   "sha256": {sha256}\n  }}'
 
 
 def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
-    """Read bank.json and check it; task files are not opened.
-
-    Args:
-        folder: The bank's.
-        known: Returned as it is where bank.json has its bytes still: nothing is parsed then.
+    """Read and check bank.json; return `known` unparsed if the file is the same.
 
     Raises:
-        BankError: If any rule is broken; the message names file and rule.
+        BankError: If a rule is broken.
     """
     path = inside(folder, "bank.json")
     if not path.is_file():
@@ -110,16 +100,16 @@ def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
         return known
     try:
         value = json.loads(data)
-    except (ValueError, RecursionError) as error:  # ValueError: integers of 4300 digits, too
+    except (ValueError, RecursionError) as error:  # ValueError: or over 4300 digits
         raise BankError(f"{path}: must be JSON: {error}") from error
     try:
         return replace(_parse_index(value, folder), sha256=sha256)
-    except (BankError, OverflowError) as error:  # a constant that no float holds
+    except (BankError, OverflowError) as error:  # number too large for a float
         raise BankError(f"{path}: {error}") from error
 
 
 def remove_leftovers(folder: Path, index: BankIndex) -> None:
-    """Remove what killed and failed writers left, and tasks' files not in the index. Lock held."""
+    """Remove leftovers of writers and unindexed task files, with the lock held."""
     named = {entry.file.casefold() for entry in index.entries}
     parts = [part for pattern in (*_PARTS, "tasks/.*.part") for part in folder.glob(pattern)]
     tasks = [
@@ -164,7 +154,6 @@ def _program(name: str, item: object) -> BankEntry:
 
 
 def _check_files(entries: tuple[BankEntry, ...], folder: Path) -> None:
-    """A task's file is its own: removing the task unlinks it."""
     for entry in entries:
         inside(folder, entry.file)
         if not _TASK_FILE.fullmatch(entry.file):

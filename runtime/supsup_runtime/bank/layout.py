@@ -1,4 +1,4 @@
-"""Flat arrays of several tensors, one after the other without gaps: joined and cut again."""
+"""Flat arrays: tensors concatenated without gaps."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from supsup_runtime.bank.network import MaskedParameter, StateTensor
 
 
 def spans(tensors: Sequence[MaskedParameter | StateTensor]) -> list[slice]:
-    """Where each tensor lies in a flat array of all of them."""
+    """Return the slice of each tensor in a flat array of all."""
     ends = accumulate(tensor.size for tensor in tensors)
     return [slice(end - t.size, end) for t, end in zip(tensors, ends, strict=True)]
 
 
 def cut(tensors: Sequence[MaskedParameter | StateTensor], flat: Array) -> dict[str, Array]:
-    """A flat array ``(size of all,)`` as the tensors that it is made of, by name: views."""
+    """Return views of a flat array as tensors by name."""
     return {
         tensor.name: flat[span].reshape(tensor.shape)
         for tensor, span in zip(tensors, spans(tensors), strict=True)
@@ -27,5 +27,5 @@ def cut(tensors: Sequence[MaskedParameter | StateTensor], flat: Array) -> dict[s
 
 
 def join(arrays: Iterable[Array], dtype: npt.DTypeLike = np.float32) -> Array:
-    """Arrays of one dtype, flattened, one after the other; of none, an empty one of `dtype`."""
+    """Flatten and concatenate arrays of one dtype; without any, return an empty one of `dtype`."""
     return np.concatenate([np.zeros(0, dtype), *(array.reshape(-1) for array in arrays)])

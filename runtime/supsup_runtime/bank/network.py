@@ -1,4 +1,4 @@
-"""The network of a bank: masked parameters, per-task state, outputs, seed."""
+"""The network of a bank: masked parameters, state, outputs and seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from supsup_runtime.errors import BankError
 MAX_TENSORS = 10_000
 """Masked parameters, or state tensors, of one network."""
 MAX_ELEMENTS = 2**33
-"""Weights of one network: a mask of 1 GB."""
+"""Masked weights of one network: a mask of 1 GB."""
 ONES = "ones"
 SIGNED_CONSTANT = "signed-constant"
 INITS = (ONES, SIGNED_CONSTANT)
@@ -35,7 +35,7 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateTensor:
-    """A float32 tensor that every task has its own of, such as BatchNorm's running mean."""
+    """A float32 tensor with values per task, such as BatchNorm's running mean."""
 
     name: str
     shape: tuple[int, ...]
@@ -51,14 +51,14 @@ class StateTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedParameter:
-    """A tensor of the fixed network that tasks mask: a layer's weights, or a scale of its units.
+    """A tensor of the fixed network that masks apply to: weights of a layer, or scales of units.
 
     Attributes:
-        name: As in the module, such as ``layers.0.weight``.
-        shape: ``(out, in, ...)``; ``(units,)`` where whole units are masked.
+        name: Name in the module, such as ``layers.0.weight``.
+        shape: ``(out, in, ...)``, or ``(units,)`` for masks over units.
         constant: Magnitude of every weight; 1 for ``ones``.
-        init: ``signed-constant``: plus or minus the constant, regrown from the network's seed.
-            ``ones``: every weight is 1 and nothing is drawn, so that what is left is the mask.
+        init: ``signed-constant``: plus or minus `constant`, drawn from the seed. ``ones``: every
+            weight is 1.
     """
 
     name: str
@@ -85,12 +85,12 @@ class MaskedParameter:
 
     @classmethod
     def ones(cls, name: str, shape: tuple[int, ...]) -> MaskedParameter:
-        """Weights of 1, such as the scales of units."""
+        """Return a parameter whose weights are 1, such as scales of units."""
         return cls(name=name, shape=shape, constant=1.0, init=ONES)
 
     @classmethod
     def signed_kaiming(cls, name: str, shape: tuple[int, ...]) -> MaskedParameter:
-        """The paper's weights: ``+-sqrt(2 / fan_in)``."""
+        """Return a parameter with the paper's weights ``+-sqrt(2 / fan_in)``."""
         return cls(name=name, shape=shape, constant=kaiming_constant(shape))
 
     @property
@@ -99,18 +99,18 @@ class MaskedParameter:
         return math.prod(self.shape)
 
     def signs(self, weight_seed: int, index: int) -> Bytes:
-        """The packed signs, as `sign_plane`; of ``ones`` every bit is one, the padding zero.
+        """Return the packed signs, as `sign_plane`; with ``ones``, every bit is one.
 
         Args:
-            weight_seed: The network's.
-            index: Position of the parameter in the network's list.
+            weight_seed: Seed of the network.
+            index: Position in the network.
         """
         if self.init == ONES:
             return pack_mask(np.ones(self.size, np.bool_))
         return sign_plane(weight_seed, index, self.size)
 
     def weight(self, weight_seed: int, index: int) -> Floats:
-        """The weights, ``float32 shape``; arguments as `signs`."""
+        """Return the weights, ``float32 shape``; see `signs`."""
         if self.init == ONES:
             return np.ones(self.shape, np.float32)
         return seeded_weight(weight_seed, index, self.shape, self.constant)
@@ -121,15 +121,17 @@ class Network:
     """The fixed random network that all tasks of a bank share.
 
     Attributes:
-        weight_seed: Regrows the weights; see `seeded_weight`.
+        weight_seed: In ``[0, 2**64)``; see `seeded_weight`.
         input_shape: Shape of one input, without the batch.
         outputs: Length of the logits (`s` in the paper).
-        real_outputs: Leading outputs that are labels; the rest are superfluous neurons.
-        parameters: Masked parameters, in order; a task's flat mask concatenates them. Empty where
-            nothing is masked and all that a task has of its own is state.
-        state: Per-task tensors, in order; empty for most networks.
-        constants: SHA-256, in hexadecimal, of the tensors that are neither, so that training
-            cannot go on with another module; empty where nobody computed it.
+        real_outputs: Leading outputs that are labels; the rest are superfluous.
+        parameters: Masked parameters, in the order of a flat mask; required unless there is state.
+        state: State tensors, in order.
+        constants: Hexadecimal SHA-256 of all other tensors, by which training refuses another
+            module; may be empty.
+
+    Raises:
+        BankError: If a value is out of range, or a name repeats.
     """
 
     weight_seed: int
@@ -156,10 +158,7 @@ class Network:
             if count > MAX_TENSORS:
                 raise BankError(f"network: at most {MAX_TENSORS} {kind}, got {count}")
         if not self.parameters and not self.state:
-            raise BankError(
-                "network: at least one parameter must be masked, or one tensor be state, got "
-                "neither: a task would have nothing of its own"
-            )
+            raise BankError("network: must have a masked parameter or a state tensor, got neither")
         names = [p.name for p in self.parameters] + [s.name for s in self.state]
         if len(set(names)) < len(names):
             twice = next(name for index, name in enumerate(names) if name in names[:index])
@@ -172,36 +171,32 @@ class Network:
 
     @property
     def num_masked(self) -> int:
-        """Masked weights in all (`P`)."""
+        """Number of masked weights (`P`)."""
         return sum(parameter.size for parameter in self.parameters)
 
     @property
     def num_state(self) -> int:
-        """Elements of state per task."""
+        """State elements per task."""
         return sum(tensor.size for tensor in self.state)
 
     @property
     def superfluous_outputs(self) -> int:
-        """Outputs that are no label: the paper's superfluous neurons."""
+        """Number of outputs that are not labels."""
         return self.outputs - self.real_outputs
 
     def weights(self) -> list[Floats]:
-        """The fixed weights, one array per masked parameter, in order."""
+        """Return the fixed weights, one array per masked parameter."""
         return [p.weight(self.weight_seed, index) for index, p in enumerate(self.parameters)]
 
     def digest(self, forward: bytes) -> str:
-        """What makes two networks the same: this description and the forward program's bytes.
-
-        Returns:
-            SHA-256 in hexadecimal, 64 characters.
-        """
+        """Return the hexadecimal SHA-256 of description and forward program."""
         text = canonical_json(
             {"forward": hashlib.sha256(forward).hexdigest(), "network": self.to_dict()}
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """The ``network`` object of bank.json (docs/FORMAT.md)."""
+        """Return the ``network`` object of bank.json (docs/FORMAT.md)."""
         return {
             "constants": self.constants,
             "input_shape": list(self.input_shape),
@@ -220,7 +215,7 @@ class Network:
         """Invert `to_dict`.
 
         Raises:
-            BankError: If a field is missing, unknown, of a wrong type or out of range.
+            BankError: If a field is missing, unknown or invalid.
         """
         found = Fields(value, _FIELDS, "network")
         return cls(

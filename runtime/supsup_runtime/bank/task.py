@@ -1,4 +1,4 @@
-"""One task, one file: its packed masks, its state, its labels (docs/FORMAT.md, "Task files")."""
+"""Task files: packed masks, state and labels (docs/FORMAT.md, "Task files")."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _FILE = TensorFile(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TaskMasks:
-    """What a task adds to a network.
+    """Mask, state, labels and training record of one task.
 
     Attributes:
-        name: 1 to 100 of ``A-Z a-z 0-9 . _ -``, the first a letter or a digit.
-        masks: By parameter name, ``uint8 (ceil(size / 8),)``, packed (see `bits`).
-        state: By tensor name, ``float32 shape``; empty where the network has none.
-        labels: Names of the real outputs by index; at most ``real_outputs`` of them.
-        training: Its record, as JSON holds it: rule, steps, accuracy.
+        name: 1 to 100 of ``A-Z a-z 0-9 . _ -``, the first a letter or digit.
+        masks: Packed ``uint8 (ceil(size / 8),)`` by parameter name; see `bits`.
+        state: ``float32 shape`` by tensor name.
+        labels: Names of the real outputs by index; at most ``real_outputs``.
+        training: Training record as JSON: rule, steps, accuracy.
     """
 
     name: str
@@ -50,11 +50,11 @@ class TaskMasks:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def renamed(self, name: str) -> TaskMasks:
-        """The same task under another name."""
+        """Return a copy with another name."""
         return replace(self, name=name)
 
     def density(self, network: Network) -> float:
-        """Fraction of ones, within ``[0, 1]``; 0 where the network masks nothing."""
+        """Return the fraction of ones, within ``[0, 1]``; 0 if the network masks nothing."""
         ones = sum(count_ones(mask) for mask in self.masks.values())
         return ones / network.num_masked if network.num_masked else 0.0
 
@@ -67,7 +67,14 @@ def make_task(
     labels: tuple[str, ...] = (),
     training: Mapping[str, Any] | None = None,
 ) -> TaskMasks:
-    """A task from unpacked masks: ``bool shape`` by parameter name.
+    """Make a task from unpacked masks.
+
+    Args:
+        name: Task name; see `TaskMasks`.
+        masks: ``bool shape`` by parameter name.
+        state: ``float32 shape`` by tensor name.
+        labels: Names of the real outputs by index.
+        training: Training record as JSON.
 
     Raises:
         BankError: If a mask is not boolean.
@@ -82,11 +89,7 @@ def make_task(
 
 
 def check_name(name: object) -> str:
-    """Return a legal task name, or refuse it.
-
-    Raises:
-        BankError: If it has another character than ``A-Z a-z 0-9 . _ -``, is empty or too long.
-    """
+    """Return a valid task name (see `TaskMasks`), or raise `BankError`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BankError(
             "task name: must be 1 to 100 of A-Z a-z 0-9 . _ -, starting with a letter or digit, "
@@ -96,20 +99,17 @@ def check_name(name: object) -> str:
 
 
 def max_task_bytes(network: Network) -> int:
-    """No task file of the network is longer: packed masks, state, header."""
+    """Return an upper bound on the size of a task file."""
     packed = sum(parameter.size // 8 + 1 for parameter in network.parameters)
     names = [p.name for p in network.parameters] + [s.name for s in network.state]
-    described = sum(200 + 6 * len(name) for name in names)  # a character escapes to 6 at most
+    described = sum(200 + 6 * len(name) for name in names)  # up to 6 per escaped character
     return packed + 4 * network.num_state + described + 2 * MAX_HEADER_BYTES
 
 
 def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
-    """Bytes of a task file: equal tasks give equal bytes.
+    """Return the bytes of a task file, each mask packed or sparse, whichever is shorter.
 
-    Each mask is stored packed or sparse, whichever is shorter.
-
-    Raises:
-        BankError: If the task does not fit the network.
+    Equal tasks give equal bytes. A task that does not fit raises `BankError`.
     """
     place = f"task {task.name!r}"
     check_task(task, network, place)
@@ -141,16 +141,10 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
 
 
 def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> TaskMasks:
-    """Invert `encode_task`, trusting nothing.
-
-    Args:
-        data: A whole task file.
-        network: The network that the task must belong to.
-        digest: Its `Network.digest`.
-        place: What messages call the file.
+    """Invert `encode_task`, trusting nothing; messages call the file `place`.
 
     Raises:
-        BankError: If any rule of docs/FORMAT.md is broken; the message names file and rule.
+        BankError: If a rule of docs/FORMAT.md is broken.
     """
     tensors, header = _FILE.read(data, digest, place)
     expected = {f"mask.{p.name}" for p in network.parameters}
@@ -183,17 +177,7 @@ def _mask(stored: Array, parameter: MaskedParameter, encoding: object, place: st
 
 
 def check_task(task: TaskMasks, network: Network, place: str) -> None:
-    """Refuse a task that does not fit the network.
-
-    Args:
-        task: The task.
-        network: Its network.
-        place: What messages call the task.
-
-    Raises:
-        BankError: If a mask or a state tensor is missing, too many, or of another shape, a value
-            is not finite, or the name or the labels break a rule of docs/FORMAT.md.
-    """
+    """Raise `BankError` unless a task fits the network: names, shapes, finite values, labels."""
     check_name(task.name)
     for key, given, wanted in (
         ("masks", task.masks, [p.name for p in network.parameters]),
@@ -211,11 +195,7 @@ def check_task(task: TaskMasks, network: Network, place: str) -> None:
 
 
 def check_labels(labels: tuple[str, ...], network: Network, place: str) -> None:
-    """Refuse labels that are too many for the network's real outputs, or no Unicode text.
-
-    Raises:
-        BankError: If they are.
-    """
+    """Raise `BankError` unless labels are Unicode text and at most `real_outputs`."""
     if len(labels) > network.real_outputs:
         raise BankError(
             f"{place}: at most {network.real_outputs} labels (the real outputs), got {len(labels)}"

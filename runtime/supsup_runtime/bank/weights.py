@@ -1,9 +1,7 @@
-"""Seeded weights, version 1: the fixed random network regrown from one integer.
+"""Seeded weights, version 1: the fixed random network from one integer.
 
-Every weight of a masked parameter is ``+c`` or ``-c`` with equal probability, ``c`` the standard
-deviation of Kaiming's normal, ``sqrt(2 / fan_in)`` (Wortsman et al. 2020, the "signed Kaiming
-constant"). The signs come from Philox, a counter-based generator whose raw stream numpy
-guarantees (docs/FORMAT.md, "Seeded weights").
+Weights are ``+-sqrt(2 / fan_in)`` with equal probability, the "signed Kaiming constant" of Wortsman
+et al. 2020; signs come from Philox (docs/FORMAT.md, "Seeded weights").
 """
 
 from __future__ import annotations
@@ -20,18 +18,10 @@ MAX_SEED = 2**64 - 1
 
 
 def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> Bytes:
-    """Signs of one parameter: bit 1 is ``+c``, bit 0 is ``-c``, in the bit order of a mask.
-
-    Args:
-        weight_seed: In ``[0, 2**64)``.
-        parameter_index: Position of the parameter in the network's list of masked parameters.
-        num_elements: Weights in the parameter.
-
-    Returns:
-        ``uint8 (ceil(num_elements / 8),)``; padding bits are zero.
+    """Return a parameter's signs, packed like a mask: 1 is plus, 0 is minus.
 
     Raises:
-        InputError: If the seed is out of range.
+        InputError: If `weight_seed` is not in ``[0, 2**64)``.
     """
     if not 0 <= weight_seed <= MAX_SEED:
         raise InputError(f"weight_seed must be in [0, {MAX_SEED}], got {weight_seed}")
@@ -44,14 +34,14 @@ def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> Byt
 
 
 def kaiming_constant(shape: tuple[int, ...]) -> float:
-    """``sqrt(2 / fan_in)`` of a weight ``(out, in, ...)``; fan_in is the product of the rest."""
+    """Return ``sqrt(2 / fan_in)`` of ``(out, in, ...)``; fan_in multiplies all but ``out``."""
     return math.sqrt(2 / math.prod(shape[1:]))
 
 
 def seeded_weight(
     weight_seed: int, parameter_index: int, shape: tuple[int, ...], constant: float
 ) -> Floats:
-    """One parameter of the fixed random network: ``float32 shape`` of ``+-constant``."""
+    """Return one parameter of the network: ``float32 shape`` of ``+-constant``."""
     plane = sign_plane(weight_seed, parameter_index, math.prod(shape))
     c = np.float32(constant)
     return np.where(unpack_mask(plane, shape), c, -c)

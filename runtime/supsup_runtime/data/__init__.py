@@ -1,4 +1,4 @@
-"""Data sets of arrays, and streams of tasks over them (docs/DATA.md)."""
+"""Data sets, and streams of tasks made from them (docs/DATA.md)."""
 
 from supsup_runtime.data.sources import Dataset, load_dataset
 from supsup_runtime.data.streams import Stream, TaskData, make_stream

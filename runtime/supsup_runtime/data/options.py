@@ -1,4 +1,4 @@
-"""The options of every command that takes a stream of tasks, and the stream they ask for."""
+"""Command-line options that describe a stream of tasks."""
 
 from __future__ import annotations
 
@@ -10,23 +10,18 @@ from supsup_runtime.data.streams import LABEL_KINDS, STREAM_KINDS, Layout, Strea
 
 
 def add_stream_options(made: Options, *, tasks: str) -> None:
-    """Add ``stream``, ``--data``, ``--tasks``, ``--labels`` and ``--seed``.
-
-    Args:
-        made: A parser, or a group of its options.
-        tasks: What ``--tasks`` is if missing, as the help says it.
-    """
-    made.add_argument("stream", choices=STREAM_KINDS, help="kind of the stream of tasks")
+    """Add the options of a stream; `tasks` is the default of ``--tasks`` in the help."""
+    made.add_argument("stream", choices=STREAM_KINDS, help="kind of task stream")
     made.add_argument(
         "--data",
         metavar="PATH",
-        help="folder of IDX files, or an .npz (default: the digits of scikit-learn)",
+        help="folder of IDX files, or .npz file (default: scikit-learn digits)",
     )
-    text = "of split tasks: own, counted from 0 in each task, or shared, the data set's"
+    text = "labels of split tasks: own (from 0 in each task) or shared (as in the data set)"
     rows: list[Row] = [
         ("--tasks", positive, None, f"number of tasks (default: {tasks})"),
         ("--labels", LABEL_KINDS, "own", text),
-        ("--seed", int, 0, "seed of all that is drawn"),
+        ("--seed", int, 0, "random seed"),
     ]
     add_options(made, rows)
 
@@ -34,16 +29,10 @@ def add_stream_options(made: Options, *, tasks: str) -> None:
 def stream_of(
     arguments: argparse.Namespace, dataset: Dataset, *, num_tasks: int, layout: Layout
 ) -> Stream:
-    """The stream that `add_stream_options` describes.
-
-    Args:
-        arguments: Of a command with these options.
-        dataset: What ``--data`` names, loaded.
-        num_tasks: Tasks where ``--tasks`` is missing.
-        layout: Of the inputs.
+    """Make the stream that the options describe, with `num_tasks` as default of ``--tasks``.
 
     Raises:
-        DataError: As `make_stream`.
+        DataError: See `make_stream`.
     """
     return make_stream(
         arguments.stream,

@@ -1,7 +1,6 @@
-"""Data sets of arrays: the bundled digits, IDX folders (MNIST and its kin), `.npz` of one's own.
+"""Data sets: scikit-learn's digits, IDX folders such as MNIST, and ``.npz`` files.
 
-Whatever a file claims is checked before memory is taken for it; nothing is ever unpickled.
-docs/DATA.md has the layouts, the limits and the exact definitions.
+Sizes are checked before memory is allocated; nothing is unpickled (docs/DATA.md).
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ from supsup_runtime.errors import DataError
 Part: TypeAlias = tuple[Values, Labels]
 
 MAX_PART_BYTES = 2**32
-"""Raw values of one part (training or test images, or labels): 4 GiB."""
+"""Largest array, of images or labels: 4 GiB."""
 MAX_CLASSES = 100_000
-"""Labels of one data set."""
+"""Classes of one data set."""
 MAX_EXPANSION = 1032
-"""Bytes out of one byte in: what DEFLATE can reach. A file that claims more is lying."""
+"""Largest expansion by DEFLATE."""
 
 _MNIST_MEAN = 0.1307
 _MNIST_STD = 0.3081
 _IMAGES_MAGIC = 0x803  # IDX: unsigned bytes, three dimensions
 _LABELS_MAGIC = 0x801  # IDX: unsigned bytes, one dimension
 _NUM_DIGITS_TEST = 360
-_LARGEST = 1e30  # mean, std, scale and their inverses: well inside float32
-_CHUNK_BYTES = 2**22  # `_moments`: float64 at a time
-# What gzip, zipfile and numpy's parser of .npy headers raise over bytes that are not theirs.
+_LARGEST = 1e30  # mean, std, scale and their inverses fit float32
+_CHUNK_BYTES = 2**22  # of float64 in `_moments`
+# raised by gzip, zipfile and numpy for invalid files
 _BROKEN_FILE = (
     *(OSError, EOFError, ValueError, RuntimeError, SyntaxError),
     *(tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile),
@@ -49,23 +48,23 @@ _BROKEN_FILE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dataset:
-    """Labelled images or feature vectors, as stored, and how to normalise them.
+    """Labelled images or feature vectors as stored, with their normalisation.
 
     A network sees ``x = (value / scale - mean) / std``, computed in float32 in this order.
 
     Attributes:
-        name: What messages and records call it: ``digits``, or the path as it was given.
-        train_x: ``uint8`` or ``float32``, ``(images, height, width)``,
-            ``(images, height, width, channels)`` or ``(images, features)``; finite.
+        name: Name in messages and records: ``digits``, or the path as given.
+        train_x: Finite ``uint8`` or ``float32``, ``(images, height, width)``, ``(images, height,
+            width, channels)`` or ``(images, features)``.
         train_y: ``int64 (images,)`` in ``[0, num_classes)``; every class occurs.
-        test_x: As `train_x`, with another number of images.
+        test_x: Like `train_x`, any number of images.
         test_y: ``int64 (images,)`` in ``[0, num_classes)``.
-        mean: Of ``value / scale``; within ``+-1e30``.
-        std: Of ``value / scale``; within ``[1e-30, 1e30]``, so that float32 can divide by it.
-        scale: The value that counts as 1; as `std`.
+        mean: Of ``value / scale``, within ``+-1e30``.
+        std: Of ``value / scale``, within ``[1e-30, 1e30]``.
+        scale: Value that counts as 1, within ``[1e-30, 1e30]``.
 
     Raises:
-        DataError: If any of this does not hold.
+        DataError: If a value breaks these rules.
     """
 
     name: str
@@ -89,7 +88,7 @@ class Dataset:
         test = (self.test_x.dtype, self.test_x.shape[1:])
         if train != test:
             raise DataError(
-                f"{self.name}: test images must be {train[0]} {train[1]} each like the training "
+                f"{self.name}: test images must each be {train[0]} {train[1]}, like the training "
                 f"images, got {test[0]} {test[1]}"
             )
         if not abs(self.mean) <= _LARGEST:
@@ -110,21 +109,17 @@ class Dataset:
 def load_dataset(
     source: str | Path | None = None, *, mean: float | None = None, std: float | None = None
 ) -> Dataset:
-    """Load a data set into memory.
+    """Load a data set into memory and check it.
 
     Args:
-        source: None or ``digits`` for the digits bundled with scikit-learn; a folder with four
-            IDX files (MNIST, Fashion-MNIST, ...); or a ``.npz`` with `x_train`, `y_train`,
-            `x_test` and `y_test`.
-        mean: Of ``value / scale``; in place of MNIST's (IDX) or the training part's (the rest).
+        source: ``digits`` or None for scikit-learn's digits; a folder of four IDX files (MNIST,
+            Fashion-MNIST, ...); or an ``.npz`` file with `x_train`, `y_train`, `x_test` and
+            `y_test`.
+        mean: Of ``value / scale``; defaults to MNIST's for IDX, else to the training images'.
         std: As `mean`.
 
-    Returns:
-        The data set, checked.
-
     Raises:
-        DataError: If there is no such source, a file is damaged or breaks a limit, or
-            scikit-learn is missing.
+        DataError: If the source is missing, damaged or too large, or needs scikit-learn.
     """
     if source is None or source == "digits":
         return _load_digits(mean, std)
@@ -137,7 +132,7 @@ def load_dataset(
     if path.suffix != ".npz" or not path.is_file():
         raise DataError(
             f"{path}: expected 'digits', a folder with IDX files, or a .npz file, "
-            f"got {'another kind of file' if path.exists() else 'a path where nothing is'}"
+            f"got {'another kind of file' if path.exists() else 'a path that does not exist'}"
         )
     parts = _load_npz(path)
     scale = 255.0 if parts[0][0].dtype == np.uint8 else 1.0
@@ -145,7 +140,7 @@ def load_dataset(
 
 
 def _load_digits(mean: float | None, std: float | None) -> Dataset:
-    """Split the 1797 digits: `RandomState(0).permutation`, of which the last 360 are the test."""
+    """Split the 1797 digits by `RandomState(0).permutation`; the last 360 are the test."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -154,7 +149,7 @@ def _load_digits(mean: float | None, std: float | None) -> Dataset:
             "or name a folder or file with data"
         ) from error
     images, labels = load_digits(return_X_y=True)
-    values = images.reshape(-1, 8, 8).astype(np.uint8)  # whole numbers, 0 to 16
+    values = images.reshape(-1, 8, 8).astype(np.uint8)  # integers, 0 to 16
     labels = labels.astype(np.int64)
     order = np.random.RandomState(0).permutation(len(values))
     train, test = order[:-_NUM_DIGITS_TEST], order[-_NUM_DIGITS_TEST:]
@@ -165,7 +160,6 @@ def _load_digits(mean: float | None, std: float | None) -> Dataset:
 def _dataset(
     name: str, train: Part, test: Part, *, scale: float, mean: float | None, std: float | None
 ) -> Dataset:
-    """Put the parts together; a mean or std that nobody chose is the training images'."""
     _check_values(f"{name}: training images", train[0])
     if mean is None or std is None:
         centre, spread = _moments(train[0])
@@ -185,7 +179,7 @@ def _dataset(
 
 
 def _moments(x: Values) -> tuple[float, float]:
-    """Mean and standard deviation over all values, in float64, a chunk of rows at a time."""
+    """Return mean and standard deviation in float64, in chunks of rows."""
     rows = max(1, _CHUNK_BYTES // (8 * math.prod(x.shape[1:])))
     chunks = [x[start : start + rows] for start in range(0, len(x), rows)]
     mean = math.fsum(float(c.sum(dtype=np.float64)) for c in chunks) / x.size
@@ -195,7 +189,6 @@ def _moments(x: Values) -> tuple[float, float]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever a broken file raises into one error that names it."""
     try:
         yield
     except DataError:
@@ -206,7 +199,6 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _idx_part(folder: Path, part: str) -> Part:
-    """Images ``uint8 (images, height, width)`` and labels of ``train`` or ``t10k``."""
     images_path = _find_idx(folder, f"{part}-images", "idx3-ubyte")
     labels_path = _find_idx(folder, f"{part}-labels", "idx1-ubyte")
     labels = _read_idx(labels_path, _LABELS_MAGIC)
@@ -226,20 +218,19 @@ def _find_idx(folder: Path, stem: str, kind: str) -> Path:
             return folder / name
     raise DataError(
         f"{folder}: has no {names[0]}; an IDX folder holds four files, "
-        "train-images, train-labels, t10k-images and t10k-labels, each under one of the "
-        f"endings of {', '.join(names)}"
+        "train-images, train-labels, t10k-images and t10k-labels, each with an ending as in "
+        f"{', '.join(names)}"
     )
 
 
 def _read_idx(path: Path, magic: int) -> npt.NDArray[np.uint8]:
-    """Read one IDX file of bytes whole: ``uint8 (dims...)``, read-only."""
     with _reading(path), _open(path) as file:
         shape, header_bytes = _idx_shape(path, file, magic)
         num_bytes = math.prod(shape)
         _check_size(str(path), num_bytes, path.stat().st_size)
-        if path.suffix != ".gz":  # then the length is known before memory is taken
+        if path.suffix != ".gz":  # length known already
             _check_length(path, header_bytes + num_bytes, path.stat().st_size)
-        data = file.read(num_bytes + 1)  # one more: the end, or a byte too many
+        data = file.read(num_bytes + 1)  # + 1 detects extra bytes
     _check_length(path, header_bytes + num_bytes, header_bytes + len(data))
     return np.frombuffer(data, np.uint8).reshape(shape)
 
@@ -249,17 +240,17 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _idx_shape(path: Path, file: IO[bytes], magic: int) -> tuple[tuple[int, ...], int]:
-    """Shape that the header claims, and the header's bytes."""
-    header_bytes = 4 + 4 * (magic & 0xFF)  # the magic's last byte counts the dimensions
+    """Return the shape and the header's length in bytes."""
+    header_bytes = 4 + 4 * (magic & 0xFF)  # last byte: number of dimensions
     header = file.read(header_bytes)
     got = header[:4].hex()
     if got != f"{magic:08x}":
         raise DataError(
             f"{path}: must start with the IDX magic number 0x{magic:08x}, "
-            f"got {'0x' + got if got else 'an empty file'}; is it another file, renamed?"
+            f"got {'0x' + got if got else 'an empty file'}; is it another file that was renamed?"
         )
     if len(header) < header_bytes:
-        raise DataError(f"{path}: is truncated within its header; download it again")
+        raise DataError(f"{path}: its header is truncated; download it again")
     shape = struct.unpack(f">{magic & 0xFF}I", header[4:])
     if 0 in shape:
         raise DataError(f"{path}: every dimension must be at least 1, got {shape}")
@@ -268,9 +259,9 @@ def _idx_shape(path: Path, file: IO[bytes], magic: int) -> tuple[tuple[int, ...]
 
 def _check_length(path: Path, expected: int, got: int) -> None:
     if got != expected:
-        state = "is truncated" if got < expected else "has bytes after its end"
+        state = "is truncated" if got < expected else "has extra bytes"
         raise DataError(
-            f"{path}: {state}: its header asks for {expected} bytes, got {got}; download it again"
+            f"{path}: {state}: its header claims {expected} bytes, got {got}; download it again"
         )
 
 
@@ -291,13 +282,13 @@ def _npz_values(path: Path, archive: zipfile.ZipFile, key: str) -> Values:
 def _npz_labels(path: Path, archive: zipfile.ZipFile, key: str) -> Labels:
     kinds = tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u"))
     array = _npz_array(path, archive, key, kinds)
-    if array.max() >= MAX_CLASSES:  # before int64 wraps a uint64
+    if array.max() >= MAX_CLASSES:  # before uint64 wraps
         raise DataError(f"{path}: {key}: labels must be below {MAX_CLASSES}, got {array.max()}")
     return array.astype(np.int64)
 
 
 def _npz_array(path: Path, archive: zipfile.ZipFile, key: str, dtypes: tuple[str, ...]) -> Array:
-    """Read one array of an archive, after looking at what its header claims."""
+    """Read one array of an archive after checking its header."""
     place = f"{path}: {key}"
     if f"{key}.npy" not in archive.namelist():
         raise DataError(
@@ -331,7 +322,7 @@ def _npz_array(path: Path, archive: zipfile.ZipFile, key: str, dtypes: tuple[str
 
 
 def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, dtype and the header's bytes; the formats that numpy writes plain arrays in."""
+    """Return shape, dtype and the header's length in bytes."""
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
@@ -343,7 +334,6 @@ def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]
 
 
 def _check_size(place: str, num_bytes: int, file_bytes: int) -> None:
-    """Refuse an absurd claim of a header before memory is taken for it."""
     if num_bytes > MAX_PART_BYTES:
         raise DataError(
             f"{place}: must hold at most {MAX_PART_BYTES} bytes, its header claims {num_bytes}; "
@@ -360,7 +350,7 @@ def _check_values(place: str, x: Values) -> None:
     if x.dtype not in (np.uint8, np.float32) or x.ndim not in (2, 3, 4) or 0 in x.shape:
         raise DataError(
             f"{place}: must be uint8 or float32 (images, height, width), (images, height, width, "
-            f"channels) or (images, features), none of them 0, got {x.dtype} {x.shape}"
+            f"channels) or (images, features), no dimension 0, got {x.dtype} {x.shape}"
         )
     if x.dtype == np.float32 and not (np.isfinite(x.min()) and np.isfinite(x.max())):
         raise DataError(f"{place}: must be finite, got NaN or infinity; clean the data first")

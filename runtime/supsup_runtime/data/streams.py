@@ -1,7 +1,6 @@
-"""Streams of tasks over one data set: permuted pixels, rotated images, split classes, all three.
+"""Streams of tasks over one data set (docs/DATA.md).
 
-A task is made when it is asked for and nothing but the data set is kept, so 2500 tasks take no
-more memory than one; equal arguments give equal arrays. docs/DATA.md has the definitions.
+Tasks are made on demand and not kept. Equal arguments give equal arrays.
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 MAX_TASKS = 1_000_000
 """Tasks of one stream."""
 MIN_DEGREES = 0.01
-"""Smallest step between two rotated tasks; their names carry up to three decimals."""
-_MAX_SEED = 2**32 - 1  # numpy.random.RandomState's
+"""Smallest step between rotated tasks, whose names have up to three decimals."""
+_MAX_SEED = 2**32 - 1  # of RandomState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TaskData:
-    """The data of one task, normalised, in C-contiguous arrays of its own.
+    """Normalised data of one task, in C-contiguous arrays of its own.
 
     Attributes:
-        name: Such as ``permuted-0000``, ``rotated-090`` or ``split-0-1``; a legal task name.
-        labels: Name of each class, by label.
-        train_x: ``float32 (images, *input_shape)``; no images if the task was made without.
+        name: Task name, such as ``permuted-0000``, ``rotated-090`` or ``split-0-1``.
+        labels: Class names, by label.
+        train_x: ``float32 (images, *input_shape)``; empty with ``train=False``.
         train_y: ``int64 (images,)`` in ``[0, len(labels))``.
-        test_x: ``float32 (images, *input_shape)``.
-        test_y: ``int64 (images,)`` in ``[0, len(labels))``.
+        test_x: As `train_x`, never empty.
+        test_y: As `train_y`.
     """
 
     name: str
@@ -57,16 +56,16 @@ class TaskData:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stream:
-    """A sequence of tasks over one data set; `make_stream` makes it.
+    """A sequence of tasks over one data set; see `make_stream`.
 
     Attributes:
         kind: ``permuted``, ``rotated``, ``split`` or ``mixed``.
-        dataset: What the tasks are made from.
-        task_names: By task index; they differ, and sort in task order (``mixed``: by kind).
-        task_labels: Names of the classes, by task index; equally many in every task.
-        input_shape: Shape of one input, ``(values,)`` or ``(channels, height, width)``.
-        view: How a task sees a part of the data: ``(index, raw values, labels)`` to the same,
-            images as ``(images, channels, height, width)``.
+        dataset: The data set.
+        task_names: Unique, sorted in task order (``mixed``: per kind).
+        task_labels: Class names by task, equally many for all.
+        input_shape: ``(values,)`` or ``(channels, height, width)``.
+        view: Maps ``(index, raw values, labels)`` to those of the task; images are ``(images,
+            channels, height, width)``.
     """
 
     kind: StreamKind
@@ -83,18 +82,15 @@ class Stream:
 
     @property
     def real_outputs(self) -> int:
-        """Number of classes of a task: the outputs that carry labels."""
+        """Number of classes per task."""
         return len(self.task_labels[0])
 
     def task(self, index: int, *, train: bool = True) -> TaskData:
-        """Make one task.
+        """Make one task in new arrays.
 
         Args:
             index: In ``[0, num_tasks)``.
-            train: False leaves the training part empty and spends nothing on it.
-
-        Returns:
-            The task, in arrays that nothing else refers to.
+            train: False leaves out the training part, at no cost.
 
         Raises:
             DataError: If `index` is out of range, or scipy is missing (rotated).
@@ -139,26 +135,23 @@ def make_stream(
 
     Args:
         kind: ``permuted``: task `k` is ``x[:, RandomState(seed + k).permutation(values)]`` of the
-            flat values. ``rotated``: task `k` is the images turned counter-clockwise by
-            ``k * degrees``. ``split``: task `k` is the `k`-th group of consecutive classes.
-            ``mixed``: permuted, rotated and split tasks in turn, labels as in the data set.
-        dataset: Images; feature vectors will do for ``permuted`` and ``split``.
+            flat values. ``rotated``: images turned counter-clockwise by ``k * degrees``. ``split``:
+            the `k`-th group of consecutive classes. ``mixed``: the three in turn, with the data
+            set's labels.
+        dataset: Images; ``permuted`` and ``split`` also support feature vectors.
         num_tasks: In ``[1, MAX_TASKS]``.
-        seed: Of permuted tasks. Seed 1's task 0 is seed 0's task 1: to share no task with another
-            stream, differ from its seed by at least its number of tasks.
-        layout: ``flat``: inputs ``(values,)``, in the order of ``image``;
-            ``image``: inputs ``(channels, height, width)``, one channel for grey images.
-        degrees: Of rotated tasks, at least `MIN_DEGREES`; ``num_tasks * degrees <= 360``, for
+        seed: Seed of permuted tasks; task 0 of seed 1 is task 1 of seed 0. Disjoint streams need
+            seeds at least `num_tasks` apart.
+        layout: ``flat``: inputs ``(values,)``, in the order of ``image``. ``image``: inputs
+            ``(channels, height, width)``, one channel for grey images.
+        degrees: Step of rotated tasks, at least `MIN_DEGREES`; ``num_tasks * degrees <= 360`` for
             ``rotated``.
-        classes_per_task: Of split tasks; by default all classes, shared out evenly (``mixed``: 2).
-        labels: Of split tasks. ``own``: the classes of a task count from 0. ``shared``: as in the
-            data set, as they always are in the other streams.
-
-    Returns:
-        The stream; its tasks are made on demand.
+        classes_per_task: Classes of a split task; all are divided evenly by default (``mixed``: 2).
+        labels: Labels of split tasks: ``own`` counts from 0 in each task, ``shared`` keeps the data
+            set's, as other streams do.
 
     Raises:
-        DataError: If an argument is out of its range, or the data set does not fit the stream.
+        DataError: If an argument is out of range, or the data set does not fit.
     """
     if kind not in STREAM_KINDS:
         raise DataError(f"stream: kind must be one of {', '.join(STREAM_KINDS)}, got {kind!r}")
@@ -211,14 +204,14 @@ def _permuted(num_tasks: int, seed: int) -> tuple[tuple[str, ...], View]:
         raise DataError(
             f"permuted stream: seed must be in [0, {last}] for {num_tasks} tasks, got {seed}"
         )
-    # four digits whatever num_tasks: a longer stream must not rename the tasks of a shorter one
+    # fixed width, so that longer streams keep the names of shorter ones
     names = tuple(f"permuted-{index:04}" for index in range(num_tasks))
     return names, partial(_view_permuted, seed=seed)
 
 
 def _view_permuted(index: int, x: Values, y: Labels, *, seed: int) -> tuple[Values, Labels]:
     flat = x.reshape(len(x), -1)
-    # numpy has frozen RandomState's stream, which the shared masks and the paper's code use.
+    # RandomState's stream is frozen; the paper's code and the shared masks use it
     order = np.random.RandomState(seed + index).permutation(flat.shape[1])
     return np.take(flat, order, axis=1), y
 
@@ -229,7 +222,7 @@ def _rotated(dataset: Dataset, num_tasks: int, degrees: float) -> tuple[tuple[st
         raise DataError(
             f"rotated stream: degrees must be finite and at least {MIN_DEGREES}, got {degrees}"
         )
-    if num_tasks * degrees > 360 * (1 + 1e-12):  # 7 tasks of 360 / 7 degrees are a full turn
+    if num_tasks * degrees > 360 * (1 + 1e-12):  # allow 7 * (360 / 7)
         raise DataError(
             f"rotated stream: num_tasks * degrees must be at most 360, or tasks would repeat, "
             f"got {num_tasks} * {degrees} = {num_tasks * degrees}; take at most "
@@ -237,13 +230,13 @@ def _rotated(dataset: Dataset, num_tasks: int, degrees: float) -> tuple[tuple[st
         )
     angles = [index * degrees for index in range(num_tasks)]
     decimals = _decimals(angles)
-    width = 3 + (decimals + 1 if decimals else 0)  # a point and its digits
+    width = 3 + (decimals + 1 if decimals else 0)  # point and decimals
     names = tuple(f"rotated-{angle:0{width}.{decimals}f}" for angle in angles)
     return names, partial(_view_rotated, degrees=degrees)
 
 
 def _decimals(angles: list[float]) -> int:
-    """Fewest decimals, up to three, that write every angle exactly."""
+    """Return the fewest decimals, up to three, that write every angle exactly."""
     for decimals in range(3):
         if all(abs(round(angle, decimals) - angle) < 1e-9 for angle in angles):
             return decimals
@@ -273,14 +266,14 @@ def _view_rotated(index: int, x: Values, y: Labels, *, degrees: float) -> tuple[
 def _split(
     dataset: Dataset, num_tasks: int, classes_per_task: int | None, *, shared: bool
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], View]:
-    """Names, the tasks' own labels, none where they are shared, and the view."""
+    """Return names, the tasks' own labels (empty if shared) and view."""
     size = _group_size(dataset, num_tasks, classes_per_task)
     groups = [range(first, first + size) for first in range(0, num_tasks * size, size)]
     counts = np.bincount(dataset.test_y, minlength=dataset.num_classes)
     for group in groups:
         if not counts[group.start : group.stop].any():
             raise DataError(
-                f"{dataset.name}: each split task needs a test image, got none of the classes "
+                f"{dataset.name}: each split task needs a test image, got none for classes "
                 f"{group.start} to {group.stop - 1}"
             )
     width = len(str(dataset.num_classes - 1))
@@ -328,17 +321,17 @@ def _view_split(
 def _mixed(
     dataset: Dataset, num_tasks: int, seed: int, degrees: float, classes_per_task: int | None
 ) -> tuple[tuple[str, ...], View]:
-    """Tasks in turn of each kind that has some left; permuted ones never run out."""
+    """Deal tasks of each kind in turn; permuted ones never run out."""
     size = min(2, dataset.num_classes) if classes_per_task is None else classes_per_task
-    groups = max(1, dataset.num_classes // size) if size > 0 else 1  # _split refuses the size
-    turns = max(1, int(360 / degrees * (1 + 1e-12))) if degrees > 0 else 1  # _rotated refuses them
-    split_names, _, split_view = _split(dataset, groups, size, shared=True)  # outputs mean the same
+    groups = max(1, dataset.num_classes // size) if size > 0 else 1  # _split refuses size
+    turns = max(1, int(360 / degrees * (1 + 1e-12))) if degrees > 0 else 1  # _rotated refuses it
+    split_names, _, split_view = _split(dataset, groups, size, shared=True)  # shared labels
     kinds = {
         "permuted": _permuted(num_tasks, seed),
         "rotated": _rotated(dataset, turns, degrees),
         "split": (split_names, split_view),
     }
-    # rotated ones begin with one turn: without any, its images would be those of the split tasks
+    # skip the rotation by 0, whose images are those of the split tasks
     left = {kind: iter(range(kind == "rotated", len(names))) for kind, (names, _) in kinds.items()}
     dealt: list[tuple[str, int]] = []
     while len(dealt) < num_tasks:
@@ -357,14 +350,12 @@ def _view_mixed(
 
 
 def _channels_first(x: Values) -> Values:
-    """Images as ``(images, channels, height, width)``; feature vectors as they are."""
     if x.ndim == 2:
         return x
     return x[:, np.newaxis] if x.ndim == 3 else np.moveaxis(x, 3, 1)
 
 
 def _normalise(raw: Values, dataset: Dataset) -> Floats:
-    """``(raw / scale - mean) / std`` in float32, in a new array of the same shape."""
     x: Floats = np.divide(raw, np.float32(dataset.scale), dtype=np.float32, order="C")
     x -= np.float32(dataset.mean)
     x /= np.float32(dataset.std)

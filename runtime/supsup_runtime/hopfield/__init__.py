@@ -1,1 +1,1 @@
-"""The Hopfield store: all masks of a bank in one matrix per masked parameter."""
+"""The Hopfield store: all masks of a bank in one matrix per parameter."""

@@ -1,4 +1,4 @@
-"""The Hopfield store on disk: ``hopfield.safetensors`` (docs/FORMAT.md, "The Hopfield store")."""
+"""The file of a Hopfield store (docs/FORMAT.md, "The Hopfield store")."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ FORMAT = 1
 STORE_FILE = "hopfield.safetensors"
 MAX_HEADER_BYTES = 16 << 20
 MAX_DISTANCE = 0.02
-"""A mask that the store gives back further off than this is not deleted: fraction of its bits."""
+"""Largest fraction of changed bits for a mask to be deleted."""
 _FILE = TensorFile(
     kind="Hopfield store",
     version=FORMAT,
     fields=frozenset({"digest", "dtype", "format", "rule", "sha256", "tasks"}),
     max_header=MAX_HEADER_BYTES,
 )
-_TASK_FIELDS = {"fingerprints", "labels", "name"}  # and "entropy", where it is known
+_TASK_FIELDS = {"fingerprints", "labels", "name"}  # and, if known, "entropy"
 
 
 def has_store(bank: MaskBank) -> bool:
-    """Whether a bank has a Hopfield store; it is not opened."""
+    """Return whether a bank has a Hopfield store, without opening it."""
     return inside(bank.path, STORE_FILE).is_file()
 
 
 def read_store(bank: MaskBank) -> HopfieldStore:
-    """Read a bank's store and check it; no task file is opened.
+    """Read and check a bank's store, without opening task files.
 
     Raises:
-        BankError: If there is none, or any rule of docs/FORMAT.md is broken.
+        BankError: If it is missing, or breaks a rule of docs/FORMAT.md.
     """
     path = inside(bank.path, STORE_FILE)
     if not path.is_file():
         raise BankError(
             f"{bank.path}: the bank has no Hopfield store, {STORE_FILE} is missing; "
-            "supsup-hopfield encode makes it"
+            "make it with supsup-hopfield encode"
         )
     data = read_file(path, max_bytes=_max_bytes(bank.network))
     return decode_store(data, bank.network, bank.digest, place=str(path))
@@ -72,27 +72,27 @@ def read_store(bank: MaskBank) -> HopfieldStore:
 def encode_into(
     bank: MaskBank, names: Iterable[str], *, rule: str | None = None, dtype: str | None = None
 ) -> tuple[HopfieldStore, dict[str, dict[str, float]]]:
-    """Encode tasks of a bank into its store, one after the other; the store is made if missing.
+    """Encode tasks of a bank into its store, which is created if missing.
 
-    Nothing is written before all are encoded.
+    Nothing is written unless all tasks can be encoded.
 
     Args:
         bank: The bank.
-        names: Its tasks to encode, in this order.
-        rule: Of a new store, ``storkey`` if missing; else it must be the store's own.
-        dtype: Of a new store, ``float32`` if missing; else it must be the store's own.
+        names: Task names, in order.
+        rule: Must match an existing store; a new one defaults to ``storkey``.
+        dtype: Must match an existing store; a new one defaults to ``float32``.
 
     Returns:
-        The store, and by task what `HopfieldStore.encode` returned.
+        The store, and the result of `HopfieldStore.encode` by task.
 
     Raises:
-        BankError: If a task is not in the bank, is encoded already, or a file breaks a rule.
+        BankError: If a task is missing or already encoded, or a file breaks a rule.
         BankLockedError: If another process is writing.
-        InputError: If the store has another rule or dtype, or the network is too large for one.
+        InputError: If rule or dtype differ from the store's, or the network is too large.
 
     Warns:
-        CapacityWarning: As `HopfieldStore.encode` does; and where the new tasks made one forgotten
-            whose explicit mask is still in the bank: each of those is measured.
+        CapacityWarning: As `HopfieldStore.encode`, and if the store has lost an older task whose
+            mask is still in the bank.
     """
     with bank.changing():
         if has_store(bank):
@@ -100,8 +100,8 @@ def encode_into(
             for kind, wanted, own in (("rule", rule, store.rule), ("dtype", dtype, store.dtype)):
                 if wanted not in {None, own}:
                     raise InputError(
-                        f"{bank.path / STORE_FILE}: {kind} of a store is fixed once it is made, it "
-                        f"is {own}, got {wanted}; leave the option out, or delete the file"
+                        f"{bank.path / STORE_FILE}: {kind} of an existing store cannot change, "
+                        f"expected {own}, got {wanted}; omit the option, or delete the file"
                     )
         else:
             store = HopfieldStore(
@@ -115,10 +115,9 @@ def encode_into(
 
 
 def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
-    """Measure all tasks whose masks are still in the bank; one warning per parameter, of the worst.
+    """Measure all tasks whose masks are in the bank; warn of the worst per parameter.
 
-    Under ``storkey`` the newest task says nothing of the older ones, and masks that are alike fade
-    sooner than random ones.
+    Similar masks fade faster than random ones, and ``storkey`` shows no error of the newest.
     """
     lost: dict[str, list[tuple[float, str]]] = {name: [] for name in store.matrices}
     for stored in store.tasks:
@@ -126,7 +125,7 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
             continue
         task = bank.task(stored.name)
         if fingerprints(task, bank.network) != stored.fingerprints:
-            continue  # replaced since
+            continue  # replaced since encoding
         for name, pattern in store.patterns_of(task).items():
             error = store.matrices[name].bit_error(pattern)
             if error > TOLERATED:
@@ -136,7 +135,7 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
             error, task_name = max(errors)
             warnings.warn(
                 f"Hopfield store: {name!r} does not hold {len(errors)} of the tasks whose masks "
-                f"are in the bank: one step turns up to {error:.2%} of the bits ({task_name!r}), "
+                f"are in the bank: one step flips up to {error:.2%} of the bits ({task_name!r}), "
                 f"expected at most {TOLERATED:.2%}; keep their explicit masks, or mask more units",
                 CapacityWarning,
                 stacklevel=3,
@@ -144,21 +143,16 @@ def _warn_forgotten(bank: MaskBank, store: HopfieldStore) -> None:
 
 
 def delete_masks(bank: MaskBank, names: Sequence[str]) -> None:
-    """Delete tasks' files from a bank, after its store has given all of their masks back.
-
-    Args:
-        bank: The bank, whose store has the tasks encoded.
-        names: The tasks.
+    """Delete tasks from a bank after checking that its store returns their masks.
 
     Raises:
-        BankError: If a task is not in the bank or not in the store, it was replaced since it was
-            encoded, or the store gives a mask back with more than `MAX_DISTANCE` of its bits
-            changed; no file is deleted then.
+        BankError: If a task is not in both, was replaced after encoding, or more than
+            `MAX_DISTANCE` of a mask's bits change. Nothing is deleted then.
         BankLockedError: If another process is writing.
     """
 
     def check() -> None:
-        store = read_store(bank)  # as it is on disk, and stays while the lock is held
+        store = read_store(bank)  # the lock is held
         for name in dict.fromkeys(names):
             _refuse_lost(bank, store, name)
 
@@ -171,8 +165,8 @@ def _refuse_lost(bank: MaskBank, store: HopfieldStore, name: str) -> None:
         raise BankError(f"{bank.path}: task {name!r} is not in the store; encode it first")
     if fingerprints(task, bank.network) != stored.fingerprints:
         raise BankError(
-            f"{bank.path}: task {name!r} has other masks than those encoded: it was replaced "
-            "since; no mask was deleted. Rename it and encode it, or keep it"
+            f"{bank.path}: task {name!r} was replaced since it was encoded; no mask was "
+            "deleted. Rename it and encode it, or keep it"
         )
     patterns = store.patterns_of(task)
     settled, fixed = store.settle(patterns)
@@ -180,17 +174,16 @@ def _refuse_lost(bank: MaskBank, store: HopfieldStore, name: str) -> None:
         distance = float(np.mean(settled[parameter] != pattern))
         if not fixed or distance > MAX_DISTANCE:
             raise BankError(
-                f"{bank.path}: the store must give the mask {parameter!r} of task {name!r} "
-                f"back within {MAX_DISTANCE:.0%} of its bits, got {distance:.1%}; no mask was "
+                f"{bank.path}: the store must return the mask {parameter!r} of task {name!r} "
+                f"within {MAX_DISTANCE:.0%} of its bits, got {distance:.1%}; no mask was "
                 "deleted. Keep the explicit masks, or delete the store and encode fewer tasks"
             )
 
 
 def encode_store(store: HopfieldStore) -> bytes:
-    """Bytes of a store's file: equal stores give equal bytes.
+    """Return the bytes of a store's file; equal stores give equal bytes.
 
-    Raises:
-        BankError: If the tasks' names and labels take more than 2^24 characters.
+    More than 2^24 characters of names and labels raise `BankError`.
     """
     tensors: dict[str, Array] = {}
     for name, matrix in store.matrices.items():
@@ -218,13 +211,13 @@ def _task_to_dict(task: StoredTask) -> dict[str, object]:
 
 
 def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
-    """Invert `encode_store`, trusting nothing; arguments and errors as `decode_task`."""
+    """Invert `encode_store`, trusting nothing."""
     tensors, header = _FILE.read(data, digest, place)
     items = header.items("tasks", most=MAX_TASKS)
     tasks = tuple(_task(item, network, place) for item in items)
     folded = [task.name.casefold() for task in tasks]
     if len(set(folded)) < len(folded):
-        raise BankError(f"{place}: task names must be unique, upper and lower case count as one")
+        raise BankError(f"{place}: task names must be unique (they ignore case)")
     try:
         store = HopfieldStore(network, digest, rule=header["rule"], dtype=header["dtype"])
     except InputError as error:
@@ -241,7 +234,6 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
 
 
 def _fill(store: HopfieldStore, tensors: dict[str, Array], place: str) -> None:
-    """Move the tensors into an empty store, checking each."""
     network = store.network
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for p in network.parameters:
@@ -264,11 +256,11 @@ def _fill(store: HopfieldStore, tensors: dict[str, Array], place: str) -> None:
             )
         store.sums[p.name] = total
     for s in network.state:
-        store.state_sums[s.name] = tensors[f"state.{s.name}"].copy()  # they are read-only
+        store.state_sums[s.name] = tensors[f"state.{s.name}"].copy()  # was read-only
 
 
 def _sha256(tensors: Mapping[str, Array]) -> str:
-    """SHA-256 of the tensors' bytes, one after the other by name, hexadecimal."""
+    """Return the SHA-256 of the tensors' bytes, sorted by name."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         found.update(tensors[name].reshape(-1).view(np.uint8).data)
@@ -303,7 +295,7 @@ def _task(item: object, network: Network, place: str) -> StoredTask:
 
 
 def _max_bytes(network: Network) -> int:
-    """No store of the network is longer: float32 halves, sums, state, header."""
+    """Return an upper bound on a store's file size."""
     names = [p.name for p in network.parameters] + [s.name for s in network.state]
-    described = sum(400 + 12 * len(name) for name in names)  # a character escapes to 6 at most
+    described = sum(400 + 12 * len(name) for name in names)  # up to 6 per escaped character
     return store_bytes(network, "float32") + described + 2 * MAX_HEADER_BYTES

@@ -1,8 +1,4 @@
-"""One Hopfield network: patterns of signs written into a symmetric matrix.
-
-Wortsman et al. 2020, "HopSupSup": energy ``E(z) = -1/2 z^T Psi z`` of a pattern ``z`` of signs.
-Rule ``hebb`` is the paper's text, ``storkey`` the simplified form that its authors ran.
-"""
+"""One Hopfield network: patterns of signs in a symmetric matrix (docs/HOPFIELD.md)."""
 
 from __future__ import annotations
 
@@ -16,20 +12,16 @@ from supsup_runtime.errors import InputError
 RULES = ("hebb", "storkey")
 DTYPES = ("float32", "float16")
 MAX_UNITS = 16_384
-"""Longest pattern: its matrix is 1 GiB of float32 in memory."""
-_HEBB_LOAD = 0.138  # Amit, Gutfreund, Sompolinsky 1985: patterns per unit, with few errors
-_BLOCK_ELEMENTS = 1 << 17  # of a matrix updated at once: 512 KiB stay in the cache
+"""Longest pattern: its float32 matrix takes 1 GiB."""
+_HEBB_LOAD = 0.138  # patterns per unit (Amit, Gutfreund, Sompolinsky 1985)
+_BLOCK_ELEMENTS = 1 << 17  # 512 KiB per update fit the cache
 
 
 def capacity(size: int, rule: str) -> float:
-    """Random patterns of `size` signs that a matrix holds with few errors.
+    """Return how many random patterns of `size` signs a matrix holds with few errors.
 
-    Returns:
-        ``0.138 d`` for ``hebb``; ``d / sqrt(2 ln d)`` for ``storkey`` (Storkey 1997), with
-        ``ln 2`` for a single unit.
-
-    Raises:
-        InputError: If the rule is none of `RULES`.
+    It is ``0.138 d`` for ``hebb`` and ``d / sqrt(2 ln d)`` for ``storkey`` (Storkey 1997), with
+    ``ln 2`` for a single unit.
     """
     _check_choice("rule", rule, RULES)
     if rule == "hebb":
@@ -38,28 +30,17 @@ def capacity(size: int, rule: str) -> float:
 
 
 def expected_bit_error(size: int, patterns: int, rule: str) -> float:
-    """Chance that a bit of a stored random pattern is turned by one step, for large `size`.
+    """Return the chance that one step flips a bit of a stored random pattern, for large `size`.
 
-    Without self-coupling a unit's field, times its sign, is normal: with mean 1 and variance
-    ``(patterns - 1) / size`` under ``hebb``. Under ``storkey`` a pattern fades as later ones come:
-    after ``b`` of them (per unit) the mean is ``exp(-2b)``, and the variance ``v`` obeys
-    ``dv/db = -3v + (1 - exp(-2b))^2 + q``, where ``q = (1 - exp(-2 load)) / 2`` is the squared
-    length of a row of Psi (docs/HOPFIELD.md derives it). This is the mean over all patterns, old
-    and new.
-
-    Returns:
-        Within ``[0, 1/2]``.
-
-    Raises:
-        InputError: If the rule is none of `RULES`.
+    It averages old and new patterns, within ``[0, 1/2]``; docs/HOPFIELD.md derives it.
     """
     _check_choice("rule", rule, RULES)
     if patterns <= 1:
         return 0.0
     if rule == "hebb":
         return math.erfc(math.sqrt(size / (2 * (patterns - 1)))) / 2
-    ages = np.arange(1, patterns) / size  # the newest pattern, of age 0, is free of errors
-    before = (patterns - 1) / size - ages  # the load when the pattern came
+    ages = np.arange(1, patterns) / size  # the newest has no errors
+    before = (patterns - 1) / size - ages  # load at its encoding
     e2, e3, e4 = np.exp(-2 * ages), np.exp(-3 * ages), np.exp(-4 * ages)
     variance = (1 - e3) / 2 - (2 + np.exp(-2 * before) / 2) * (e2 - e3) + (e3 - e4)
     margins = e2 / np.sqrt(2 * variance)
@@ -67,22 +48,21 @@ def expected_bit_error(size: int, patterns: int, rule: str) -> float:
 
 
 def matrix_bytes(size: int, dtype: str) -> int:
-    """Bytes that the stored half of a matrix takes, its diagonal included."""
+    """Return the bytes of a stored half matrix, diagonal included."""
     return size * (size + 1) // 2 * np.dtype(dtype).itemsize
 
 
 class HopfieldMatrix:
-    """The symmetric matrix of one network of `size` units.
+    """The symmetric matrix of a Hopfield network, kept as ``d Psi``.
 
-    It is kept as ``d Psi``: under ``hebb`` these are whole numbers, so that float16 is exact up to
-    2048 patterns and float32 up to 2^24, in any order. With float16, every update is rounded to
-    it: what is in memory is what a file holds.
+    Under ``hebb`` elements are integers, exact up to 2048 patterns in float16 and 2^24 in float32,
+    in any order. Updates are rounded to `dtype`.
 
     Attributes:
-        size: Units (`d`).
+        size: Number of units (`d`).
         rule: ``hebb`` or ``storkey``.
-        dtype: Of the stored half, ``float32`` or ``float16``; the arithmetic is float32.
-        scaled: ``float32 (d, d)``: ``d Psi``, symmetric.
+        dtype: ``float32`` or ``float16``, of the stored half; arithmetic is float32.
+        scaled: ``float32 (d, d)``: ``d Psi``.
     """
 
     def __init__(self, size: int, *, rule: str, dtype: str = "float32") -> None:
@@ -112,23 +92,15 @@ class HopfieldMatrix:
         return made
 
     def half(self) -> Reals:
-        """Upper triangle of ``d Psi``, row by row, each from its diagonal on, in `dtype`."""
+        """Return the upper triangle of ``d Psi``, row by row, in `dtype`."""
         rows = [self.scaled[row, row:] for row in range(self.size)]
         return np.concatenate(rows).astype(self.dtype)
 
     def add(self, pattern: Floats) -> None:
-        """Write a pattern into the matrix.
+        """Store a pattern, ``float32 (d,)`` of -1 and 1; an `InputError` changes nothing.
 
-        With ``h = Psi z``, ``d Psi`` grows by ``z z^T`` (``hebb``) or by
-        ``z z^T - I - z h^T - h z^T`` (``storkey``). A pattern that ``storkey`` holds already is
-        left alone: the rule takes an energy of ``-c d / 2`` to ``-(1 - c) d / 2 + 1 / 2``, so that
-        a second writing would take it out.
-
-        Args:
-            pattern: ``float32 (d,)`` of -1 and 1.
-
-        Raises:
-            InputError: If it is none, or `refuse_overflow` refuses; the matrix is then unchanged.
+        With ``h = Psi z``, ``d Psi`` grows by ``z z^T`` (``hebb``) or ``z z^T - I - z h^T - h z^T``
+        (``storkey``). ``storkey`` skips a pattern that it holds; a second update would erase it.
         """
         z = self.signs(pattern)
         self.refuse_overflow()
@@ -140,7 +112,7 @@ class HopfieldMatrix:
         rows = max(1, _BLOCK_ELEMENTS // self.size)
         for start in range(0, self.size, rows):
             block = self.scaled[start : start + rows]
-            block += left[start : start + rows] @ right  # each product is exact: symmetric bits
+            block += left[start : start + rows] @ right  # exact products keep it symmetric
             if self.rule == "storkey":
                 own = np.arange(len(block))
                 block[own, start + own] -= 1
@@ -148,58 +120,42 @@ class HopfieldMatrix:
                 block[:] = block.astype(np.float16)
 
     def refuse_overflow(self) -> None:
-        """Refuse another pattern where an element could leave the range of `dtype` with it.
-
-        Raises:
-            InputError: If it could; the matrix is as it was.
-        """
+        """Raise `InputError` if another pattern could exceed the range of `dtype`."""
         largest = max(float(self.scaled.max()), -float(self.scaled.min()))
-        # |h| is at most the largest |d Psi|: the field is a row's mean
+        # |h| averages a row, so it is at most the largest |d Psi|
         reached = largest + 1 if self.rule == "hebb" else 3 * largest + 2
         limit = float(np.finfo(self.dtype).max)
         if not reached <= limit:
             raise InputError(
-                f"Hopfield matrix: an element may reach {reached:.6g} with another pattern, and "
-                f"{self.dtype} ends at {limit:.6g}; use float32, or fewer tasks"
+                f"Hopfield matrix: an element may reach {reached:.6g} with another pattern, "
+                f"above the {self.dtype} maximum {limit:.6g}; use float32, or fewer tasks"
             )
 
     def psi(self) -> Floats:
-        """The matrix itself: ``float32 (d, d)``, a copy."""
+        """Return ``Psi``, ``float32 (d, d)``."""
         return self.scaled / np.float32(self.size)
 
     def diagonal(self) -> Floats:
-        """The diagonal of `psi`: ``float32 (d,)``, a copy."""
+        """Return the diagonal of ``Psi``, ``float32 (d,)``."""
         return self.scaled.diagonal() / np.float32(self.size)
 
     def field(self, pattern: Floats) -> Floats:
-        """``Psi z``, the negative gradient of the energy: ``float32 (d,)``; `pattern` may be real.
-
-        Raises:
-            InputError: If `pattern` is not finite float32 ``(d,)``.
-        """
+        """Return ``Psi z``, the negative gradient of the energy; `pattern` may be real."""
         z = self._reals(pattern)
         found: Floats = (self.scaled @ z) / np.float32(self.size)
         return found
 
     def energy(self, pattern: Floats) -> float:
-        """``-1/2 z^T Psi z``; about ``-d / 2`` at a stored pattern of a matrix with room.
-
-        Raises:
-            InputError: If `pattern` is not finite float32 ``(d,)``.
-        """
+        """Return ``-1/2 z^T Psi z``, about ``-d / 2`` at a stored pattern below capacity."""
         return self.look(pattern)[0]
 
     def look(self, pattern: Floats) -> tuple[float, Floats]:
-        """`energy` and `field` of a pattern by one product, as `settle` asks for them."""
+        """Return `energy` and `field` from one product."""
         field = self.field(pattern)
         return -0.5 * float(np.dot(field.astype(np.float64), pattern)), field
 
     def bit_error(self, pattern: Floats) -> float:
-        """Fraction of units that one step turns, within ``[0, 1]``; a field of 0 turns none.
-
-        Raises:
-            InputError: If `pattern` is not float32 ``(d,)`` of -1 and 1.
-        """
+        """Return the fraction of units that one step flips; a field of 0 flips none."""
         z = self.signs(pattern)
         return float(np.mean(z * self._coupling(z) < 0))
 
@@ -208,15 +164,17 @@ class HopfieldMatrix:
         return strong and bool(np.all(z * self._coupling(z) > 0))
 
     def _coupling(self, z: Floats) -> Floats:
-        """``d`` times the field without self-coupling."""
+        """Return ``d`` times the field without self-coupling."""
         found: Floats = self.scaled @ z - self.scaled.diagonal() * z
         return found
 
     def signs(self, pattern: Floats) -> Floats:
-        """A pattern, if it is float32 ``(d,)`` of -1 and 1; else an `InputError`."""
+        """Return a pattern, or raise `InputError` unless it is float32 ``(d,)`` of -1 and 1."""
         z = self._reals(pattern)
         if not np.all(np.abs(z) == 1):
-            raise InputError("pattern: all values must be -1 or 1; take 2 mask - 1 of a mask")
+            raise InputError(
+                "pattern: all values must be -1 or 1; convert a mask with 2 * mask - 1"
+            )
         return z
 
     def _reals(self, pattern: Floats) -> Floats:

@@ -18,21 +18,21 @@ from supsup_runtime.hopfield.matrix import DTYPES, RULES
 from supsup_runtime.hopfield.store import HopfieldStore, are_fingerprints, is_entropy
 
 BLEND = ".blend"
-"""Ends the name of a state tensor that says which share of a normalisation is the batch's."""
+"""Suffix of state tensors that set the batch's share in a normalisation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HopfieldInfo:
-    """What a recovery needs of a store beside its matrices.
+    """What a recovery needs from a store besides its matrices.
 
     Attributes:
         rule: ``hebb`` or ``storkey``.
-        dtype: Of the matrices in the model, ``float32`` or ``float16``.
-        mean: The mean pattern, ``float32 (num_masked,)`` within ``[-1, 1]``: where recovery starts.
+        dtype: ``float32`` or ``float16``, of the matrices.
+        mean: Mean pattern, ``float32 (num_masked,)`` within ``[-1, 1]``.
         diagonal: Of the matrices, ``float32 (num_masked,)``.
-        state: The mean of the tasks' state, ``float32 (num_state,)``.
-        fingerprints: Of each task's masks, one per parameter.
-        entropies: Of each task's own test images, in nats; None where it was not recorded.
+        state: Mean state of the tasks, ``float32 (num_state,)``.
+        fingerprints: By task, one per parameter.
+        entropies: By task, H of its test images in nats, or None.
     """
 
     rule: str
@@ -53,11 +53,11 @@ class HopfieldInfo:
 
     @classmethod
     def of(cls, store: HopfieldStore) -> HopfieldInfo:
-        """Those of a store.
+        """Return the metadata of a store.
 
         Raises:
-            InputError: If no task is encoded.
-            BankError: If the mean state is beyond float32.
+            InputError: If it has no tasks.
+            BankError: If the mean state exceeds float32.
         """
         return cls(
             rule=store.rule,
@@ -70,7 +70,7 @@ class HopfieldInfo:
         )
 
     def to_json(self) -> str:
-        """Canonical JSON; arrays are little-endian float32 in base64."""
+        """Return canonical JSON, arrays as little-endian float32 in base64."""
         arrays = {name: _encode(getattr(self, name)) for name in ("diagonal", "mean", "state")}
         return canonical_json(asdict(self) | arrays)
 
@@ -79,8 +79,8 @@ class HopfieldInfo:
         """Invert `to_json`.
 
         Raises:
-            BankError: If it does not fit the network or the number of tasks.
-            ValueError: If it is not JSON, or not base64.
+            BankError: If it does not fit the network or `num_tasks`.
+            ValueError: If it is not JSON or base64.
         """
         found = Fields(json.loads(text), {field.name for field in fields(cls)}, "hopfield")
         for name, allowed in (("rule", RULES), ("dtype", DTYPES)):
@@ -90,7 +90,7 @@ class HopfieldInfo:
         count = len(network.parameters)
         if len(marks) != num_tasks or not all(are_fingerprints(own, count) for own in marks):
             raise BankError(
-                f"hopfield: fingerprints must be those of {num_tasks} tasks, one a parameter, "
+                f"hopfield: fingerprints must be those of {num_tasks} tasks, one per parameter, "
                 f"got {marks!r:.80}"
             )
         if len(entropies) != num_tasks or not all(e is None or is_entropy(e) for e in entropies):
@@ -110,17 +110,12 @@ class HopfieldInfo:
 
 
 def is_blend(state: Sequence[StateTensor]) -> Bits:
-    """Which elements of a flat state are blends: ``bool (num_state,)``."""
+    """Return which elements of a flat state are blends, ``bool (num_state,)``."""
     return join((np.full(t.size, t.name.endswith(BLEND)) for t in state), np.bool_)
 
 
 def with_batch_statistics(state: Sequence[StateTensor], values: Floats) -> Floats:
-    """State whose normalisations take the batch's statistics, where it says so by a blend.
-
-    Args:
-        state: The network's.
-        values: Flat, ``float32 (num_state,)``, as `HopfieldInfo.state`.
-    """
+    """Return flat state ``float32 (num_state,)`` with blends at 1 (batch statistics)."""
     return np.where(is_blend(state), np.float32(1), values)
 
 

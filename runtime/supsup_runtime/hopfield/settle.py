@@ -1,4 +1,4 @@
-"""The dynamics of a Hopfield network: from a pattern to a fixed point below it."""
+"""Dynamics of a Hopfield network."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MAX_LOOKS = 1000
 def settle(
     look: Callable[[Floats], tuple[float, Floats]], diagonal: Floats, pattern: Floats
 ) -> tuple[Floats, bool]:
-    """Follow the dynamics of a Hopfield network from a pattern to a fixed point.
+    """Follow the dynamics of a Hopfield network to a fixed point.
 
-    All units that want to turn do so at once; where that does not lower the energy, the half of
-    them that wants it most, and so on down to one, which always does. So the energy falls with
-    every turn. A unit does not see itself; at a field of 0 it keeps its sign.
+    All units whose field opposes their sign flip together. If that does not lower the energy, the
+    more strongly opposed half flips instead, and so on down to one, which always lowers it.
+    Self-coupling is excluded; a field of 0 flips nothing.
 
     Args:
-        look: Energy and field ``Psi z`` of a pattern.
-        diagonal: Of Psi, ``float32 (d,)``.
+        look: Returns energy and field ``Psi z`` of a pattern.
+        diagonal: Diagonal of Psi, ``float32 (d,)``.
         pattern: ``float32 (d,)`` of -1 and 1.
 
     Returns:
-        The pattern, and whether it is a fixed point; it is not after 1000 looks.
+        The pattern, and whether it is a fixed point: false after 1000 looks.
     """
     z, taken = pattern, math.inf
     energy, seen = look(z)
@@ -44,7 +44,7 @@ def settle(
         if lower < energy:
             z, energy, seen, taken = turned, lower, other, math.inf
         elif len(most) == 1:
-            return z, True  # it wants to by less than float32 can tell
+            return z, True  # opposed by less than float32 resolution
         else:
             taken = len(most) // 2
     return z, False

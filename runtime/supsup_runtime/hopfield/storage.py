@@ -1,4 +1,4 @@
-"""Bytes of a bank's tasks in every form, and how many tasks each form holds."""
+"""Storage of a bank as masks and as a Hopfield store."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def storage(bank: MaskBank) -> dict[str, Any]:
     """Compare explicit masks with a Hopfield store.
 
     Returns:
-        ``tasks``: explicit ones. ``task_bytes``: packed masks and state of one task.
-        ``packed_bytes``: of all tasks. ``explicit_bytes``: of their files, as stored.
-        ``hopfield_bytes``: of the matrices, by dtype. ``break_even``: tasks from which the
-        matrices are smaller, by dtype. ``capacity``: tasks that the matrices hold, by rule.
-        ``fits``: whether they may have so many units. ``store``: ``bytes``, ``dtype``, ``rule``
-        and ``tasks`` of the bank's own store, or None. ``verdict``: which form is smaller, a
-        sentence. ``kind`` is ``storage``, ``path`` the bank's.
+        A dictionary: ``kind`` (``storage``), ``path``, ``tasks`` (explicit ones), ``task_bytes``
+            (packed masks and state of one task), ``packed_bytes`` (of all tasks),
+            ``explicit_bytes`` (of the files), ``hopfield_bytes`` (of the matrices, by dtype),
+            ``break_even`` (tasks from which matrices are smaller, by dtype), ``capacity`` (tasks,
+            by rule), ``fits`` (whether matrices support so many units), ``store`` (``bytes``,
+            ``dtype``, ``rule`` and ``tasks`` of the bank's store, or None) and ``verdict`` (a
+            sentence).
 
     Raises:
         InputError: If the network has no masked parameters.
-        BankError: If the bank's Hopfield store breaks a rule.
+        BankError: If the store breaks a rule.
     """
     network = bank.network
     if not network.parameters:
@@ -64,11 +64,10 @@ def _own_store(bank: MaskBank) -> dict[str, Any]:
 
 
 def _verdict(value: dict[str, Any]) -> str:
-    """One plain sentence: which form is smaller for this bank."""
     if not value["fits"]:
         return (
-            "Explicit masks are the only form for this bank: a parameter of it has more than the "
-            f"{MAX_UNITS:,} units that a Hopfield matrix may have."
+            "This bank supports explicit masks only: one of its parameters has more than the "
+            f"{MAX_UNITS:,} units that a Hopfield matrix supports."
         )
     own = value["store"]
     tasks = max(value["tasks"], own["tasks"] if own else 0)
@@ -78,8 +77,11 @@ def _verdict(value: dict[str, Any]) -> str:
     smaller = "explicit masks are" if explicit <= matrix else "the Hopfield store is"
     best = max(value["capacity"].values())
     need = value["break_even"][dtype]
-    beyond = f"more than the {best} that it holds" if need > best else f"within the {best} it holds"
+    beyond = (
+        f"more than the store holds ({best})" if need > best else f"within its capacity ({best})"
+    )
     return (
-        f"For the {tasks} tasks of this bank {smaller} smaller: {explicit:,} bytes of packed masks "
-        f"and state, {matrix:,} of {dtype} matrices, which break even at {need:,} tasks, {beyond}."
+        f"For the {tasks} tasks of this bank, {smaller} smaller: {explicit:,} bytes of packed "
+        f"masks and state, {matrix:,} bytes of {dtype} matrices. They break even at {need:,} "
+        f"tasks, {beyond}."
     )

@@ -1,7 +1,6 @@
-"""The Hopfield store of a bank: all its masks in one matrix per masked parameter, of fixed size.
+"""The Hopfield store of a bank (docs/HOPFIELD.md).
 
-Tasks are encoded one after the other, without the masks of those before. What the store gives back
-are energies, fields, the mean mask and fixed points; docs/HOPFIELD.md says what that costs.
+Its size is fixed. Tasks are encoded one by one, without earlier masks.
 """
 
 from __future__ import annotations
@@ -33,29 +32,29 @@ from supsup_runtime.hopfield.matrix import (
 from supsup_runtime.hopfield.settle import settle
 
 FINGERPRINT = 16
-"""Hexadecimal digits of a mask's fingerprint."""
+"""Hexadecimal digits of a fingerprint."""
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 TOLERATED = math.erfc(math.sqrt(1 / (2 * 0.138))) / 2
-"""Fraction of bits turned by one step above which a warning comes: Hebb's rule at its capacity."""
+"""Fraction of flipped bits above which to warn: Hebb's rule at capacity."""
 
 
 def to_pattern(mask: Bits) -> Floats:
-    """A mask as signs, 1 where it is set, else -1: ``bool (...)`` to ``float32 (mask.size,)``."""
+    """Return a mask ``bool (...)`` as ``float32 (mask.size,)`` of 1 (set) and -1."""
     return np.where(mask.reshape(-1), np.float32(1), np.float32(-1))
 
 
 def fingerprint(packed: Bytes) -> str:
-    """What tells stored masks from others: the head of the SHA-256 of the packed mask."""
+    """Return the first digits of the SHA-256 of a packed mask."""
     return hashlib.sha256(packed.tobytes()).hexdigest()[:FINGERPRINT]
 
 
 def fingerprints(task: TaskMasks, network: Network) -> tuple[str, ...]:
-    """Fingerprints of a task's masks, in the order of the network's parameters."""
+    """Return the fingerprints of a task's masks, in parameter order."""
     return tuple(fingerprint(task.masks[p.name]) for p in network.parameters)
 
 
 def are_fingerprints(value: object, count: int) -> TypeGuard[list[str]]:
-    """Whether a value from JSON can be the fingerprints of a task with `count` masks."""
+    """Return whether a JSON value can be the fingerprints of `count` masks."""
     return (
         isinstance(value, list)
         and len(value) == count
@@ -64,26 +63,25 @@ def are_fingerprints(value: object, count: int) -> TypeGuard[list[str]]:
 
 
 def is_entropy(value: object) -> TypeGuard[float]:
-    """Whether a value from JSON can be an entropy: a finite number of at least 0."""
+    """Return whether a JSON value is a finite number of at least 0."""
     return is_number(value) and 0 <= value <= sys.float_info.max
 
 
 def store_bytes(network: Network, dtype: str) -> int:
-    """Bytes of a store's tensors, whatever the number of tasks."""
+    """Return the bytes of a store's tensors, for any number of tasks."""
     parameters = sum(matrix_bytes(p.size, dtype) + 4 * p.size for p in network.parameters)
     return parameters + 8 * network.num_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTask:
-    """What a store keeps of one task, beside its part in the sums.
+    """What a store keeps of one task besides its part in the sums.
 
     Attributes:
-        name: The task's name.
+        name: Task name.
         labels: Names of the real outputs by index.
-        fingerprints: Of its masks, in the order of the network's parameters.
-        entropy: H of the task's own test images through its mask, mean, in nats; None where its
-            training record has none. Recovery tells a known stream from an unknown one by it.
+        fingerprints: Of its masks, in parameter order.
+        entropy: Mean H of its test images in nats, which tells known from unknown streams, or None.
     """
 
     name: str
@@ -93,17 +91,17 @@ class StoredTask:
 
 
 class HopfieldStore:
-    """All masks of a network's tasks, implicitly.
+    """All masks of a network's tasks, stored implicitly.
 
     Attributes:
-        network: The network that the tasks share.
+        network: Network that the tasks share.
         digest: Its `Network.digest`.
         rule: ``hebb`` or ``storkey``.
-        dtype: Of the stored matrices, ``float32`` or ``float16``.
-        tasks: The tasks encoded, in order.
+        dtype: ``float32`` or ``float16``, of the stored matrices.
+        tasks: Encoded tasks, in order.
         matrices: By parameter name.
-        sums: By parameter name, ``int64 (d,)``: the sum of all patterns.
-        state_sums: By tensor name, ``float64 shape``: the sum of all tasks' state.
+        sums: Sum of all patterns by parameter name, ``int64 (d,)``.
+        state_sums: Sum of all state by tensor name, ``float64 shape``.
     """
 
     def __init__(
@@ -111,8 +109,8 @@ class HopfieldStore:
     ) -> None:
         if not network.parameters:
             raise InputError(
-                "Hopfield store: the network must have masked parameters, got none; its tasks are "
-                "state, which no matrix recalls"
+                "Hopfield store: the network must have masked parameters, got none; its tasks have "
+                "state alone, which a matrix cannot store"
             )
         self.network = network
         self.digest = digest
@@ -127,7 +125,7 @@ class HopfieldStore:
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        """Names of the tasks encoded, in order."""
+        """Names of the encoded tasks."""
         return tuple(task.name for task in self.tasks)
 
     def __len__(self) -> int:
@@ -137,29 +135,29 @@ class HopfieldStore:
         return name in self.task_names
 
     def encode(self, task: TaskMasks) -> dict[str, float]:
-        """Write a task's masks and state into the store.
+        """Add a task's masks and state.
 
         Returns:
-            By parameter name, the fraction of the task's bits that one step turns, within
-            ``[0, 1]``. Under ``storkey`` the newest task has next to none, older ones may.
+            Fraction of the task's bits that one step flips, by parameter name. Under ``storkey``
+                older tasks may lose bits that this does not show.
 
         Raises:
             BankError: If the task does not fit the network, or its name is taken.
-            InputError: If the numbers would leave the range of `dtype`.
+            InputError: If values would exceed the range of `dtype`.
 
         Warns:
-            CapacityWarning: If a matrix has more patterns than its `capacity`, or loses more bits
-                of this one than it would of random ones there.
+            CapacityWarning: If a matrix exceeds its `capacity`, or flips more bits of this pattern
+                than Hebb's rule does at capacity.
         """
         place = f"Hopfield store: task {task.name!r}"
         check_task(task, self.network, place)
         if task.name.casefold() in {name.casefold() for name in self.task_names}:
             raise BankError(
-                f"{place}: is encoded already (upper and lower case count as one), and what is in "
-                "the matrices stays; choose another name"
+                f"{place}: is encoded already (names ignore case) and cannot be replaced; "
+                "choose another name"
             )
         for matrix in self.matrices.values():
-            matrix.refuse_overflow()  # before any of them changes
+            matrix.refuse_overflow()  # before any matrix changes
         patterns = self.patterns_of(task)
         for name, pattern in patterns.items():
             self.matrices[name].add(pattern)
@@ -181,23 +179,17 @@ class HopfieldStore:
         return errors
 
     def patterns_of(self, task: TaskMasks) -> dict[str, Floats]:
-        """A task's masks as signs, by parameter name: ``float32 (d,)``."""
+        """Return a task's masks as signs ``float32 (d,)``, by parameter name."""
         return {
             p.name: to_pattern(unpack_mask(task.masks[p.name], p.shape))
             for p in self.network.parameters
         }
 
     def settle(self, patterns: Mapping[str, Floats]) -> tuple[dict[str, Floats], bool]:
-        """The fixed point that a task's patterns fall to, all together, as in a recovery.
-
-        Args:
-            patterns: By parameter name, ``float32 (d,)`` of -1 and 1; of all parameters.
-
-        Returns:
-            The patterns, and whether they are a fixed point; see `hopfield.settle`.
+        """Return the fixed point of patterns ``float32 (d,)``, and whether it is one.
 
         Raises:
-            InputError: If a parameter is missing, or a pattern is another.
+            InputError: If a pattern is missing or invalid.
         """
         parts = dict(zip(self.matrices, spans(self.network.parameters), strict=True))
 
@@ -210,10 +202,10 @@ class HopfieldStore:
         return {name: z[part] for name, part in parts.items()}, fixed
 
     def mean(self, parameter: str) -> Floats:
-        """The mean of the encoded patterns: ``float32 (d,)``, within ``[-1, 1]``.
+        """Return the mean of a parameter's patterns, ``float32 (d,)`` within ``[-1, 1]``.
 
         Raises:
-            InputError: If there is no such parameter, or no task is encoded.
+            InputError: If the parameter does not exist, or no task is encoded.
         """
         if parameter not in self.matrices:
             raise InputError(
@@ -223,31 +215,28 @@ class HopfieldStore:
         return (self.sums[parameter] / self._count()).astype(np.float32)
 
     def mean_state(self) -> dict[str, Floats]:
-        """The mean of the encoded tasks' state, by tensor name: ``float32 shape``.
+        """Return the mean state by tensor name, ``float32 shape``.
 
         Raises:
             InputError: If no task is encoded.
         """
-        with np.errstate(over="ignore"):  # infinity is refused where it would do harm
+        with np.errstate(over="ignore"):  # HopfieldInfo refuses infinity
             return {
                 name: np.asarray(total / self._count(), np.float32)
                 for name, total in self.state_sums.items()
             }
 
     def find(self, patterns: Mapping[str, Floats]) -> tuple[str, ...]:
-        """Names of the tasks whose masks are exactly these, in all parameters; empty for others.
-
-        The masks are told by their fingerprints, 64 bits each.
+        """Return the tasks with exactly these masks in all parameters, by 64-bit fingerprints.
 
         Raises:
-            InputError: As `settle`.
+            InputError: See `settle`.
         """
         self._joined(patterns)
         marks = tuple(fingerprint(pack_mask(patterns[name] > 0)) for name in self.matrices)
         return tuple(task.name for task in self.tasks if task.fingerprints == marks)
 
     def _joined(self, patterns: Mapping[str, Floats]) -> Floats:
-        """The patterns of all parameters, checked, one after the other."""
         if set(patterns) != set(self.matrices):
             raise InputError(
                 f"Hopfield store: patterns must be of {sorted(self.matrices)}, got "

@@ -1,7 +1,7 @@
-"""Settings and schedules of a recovery, and the descent on scores.
+"""Settings and schedules of a recovery, and gradient descent on scores.
 
-Wortsman et al. 2020, HopSupSup: real scores, whose signs are the mask, follow the gradient of
-``entropy_strength H + energy_strength E`` straight through the sign, a batch a step.
+Scores, whose signs are the mask, follow the straight-through gradient of ``entropy_strength H +
+energy_strength E``, one step per batch (Wortsman et al. 2020, HopSupSup).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from supsup_runtime.arrays import Floats
 from supsup_runtime.errors import InputError
 
 Schedule = Callable[[int, int], tuple[float, float]]
-"""Shares of the entropy and of the energy in step `t` of `steps`, counted from 0."""
+"""Maps step `t` of `steps`, from 0, to the shares of entropy and energy."""
 Statistics = Literal["batch", "running"]
-"""By what batch normalisation goes: the batch's own numbers, or the mean of the stored tasks'."""
+"""Batch normalisation by the batch's own statistics, or by the mean of the stored tasks'."""
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
 def linear(step: int, steps: int) -> tuple[float, float]:
-    """The paper's: from nearly entropy alone to energy alone in the last step, in even steps."""
+    """Shift evenly from entropy to energy, which is alone in the last step, as in the paper."""
     energy = (step + 1) / steps
     return 1 - energy, energy
 
 
 def constant(_step: int, _steps: int) -> tuple[float, float]:
-    """Both in full in every step."""
+    """Return full shares of entropy and energy in every step."""
     return 1.0, 1.0
 
 
@@ -39,28 +39,25 @@ SCHEDULES: dict[str, Schedule] = {"linear": linear, "constant": constant}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recovery:
-    """Settings of a recovery; the defaults are those of the paper's code, but for the looks.
+    """Settings of a recovery; defaults follow the paper's code, except for looks.
 
     Attributes:
-        step_size: Of gradient descent on the scores, positive.
-        momentum: Of it, within ``[0, 1)``.
-        weight_decay: Fraction of the scores that is added to the gradient, at least 0.
-        energy_strength: Factor of the energy, at least 0; the schedule's share multiplies it.
-        start: ``mean``, the mean of the stored patterns, which the store keeps, or ``zero``; or
-            scores of your own, ``float32 (num_masked,)``.
-        statistics: ``batch``, as in the paper, where a batch of one row is normalised by the
-            running ones all the same; or ``running``. Networks without such state have neither.
-        look_every: Steps from one look at where the mask would settle to the next: a stored task's
-            mask whose entropy fits ends the recovery there. 0 never looks before the end, which is
-            the paper's way. Where no entropy was recorded, no look ends it.
-        restart_every: Steps without a match after which the descent restarts, its schedule too,
-            with what is left of the stream, if that is half as many steps at least. 0 never does;
-            nor is it done where nothing is looked at.
-        max_entropy_ratio: An end whose entropy is above so many times the stored task's own is of
-            no stored task, at least 1.
+        step_size: Step size on the scores, positive.
+        momentum: In ``[0, 1)``.
+        weight_decay: Fraction of the scores added to the gradient, at least 0.
+        energy_strength: Factor of the energy, times the schedule's share; at least 0.
+        start: Initial scores: ``mean`` of the stored patterns, ``zero``, or ``float32
+            (num_masked,)``.
+        statistics: ``batch``, as in the paper, or ``running``, which batches of one row always use.
+        look_every: Steps between looks. A look settles the mask and ends the recovery if it is a
+            stored task's whose recorded entropy fits. 0 never looks, as in the paper.
+        restart_every: Steps without a match before descent and schedule restart, if at least half
+            as many are left. 0, or ``look_every=0``, never restarts.
+        max_entropy_ratio: Largest entropy of a match, relative to the stored task's own; at least
+            1.
 
     Raises:
-        InputError: If a value is out of its range, or the decay alone makes the scores grow.
+        InputError: If a value is out of range, or weight decay makes the scores diverge.
     """
 
     step_size: float = 500.0
@@ -92,24 +89,19 @@ class Recovery:
         if self.weight_decay and self.step_size * self.weight_decay >= 2 * (1 + self.momentum):
             limit = 2 * (1 + self.momentum) / self.weight_decay
             raise InputError(
-                f"step_size: with weight_decay {self.weight_decay:g} and momentum "
-                f"{self.momentum:g} the scores diverge from {limit:g} on, got {self.step_size:g}; "
-                "take less"
+                f"step_size: must be below {limit:g} with weight_decay {self.weight_decay:g} and "
+                f"momentum {self.momentum:g}, or the scores diverge, got {self.step_size:g}"
             )
 
 
 def check_statistics(statistics: str) -> None:
-    """Refuse what is none of `Statistics`.
-
-    Raises:
-        InputError: If it is.
-    """
+    """Raise `InputError` unless `statistics` is one of `Statistics`."""
     if statistics not in get_args(Statistics):
         raise InputError(f"statistics: must be batch or running, got {statistics!r}")
 
 
 def is_whole(value: object) -> bool:
-    """Whether a value is an integer, numpy's included; True and False are none."""
+    """Return whether a value is an integer, numpy's included, not a boolean."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
@@ -119,11 +111,7 @@ def _require(name: str, value: float, fine: bool, rule: str) -> None:
 
 
 class Descent:
-    """SGD with momentum and weight decay on scores, as `torch.optim.SGD` does it, in float32.
-
-    Attributes:
-        scores: ``float32 (num_masked,)``; its own copy.
-    """
+    """SGD with momentum and weight decay on float32 scores, like `torch.optim.SGD`."""
 
     def __init__(self, scores: Floats, how: Recovery) -> None:
         self.scores = scores.astype(np.float32)
@@ -136,16 +124,12 @@ class Descent:
         return (self.scores >= 0).astype(np.float32)
 
     def put(self, part: slice, scores: Floats) -> None:
-        """Set a part of the scores, and reset its velocity."""
+        """Set part of the scores and reset its velocity."""
         self.scores[part] = scores
         self._velocity[part] = 0
 
     def step(self, gradient: Floats) -> bool:
-        """Take a step along a gradient by the mask, which counts as one by the scores.
-
-        Returns:
-            Whether all scores are finite after it; if not, they are as they were.
-        """
+        """Step along a gradient by the mask; return false, without a change, on overflow."""
         how = self._how
         with np.errstate(over="ignore", invalid="ignore"):
             slope = gradient + np.float32(how.weight_decay) * self.scores

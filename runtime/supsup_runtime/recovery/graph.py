@@ -1,4 +1,4 @@
-"""The graph of a recovery model: a step on a batch and a mask, and where a mask settles."""
+"""The graph of a recovery model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Step:
     Attributes:
         entropy: Mean H of the batch, in nats.
         energy: ``-1/2 z^T Psi z``, summed over parameters.
-        gradient: Of the two, each times its strength, by the mask: ``float32 (num_masked,)``.
+        gradient: ``float32 (num_masked,)`` by the mask, of both times their strengths.
     """
 
     entropy: float
@@ -33,13 +33,11 @@ class Step:
 
 
 class HopfieldGraph:
-    """A model of mode ``recover``, opened; arguments are checked by `HopfieldModel`.
+    """An opened recovery model; `HopfieldModel` checks the arguments.
 
     Attributes:
-        place: What messages call it: its path.
-        info: The metadata of the model.
-        store: Those of its Hopfield store.
-        parts: Where each parameter lies in a flat mask, in their order.
+        place: Path, for messages.
+        parts: Slices of the parameters in a flat mask.
     """
 
     def __init__(self, opened: OpenedModel, store: HopfieldInfo) -> None:
@@ -63,7 +61,7 @@ class HopfieldGraph:
         *,
         statistics: Statistics,
     ) -> Step:
-        """Run the graph once; see `HopfieldModel.step`."""
+        """See `HopfieldModel.step`."""
         feeds: dict[str, Array] = {
             "x": x,
             "mask": mask,
@@ -76,7 +74,7 @@ class HopfieldGraph:
         return Step(entropy=float(h), energy=float(e), gradient=gradient)
 
     def logits(self, x: Images, mask: Bits, *, statistics: Statistics) -> Floats:
-        """Logits through a mask, by the forward program alone; see `HopfieldModel.logits`."""
+        """See `HopfieldModel.logits`."""
         network = self.info.network
         feeds = {"x": x, **cut(network.parameters, self._weights * mask)}
         feeds |= cut(network.state, self._state(x, statistics))
@@ -84,26 +82,25 @@ class HopfieldGraph:
         return logits
 
     def settle(self, mask: Bits) -> tuple[Bits, bool]:
-        """The fixed point that a mask falls to, and whether it is one; see `hopfield.settle`."""
+        """See `HopfieldModel.settle`."""
         z, fixed = settle(self._look, self.store.diagonal, to_pattern(mask))
         return z > 0, fixed
 
     def owners(self, mask: Bits) -> list[set[int]]:
-        """By parameter, indices of the tasks whose mask of it this is, told by fingerprints."""
+        """Return, per parameter, the indices of the tasks with this mask."""
         marks = [fingerprint(pack_mask(mask[part])) for part in self.parts]
         tasks = list(enumerate(self.store.fingerprints))
         return [{t for t, own in tasks if own[i] == mark} for i, mark in enumerate(marks)]
 
     def tasks_of(self, owners: list[set[int]]) -> tuple[TaskInfo, ...]:
-        """The tasks that own a mask in all parameters; several where their masks are equal."""
+        """Return the tasks that own a mask in all parameters."""
         return tuple(self.info.tasks[index] for index in sorted(set.intersection(*owners)))
 
     def distance(self, one: Bits, other: Bits) -> float:
-        """Fraction of bits that differ, the largest of all parameters."""
+        """Return the largest fraction of differing bits of all parameters."""
         return max(float(np.mean(one[part] != other[part])) for part in self.parts)
 
     def _look(self, z: Floats) -> tuple[float, Floats]:
-        """Energy and field of a pattern of signs."""
         mask = (z > 0).astype(np.float32)
         seen = self.step(self._no_rows, mask, 0.0, 1.0, statistics="running")
         return seen.energy, seen.gradient / np.float32(-2)

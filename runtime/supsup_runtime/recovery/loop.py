@@ -1,4 +1,4 @@
-"""One recovery: the descent, looks at where its mask would settle, and the result."""
+"""One recovery: descent, looks and result."""
 
 from __future__ import annotations
 
@@ -17,19 +17,15 @@ from supsup_runtime.recovery.graph import HopfieldGraph
 from supsup_runtime.recovery.result import SURE_ROWS, End, Recovered, Trace, judge
 
 LAST_ROWS = 320
-"""Newest inputs of the stream that are kept, to judge the result by."""
+"""Newest inputs, kept to judge the result."""
 
 
 def count_steps(batches: Iterable[Images], steps: int | None) -> int:
-    """Steps of a recovery: `steps`, or one per batch.
-
-    Raises:
-        InputError: If there is no such number, or there are fewer batches.
-    """
+    """Return `steps`, or the number of batches; raise `InputError` if invalid."""
     if steps is None:
         if not isinstance(batches, Sized):
             raise InputError(
-                "steps: must be given where batches has no length, as the schedule needs the end; "
+                "steps: required because batches has no length and the schedule needs the end; "
                 "give steps, or a list"
             )
         if not len(batches):
@@ -43,7 +39,7 @@ def count_steps(batches: Iterable[Images], steps: int | None) -> int:
 
 
 class Recovering:
-    """One recovery, from scores ``float32 (num_masked,)``."""
+    """One recovery from scores ``float32 (num_masked,)``."""
 
     def __init__(self, graph: HopfieldGraph, start: Floats, how: Recovery) -> None:
         self._graph = graph
@@ -55,13 +51,13 @@ class Recovering:
         self._entropies: list[float] = []
         self._energies: list[float] = []
         self._restarted_parts = False
-        self._problem = ""  # what was not finite
+        self._problem = ""  # which value was not finite
 
     def run(self, batches: Iterator[Images], total: int, schedule: Schedule) -> Recovered:
-        """Take a step on each of `total` batches, or until a look ends it.
+        """Take a step on each of `total` batches, until a look ends the recovery.
 
         Raises:
-            InputError: If there are fewer, or the schedule gives no two finite numbers.
+            InputError: If batches run out, or the schedule is invalid.
         """
         restarted, how = 0, self._how
         for taken, batch in enumerate(islice(batches, total), start=1):
@@ -70,7 +66,7 @@ class Recovering:
             end = self.look() if looks else None
             if self._problem or end:
                 return self._result(end)
-            every = how.restart_every if how.look_every else 0  # without a match
+            every = how.restart_every if how.look_every else 0
             if 0 < every <= taken - restarted and 2 * (total - taken) >= every:
                 self._descent = Descent(self._start, how)
                 self._restarted_parts, restarted = False, taken
@@ -79,7 +75,6 @@ class Recovering:
         return self._result(None)
 
     def _step(self, x: Images, shares: tuple[float, float]) -> None:
-        """Take a step on a batch, with the schedule's shares of entropy and energy."""
         number, mask, how = len(self._masks), self._descent.mask, self._how
         strengths = shares[0], how.energy_strength * shares[1]
         seen = self._graph.step(x, mask, *strengths, statistics=how.statistics)
@@ -98,14 +93,10 @@ class Recovering:
             )
 
     def look(self) -> End | None:
-        """Settle the mask, and see whose it is.
+        """Settle the mask, and return the end of the recovery if it is a stored task's.
 
-        In some parameters a stored task's, not in all: those take their fixed point, and the others
-        restart, which they do once.
-
-        Returns:
-            The end of the recovery, at a stored task's mask: it is that in all parameters, and the
-            entropy of enough inputs fits. None where it goes on.
+        The entropy of enough inputs must fit too. If only some parameters match, they take their
+        fixed point and the others restart, once.
         """
         mask, fixed = self._graph.settle(self._mask())
         owners = self._graph.owners(mask)
@@ -123,7 +114,6 @@ class Recovering:
         return None
 
     def _result(self, end: End | None) -> Recovered:
-        """The result, ended here; `end` is that of a look, if one ended it."""
         graph, ended = self._graph, self._mask()
         if end is None:
             settled, fixed = graph.settle(ended)
@@ -147,7 +137,6 @@ class Recovering:
         )
 
     def _end(self, settled: Bits, owners: list[set[int]], *, fixed: bool) -> End:
-        """The end of a recovery that ended now, from what the mask settles to and its owners."""
         tasks = self._graph.tasks_of(owners)
         own = [self._graph.store.entropies[task.index] for task in tasks or self._graph.info.tasks]
         known = [h for h in own if h is not None]
@@ -166,7 +155,7 @@ class Recovering:
         )
 
     def _entropy(self, mask: Bits) -> float:
-        """Mean H of the last inputs, in nats."""
+        """Return mean H of the last inputs, in nats."""
         logits = self._graph.logits(self._last, mask, statistics=self._how.statistics)
         return float(entropy(logits.astype(np.float64)).mean())
 
@@ -178,14 +167,14 @@ def _shares(schedule: Schedule, number: int, total: int) -> tuple[float, float]:
     shares = schedule(number, total) if callable(schedule) else schedule
     if not (isinstance(shares, tuple) and len(shares) == 2 and np.isfinite(shares).all()):
         raise InputError(
-            "schedule: must give two finite numbers, of entropy and energy, for a step and their "
-            f"count, got {shares!r:.80} in step {number}; see recovery.descent.linear"
+            "schedule: must return two finite numbers, of entropy and energy, "
+            f"got {shares!r:.80} in step {number}; see recovery.descent.linear"
         )
     return shares
 
 
 def _too_few(steps: int, count: int) -> InputError:
     return InputError(
-        f"batches: {steps} steps take as many batches, the stream ended after {count}; give more, "
+        f"batches: must have at least {steps}, one per step, got {count}; give more, "
         "or take fewer steps"
     )

@@ -1,4 +1,4 @@
-"""A model with a Hopfield store, loaded: recover a mask from inputs, then predict with it."""
+"""A loaded model with a Hopfield store."""
 
 from __future__ import annotations
 
@@ -37,11 +37,19 @@ def load_hopfield(
     providers: Sequence[Any] | None = None,
     check_memory: bool = True,
 ) -> HopfieldModel:
-    """Load a model that `supsup-export --hopfield` made; arguments as `supsup_runtime.load`.
+    """Load a model that `supsup-export --hopfield` made.
+
+    Args:
+        path: The ``.onnx`` file.
+        device: ``cpu`` or ``cuda``.
+        threads: Threads of one call.
+        sess_options: An ``onnxruntime.SessionOptions``, in place of `threads`.
+        providers: ONNX Runtime providers, in place of `device`.
+        check_memory: Refuse a model that needs more memory than is available.
 
     Raises:
-        ModelError: As `supsup_runtime.load`; or if the model has explicit masks.
-        ProviderUnavailableError: If onnxruntime or the provider is not there.
+        ModelError: As `supsup_runtime.load`, or if the model has explicit masks.
+        ProviderUnavailableError: If onnxruntime or the provider is unavailable.
         InputError: If an argument is out of range.
     """
     opened = open_model(
@@ -54,16 +62,16 @@ def load_hopfield(
         check_memory=check_memory,
     )
     if opened.info.hopfield is None:
-        raise ModelError(f"{path}: the model must say what its store holds; export it again")
+        raise ModelError(f"{path}: metadata of the Hopfield store are missing; export it again")
     return HopfieldModel(HopfieldGraph(opened, opened.info.hopfield))
 
 
 class HopfieldModel:
-    """A loaded model. Calls are independent, from any number of threads.
+    """A loaded model that recovers masks; calls are independent and thread-safe.
 
     Attributes:
-        info: The metadata of the model.
-        store: Those of its Hopfield store.
+        info: Metadata of the model.
+        store: Metadata of its Hopfield store.
     """
 
     def __init__(self, graph: HopfieldGraph) -> None:
@@ -73,7 +81,7 @@ class HopfieldModel:
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
-        """The tasks of the store, in the order of encoding."""
+        """Stored tasks, in the order of encoding."""
         return self.info.tasks
 
     def recover(
@@ -84,18 +92,17 @@ class HopfieldModel:
         schedule: Schedule = linear,
         settings: Recovery | None = None,
     ) -> Recovered:
-        """Recover the mask of the task that a stream of inputs is of, a batch a step.
+        """Recover the mask of the task that a stream of inputs belongs to.
 
         Args:
-            batches: Each ``float32 (batch, *input_shape)``, of one task; at least `steps` of them,
-                of which no more are taken than the recovery needs.
-            steps: At most, and at least 1; None takes all batches, which then must have a length.
-            schedule: Shares of entropy and energy in each step since the last restart.
-            settings: Step size and the like; None takes the defaults.
+            batches: Each ``float32 (batch, *input_shape)``, all of one task, at least `steps`; read
+                only as needed.
+            steps: Maximum steps, one per batch. None uses all batches, which must have a length.
+            schedule: Shares of entropy and energy per step since the last restart.
+            settings: Defaults to ``Recovery()``.
 
         Raises:
-            InputError: If a batch breaks its shape, type or range, there are too few, or an
-                argument is out of range.
+            InputError: If a batch or argument is invalid, or there are too few batches.
         """
         how = settings or Recovery()
         total = count_steps(batches, steps)
@@ -111,17 +118,17 @@ class HopfieldModel:
         *,
         statistics: Statistics = "batch",
     ) -> Step:
-        """Run the graph once: entropy, energy, and the gradient by a relaxed mask.
+        """Run the graph once: entropy, energy, and their gradient by a relaxed mask.
 
         Args:
-            x: ``float32 (batch, *input_shape)``; a batch of no rows has entropy 0.
-            mask: ``float32 (num_masked,)``, as a rule within ``[0, 1]``.
+            x: ``float32 (batch, *input_shape)``; an empty batch has entropy 0.
+            mask: Finite ``float32 (num_masked,)``, usually within ``[0, 1]``.
             entropy_strength: Factor of the entropy's gradient.
-            energy_strength: Factor of the energy's.
-            statistics: As `Recovery` has it.
+            energy_strength: Factor of the energy's gradient.
+            statistics: See `Recovery`.
 
         Raises:
-            InputError: If `x` breaks its shape, type or range, or `mask` its own.
+            InputError: If an argument is invalid.
         """
         check_statistics(statistics)
         mask = self._mask(mask, np.float32)
@@ -130,13 +137,15 @@ class HopfieldModel:
         return self._graph.step(x, mask, entropy_strength, energy_strength, statistics=statistics)
 
     def logits(self, x: Images, mask: Bits, *, statistics: Statistics = "running") -> Floats:
-        """Logits ``float32 (batch, outputs)`` through a mask ``bool (num_masked,)``.
+        """Return the logits through a mask, ``float32 (batch, outputs)``.
 
-        `statistics` is as `Recovery` has it.
+        Args:
+            x: ``float32 (batch, *input_shape)``.
+            mask: ``bool (num_masked,)``.
+            statistics: See `Recovery`.
 
         Raises:
-            InputError: If `x` breaks its shape, type or range, or `mask` its own; or if logits
-                are not finite.
+            InputError: If an argument is invalid, or logits are not finite.
         """
         check_statistics(statistics)
         x = checked_images(x, self.info.network.input_shape)
@@ -150,9 +159,9 @@ class HopfieldModel:
 
         Args:
             x: ``float32 (batch, *input_shape)``.
-            recovered: What `recover` gave. Where it is no task's mask, the prediction's tasks have
-                no name; labels are those that its tasks (or, of none, all stored ones) share.
-            statistics: As `Recovery` has it; with ``running``, rows are independent.
+            recovered: Result of `recover`. Labels are those that its tasks share; without a task,
+                those that all stored tasks share, and the task has no name.
+            statistics: See `Recovery`; ``running`` makes rows independent.
 
         Raises:
             InputError: As `logits`.
@@ -165,18 +174,18 @@ class HopfieldModel:
         )
 
     def settle(self, mask: Bits) -> tuple[Bits, bool]:
-        """The fixed point of the store that a mask falls to, and whether it is one.
+        """Return the fixed point of a mask ``bool (num_masked,)``, and whether it is one.
 
         Raises:
-            InputError: If `mask` is not ``bool (num_masked,)``.
+            InputError: If `mask` is invalid.
         """
         return self._graph.settle(self._mask(mask, np.bool_))
 
     def find(self, mask: Bits) -> tuple[TaskInfo, ...]:
-        """The tasks whose mask this is, in all parameters; told by fingerprints of 64 bits each.
+        """Return the tasks with exactly this mask ``bool (num_masked,)``, by 64-bit fingerprints.
 
         Raises:
-            InputError: If `mask` is not ``bool (num_masked,)``.
+            InputError: If `mask` is invalid.
         """
         return self._graph.tasks_of(self._graph.owners(self._mask(mask, np.bool_)))
 
@@ -212,7 +221,7 @@ def _is_empty(x: object, input_shape: tuple[int, ...]) -> bool:
 
 
 def _answering(found: tuple[TaskInfo, ...], stored: tuple[TaskInfo, ...]) -> TaskInfo:
-    """The task that answers; one without a name where none was found."""
+    """Return the first task found, or one without a name, with the shared labels."""
     labels = {task.labels for task in found or stored}
     shared = labels.pop() if len(labels) == 1 else ()
     return replace(found[0] if found else TaskInfo(index=-1, name=""), labels=shared)

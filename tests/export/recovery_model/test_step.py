@@ -122,7 +122,7 @@ def test_what_is_missing_is_said(
     tmp_path: Path, bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none = make_bank(tmp_path / "none", "mlp-7-9", outputs=6, real_outputs=4, tasks=1)
-    with pytest.raises(BankError, match=r"has no Hopfield store, .* supsup-hopfield encode makes"):
+    with pytest.raises(BankError, match=r"has no Hopfield store, .* supsup-hopfield encode"):
         export_recovery(none, tmp_path / "recover.onnx")
     with pytest.raises(BankError, match="the Hopfield store must have a task; encode one first"):
         compose_recovery(bank, HopfieldStore(bank.network, bank.digest))

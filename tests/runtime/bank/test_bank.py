@@ -126,9 +126,9 @@ def test_a_folder_of_tasks_that_is_a_link_is_refused(bank: MaskBank) -> None:
 
 def test_names_are_unique_whatever_their_case(bank: MaskBank) -> None:
     for name in ("task-1", "TASK-1"):
-        with pytest.raises(BankError, match=f"task '{name}' is there already"):
+        with pytest.raises(BankError, match=f"task '{name}' already exists"):
             bank.add(random_task(bank.network, name))
-    with pytest.raises(BankError, match="'task-2' is there already"):
+    with pytest.raises(BankError, match="'task-2' already exists"):
         bank.rename("task-1", "task-2")
     bank.rename("task-1", "Task-1")
     assert bank.task_names[1] == "Task-1"
@@ -136,7 +136,7 @@ def test_names_are_unique_whatever_their_case(bank: MaskBank) -> None:
 
 def test_what_is_not_there_is_refused(bank: MaskBank) -> None:
     for call in (bank.task, bank.remove, lambda name: bank.rename(name, "x")):
-        with pytest.raises(BankError, match="no task 'nope' among its 3; supsup-bank list"):
+        with pytest.raises(BankError, match="no task 'nope' among its 3; list them with supsup-b"):
             call("nope")
     for index in (-1, 3):
         with pytest.raises(BankError, match=rf"task index must be in \[0, 3\), got {index}"):
@@ -248,7 +248,7 @@ def test_what_breaks_a_rule_is_refused(bank: MaskBank, damage: Damage, message: 
 
 def test_limits(bank: MaskBank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bank_module, "MAX_TASKS", 3)
-    with pytest.raises(BankError, match="at most 3 tasks, and all are taken"):
+    with pytest.raises(BankError, match="the bank is full: at most 3 tasks"):
         bank.add(random_task(bank.network, "one-more"))
     monkeypatch.setattr("supsup_runtime.bank.index.MAX_TASKS", 2)
     with pytest.raises(BankError, match="a list of 0 to 2"):

@@ -129,7 +129,7 @@ def test_a_task_put_back_is_the_task_that_was_measured(bank: MaskBank) -> None:
 
 def test_tasks_that_change_while_they_are_measured(bank: MaskBank) -> None:
     MaskBank.open(bank.path).remove("task-0")
-    with pytest.raises(BankError, match="its tasks changed while they were measured"):
+    with pytest.raises(BankError, match="tasks changed while they were measured"):
         bank.set_calibration(FOUND)
     assert not (bank.path / "calibration.json").exists()
     with exclusive(bank.path), pytest.raises(BankLockedError, match="another process"):

@@ -68,7 +68,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda d: d.update(weight_seed=-1), "weight_seed must be in"),
         (lambda d: d.update(input_shape=[0]), "input_shape must be positive"),
         (lambda d: d.update(input_shape=3), "input_shape must be a list"),
-        (lambda d: d.update(parameters=[], state=[]), "one tensor be state, got neither"),
+        (lambda d: d.update(parameters=[], state=[]), "a state tensor, got neither"),
         (lambda d: d.update(parameters={}), "parameters must be a list"),
         (lambda d: d.update(parameters=["x"]), "parameter: fields must be"),
         (lambda d: d["parameters"][0].update(shape=[3, -3]), "shape of 'first' must be positive"),

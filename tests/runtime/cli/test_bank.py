@@ -32,7 +32,7 @@ def test_a_task_over_the_air(bank: MaskBank, tmp_path: Path) -> None:
     run("add", bank.path, file)
     assert MaskBank.open(bank.path).task_names[-1] == "new"
     refused = run("add", bank.path, file, status=3)
-    assert "is there already" in refused.stderr
+    assert "already exists" in refused.stderr
     run("add", bank.path, file, "--replace")
     run("add", bank.path, file, "--name", "again")
     run("rename", bank.path, "again", "third")

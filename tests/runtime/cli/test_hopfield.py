@@ -99,14 +99,14 @@ def test_masks_alike_that_storkey_forgets_are_told(wide: MaskBank) -> None:
     assert all(float(cell) == 0 for row in rows for cell in row[1:])
     lines = done.stderr.splitlines()
     assert [line.split("'")[1] for line in lines] == ["first", "second"]
-    assert all("of the tasks whose masks are in the bank: one step turns up to" in x for x in lines)
+    assert all("of the tasks whose masks are in the bank: one step flips up to" in x for x in lines)
 
 
 def test_masks_that_would_be_lost_are_not_deleted(bank: MaskBank) -> None:
     bank.extend(random_task(bank.network, f"more-{i}", seed=20 + i) for i in range(9))
     done = encode(bank, "--rule", "hebb", "--delete-masks", status=3)
     last = done.stderr.splitlines()[-1]
-    assert "the store must give the mask" in last
+    assert "the store must return the mask" in last
     assert "no mask was deleted" in last
     assert len(MaskBank.open(bank.path)) == 12
     assert len(read_store(bank)) == 12
@@ -116,7 +116,7 @@ def test_a_task_that_was_replaced_since_is_not_deleted(wide: MaskBank) -> None:
     encode(wide)
     wide.replace(random_task(wide.network, "task-1", seed=77))
     done = encode(wide, "task-1", "--delete-masks", status=3)
-    assert "'task-1' has other masks than those encoded: it was replaced since" in done.stderr
+    assert "'task-1' was replaced since it was encoded" in done.stderr
     assert "task-1" in MaskBank.open(wide.path)
 
 
@@ -126,7 +126,7 @@ def test_refusals_are_one_line_and_change_nothing(wide: MaskBank, tmp_path: Path
     for arguments, status, message in (
         (["task-0"], 3, "is encoded already"),
         (["nope"], 3, "no task 'nope'"),
-        (["--rule", "hebb"], 1, "rule of a store is fixed once it is made, it is storkey"),
+        (["--rule", "hebb"], 1, "rule of an existing store cannot change, expected storkey"),
     ):
         done = encode(wide, *arguments, status=status)
         assert message in done.stderr
@@ -176,7 +176,7 @@ def test_storage_says_which_is_smaller(wide: MaskBank) -> None:
     encode(wide, "--delete-masks")
     value = json.loads(run("supsup-inspect", wide.path, "--storage", "--json").stdout)
     assert (value["tasks"], value["explicit_bytes"], value["store"]["tasks"]) == (0, 0, 4)
-    assert "For the 4 tasks of this bank explicit masks are smaller" in value["verdict"]
+    assert "For the 4 tasks of this bank, explicit masks are smaller" in value["verdict"]
 
 
 def test_storage_of_a_network_too_large_or_without_masks(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_storage_of_a_network_too_large_or_without_masks(tmp_path: Path) -> None
     bank.add(TaskMasks(name="a", masks={"w": pack_mask(np.ones(235_200, bool))}))
     text = run("supsup-inspect", bank.path, "--storage").stdout
     assert "none: above 16,384 units" in text
-    assert "Explicit masks are the only form for this bank" in text
+    assert "This bank supports explicit masks only" in text
     done = encode(bank, status=1)
     assert "1 to 16384 units, got 235200, whose matrix would take 221,276,160,000" in done.stderr
     bare = network_of(state=[StateTensor(name="s", shape=(1,))])

@@ -150,7 +150,7 @@ def test_an_overflow_in_the_second_parameter_changes_neither() -> None:
     network = wide_network()
     store = HopfieldStore(network, "d", dtype="float16")
     store.matrices["second"].scaled[:] = 60_000
-    with pytest.raises(InputError, match="float16 ends at"):
+    with pytest.raises(InputError, match="float16 maximum"):
         store.encode(random_task(network, "a"))
     assert not store.matrices["first"].scaled.any()
     assert len(store) == 0

@@ -49,7 +49,7 @@ def test_the_defaults_are_the_papers() -> None:
         ({"statistics": "all"}, "statistics: must be batch or running, got 'all'"),
         (
             {"step_size": 38_000},
-            "momentum 0.9 the scores diverge from 38000 on, got 38000; take less",
+            "must be below 38000 with weight_decay 0.0001 and momentum 0.9, or the scores diverge",
         ),
     ],
 )
@@ -143,17 +143,17 @@ TWO = (TaskInfo(index=0, name="a"), TaskInfo(index=1, name="b"))
 @pytest.mark.parametrize(
     ("change", "verdict", "reason"),
     [
-        ({}, "stored", "at the mask of 'a', at the end within 1.0% of the bits"),
+        ({}, "stored", "at the mask of 'a', reached at the end, 1.0% of the bits away"),
         (
             {"looked": True, "distance": 0.35},
             "stored",
-            "at the mask of 'a', found by a look after step 7, from 35.0% of the bits",
+            "at the mask of 'a', found by a look after step 7, 35.0% of the bits away",
         ),
-        ({"tasks": TWO}, "stored", "at the mask of 'a' and 'b', at the end within"),
+        ({"tasks": TWO}, "stored", "at the mask of 'a' and 'b', reached at the end"),
         (
             {"expected": None, "entropy": 9.0, "rows": 1},
             "stored",
-            "its own entropy was not recorded, so an unknown task would not be told",
+            "its entropy was not recorded, so an unknown task cannot be ruled out",
         ),
         ({"tasks": ()}, "spurious", "at a fixed point of no stored task"),
         ({"distance": 0.2}, "not-converged", "20.0% of the bits from the nearest fixed point"),
@@ -161,14 +161,14 @@ TWO = (TaskInfo(index=0, name="a"), TaskInfo(index=1, name="b"))
         (
             {"entropy": 1.9},
             "not-converged",
-            "entropy of 1.9 through it, expected at most 1.8 times 1: of an unknown task?",
+            "entropy of 1.9 through it, expected at most 1.8 times 1: an unknown task?",
         ),
         ({"entropy": np.nan}, "not-converged", "an entropy of nan"),
         ({"tasks": (), "entropy": 1.9}, "not-converged", "at a fixed point of no stored task, but"),
         (
             {"rows": 63},
             "not-converged",
-            "63 inputs are too few to tell whether they are of an unknown task, at least 64 are",
+            "63 inputs are too few to rule out an unknown task, at least 64 are needed",
         ),
         ({"problem": "all is lost", "looked": True}, "diverged", "all is lost"),
     ],

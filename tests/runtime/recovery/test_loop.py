@@ -39,7 +39,7 @@ def test_a_look_ends_it_where_the_mask_would_settle(model: HopfieldModel, bank: 
     assert (found.verdict, found.task, found.steps) == ("stored", model.tasks[1], 1)
     assert (found.looked, found.converged_after, found.trace.converged_after) == (True, 1, None)
     assert found.trace.distance[1] == found.trace.distance[0] > 0.02  # from there it settled
-    assert "found by a look after step 1, from " in found.reason
+    assert "found by a look after step 1, " in found.reason
     np.testing.assert_array_equal(found.mask, flat_mask(bank, 1))
     assert model.recover(batches, settings=replace(still, look_every=4)).steps == 4
     without = model.recover(batches, settings=replace(still, look_every=0))

@@ -140,7 +140,7 @@ def test_a_few_inputs_tell_nothing(model: HopfieldModel, bank: MaskBank) -> None
     batches = [images(9, seed) for seed in range(7)]
     found = model.recover(batches, schedule=energy_alone, settings=near(bank, 0))
     assert (found.verdict, found.task) == ("not-converged", None)
-    assert "63 inputs are too few to tell" in found.reason
+    assert "63 inputs are too few to rule out" in found.reason
     np.testing.assert_array_equal(found.mask, flat_mask(bank, 0))
 
 
@@ -227,7 +227,7 @@ def test_a_stream_without_a_length_takes_steps(model: HopfieldModel) -> None:
     left = stream(9)
     assert model.recover(left, steps=5, settings=Recovery(look_every=0)).steps == 5
     assert len(list(left)) == 4  # no batch is taken that no step needs
-    with pytest.raises(InputError, match="steps: must be given where batches has no length"):
+    with pytest.raises(InputError, match="steps: required because batches has no length"):
         model.recover(stream(9))
 
 
@@ -243,19 +243,19 @@ def test_a_stream_without_a_length_takes_steps(model: HopfieldModel) -> None:
         (lambda m: m.recover([images(4)], steps=True), "steps: must be an integer .*, got True"),
         (
             lambda m: m.recover([images(4)], schedule="linear"),
-            "schedule: must give two finite numbers, of entropy and energy, .*, got 'linear'",
+            "schedule: must return two finite numbers, of entropy and energy, got 'linear'",
         ),
         (
             lambda m: m.recover([images(4)], schedule=lambda _, __: 1.0),
-            "schedule: must give two finite numbers, .*, got 1.0 in step 0",
+            "schedule: must return two finite numbers, .*, got 1.0 in step 0",
         ),
         (
             lambda m: m.recover([images(4)], schedule=lambda _, __: (np.nan, 1.0)),
-            r"schedule: must give two finite numbers, .*, got \(nan, 1.0\) in step 0",
+            r"schedule: must return two finite numbers, .*, got \(nan, 1.0\) in step 0",
         ),
         (
             lambda m: m.recover(stream(2), steps=3),
-            "batches: 3 steps take as many batches, the stream ended after 2; give more, or take",
+            "batches: must have at least 3, one per step, got 2; give more, or take",
         ),
         (
             lambda m: m.recover([images(4), images(4).astype(np.float64)]),
