@@ -1,4 +1,4 @@
-"""Compose one ONNX graph from a mask bank, and check that it computes what the bank says."""
+"""Export mask banks as ONNX models, and check them."""
 
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export, export_recovery, export_task

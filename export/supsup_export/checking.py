@@ -1,8 +1,4 @@
-"""What all checks of a model share: the ONNX checker, differences, and how large they may be.
-
-A check runs before a model is put in place. Its reference is numpy over the bank's own files, and
-the bank's programs run by themselves.
-"""
+"""The ONNX checker, comparisons and tolerances of all checks."""
 
 from __future__ import annotations
 
@@ -19,29 +15,24 @@ from supsup_runtime.errors import ParityError
 from supsup_runtime.model.session import Session, open_session
 
 LOGITS_TOLERANCE = 1e-4
-"""Of the largest logit. Both sides run the same float32 program on weights that agree to one
-rounding (6e-8), which sums of some thousand terms and a few layers amplify."""
+"""Relative to the largest logit. Weights agree to one rounding (6e-8), which sums of some thousand
+terms over a few layers amplify."""
 SCORE_TOLERANCES = {"cpu": 3e-5, "cuda": 3e-5, "portable": 1e-5}
-"""Of the largest score, or of the spread of random masks' scores, half the norm of W * dO/dW,
-where that is more (few tasks whose scores happen to cancel). Without masks it is half the norm of
-a task's terms, state * dO/dstate. `cpu`, and `cuda` where it runs on
-the CPU: what two int8 rows leave out is within half a step of the second, 1 / 254 / 254 = 1.6e-5
-of a block's peak a term, of either sign. `portable`: float32 sums."""
+"""Relative to the largest score or, if larger (few scores may cancel), half the norm of W * dO/dW,
+the spread of random masks' scores; without masks, of a task's terms, state * dO/dstate. `cpu`, and
+`cuda` on the CPU: two int8 rows leave out at most 1 / 254 / 254 = 1.6e-5 of a block's peak per
+term, of either sign. `portable`: float32 sums."""
 ROUNDED_TOLERANCE = 3e-2
-"""As above, for tasks that a rounded model gives up: half a step of the one int8 row is 1 / 254 of
-a block's peak a term, of either sign; several thousandths of the largest score in practice."""
+"""As above, for inexact scores of a rounded model: one int8 row leaves out at most 1 / 254 of a
+block's peak per term; in practice several thousandths of the largest score."""
 RECOVERY_TOLERANCE = 1e-5
-"""Of the largest value of an output, and of the energy of its terms ``|z_i (Psi z)_i| / 2``, which
-may cancel. Both sides compute in float32; what differs is the order of sums, of some thousand terms
-with a rounding of 6e-8 each, most of which cancel."""
+"""Relative to the largest value; for the energy, to the sum of ``|z_i (Psi z)_i| / 2``, whose terms
+may cancel. Both sides sum some thousand float32 terms, each rounded by 6e-8, in different
+orders."""
 
 
 def check_onnx(path: Path, *, place: str) -> None:
-    """Run the ONNX checker on a file that messages call `place`.
-
-    Raises:
-        ParityError: If it is not valid ONNX.
-    """
+    """Raise ParityError if a file is not valid ONNX; messages call it `place`."""
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -50,22 +41,22 @@ def check_onnx(path: Path, *, place: str) -> None:
 
 
 def open_program(bank: MaskBank, name: Literal["forward", "gradient"]) -> Session:
-    """A bank's program, which must be there, in a session of its own."""
+    """Open a program of the bank."""
     program = bank.forward if name == "forward" else bank.gradient
     return open_session(program or b"", place=f"{bank.path}/programs/{name}.onnx")
 
 
 def relative_error(got: Array, want: Array, least_scale: float = 0.0) -> float:
-    """Largest difference, of the largest wanted value or of `least_scale` if that is more."""
+    """Return the largest difference, relative to the largest wanted value, or `least_scale`."""
     scale = max(float(np.abs(want).max(initial=0)), least_scale) or 1.0
     return float(np.abs(got.astype(np.float64) - want).max(initial=0)) / scale
 
 
 @dataclass(slots=True)
 class Findings:
-    """Differences so far, and what is out of tolerance: all of it is reported together.
+    """Differences found so far.
 
-    `worst` has the largest `relative_error` by the first word of what was compared.
+    `worst` maps the first word of a name to its largest error.
     """
 
     worst: dict[str, float] = field(default_factory=dict)
@@ -74,9 +65,9 @@ class Findings:
     def compare(
         self, name: str, got: Array, want: Array, tolerance: float, least_scale: float = 0.0
     ) -> None:
-        """Note how far an array is from what is wanted."""
+        """Record how far an array is from the wanted one."""
         if got.shape != want.shape:
-            self.failures.append(f"{name} has shape {got.shape}, must have {want.shape}")
+            self.failures.append(f"{name} must have shape {want.shape}, got {got.shape}")
             return
         error = relative_error(got, want, least_scale)
         kind = name.partition(" ")[0]
@@ -85,14 +76,10 @@ class Findings:
             self.failures.append(f"{name} differs by {error:.1e}, allowed {tolerance:.1e}")
 
     def refuse(self, place: str) -> None:
-        """Refuse a model that something is out of tolerance in.
-
-        Raises:
-            ParityError: If it is; the first three are named.
-        """
+        """Raise ParityError if anything was out of tolerance."""
         if self.failures:
             raise ParityError(
-                f"{place}: the model does not compute what the bank says: "
+                f"{place}: the model's results differ from the bank's: "
                 f"{'; '.join(self.failures[:3])} ({len(self.failures)} failures); "
-                "nothing was written, please report it"
+                "nothing was written; please report this"
             )

@@ -1,4 +1,4 @@
-"""The command supsup-export: a mask bank into one ONNX model."""
+"""The command supsup-export."""
 
 from __future__ import annotations
 
@@ -47,21 +47,18 @@ def _run() -> None:
 def _export(arguments: argparse.Namespace) -> Report[Any]:
     how = {name: getattr(arguments, name) for name in ("check", "sidecar", "force")}
     if arguments.hopfield:
-        _refuse_beside(arguments, "--hopfield", "recovers masks", ("task", "bits"))
+        _refuse_beside(arguments, "--hopfield", "that recovers masks", ("task", "bits"))
         bank = MaskBank.open(arguments.bank)
         return export_recovery(bank, arguments.output, stream=arguments.stream, **how)
     if arguments.stream:
-        raise InputError(
-            "--stream: is for a model that recovers masks; make one with --hopfield, or leave it "
-            "out"
-        )
+        raise InputError("--stream: requires --hopfield; add it, or leave out --stream")
     if arguments.task is not None:
-        _refuse_beside(arguments, "--task", "has one task")
-        bank = MaskBank.open(arguments.bank, verify=False)  # the task's own file is, when read
+        _refuse_beside(arguments, "--task", "of one task")
+        bank = MaskBank.open(arguments.bank, verify=False)  # reading the task verifies its file
         bits = 32 if arguments.bits is None else arguments.bits
         return export_task(bank, arguments.task, arguments.output, bits=bits, **how)
     if arguments.bits is not None:
-        raise InputError("--bits: is for a model of one task; name it with --task, or leave it out")
+        raise InputError("--bits: requires --task; add it, or leave out --bits")
     outputs = arguments.graph_outputs
     request = Request(
         target="cpu" if arguments.target is None else arguments.target,
@@ -69,7 +66,7 @@ def _export(arguments: argparse.Namespace) -> Report[Any]:
         outputs=None if outputs is None else tuple(outputs.replace(" ", "").split(",")),
         scoring=arguments.scoring,
     )
-    bank = MaskBank.open(arguments.bank, verify=False)  # every task is checked when laid out
+    bank = MaskBank.open(arguments.bank, verify=False)  # export verifies every task
     sample = None if arguments.sample is None else read_array(arguments.sample)
     return export(bank, arguments.output, request=request, sample=sample, **how)
 
@@ -80,59 +77,61 @@ def _refuse_beside(
     for name in (*more, *_OF_WHOLE_BANKS):
         if getattr(arguments, name) is not None:
             raise InputError(
-                f"--{name.replace('_', '-')}: does not apply to a model that {what}; leave it, or "
-                f"{option}, out"
+                f"--{name.replace('_', '-')}: does not apply to a model {what}; leave out this "
+                f"option or {option}"
             )
 
 
 def _parser() -> argparse.ArgumentParser:
     made = parser(
-        "supsup-export", "Bake the weights and masks of a bank into one ONNX model.", _EXAMPLES
+        "supsup-export", "Export the weights and masks of a bank as one ONNX model.", _EXAMPLES
     )
     given, made_of, method, speed = made.what_in, made.what_out, made.method, made.speed
-    text = "folder of the bank (required)"
+    text = "folder of the mask bank (required)"
     given.add_argument("--bank", type=Path, required=True, metavar="DIR", help=text)
-    text = "this one task alone, for a plain model of x (default: all tasks)"
+    text = "export only this task, as a plain model with input x (default: all tasks)"
     given.add_argument("--task", metavar="NAME", help=text)
-    text = "the bank's Hopfield store, for a model that recovers its masks"
+    text = "export a model that recovers masks from the bank's Hopfield store"
     given.add_argument("--hopfield", action="store_true", help=text)
-    made_of.add_argument("output", type=Path, metavar="OUTPUT", help="where to write the model")
+    made_of.add_argument("output", type=Path, metavar="OUTPUT", help="model file to write")
     made_of.add_argument(
         "--target",
         metavar="{cpu,cuda,portable}",
-        help="operators: cpu and cuda are fast with ONNX Runtime, portable is ai.onnx alone "
-        "(default: cpu)",
+        help="cpu, cuda: fast operators of ONNX Runtime; portable: standard operators (ai.onnx) "
+        "only (default: cpu)",
     )
-    text = f"outputs of the graph, some of {','.join(OUTPUTS)} (default: all)"
+    text = f"outputs to keep, any of {','.join(OUTPUTS)} (default: all)"
     made_of.add_argument("--graph-outputs", metavar="NAME,...", help=text)
     add_renamed(made_of, {"--outputs": "--graph-outputs"})
-    text = "with --task, bits per weight: 32 is float32, 2 ternary (default: 32)"
+    text = "with --task: bits per weight, 32 (float32) or 2 (ternary) (default: 32)"
     made_of.add_argument("--bits", type=int, metavar="{32,2}", help=text)
-    text = "with --hopfield, a model that takes a whole stream of batches in one call"
+    text = "with --hopfield: recover from a whole stream in one call"
     made_of.add_argument("--stream", action="store_true", help=text)
-    made_of.add_argument("--sidecar", action="store_true", help="write the metadata to OUTPUT.json")
-    made_of.add_argument("--force", action="store_true", help="replace OUTPUT if it is there")
-    made_of.add_argument("--json", action="store_true", help="report in JSON")
+    text = "also write the metadata to OUTPUT.json"
+    made_of.add_argument("--sidecar", action="store_true", help=text)
+    made_of.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
+    made_of.add_argument("--json", action="store_true", help="print the report as JSON")
     method.add_argument(
         "--objective",
         metavar="{entropy,superfluous}",
-        help="what one-shot inference differentiates (default: superfluous where the network has "
-        "superfluous outputs)",
+        help="objective of one-shot inference (default: superfluous if the network has superfluous "
+        "outputs, else entropy)",
     )
     speed.add_argument(
         "--scoring",
         metavar="{exact,rounded,screened}",
-        help="exact: of every task; rounded, screened: exactly of those that can still win "
-        "(default: rounded for large banks on the CPU, else exact)",
+        help="how to score tasks. exact: all exactly; rounded: all in int8, then exactly those "
+        "that can still win; screened: like rounded, over 30 %% of the weights first (default: "
+        "rounded for large banks on the CPU, else exact)",
     )
     speed.add_argument(
         "--sample",
         type=Path,
         metavar="FILE",
-        help="with --scoring screened, a .npy file of real inputs, float32 (images, ...), by which "
-        "the weights to score first are chosen (default: random inputs)",
+        help="with --scoring screened: .npy file of real inputs, float32 (images, ...), that "
+        "select the weights to score first (default: random inputs)",
     )
-    text = "run the model against the bank before it is put in place (default: --check)"
+    text = "compare the model with the bank before writing OUTPUT (default: --check)"
     action = argparse.BooleanOptionalAction
     speed.add_argument("--check", action=action, default=True, help=text)
     return made

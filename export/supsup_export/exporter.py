@@ -1,4 +1,4 @@
-"""From a bank to a model on disk: composed, checked against the bank, and put in place whole."""
+"""Export a bank: compose a model, check it, put it in place."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Parity = TypeVar("Parity", bound=ParityReport | RecoveryReport | TaskParity)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(ABC, Generic[Parity]):
-    """What was written.
+    """Report on an exported model.
 
     Attributes:
-        path: The model.
-        model_bytes: Its size.
-        parity: The largest differences from the bank; None if they were not asked for.
-        left_out: What of bank or store is not in the model, and why, in one line; else empty.
+        path: Path of the model.
+        model_bytes: Size in bytes.
+        parity: Largest differences from the bank; None if not checked.
+        left_out: What the model lacks, and why, in one line; empty if nothing.
     """
 
     path: Path
@@ -45,26 +45,27 @@ class Report(ABC, Generic[Parity]):
     left_out: str = ""
 
     def to_text(self) -> str:
-        """What was written, and what the check found, in one line."""
+        """Return a summary in one line."""
         found = "not checked" if self.parity is None else self.parity.to_text()
         return f"{self.path}: {self._described()[0]}, {self.model_bytes:,} bytes, {found}"
 
     def to_dict(self) -> dict[str, object]:
-        """The same for JSON."""
+        """Return the report for JSON."""
         parity = None if self.parity is None else self.parity.to_dict()
         shared = {"bytes": self.model_bytes, "parity": parity, "path": str(self.path)}
         return shared | self._described()[1]
 
     @abstractmethod
     def _described(self) -> tuple[str, dict[str, object]]:
-        """What the model is, as text and for JSON."""
+        """Describe the model, as text and for JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport(Report[ParityReport]):
-    """What was written: the model of a whole bank, whose metadata are `info`.
+    """Report on the model of a bank; `left_out` names a stale calibration.
 
-    `left_out` tells of the bank's calibration, if the model could have used it.
+    Attributes:
+        info: Metadata of the model.
     """
 
     info: ModelInfo
@@ -81,9 +82,10 @@ class ExportReport(Report[ParityReport]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryExport(Report[RecoveryReport]):
-    """What was written: a model that recovers masks, whose metadata are `info`.
+    """Report on a model that recovers masks; `left_out` names tasks without recorded entropy.
 
-    `left_out` tells of tasks without an entropy of their own.
+    Attributes:
+        info: Metadata of the model.
     """
 
     info: ModelInfo
@@ -95,13 +97,18 @@ class RecoveryExport(Report[RecoveryReport]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskExportReport(Report[TaskParity]):
-    """What was written: the model of one task, of so many bits per masked weight."""
+    """Report on the model of a task.
+
+    Attributes:
+        task: Name of the task.
+        bits: Bits per masked weight.
+    """
 
     task: str
     bits: int
 
     def _described(self) -> tuple[str, dict[str, object]]:
-        text = f"task {self.task}, {self.bits} bits a weight"
+        text = f"task {self.task}, {self.bits} bits per weight"
         return text, {"bits": self.bits, "task": self.task}
 
 
@@ -115,30 +122,35 @@ def export(
     sidecar: bool = False,
     force: bool = False,
 ) -> ExportReport:
-    """Write the model of a bank; on any failure, leave what was there before.
+    """Export a bank as one ONNX model; on failure, keep existing files.
 
     Args:
-        bank: Open and not empty.
-        path: The ``.onnx`` file.
-        request: Target, objective, outputs, scoring.
-        sample: ``float32 (images, *input_shape)``, real inputs by which screened scoring
-            chooses what to score first; None takes random ones.
-        check: Run the model against the bank before it is put in place.
-        sidecar: Write the metadata beside it as ``path + '.json'``, for hosts that show none.
-        force: Replace a file that is there, and its sidecar.
+        bank: Bank with at least one task.
+        path: Path of the ``.onnx`` file.
+        request: Target, objective, outputs and scoring; None takes the defaults.
+        sample: Real inputs, ``float32 (images, *input_shape)``, that select what screened scoring
+            scores first; None takes random inputs.
+        check: Compare the model with the bank before writing `path`.
+        sidecar: Also write the metadata to ``path + '.json'``, for hosts that cannot read model
+            metadata.
+        force: Replace an existing file and its sidecar.
+
+    Returns:
+        Report on the model.
 
     Raises:
-        OutputExistsError: If `path` is there and `force` is false, or lies inside the bank.
-        BankError: If the bank is empty, damaged, lacks the gradient program or the objective that
-            the request needs, or the model would pass 2 GB.
-        InputError: If the folder of `path` is missing, the network does not have an output that is
-            asked for, or too few masks or tasks for a scoring, or the sample does not fit.
-        ParityError: If the model does not compute what the bank says.
+        OutputExistsError: If `path` or its sidecar exists and `force` is false, or `path` is inside
+            the bank.
+        BankError: If the bank is empty, damaged, or lacks a required gradient program or objective,
+            or the model would exceed 2 GB.
+        InputError: If the folder of `path` or a requested output does not exist, the scoring needs
+            more masks or tasks, or the sample does not fit.
+        ParityError: If the model differs from the bank.
     """
     output = claim_output(bank, path, force=force)
     model, info, left_out = _composed(bank, request or Request(), sample)
     with placed(output, model, sidecar=sidecar) as part:
-        del model  # the check loads the file; two copies of a large bank are enough
+        del model  # the check loads another copy
         parity = check_parity(part, bank, info, place=str(output), sample=sample) if check else None
     size = output.stat().st_size
     return ExportReport(path=output, model_bytes=size, parity=parity, info=info, left_out=left_out)
@@ -147,16 +159,15 @@ def export(
 def _composed(
     bank: MaskBank, request: Request, sample: Images | None
 ) -> tuple[ModelProto, ModelInfo, str]:
-    """A bank's model, its metadata, and why they say nothing of how to tell unknown tasks."""
     layout = lay_out(bank)
     if request.scoring == "screened":
         objective = choose_objective(bank, request.objective)
         layout = choose_screen(bank, layout, objective, sample)
     elif sample is not None:
-        raise InputError("sample: is for screened scoring; ask for it, or leave the sample out")
+        raise InputError("sample: requires scoring screened; set it, or leave the sample out")
     calibration, left_out = None, ""
     stored = bank.calibration()
-    if stored is not None and request.mode != "infer":  # such a model makes no passes to judge
+    if stored is not None and request.mode != "infer":  # whose tasks cannot be judged
         if stored.stale:
             left_out = (
                 f"{bank.path}: its calibration is left out: {stored.stale}; run supsup-calibrate "
@@ -177,24 +188,25 @@ def export_recovery(
     sidecar: bool = False,
     force: bool = False,
 ) -> RecoveryExport:
-    """Write the model that recovers masks from a bank's Hopfield store; see `export`.
-
-    No task file is read: the tasks are those of the store.
+    """Export a model that recovers masks from a bank's Hopfield store; see `export`.
 
     Args:
-        bank: With a store (`supsup-hopfield encode`); it may have no task left.
-        path: The ``.onnx`` file.
+        bank: Bank with a store (`supsup-hopfield encode`); its own tasks are not read.
+        path: Path of the ``.onnx`` file.
         stream: Recover from a whole stream in one call, for hosts without the runtime.
-        check: Run the model against bank and store before it is put in place.
-        sidecar: As `export`.
-        force: As `export`.
+        check: Compare the model with bank and store before writing `path`.
+        sidecar: As in `export`.
+        force: As in `export`.
+
+    Returns:
+        Report on the model, whose tasks are the store's.
 
     Raises:
-        InputError: If the folder of `path` is missing.
-        OutputExistsError: As `export`.
-        BankError: If there is no store, it is damaged, empty or of another network, the bank has
-            no gradient program, or the model would pass 2 GB.
-        ParityError: If the model does not compute what bank and store say.
+        InputError: If the folder of `path` does not exist.
+        OutputExistsError: As in `export`.
+        BankError: If the store is missing, damaged, empty or of another network, the bank has no
+            gradient program, or the model would exceed 2 GB.
+        ParityError: If the model differs from bank and store.
     """
     output = claim_output(bank, path, force=force)
     store = read_store(bank)
@@ -216,9 +228,10 @@ def _without_entropy(info: ModelInfo) -> str:
     if not names:
         return ""
     return (
-        f"{len(names)} tasks have no entropy of their own on record "
-        f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), so streams of unknown "
-        "tasks are not told from theirs; learn them with supsup-train, with test images"
+        f"{len(names)} tasks have no recorded entropy "
+        f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), so recovery cannot "
+        "reject streams of unknown tasks that end in their masks; train them with supsup-train and "
+        "test images"
     )
 
 
@@ -232,24 +245,27 @@ def export_task(
     sidecar: bool = False,
     force: bool = False,
 ) -> TaskExportReport:
-    """Write the model of one task; on any failure, leave what was there before.
+    """Export one task as a plain ONNX model; see `export`.
 
     Args:
-        bank: Open, with the task in it.
-        name: The task.
-        path: The ``.onnx`` file.
-        bits: 32 for float32 weights; 2 for ternary ones and int8 activations in linear layers.
-        check: As `export`.
-        sidecar: As `export`.
-        force: As `export`.
+        bank: Bank with the task.
+        name: Name of the task.
+        path: Path of the ``.onnx`` file.
+        bits: Bits per weight: 32 (float32), or 2 (ternary, with int8 activations in linear layers).
+        check: As in `export`.
+        sidecar: As in `export`.
+        force: As in `export`.
+
+    Returns:
+        Report on the model.
 
     Raises:
-        InputError: If `bits` is not 2 or 32, or 2 where nothing is masked, or there is no such
-            task, or the folder of `path` is missing.
-        OutputExistsError: As `export`.
-        BankError: If the task's file is damaged, the model would pass 2 GB, or its weights do
-            not fit two bits.
-        ParityError: If the model does not compute what the bank says.
+        InputError: If `bits` is not 2 or 32, or 2 without masked weights, or the task or the folder
+            of `path` does not exist.
+        OutputExistsError: As in `export`.
+        BankError: If the task's file is damaged, the model would exceed 2 GB, or the weights do not
+            fit two bits.
+        ParityError: If the model differs from the bank.
     """
     task = read_task(bank, name, bits)
     output = claim_output(bank, path, force=force)

@@ -1,8 +1,4 @@
-"""A small builder of ONNX graphs: nodes in order, constants by content, names that never clash.
-
-`onnx.helper` does the work; what is added is fresh names, one store of constants that a graph
-shares with its subgraphs, and the copying of a whole program into a graph.
-"""
+"""Build ONNX graphs: `onnx.helper` with unique names, shared constants and inlined programs."""
 
 from __future__ import annotations
 
@@ -36,28 +32,24 @@ MAX_MODEL_BYTES = 2**31 - 2**20
 BOOL, FLOAT = TensorProto.BOOL, TensorProto.FLOAT
 INT32, INT64 = TensorProto.INT32, TensorProto.INT64
 Value: TypeAlias = tuple[str, int, Sequence[int | str | None] | None]
-"""Name, element type and shape of a graph's input or output; a string names a dynamic axis."""
+"""Name, element type and shape; a string is a dynamic axis."""
 Fill: TypeAlias = "Callable[[Graph], list[str]]"
 """Fills the body of a branch and returns its outputs."""
 
 
 def refuse_large(place: Path, size: int, what: str) -> None:
-    """Refuse a model that would not fit one file.
-
-    Raises:
-        BankError: If `size`, in bytes, is too large; `what` says what takes them and what to do.
-    """
+    """Raise BankError if `size` bytes do not fit one file; `what` completes the message."""
     if size > MAX_MODEL_BYTES:
         raise BankError(f"{place}: one ONNX file holds at most {MAX_MODEL_BYTES} bytes, {what}")
 
 
 class Graph:
-    """A graph in the making. Values are strings, as in the file.
+    """A graph under construction; values are names.
 
     Attributes:
-        scope: Name of the body of an If or Loop; empty for the outermost graph.
-        nodes: The nodes so far, in order.
-        outermost: The graph that all others are within; itself for that one.
+        scope: Name of an If or Loop body; empty for the outermost graph.
+        nodes: Nodes so far, in order.
+        outermost: Graph that contains all others.
     """
 
     def __init__(self) -> None:
@@ -70,19 +62,19 @@ class Graph:
         self._numbers = count(1)
 
     def subgraph(self, scope: str) -> Graph:
-        """A graph for the body of an If or Loop; it sees this graph's values and constants."""
-        body = copy.copy(self)  # which shares the constants and the numbers
+        """Start the body of an If or Loop."""
+        body = copy.copy(self)  # shares constants and counter
         body.scope, body.nodes = self.fresh(scope), []
         return body
 
     def fresh(self, hint: str) -> str:
-        """A name that no other value of the model has."""
+        """Return a unique name."""
         return f"{hint}_{next(self._numbers)}"
 
     def constant(self, value: npt.ArrayLike, name: str = "const") -> str:
-        """An initializer of the outermost graph; equal arrays are stored once.
+        """Return an initializer of the outermost graph; equal arrays are stored once.
 
-        An array that was given before, which must not have changed, is not looked at again.
+        An array given again must not have changed.
         """
         if id(value) in self._by_identity:
             return self._by_identity[id(value)][1]
@@ -98,68 +90,68 @@ class Graph:
             self._by_identity[id(value)] = (
                 value,
                 self._by_content[key],
-            )  # kept, so the id is its own
+            )  # keeps the array, so its id stays unique
         return self._by_content[key]
 
     def ints(self, *values: int) -> str:
-        """A constant ``int64 (n,)``, as operators take shapes, axes and bounds."""
+        """Return a constant ``int64 (n,)``."""
         return self.constant(np.array(values, np.int64))
 
     def scalar(self, value: float) -> str:
-        """A constant ``float32 ()``."""
+        """Return a constant ``float32 ()``."""
         return self.constant(np.float32(value))
 
     def default(self, name: str, value: npt.ArrayLike) -> None:
-        """Give an input of the model a value for hosts that do not feed it."""
+        """Give an input of the model a default."""
         self._constants[name] = numpy_helper.from_array(np.asarray(value), name)
 
     def op(self, op_type: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Append a node with one output, named `name` or afresh; return the output's name."""
+        """Append a node with one output; return its name."""
         return self.ops(op_type, inputs, [name or self.fresh(op_type.lower())], **attributes)[0]
 
     def ops(
         self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
     ) -> list[str]:
-        """Append a node with the given output names; return them."""
+        """Append a node; return its output names."""
         self.nodes.append(helper.make_node(op_type, list(inputs), list(outputs), **attributes))
         return list(outputs)
 
     def split(self, flat: str, sizes: Sequence[int]) -> list[str]:
-        """Cut a 1-D value into consecutive parts."""
+        """Split a 1-D value into consecutive parts."""
         if len(sizes) == 1:
             return [flat]
         names = [self.fresh("part") for _ in sizes]
         return self.ops("Split", [flat, self.ints(*sizes)], names, axis=0)
 
     def cut(self, flat: str, tensors: Sequence[MaskedParameter | StateTensor]) -> dict[str, str]:
-        """Cut a flat value into tensors by name, each in its shape."""
+        """Split a flat value into shaped tensors by name."""
         if not tensors:
             return {}
         parts = self.split(flat, [t.size for t in tensors])
         return {t.name: self.reshape(p, t.shape) for t, p in zip(tensors, parts, strict=True)}
 
     def join(self, values: Sequence[str], axis: int = 0) -> str:
-        """``Concat``, of more than one value."""
+        """Concatenate one or more values."""
         return values[0] if len(values) == 1 else self.op("Concat", *values, axis=axis)
 
     def reshape(self, value: str, shape: Sequence[int]) -> str:
-        """``Reshape`` to a constant shape."""
+        """Reshape to a constant shape."""
         return self.op("Reshape", value, self.ints(*shape))
 
     def matmul_nbits(
         self, left: str, codes: str, scales: str, shape: tuple[int, int], bits: int, block: int
     ) -> str:
-        """``left @ weight.T``, of packed codes of a weight ``(rows, columns)``, by ONNX Runtime.
+        """Append ``left @ weight.T`` as MatMulNBits of ONNX Runtime.
 
-        A scale is of `block` codes. Activations are rounded to int8 on the CPU; without it the
-        operator takes seconds.
+        `shape` is the weight's ``(rows, columns)``, with a scale per `block` codes. On the CPU,
+        activations are rounded to int8; otherwise it takes seconds.
         """
         sizes: dict[str, Any] = {"N": shape[0], "K": shape[1], "bits": bits, "block_size": block}
         how: dict[str, Any] = {"domain": "com.microsoft", "accuracy_level": 4}
         return self.op("MatMulNBits", left, codes, scales, **sizes, **how)
 
     def length(self, value: str) -> str:
-        """How many rows a value has: ``int64 ()``."""
+        """Return the number of rows: ``int64 ()``."""
         return self.reshape(self.op("Shape", value, start=0, end=1), [])
 
     def branch(
@@ -170,10 +162,7 @@ class Graph:
         types: Sequence[int],
         names: Sequence[str] = (),
     ) -> list[str]:
-        """Append an ``If`` of a bool scalar.
-
-        Its outputs have these ONNX element types and names; fresh names if empty.
-        """
+        """Append an If; return its outputs, of element types `types`."""
         bodies = []
         for scope, fill in (("then", then), ("else", other)):
             body = self.subgraph(scope)
@@ -185,7 +174,7 @@ class Graph:
     def if_rows(
         self, x: str, fill: Fill, shapes: Sequence[tuple[int, ...]], names: Sequence[str]
     ) -> list[str]:
-        """Float values of a batch; of one without rows, which no program takes, zeros."""
+        """Return the values of `fill`, or zeros if `x` has no rows, which programs refuse."""
 
         def none(body: Graph) -> list[str]:
             return [body.constant(np.zeros(shape, np.float32)) for shape in shapes]
@@ -194,7 +183,7 @@ class Graph:
         return self.branch(some, fill, none, [FLOAT] * len(shapes), names)
 
     def own(self, values: Sequence[str]) -> list[str]:
-        """Values as a body's outputs must be: made by its own nodes, each once."""
+        """Return values as outputs of a body: distinct, and made by its own nodes."""
         made = {value for node in self.nodes for value in node.output}
         outputs: list[str] = []
         for value in values:
@@ -203,14 +192,11 @@ class Graph:
         return outputs
 
     def close(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> GraphProto:
-        """End a subgraph."""
+        """Finish a subgraph."""
         return helper.make_graph(self.nodes, self.scope, _infos(inputs), _infos(outputs))
 
     def inline(self, program: GraphProto, inputs: Mapping[str, str]) -> dict[str, str]:
-        """Copy a program's nodes into this graph.
-
-        From this graph's value for each of the program's inputs to that for each of its outputs.
-        """
+        """Copy a program's nodes; return this graph's values for its outputs."""
         names = dict(inputs)
         for tensor in program.initializer:
             names[tensor.name] = self.constant(numpy_helper.to_array(tensor))
@@ -218,7 +204,7 @@ class Graph:
         return {value.name: names[value.name] for value in program.output}
 
     def copy_nodes(self, nodes: Iterable[NodeProto], names: dict[str, str]) -> None:
-        """Append copies of nodes; `names` maps their values, and learns the new ones."""
+        """Append copies of nodes; extend `names`, which maps values."""
         for node in nodes:
             made = copy.deepcopy(node)
             made.ClearField("name")
@@ -231,7 +217,6 @@ class Graph:
             self.nodes.append(made)
 
     def _copy_body(self, source: GraphProto, outer: Mapping[str, str]) -> GraphProto:
-        """Copy the body of a program's If or Loop; it sees the values of the graph around it."""
         body, names = self.subgraph("body"), dict(outer)
         for value in source.input:
             names[value.name] = self.fresh("p")
@@ -246,7 +231,7 @@ class Graph:
     def model(
         self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], metadata: dict[str, str]
     ) -> ModelProto:
-        """Close the outermost graph: drop what no output needs, and make the model."""
+        """Finish the outermost graph without unused nodes."""
         nodes, used = _needed(self.nodes, {output for output, _, _ in outputs})
         constants = [t for key, t in self._constants.items() if key in used]
         graph = helper.make_graph(nodes, name, _infos(inputs), _infos(outputs), constants)
@@ -261,12 +246,12 @@ class Graph:
 
 
 def parse(program: bytes) -> GraphProto:
-    """The graph of a program's bytes."""
+    """Return the graph of a serialized program."""
     return onnx.load_model_from_string(program).graph
 
 
 def prune(program: GraphProto, outputs: Sequence[str]) -> GraphProto:
-    """A program with `outputs` alone, and only the nodes and constants that they need."""
+    """Return a program with only what `outputs` need."""
     nodes, used = _needed(program.node, set(outputs))
     kept = {value.name: value for value in program.output}
     tensors = [tensor for tensor in program.initializer if tensor.name in used]
@@ -278,7 +263,7 @@ def _infos(values: Sequence[Value]) -> list[ValueInfoProto]:
 
 
 def _needed(nodes: Sequence[NodeProto], wanted: set[str]) -> tuple[list[NodeProto], set[str]]:
-    """The nodes that `wanted` depends on, in their order, and all values that are read."""
+    """Return the nodes that `wanted` needs, and all values read."""
     used, kept = set(wanted), []
     for node in reversed(nodes):
         if used.intersection(node.output):
@@ -288,7 +273,6 @@ def _needed(nodes: Sequence[NodeProto], wanted: set[str]) -> tuple[list[NodeProt
 
 
 def _reads(node: NodeProto) -> set[str]:
-    """Values that a node reads, its subgraphs included."""
     inner = list(_all_nodes([node]))
     bodies = [a.g for each in inner for a in each.attribute if a.HasField("g")]
     return {value for each in inner for value in each.input} | {

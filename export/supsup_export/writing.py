@@ -1,4 +1,4 @@
-"""How a model gets its place: the path is claimed, and it is put there whole, with its sidecar."""
+"""Claim a model's path, and put the complete file there."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ from supsup_runtime.files import refuse_overwrite, whole_file
 
 
 def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
-    """The path of a model to write, once nothing stands in its way.
+    """Return a path that a model may be written to.
 
     Raises:
-        InputError: If its folder is missing.
-        OutputExistsError: If it, or a sidecar, is there and `force` is false, or it lies inside
-            the bank.
+        InputError: If its folder does not exist.
+        OutputExistsError: If it or its sidecar exists and `force` is false, or it is inside the
+            bank.
     """
     output = Path(path)
     if not output.parent.is_dir():
-        raise InputError(
-            f"{output}: {output.parent} must be a folder, there is none; make it first"
-        )
+        raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
     if output.resolve().is_relative_to(bank.path.resolve()):
         raise OutputExistsError(
-            f"{output}: lies inside the bank {bank.path}, whose files must stay its own; "
+            f"{output}: lies inside the bank {bank.path}, which holds only its own files; "
             "choose a path outside it"
         )
     for file in (output, _sidecar_of(output)):  # an old sidecar would describe another model
@@ -39,14 +37,14 @@ def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
 
 @contextmanager
 def placed(output: Path, model: ModelProto, *, sidecar: bool) -> Iterator[Path]:
-    """Write a model to a temporary file; when the block, which gets its path, ends well, place it.
+    """Write a model to a temporary file, and move it to `output` when the block succeeds.
 
-    The caller should drop the model: the block checks the file, and two copies of a large bank are
-    enough. With `sidecar`, its metadata go beside it; without, an old sidecar is removed.
+    The block gets the temporary path. `sidecar` adds the metadata; without it an old one is
+    removed.
     """
     beside = _sidecar_of(output)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    with ExitStack() as stack:  # the sidecar is whole on disk before either is put in place
+    with ExitStack() as stack:  # complete both files before moving either
         part = stack.enter_context(whole_file(output))
         part.write_bytes(model.SerializeToString(deterministic=True))
         del model

@@ -39,14 +39,18 @@ def test_export_reports_and_refuses(folder: Path) -> None:
         (["--bank", "nowhere", "o.onnx"], 3, "not a mask bank: bank.json is missing"),
         (["o.onnx"], 2, "the following arguments are required: --bank"),
         (["--bank", "{bank}", "o.onnx", "--target", "tpu"], 1, "must be one of .* got 'tpu'"),
-        (["--bank", "{bank}", "o.onnx", "--graph-outputs", "x"], 1, "outputs: must be some of"),
+        (["--bank", "{bank}", "o.onnx", "--graph-outputs", "x"], 1, "outputs: must be among"),
         (
             ["--bank", "{bank}", "o.onnx", "--outputs", "x"],
             2,
             "--outputs: is called --graph-outputs",
         ),
         (["--bank", "{bank}", "o.onnx", "--objective", "z"], 3, "objective must be one of"),
-        (["--bank", "{bank}", "/nowhere/o.onnx"], 1, "/nowhere must be a folder, there is none"),
+        (
+            ["--bank", "{bank}", "/nowhere/o.onnx"],
+            1,
+            "the folder /nowhere does not exist; create it first",
+        ),
     ],
 )
 def test_exit_status_and_one_line(

@@ -59,7 +59,7 @@ def test_equal_banks_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_the_optimised_model_keeps_selected_masks_packed(tmp_path: Path) -> None:
-    """ONNX Runtime must not fold the bank into 32 bits a weight."""
+    """ONNX Runtime must not fold the bank into 32 bits per weight."""
     import onnxruntime
 
     bank = make_bank(tmp_path / "masks", "lenet-300-100", outputs=10, real_outputs=10, tasks=40)
@@ -68,7 +68,7 @@ def test_the_optimised_model_keeps_selected_masks_packed(tmp_path: Path) -> None
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    weights = 4 * bank.network.num_masked  # folded once, wanted
+    weights = 4 * bank.network.num_masked  # folded once, as intended
     assert (tmp_path / "optimised.onnx").stat().st_size < path.stat().st_size + 1.1 * weights
 
 
@@ -113,7 +113,7 @@ def test_metadata_say_what_the_model_is(tmp_path: Path, real_bank: MaskBank) -> 
 
 @pytest.mark.parametrize("model", ["mlp-7-9", "cnn"])
 def test_task_0_stays_bit_identical(tmp_path: Path, model: str) -> None:
-    """Whatever happens to other tasks; the authors' code loses this (FACTS, issues 10 and 11)."""
+    """Other tasks do not affect it; in the authors' code they do (FACTS, issues 10 and 11)."""
     bank = make_bank(tmp_path / "masks", model, outputs=6, real_outputs=4, tasks=3)
     shape = (4, *bank.network.input_shape)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -137,7 +137,7 @@ def test_task_0_stays_bit_identical(tmp_path: Path, model: str) -> None:
 
 def test_an_empty_bank_is_refused(tmp_path: Path) -> None:
     bank = MaskBank.create(tmp_path / "masks", small_network(), forward=b"f", gradient=b"g")
-    with pytest.raises(BankError, match="the bank has no tasks; train one"):
+    with pytest.raises(BankError, match="the bank has no tasks; train or add one first"):
         export(bank, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 
@@ -153,7 +153,7 @@ def test_a_model_over_2_gb_is_refused(
 @pytest.mark.parametrize(
     ("request_of", "message"),
     [
-        (lambda: Request(outputs=("logit",)), "must be some of .* got logit"),
+        (lambda: Request(outputs=("logit",)), "must be among .* got logit"),
         (lambda: Request(outputs=()), "got none"),
         (lambda: Request(outputs=("state", "logits")), "this network has no 'state'"),
     ],
@@ -232,7 +232,7 @@ def test_a_damaged_task_is_refused_before_anything_is_written(
 def test_an_array_given_again_is_not_looked_at_again(real_bank: MaskBank) -> None:
     graph, layout = Graph(), lay_out(real_bank)
     name = packed_part(graph, layout, 0)
-    layout.masks[:] = 0  # nobody does, but it shows
+    layout.masks[:] = 0  # shows whether it is read again
     assert packed_part(graph, layout, 0) == name
     assert graph.constant(np.arange(3)) == graph.constant(np.arange(3)) != name
 
@@ -243,7 +243,7 @@ def test_a_missing_folder_is_refused_before_any_work(
     for work in ("lay_out", "compose_task", "read_store"):
         monkeypatch.setattr(f"supsup_export.exporter.{work}", None)
     path = tmp_path / "missing" / "out.onnx"
-    message = f"^{path}: {path.parent} must be a folder, there is none; make it first$"
+    message = f"^{path}: the folder {path.parent} does not exist; create it first$"
     with pytest.raises(InputError, match=message):
         export(real_bank, path)
     with pytest.raises(InputError, match=message):
@@ -291,7 +291,7 @@ def test_the_check_sees_the_wrong_mask_after_inferring(
     monkeypatch: pytest.MonkeyPatch,
     outputs: tuple[str, ...],
 ) -> None:
-    """A graph that infers one task and answers through others must not pass."""
+    """A graph that infers one task but runs others must not pass."""
 
     def more(graph: Graph, packed: str) -> str:
         return graph.op("Add", unpack(graph, packed), graph.constant(np.float32(1)))

@@ -1,6 +1,6 @@
 """Two plain references for masked multilayer perceptrons: float64 numpy, and torch's autograd.
 
-They share nothing with the package but the bank's masks and the seeded weights.
+They use only the bank's masks and the seeded weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def stacked_masks(bank: MaskBank) -> list[Floats]:
-    """A float64 ``(tasks, out, in)`` a layer."""
+    """Return a float64 ``(tasks, out, in)`` per layer."""
     tasks = list(bank)
     return [
         np.stack([unpack_mask(task.masks[p.name], p.shape) for task in tasks]).astype(np.float64)
@@ -25,7 +25,7 @@ def stacked_masks(bank: MaskBank) -> list[Floats]:
 
 
 def superposed(bank: MaskBank, alphas: Floats, masks: list[Floats] | None = None) -> list[Floats]:
-    """Weights through the superposition ``sum_i alphas[i] M_i``, a layer each."""
+    """Return each layer's weights at the superposition ``sum_i alphas[i] M_i``."""
     masks = masks or stacked_masks(bank)
     weights = bank.network.weights()
     return [
@@ -35,7 +35,7 @@ def superposed(bank: MaskBank, alphas: Floats, masks: list[Floats] | None = None
 
 
 def numpy_logits(x: npt.NDArray[np.float32], layers: list[Floats]) -> Floats:
-    """The perceptron in float64."""
+    """Run the perceptron in float64."""
     hidden: Floats = x.astype(np.float64)
     for layer in layers[:-1]:
         hidden = np.maximum(hidden @ layer.T, 0)
@@ -51,9 +51,9 @@ def numpy_scores(
     *,
     masks: list[Floats] | None = None,
 ) -> Floats:
-    """``-d objective / d alphas``, batch mean, by hand in float64: backward pass and all.
+    """Return ``-d objective / d alphas``, batch mean, by a backward pass in float64.
 
-    Reading a bank's masks takes most of the time; they may be given, `stacked_masks`.
+    Reading the masks takes most of the time; `masks` may be those of `stacked_masks`.
     """
     masks = masks or stacked_masks(bank)
     layers = superposed(bank, alphas, masks)
@@ -80,7 +80,7 @@ def numpy_scores(
 def torch_scores(
     bank: MaskBank, x: npt.NDArray[np.float32], alphas: Floats, objective: str
 ) -> Floats:
-    """The same by autograd through stacked float masks, as the authors' code computes it."""
+    """Return the same by autograd through stacked float masks, as in the authors' code."""
     weighting = torch.tensor(alphas, requires_grad=True)
     hidden = torch.from_numpy(x).double()
     masks = [torch.from_numpy(m) for m in stacked_masks(bank)]
@@ -101,7 +101,7 @@ def torch_scores(
 
 
 def plain_cnn(tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """`networks.models.Cnn`, its statistics differentiable: ``nn.BatchNorm2d``'s are not."""
+    """Run `networks.models.Cnn` with differentiable statistics, unlike ``nn.BatchNorm2d``."""
 
     def norm(value: torch.Tensor, name: str) -> torch.Tensor:
         mean, variance = tensors[f"{name}.running_mean"], tensors[f"{name}.running_var"]

@@ -1,4 +1,4 @@
-"""Binary and gradient through a model = the same in float64 numpy."""
+"""The methods binary and gradient equal float64 numpy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def images(rows: int) -> npt.NDArray[np.float32]:
 
 
 def binary_by_hand(bank: MaskBank, x: npt.NDArray[np.float32]) -> tuple[list[int], int]:
-    """The tasks of the last round, the best first, and the number of rounds."""
+    """Return the tasks of the last round, best first, and the number of rounds."""
     left, rounds = list(range(len(bank))), 0
     while True:
         alphas = np.zeros(len(bank))
@@ -83,7 +83,7 @@ def test_gradient_is_numpys(tmp_path: Path, num_tasks: int) -> None:
     for x in images(4)[:, None]:
         want = gradient_by_hand(bank, x, 3, 0.4)
         how = Inference(method="gradient", steps=3, step_size=0.4)
-        # scores are within 3e-5 of their largest, and each of three steps passes that on
+        # scores are off by at most 3e-5 of the largest in each of three steps
         np.testing.assert_allclose(model.infer_task(x, method=how).scores, want, rtol=0, atol=1e-3)
 
 
@@ -122,7 +122,7 @@ def test_inputs_that_say_little_are_inferred_all_the_same(tmp_path: Path, method
 
 
 def test_a_batch_is_one_task_and_rows_have_their_own(tmp_path: Path) -> None:
-    """A batch that mixes tasks gets the one that fits its mean best; `per_image` tells them."""
+    """A batch of mixed tasks gets the one that fits its mean; `per_image` tells them apart."""
     bank, model = loaded(tmp_path, 9)
     x = images(40)
     for method in METHODS:

@@ -19,16 +19,16 @@ from supsup_runtime.recovery.descent import Descent, Recovery, Statistics, linea
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 from supsup_train.networks.models import make_model
 
-# Of the largest value, the project's bar. Both sides are sums of at most 98 float32 terms, which
-# differ by 1e-6 as a rule; the reference here is float64.
+# Relative to the largest value. Sums of at most 98 float32 terms are typically off by 1e-6; the
+# reference is float64.
 TOLERANCE = 1e-5
-# Two rows' statistics are their own difference: where it is next to nothing for a unit, dividing by
-# it makes tenfold of what was rounded.
+# The statistics of two rows are their difference: if it is near zero for a unit, dividing by it
+# increases rounding errors tenfold.
 OF_TWO = 1e-4
 
 
 class Torch:
-    """The network and the energy as torch sees them, in one dtype."""
+    """The network and the energy in torch, in one dtype."""
 
     def __init__(self, bank: MaskBank, statistics: Statistics, dtype: torch.dtype) -> None:
         store = read_store(bank)
@@ -45,7 +45,7 @@ class Torch:
         self.state = {k: torch.full_like(v, blend) if "blend" in k else v for k, v in mean.items()}
 
     def terms(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Entropy of a batch, and energy, at a relaxed mask."""
+        """Return the entropy of a batch, and the energy, at a relaxed mask."""
         parts = torch.split(mask, [p.size for p in self.parameters])
         names = [p.name for p in self.parameters]
         tensors = dict(zip(names, parts, strict=True)) | self.state
@@ -56,7 +56,7 @@ class Torch:
         return entropy, torch.stack(energies).sum()
 
     def gradients(self, x: Tensor, mask: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """All that the graph puts out, by name."""
+        """Return the outputs of the graph by name."""
         relaxed = torch.from_numpy(mask).to(self.dtype).requires_grad_()
         entropy, energy = self.terms(x.to(self.dtype), relaxed)
         (of_entropy,) = torch.autograd.grad(entropy, relaxed)
@@ -105,7 +105,7 @@ def test_all_outputs_are_those_of_autograd(
     for seed, x in enumerate(stream(rows, 5, rows)):
         mask = np.random.default_rng(seed).random(bank.network.num_masked, np.float32)
         want = reference.gradients(torch.from_numpy(x), mask)
-        # of the energy's terms z_i (Psi z)_i / 2: they may cancel to next to nothing
+        # relative to the energy's terms z_i (Psi z)_i / 2, which may cancel
         terms = np.abs((2 * mask - 1) * want["energy_gradient"]).sum() / 4
         for strengths in ((1.0, 0.0), (0.0, 1.0), (0.25, 1.5e-3)):
             got = model.step(x, mask, *strengths, statistics=statistics)
@@ -126,7 +126,7 @@ def test_whole_recoveries_take_the_same_path(
 ) -> None:
     """torch.optim.SGD through a straight-through threshold against the runtime, step by step.
 
-    Not from zero: a unit whose first gradient is nothing but rounding has a sign that is, too.
+    The start is not zero, because a first gradient of only rounding would decide signs.
     """
     bank, model = made
     reference = Torch(bank, "batch", torch.float32)
@@ -151,10 +151,10 @@ def test_whole_recoveries_take_the_same_path(
         found = model.step(x, before, of_entropy, 1.5e-3 * of_energy)
         assert descent.step(found.gradient)
         turned += int((descent.mask != before).sum())
-    assert turned > size / 10  # it went somewhere
+    assert turned > size / 10  # the mask changed
     np.testing.assert_array_equal((scores >= 0).float().numpy(), descent.mask)
     recovered = model.recover(batches, settings=Recovery(start=first, look_every=0))
     last = recovered.trace.distance[-1]
     settled, _ = model.settle(descent.mask.astype(np.bool_))
     cut = np.split(settled != descent.mask.astype(np.bool_), [bank.network.parameters[0].size])
-    assert last == max(part.mean() for part in cut)  # the runtime's own loop ended there, too
+    assert last == max(part.mean() for part in cut)  # the runtime's loop ends there

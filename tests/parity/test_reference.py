@@ -1,4 +1,4 @@
-"""The reference of an export's check = the same by one task after the other, in float64."""
+"""The reference of an export's check equals task by task sums in float64."""
 
 from __future__ import annotations
 

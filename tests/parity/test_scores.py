@@ -26,9 +26,9 @@ Array = npt.NDArray[Any]
 # Both float64 references compute the same sums of at most 300,000 terms: 3e5 * 2**-53 = 3e-11 of
 # their absolute sum, and scores cancel to some 1e-3 of it.
 REFERENCE_RTOL = 1e-8
-# The bars of the project. portable: float32 sums of P products, pairwise by blocks. cpu: what two
-# int8 rows leave out of a vector, at most 1 / 254 / 254 = 1.6e-5 of its peak a term, either sign;
-# cuda, run here, the same.
+# The contract's tolerances. portable: float32 sums of P products, pairwise by blocks. cpu, and cuda
+# on the CPU: two int8 rows leave out at most 1 / 254 / 254 = 1.6e-5 of a vector's peak per term, of
+# either sign.
 TOLERANCE: dict[Target, float] = {"portable": 1e-5, "cpu": 3e-5, "cuda": 3e-5}
 # float32 logits: three products of at most 784 terms, 784 * 6e-8 = 5e-5 at worst, 1e-6 typical.
 LOGITS_TOLERANCE = 1e-5
@@ -115,7 +115,7 @@ def test_scores_of_every_row(
         want = numpy_scores(bank, x[row : row + 1], full, objective)
         assert relative(scores, want) <= TOLERANCE["portable"]  # rows are in float32
     np.testing.assert_array_equal(got["task"], rows.argmax(axis=1))
-    np.testing.assert_array_equal(got["parameters"], 0)  # of no mask: to be ignored
+    np.testing.assert_array_equal(got["parameters"], 0)  # no mask: ignored
 
 
 @pytest.mark.parametrize(("model", "outputs", "real"), CASES)
@@ -139,7 +139,7 @@ def test_logits_of_tasks_and_superpositions(
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_scores_of_a_bank_over_a_megabyte(tmp_path: Path, target: Target) -> None:
-    """With two int8 rows on the CPU; the check of the export holds the bar."""
+    """The CPU uses two int8 rows; the export's check enforces the tolerance."""
     bank = make_bank(tmp_path / "b", "lenet-300-100", outputs=100, real_outputs=10, tasks=40)
     for objective in bank.objectives:
         path = tmp_path / f"{objective}.onnx"

@@ -33,7 +33,7 @@ NUM_TASKS, NUM_RANDOM, NUM_PLANTED = 130, 2000, 24
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> MaskBank:
-    """Random masks, and masks planted for one image each, which win by far."""
+    """Random masks, and masks that each win clearly for one planted image."""
     path = tmp_path_factory.mktemp("screen") / "masks"
     bank = make_bank(path, "mlp-64-48", outputs=20, real_outputs=6, tasks=NUM_TASKS - NUM_PLANTED)
     for i, x in enumerate(planted()):
@@ -58,7 +58,7 @@ def planted() -> Images:
 
 
 def masks_for(bank: MaskBank, x: Images) -> dict[str, npt.NDArray[np.bool_]]:
-    """The masks that score highest for an image: ones where -W * dO/dW is positive."""
+    """Return the masks that score highest for an image: 1 where -W * dO/dW is positive."""
     session = open_session(bank.gradient or b"", place="gradient")
     network = bank.network
     halved = {p.name: w / 2 for p, w in zip(network.parameters, network.weights(), strict=True)}
@@ -90,7 +90,7 @@ def answer(
 
 
 def test_random_images_and_images_with_a_task(bank: MaskBank, sessions: dict[str, Session]) -> None:
-    """Both ways of screening are taken: all scored, and given up after the first pass."""
+    """Screening scores all tasks exactly, or rules tasks out after the first pass; both occur."""
     rng = np.random.default_rng(0)
     random = rng.standard_normal((NUM_RANDOM, 30)).astype(np.float32)
     full, masks = np.full(NUM_TASKS, 1 / NUM_TASKS), stacked_masks(bank)
@@ -105,10 +105,10 @@ def test_random_images_and_images_with_a_task(bank: MaskBank, sessions: dict[str
             assert scores[task] == scores.max()
             assert abs(scores[task] - want[task]) <= 3e-5 * scale
             far = np.abs(scores - want) / scale
-            # half a step of int8 a term, of either sign: see ROUNDED_TOLERANCE
+            # half a step of int8 per term: see ROUNDED_TOLERANCE
             assert scoring == "screened" or far.max() <= 3e-2
             given_up[scoring] += bool((far > 1e-4).any())
-        if i % 20 == 0 or i >= NUM_RANDOM:  # float64 takes its time
+        if i % 20 == 0 or i >= NUM_RANDOM:  # float64 is slow
             reference = numpy_scores(bank, x[None], full, "superfluous", masks=masks)
             top = np.sort(reference)[-2:]
             if top[1] - top[0] > 1e-4 * np.ptp(reference):
@@ -120,7 +120,7 @@ def test_random_images_and_images_with_a_task(bank: MaskBank, sessions: dict[str
 
 
 def test_rounding_stays_within_its_spread(bank: MaskBank, sessions: dict[str, Session]) -> None:
-    """A task is given up beyond `ROUNDING_SIGMAS`; 26,000 scores stay within four."""
+    """A task is ruled out beyond `ROUNDING_SIGMAS`; 26,000 scores stay within four."""
     session = open_session(bank.gradient or b"", place="gradient")
     network = bank.network
     share = np.mean([joined(bank, task) for task in bank], axis=0)
@@ -158,7 +158,7 @@ def test_the_fewest_tasks_and_state_are_rounded_too(tmp_path: Path, target: Targ
 def test_scores_at_a_superposition_given_are_all_exact(
     bank: MaskBank, sessions: dict[str, Session], scoring: str
 ) -> None:
-    """Algorithms of several steps go by more than the best task."""
+    """Algorithms of several steps use more than the best score."""
     for x in planted()[:5, None]:
         for tasks, alphas in (([0, 129], [0.5, 0.5]), ([7], [1.0])):
             full = np.zeros(NUM_TASKS)
@@ -171,7 +171,7 @@ def test_scores_at_a_superposition_given_are_all_exact(
 
 def test_large_banks_are_rounded_on_the_cpu_alone() -> None:
     def layout(num_tasks: int, row_bytes: int) -> Layout:
-        masks = np.broadcast_to(np.uint8(0), (num_tasks, row_bytes))  # of no memory
+        masks = np.broadcast_to(np.uint8(0), (num_tasks, row_bytes))  # takes no memory
         signs, state = np.zeros(row_bytes, np.uint8), np.zeros((num_tasks, 0), np.float32)
         return Layout(
             network=small_network(),
@@ -191,7 +191,7 @@ def test_large_banks_are_rounded_on_the_cpu_alone() -> None:
 
 
 def test_images_of_no_gradient_are_scored_alike(sessions: dict[str, Session]) -> None:
-    """Dead units: all scores are zero, and the lowest index is taken."""
+    """Dead units: all scores are zero, and the lowest index wins."""
     for scoring, session in sessions.items():
         task, scores = answer(session, np.zeros((1, 30), np.float32))
         assert task == 0, scoring
@@ -243,9 +243,11 @@ def test_what_screening_cannot_do_is_refused(bank: MaskBank, tmp_path: Path) -> 
         InputError, match=r"scoring screened: needs target cpu or cuda, got target portable"
     ):
         Request(scoring="screened", target="portable")
-    with pytest.raises(InputError, match=r"scoring: needs a model that infers.*known tasks only"):
+    with pytest.raises(
+        InputError, match=r"scoring: needs output task or task_scores.*known tasks only"
+    ):
         Request(scoring="screened", outputs=("logits",))
-    with pytest.raises(InputError, match="sample: is for screened scoring"):
+    with pytest.raises(InputError, match="sample: requires scoring screened"):
         export(bank, path, sample=planted())
     cases: tuple[tuple[Any, str], ...] = (
         (planted().astype(np.float64), r"must be float32 \(images, 30\).*got float64 \(24, 30\)"),

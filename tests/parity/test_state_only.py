@@ -1,4 +1,4 @@
-"""Banks without masks, whose tasks are state alone: through export, runtime and commands."""
+"""Banks whose tasks have only state: export, runtime and commands."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def make(tmp_path: Path, programs: MaskBank) -> Callable[[int], MaskBank]:
 
 
 def layers_of(bank: MaskBank) -> list[Array]:
-    """float64 ``(tasks, out, in)`` a layer."""
+    """Return a float64 ``(tasks, out, in)`` per layer."""
     names = [s.name for s in bank.network.state]
     return [np.stack([task.state[n] for task in bank]).astype(np.float64) for n in names]
 
@@ -207,7 +207,7 @@ def test_weights_are_kept_by_state_alone(tmp_path: Path, make: Callable[[int], M
 def test_a_wrong_model_is_refused(
     tmp_path: Path, make: Callable[[int], MaskBank], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The check sees state: here the model is given one number that the bank does not have."""
+    """The check covers state: one number of the model differs from the bank."""
     bank = make(3)
 
     def off(given: MaskBank) -> object:
@@ -223,7 +223,7 @@ def test_a_wrong_model_is_refused(
 
 def test_what_needs_masks_is_refused(tmp_path: Path, make: Callable[[int], MaskBank]) -> None:
     bank = make(2)
-    with pytest.raises(InputError, match=r"bits: 2 is for masked weights, .* has none"):
+    with pytest.raises(InputError, match=r"bits: 2 requires masked weights, .* has none"):
         export_task(bank, "task-0", tmp_path / "one.onnx", bits=2)
     scorings: tuple[Scoring, ...] = ("rounded", "screened")
     for scoring in scorings:

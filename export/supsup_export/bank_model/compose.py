@@ -1,7 +1,4 @@
-"""The whole graph of contract 1: select or superpose masks, infer the task, run the network.
-
-docs/CONTRACT.md describes the result; each part is built in its own module.
-"""
+"""Compose the graph of contract 1 (docs/CONTRACT.md) from its parts."""
 
 from __future__ import annotations
 
@@ -30,15 +27,18 @@ class Request:
     """What to export.
 
     Attributes:
-        target: Operators to use: ``cpu``, ``cuda`` or ``portable``.
-        objective: ``entropy`` or ``superfluous``; None takes superfluous where the network has
-            superfluous outputs, entropy elsewhere.
-        scoring: ``exact``: of every task. ``rounded``: of every task by rounded weights, exactly
-            of those that can still win. ``screened``: likewise, over a part of the weights first.
-            None takes rounded for large banks on the CPU, exact elsewhere (`choose_scoring`).
+        target: Operators: ``cpu``, ``cuda`` or ``portable``.
+        objective: ``entropy`` or ``superfluous``; None takes superfluous if the network has
+            superfluous outputs, else entropy.
         outputs: Outputs to keep; None keeps all. Without `task` and `task_scores` the model only
             runs known tasks; with one of them, but not all of `logits`, `task`, `task_scores` and
-            `parameters`, it always infers, and has no input but `x`.
+            `parameters`, it always infers, and its only input is `x`.
+        scoring: ``exact`` scores all tasks exactly; ``rounded`` all in int8, then exactly those
+            that can still win; ``screened`` likewise, over part of the weights first. None takes
+            rounded for large banks on the CPU, else exact.
+
+    Raises:
+        InputError: If a value is unknown, or the scoring does not fit target or outputs.
     """
 
     target: Target = "cpu"
@@ -51,14 +51,14 @@ class Request:
         unknown = sorted(set(self.outputs or ()) - set(OUTPUTS))
         if unknown or self.outputs == ():
             raise InputError(
-                f"outputs: must be some of {list(OUTPUTS)}, got {unknown[0] if unknown else 'none'}"
+                f"outputs: must be among {list(OUTPUTS)}, got {unknown[0] if unknown else 'none'}"
             )
         if self.scoring is None:
             return
         _require("scoring", self.scoring, get_args(Scoring))
         if self.mode == "known":
             raise InputError(
-                "scoring: needs a model that infers, got known tasks only; leave it out"
+                "scoring: needs output task or task_scores, got known tasks only; leave it out"
             )
         if self.scoring != "exact" and self.target == "portable":
             raise InputError(
@@ -68,7 +68,7 @@ class Request:
 
     @property
     def mode(self) -> Mode:
-        """What the graph can do, from its outputs."""
+        """Mode of the model: ``full``, ``known`` or ``infer``."""
         if self.outputs is None or set(self.outputs) >= set(OUTPUTS) - {"state"}:
             return "full"
         return "infer" if {"task", "task_scores"} & set(self.outputs) else "known"
@@ -82,15 +82,15 @@ def _require(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def compose(
     bank: MaskBank, layout: Layout, request: Request, calibration: Calibration | None
 ) -> tuple[ModelProto, ModelInfo]:
-    """Make the model of a bank, and its metadata, which may have a calibration.
+    """Return the model of a bank, with a calibration if given, and its metadata.
 
-    It is an ONNX model, opset 18, IR 8, without local functions and external data. Equal banks and
-    requests give equal bytes. `supsup_export.export` says what is refused.
+    ONNX opset 18, IR 8, no local functions or external data. Equal banks and requests give equal
+    bytes.
     """
     if request.scoring in {"rounded", "screened"} and not bank.network.parameters:
         raise InputError(
             f"scoring {request.scoring}: needs masked weights, {bank.path} has none: its tasks "
-            "are state alone; leave it out"
+            "have only state; leave it out"
         )
     infers = request.mode != "known"
     objective = choose_objective(bank, request.objective) if infers else ""
@@ -120,18 +120,18 @@ def compose(
 
 
 def choose_objective(bank: MaskBank, wanted: str | None) -> str:
-    """The objective to score with.
+    """Return the objective to score with.
 
     Raises:
         BankError: If the bank cannot differentiate it.
     """
     if bank.gradient is None:
         raise BankError(
-            f"{bank.path}: no gradient program, so the task cannot be inferred by gradient; "
+            f"{bank.path}: no gradient program, which inferring the task requires; "
             "export with --graph-outputs logits (the runtime then tries every mask)"
         )
     if wanted is None:
-        return bank.objectives[-1]  # superfluous where there is one
+        return bank.objectives[-1]  # superfluous if available
     if wanted not in bank.objectives:
         raise BankError(
             f"{bank.path}: objective must be one of {list(bank.objectives)} for this network "
@@ -143,7 +143,6 @@ def choose_objective(bank: MaskBank, wanted: str | None) -> str:
 def _graph(
     bank: MaskBank, layout: Layout, request: Request, info: ModelInfo
 ) -> tuple[Graph, list[str]]:
-    """The parts of one model, in the order data flows, and the outputs that it can have."""
     graph, network = Graph(), bank.network
     weights = fixed_weights(graph, layout)
     scores = None

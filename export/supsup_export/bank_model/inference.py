@@ -1,7 +1,7 @@
-"""Graph parts that infer the task: gradients, scores, and the choice among tasks.
+"""Graph parts that infer the task: gradients, scores, and the choice.
 
-The scores of a batch are made in a branch of the outermost graph: in a branch within a branch ONNX
-Runtime 1.32 does not repack the codes of the masks, and is a hundred times slower.
+Batches are scored in a branch of the outermost graph: in nested branches ONNX Runtime 1.32 does not
+repack mask codes, and is 100 times slower.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Scorer: TypeAlias = Callable[[Graph, Layout, str, Target], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inferring:
-    """What inference in a graph needs.
+    """Inputs of task inference.
 
     Attributes:
-        layout: The packed masks, with a screen if scoring is screened.
+        layout: Packed masks, with a screen for screened scoring.
         target: Operators to use.
-        scoring: Of every task, or of those that can still win.
-        weights: The fixed weights in the graph, ``float32 (num_masked,)``.
-        gradient: The program that differentiates the objective, and nothing else.
-        objective: Its name; outputs of the program are ``objective.name``.
+        scoring: Which tasks are scored exactly.
+        weights: Fixed weights, ``float32 (num_masked,)``.
+        gradient: Program with only the outputs ``objective.name``.
+        objective: Name of the objective.
     """
 
     layout: Layout
@@ -44,7 +44,7 @@ class Inferring:
     objective: str
 
     def scores(self, graph: Graph) -> str:
-        """Scores of `x` as one task at the uniform superposition: ``float32 (tasks,)``."""
+        """Score `x` as one task, uniformly superposed: ``float32 (tasks,)``."""
         gradients = self._gradients(graph, self._feeds(graph), "x")
         if self.scoring == "exact":
             return self._total(graph, mask_scores, gradients)
@@ -58,7 +58,7 @@ class Inferring:
         return scores_in_passes(graph, self.layout, question, self.target)
 
     def scores_if_asked(self, graph: Graph) -> str:
-        """Scores of `x` as one task, of each of its rows, or none, by `infer` and `per_image`."""
+        """Score `x` as one task, each row, or nothing, by `infer` and `per_image`."""
         one = graph.op("And", "infer", graph.op("Not", "per_image"))
         if self.scoring == "exact":
             return graph.branch(
@@ -85,10 +85,10 @@ class Inferring:
         return scores_in_passes(graph, self.layout, question, self.target)
 
     def choice(self, graph: Graph, scores: str) -> list[str]:
-        """``If(infer)``: the best task of the batch, or of each row; else what was given.
+        """Return the best task, of the batch or each row, if `infer`, else the given tasks.
 
         Returns:
-            Tasks and alphas to run, which are none with a task per row, and the tasks to report.
+            Tasks and alphas to run, empty for rows, and tasks to report.
         """
 
         def then_branch(body: Graph) -> list[str]:
@@ -104,7 +104,6 @@ class Inferring:
         return graph.branch("infer", then_branch, lambda _: given, [INT64, FLOAT, INT64])
 
     def _total(self, graph: Graph, score: Scorer, gradients: list[str]) -> str:
-        """Scores from the masks, by `mask_scores` or `row_scores`, and from the state."""
         if not self.layout.network.parameters:
             return self._added(graph, gradients)
         scores = score(graph, self.layout, gradients[0], self.target)
@@ -113,7 +112,6 @@ class Inferring:
         return graph.op("Add", scores, self._added(graph, gradients))
 
     def _added(self, graph: Graph, gradients: list[str]) -> str:
-        """Scores from the state: ``float32 (tasks,)``, zeros without one."""
         if self.layout.network.state:
             return state_scores(graph, self.layout, gradients[-1])
         return graph.constant(np.zeros(len(self.layout.masks), np.float32))
@@ -126,12 +124,11 @@ class Inferring:
         )[0]
 
     def _row_scores(self, graph: Graph) -> str:
-        """Scores of each row of `x` at the uniform superposition, row after row, flat."""
         vectors = self._row_gradients(graph, self._feeds(graph))
         return graph.reshape(self._total(graph, row_scores, vectors), [-1])
 
     def _row_gradients(self, graph: Graph, feeds: dict[str, str]) -> list[str]:
-        """`_gradients` of each row of `x`, by a Loop over them: ``(rows, n)`` each."""
+        """Return `_gradients` of each row of `x`: ``(rows, n)`` each."""
         body = graph.subgraph("row")
         index, go = body.fresh("index"), body.fresh("go")
         row = body.op("Gather", "x", body.reshape(index, [1]), axis=0)
@@ -147,7 +144,7 @@ class Inferring:
         return graph.ops("Loop", [rows, forever], stacked, body=loop)
 
     def _at_superposition(self, graph: Graph) -> list[str]:
-        """``If(no tasks given)``: gradients at the uniform superposition, else at the given one."""
+        """Return gradients at the given superposition, or else the uniform one."""
         empty = graph.op("Equal", graph.op("Size", "tasks"), graph.constant(0))
 
         def at(*given: str) -> Fill:
@@ -158,7 +155,7 @@ class Inferring:
         return graph.branch(empty, at(), at("tasks", "alphas"), types)
 
     def _feeds(self, graph: Graph, *given: str) -> dict[str, str]:
-        """Weights and state by name, at given tasks and alphas; without, at all tasks equally."""
+        """Return weights and state at given tasks and alphas, or of all tasks equally."""
         layout, network = self.layout, self.layout.network
         feeds: dict[str, str] = {}
         if network.parameters:
@@ -169,7 +166,7 @@ class Inferring:
         return feeds
 
     def _gradients(self, graph: Graph, feeds: dict[str, str], x: str) -> list[str]:
-        """W * dO/dW, padded to a row, and dO/dstate, flat; each where there is any."""
+        """Return W * dO/dW, padded to a row, and dO/dstate, flat, where they exist."""
         layout, network = self.layout, self.layout.network
         gradients = graph.inline(self.gradient, {"x": x, **feeds})
 
@@ -182,7 +179,7 @@ class Inferring:
             return state
         padding = np.zeros(8 * layout.signs.size - network.num_masked, np.float32)
         zeros = [graph.constant(padding)] if padding.size else []
-        weights = graph.outermost.join([self.weights, *zeros])  # where this is folded
+        weights = graph.outermost.join([self.weights, *zeros])  # folded at load
         vector = flat([p.name for p in network.parameters], *zeros)
         return [graph.op("Mul", vector, weights), *state]
 

@@ -1,8 +1,4 @@
-"""A bank laid out as a model stores it: packed rows, sign plane, counts, state (docs/CONTRACT.md).
-
-A row is the concatenation of a task's masks over all masked parameters, in order, without gaps,
-padded with zero bits to a multiple of 256 weights.
-"""
+"""A bank as a model stores it (docs/CONTRACT.md, "Rows and flat weights")."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError
 
 ROW_BITS = 256
-"""Rows are padded to a multiple of this many weights, a block."""
+"""Weights per block; rows are whole blocks."""
 BLOCK_BYTES = ROW_BITS // 8
 
 
@@ -36,8 +32,7 @@ class Layout:
         counts: Ones per weight over all tasks, the narrowest unsigned ``(num_masked,)``.
         state: ``float32 (tasks, num_state)``.
         labels: Label names of each task.
-        screen: Blocks of 256 weights that screening scores first, sorted ``int64 (blocks,)``;
-            empty without screening.
+        screen: Blocks that screening scores first, sorted ``int64 (blocks,)``, or none.
     """
 
     network: Network
@@ -50,7 +45,7 @@ class Layout:
 
     @property
     def parts(self) -> tuple[npt.NDArray[np.int64], ...]:
-        """The blocks of each part that a model stores on its own: the screen, and the rest."""
+        """Blocks of each part stored on its own: the screen, and the rest."""
         blocks = np.arange(self.signs.size // BLOCK_BYTES)
         if not self.screen.size:
             return (blocks,)
@@ -58,13 +53,13 @@ class Layout:
 
     @cached_property
     def packed(self) -> tuple[Bytes, ...]:
-        """The masks of each of `parts`, ``uint8 (tasks, blocks, 32)``; always the same arrays."""
+        """Masks of `parts`, ``uint8 (tasks, blocks, 32)``; always the same arrays."""
         masks = self.masks.reshape(len(self.masks), -1, BLOCK_BYTES)
         return tuple(masks[:, part] for part in self.parts) if self.screen.size else (masks,)
 
 
 def row_bytes(network: Network) -> int:
-    """Bytes of one task's row."""
+    """Return the bytes of a task's row."""
     return -(-network.num_masked // ROW_BITS) * ROW_BITS // 8
 
 
@@ -72,11 +67,11 @@ def lay_out(bank: MaskBank) -> Layout:
     """Read every task of a bank.
 
     Raises:
-        BankError: If the bank is empty, a task breaks a rule, or the model would pass 2 GB.
+        BankError: If the bank is empty, a task breaks a rule, or the model would exceed 2 GB.
     """
     network, num_tasks = bank.network, len(bank)
     if num_tasks == 0:
-        raise BankError(f"{bank.path}: the bank has no tasks; train one, or add one, first")
+        raise BankError(f"{bank.path}: the bank has no tasks; train or add one first")
     width = row_bytes(network)
     counts = np.zeros(network.num_masked, np.min_scalar_type(num_tasks))
     expected = (num_tasks + 1) * width + counts.nbytes + 4 * num_tasks * network.num_state
@@ -100,7 +95,6 @@ def lay_out(bank: MaskBank) -> Layout:
 
 
 def _join(packed: Iterable[Bytes], network: Network) -> Bits:
-    """Bits of all parameters one after the other: ``bool (num_masked,)``."""
     pairs = zip(packed, network.parameters, strict=True)
     bits = [unpack_mask(mask, (p.size,)) for mask, p in pairs]
     return np.concatenate([np.zeros(0, np.bool_), *bits])

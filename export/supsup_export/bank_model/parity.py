@@ -1,4 +1,4 @@
-"""Check that a model of a whole bank computes what its bank says (`reference`)."""
+"""Check that the model of a whole bank computes what its bank specifies."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from supsup_runtime.model.metadata import ModelInfo, Scoring
 from supsup_runtime.model.session import Session, open_session
 
 MAX_CHECKED_TASKS = 50
-"""Tasks whose logits are compared, spread evenly; scores are compared for all."""
+"""Tasks whose logits are compared; scores are compared for all."""
 _BATCH = 3
 
 Tensors = dict[str, Array]
 Superposition: TypeAlias = tuple[list[int], list[float]]
-"""Tasks and their alphas; none for all tasks equally."""
+"""Tasks and alphas; empty for all equally."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
-    """Largest differences found.
+    """Largest differences between a model and its bank.
 
     Attributes:
-        tasks_checked: Tasks whose logits and parameters were compared; scores are for all.
-        logits: Largest difference, relative to the largest logit; None without logits.
-        scores: Largest difference, relative to the largest score; None without scores.
+        tasks_checked: Tasks whose logits and parameters were compared.
+        logits: Relative to the largest logit; None without logits.
+        scores: Relative to the largest score; None without scores.
     """
 
     tasks_checked: int
@@ -49,27 +49,26 @@ class ParityReport:
     scores: float | None
 
     def to_text(self) -> str:
-        """As a part of a sentence."""
+        """Return part of a sentence."""
         found = (("logits", self.logits), ("scores", self.scores))
         parts = [f", {name} within {value:.0e}" for name, value in found if value is not None]
         return "checked against the bank" + "".join(parts)
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the differences for JSON."""
         return {"logits": self.logits, "scores": self.scores, "tasks": self.tasks_checked}
 
 
 def check_parity(
     path: Path, bank: MaskBank, info: ModelInfo, *, place: str, sample: Images | None = None
 ) -> ParityReport:
-    """Run a model, which messages call `place`, against the bank it was made of.
+    """Compare a model with its bank; messages call it `place`.
 
-    A screened model is run on the first three real inputs of `sample`, ``float32 (images,
-    *input_shape)``, as well, one by one: on random inputs, which are of no task, its first pass
-    hardly ever settles the matter.
+    Screened models also run three images of `sample`, ``float32 (images, *input_shape)``, one by
+    one: on random inputs their first pass rarely decides.
 
     Raises:
-        ParityError: If the model is not valid ONNX, or a value is out of tolerance.
+        ParityError: If it is not valid ONNX or out of tolerance.
     """
     check_onnx(path, place=place)
     check = _Check(open_session(path, place=place), bank, info)
@@ -92,8 +91,6 @@ def check_parity(
 
 
 class _Check:
-    """A model beside its bank in numpy, and what was found so far."""
-
     def __init__(self, session: Session, bank: MaskBank, info: ModelInfo) -> None:
         self.findings = Findings()
         rng = np.random.default_rng(0)
@@ -103,10 +100,10 @@ class _Check:
         self._forward = open_program(bank, "forward")
 
     def selection(self, indices: list[int], alphas: list[float]) -> None:
-        """Compare what a known task, or a superposition of several, gives."""
+        """Compare a known task, or a superposition of several."""
         got = self._run(self.x, indices, alphas, infer=False)
         what = f"of tasks {indices}"
-        # one mask of ones and zeros is exact; several are summed in float32
+        # one mask is exact; several are summed in float32
         tolerance = 0.0 if len(indices) == 1 else 1e-6
         self._compare(got, self.x, (indices, alphas), what, tolerance)
         if "task" in got:
@@ -115,11 +112,7 @@ class _Check:
             self.findings.compare(f"task_scores {what}", got["task_scores"], np.zeros(0), 0.0)
 
     def inference(self, images: Sequence[Array]) -> None:
-        """Compare scores and what is inferred, for a batch and each of some images.
-
-        At the uniform superposition, and, where the model takes one, at a given one; there the
-        rows of the batch as well. All scores are of one pass over the masks.
-        """
+        """Compare scores and inferred tasks, of a batch, its rows and `images`."""
         full = self._info.mode == "full"
         places: list[Superposition] = [([], [])]
         if full:
@@ -150,10 +143,9 @@ class _Check:
             self._compare(got, x, ([best], [1.0]), "inferred", 0.0)
 
     def _rows(self, wanted: Sequence[tuple[Scores, float]]) -> None:
-        """Compare the scores of every row on its own, at the uniform superposition."""
         got = self._run(self.x, [], [], infer=True, per_image=np.array(True))
         found = got["task_scores"].reshape(_BATCH, len(self._bank))
-        tolerance = SCORE_TOLERANCES["portable"]  # in float32, whatever the target
+        tolerance = SCORE_TOLERANCES["portable"]  # float32 for every target
         for i, (row, (want, spread)) in enumerate(zip(found, wanted, strict=True)):
             self.findings.compare(f"task_scores of row {i}", row, want, tolerance, spread)
         self.findings.compare("task of each row", got["task"], found.argmax(axis=1), 0.0)
@@ -161,7 +153,6 @@ class _Check:
     def _run(
         self, x: Array, indices: list[int], alphas: list[float], *, infer: bool, **more: Array
     ) -> Tensors:
-        """All outputs of a run, with those of the feeds that the model takes."""
         feeds: Tensors = {
             "x": x,
             "tasks": np.array(indices, np.int64),
@@ -176,7 +167,6 @@ class _Check:
     def _compare(
         self, got: Tensors, x: Array, place: Superposition, what: str, tolerance: float
     ) -> None:
-        """Compare the effective parameters and state, and the logits through them."""
         tensors, network = self._reference.superposed(*place), self._bank.network
         for name, parts in (("parameters", network.parameters), ("state", network.state)):
             if name in got:
@@ -187,7 +177,6 @@ class _Check:
             self.findings.compare(f"logits {what}", got["logits"], logits, LOGITS_TOLERANCE)
 
     def _scores(self, asked: Sequence[tuple[Array, Superposition]]) -> tuple[Scores, Scores]:
-        """`Reference.scores` of inputs, each at a superposition."""
         program, gradients = open_program(self._bank, "gradient"), []
         for x, place in asked:
             tensors = self._reference.superposed(*place)
@@ -198,11 +187,10 @@ class _Check:
 
 
 def _contending(got: Array, want: Array, allowed: float, scoring: Scoring) -> Array:
-    """What a model that gives tasks up must answer for: the scores that are meant to be exact.
+    """Replace scores that may be inexact by the wanted ones.
 
-    As many as there are contenders must be, the best among them; any other may be off, as a task
-    that was given up, if it is below the best on both sides. Rounded ones may be off by no more
-    than the rounding.
+    At least `CONTENDERS` must be exact, the best among them. Others may be off if they are below
+    the best on both sides; in a rounded model, by no more than the rounding.
     """
     if got.shape != want.shape:
         return got

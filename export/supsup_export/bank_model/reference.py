@@ -1,8 +1,6 @@
-"""What a bank's tasks compute, in numpy: the proof that a model is held against.
+"""What a bank's tasks compute, in numpy: the reference of a check.
 
-Each task is read once, from its file, and kept at one bit per weight; nothing here comes from the
-exporter's layout. Superpositions and scores are summed in float64, so that the reference's own
-error (1e-13 of the largest score) is nothing beside the tolerances.
+Independent of the exporter's layout. Sums are float64, with an error of 1e-13 of the largest score.
 """
 
 from __future__ import annotations
@@ -16,14 +14,14 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import packed_bytes, unpack_mask
 
 _CHUNK_WEIGHTS = 1 << 19
-"""Weights that are unpacked at a time: 4 MB of float64 stay in a cache."""
+"""Unpacked at a time: 4 MB of float64 fit a cache."""
 
 
 class Reference:
-    """The tasks of a bank, which is read whole.
+    """All tasks of a bank, each read once and kept at one bit per weight.
 
     Attributes:
-        weights: The fixed weights by parameter, ``float32 shape``, regrown from the seed.
+        weights: Fixed weights by parameter, ``float32 shape``.
     """
 
     def __init__(self, bank: MaskBank) -> None:
@@ -44,10 +42,7 @@ class Reference:
                 values[index] = task.state[name]
 
     def superposed(self, indices: Sequence[int], alphas: Sequence[float]) -> dict[str, Array]:
-        """Weights and state of a superposition, of all tasks equally if none is given.
-
-        By name, ``float32 shape``.
-        """
+        """Return weights and state, ``float32`` by name, of given tasks or of all equally."""
         tensors = {}
         for name, weight in self.weights.items():
             if indices:
@@ -63,13 +58,13 @@ class Reference:
         return tensors
 
     def scores(self, gradients: Sequence[Mapping[str, Array]]) -> tuple[Scores, Scores]:
-        """Scores of all tasks at several gradients, and how far such sums of terms spread.
+        """Score all tasks at several gradients.
 
         Args:
-            gradients: Of the objective by weights and state, by name.
+            gradients: Gradients of the objective by weights and state, by name.
 
         Returns:
-            ``float64 (gradients, tasks)`` and ``float64 (gradients,)``.
+            Scores ``float64 (gradients, tasks)``, and their spread ``float64 (gradients,)``.
         """
         scores = np.zeros((len(gradients), self._num_tasks))
         masked = np.zeros(len(gradients))
@@ -86,12 +81,12 @@ class Reference:
 
 
 def _flat(gradients: Sequence[Mapping[str, Array]], name: str) -> Scores:
-    """One tensor's gradients: ``float64 (gradients, size)``."""
+    """Return one tensor's gradients: ``float64 (gradients, size)``."""
     return np.stack([gradient[name].reshape(-1) for gradient in gradients]).astype(np.float64)
 
 
 def _products(vectors: Scores, packed: Bytes) -> Scores:
-    """``vectors @ masks.T``: ``float64 (vectors, tasks)``, the masks unpacked once for all."""
+    """Return ``vectors @ masks.T``: ``float64 (vectors, tasks)``."""
     size = vectors.shape[1]
     step = max(1, _CHUNK_WEIGHTS // (8 * len(packed)))
     total = np.zeros((len(vectors), len(packed)))

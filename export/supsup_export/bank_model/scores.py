@@ -1,8 +1,7 @@
-"""Graph parts that score every task: ``-<M_i, W * dO/dW> - <state_i, dO/dstate>``.
+"""Graph parts that score tasks: ``-<M_i, W * dO/dW> - <state_i, dO/dstate>``.
 
-This is ``-dO/dalpha_i`` at the present superposition (paper, equation 4, times -1: the higher the
-likelier). It is the only work that grows with the number of tasks: a product of one-bit rows with
-one vector.
+This is ``-dO/dalpha_i`` (paper, equation 4, times -1), and the only work that grows with the number
+of tasks.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from supsup_export.graph import BOOL, FLOAT, INT64, Graph
 from supsup_runtime.model.metadata import Target
 
 _CODE_BITS = {"cpu": 2, "cuda": 4}
-"""Bits that MatMulNBits has on both: the CPU has 2, 4 and 8, CUDA 4 and 8."""
+"""MatMulNBits has 2, 4 and 8 bits on the CPU, 4 and 8 with CUDA."""
 _SMALL_BANK_BYTES = 1 << 20
-"""Packed masks up to which a third row is free: it costs some 0.1 ms a MB."""
+"""Up to here a third row is cheap: 0.1 ms per MB of masks."""
 _CHUNK_WEIGHTS = {"cpu": 4 << 20, "cuda": 256 << 20, "portable": 4 << 20}
-"""Weights that are unpacked at a time: 16 MB of float32 stay in a cache, 1 GB fills a card."""
+"""Unpacked at a time: 16 MB of float32 fit a cache, 1 GB fills a card."""
 
 
 def mask_scores(graph: Graph, layout: Layout, vector: str, target: Target) -> str:
-    """Scores from the masks: ``float32 (tasks,)``.
+    """Return scores from the masks: ``float32 (tasks,)``.
 
-    `vector` is W * dO/dW, ``float32 (8 * row_bytes,)``, flat, zero in the padding. ``cpu`` and
-    ``cuda`` use MatMulNBits of ONNX Runtime, ``portable`` ai.onnx alone.
+    `vector` is W * dO/dW, ``float32 (8 * row_bytes,)``, zero in the padding. ``portable`` uses
+    ai.onnx only, other targets MatMulNBits.
     """
     scores = [
         part_scores(graph, layout, part, part_vector(graph, layout, part, vector), target)
@@ -36,7 +35,7 @@ def mask_scores(graph: Graph, layout: Layout, vector: str, target: Target) -> st
 
 
 def part_vector(graph: Graph, layout: Layout, part: int, vector: str) -> str:
-    """What `vector` has for one of `Layout.parts`, flat."""
+    """Return the part of `vector` for one of `Layout.parts`."""
     if len(layout.parts) == 1:
         return vector
     blocks = graph.reshape(vector, [-1, ROW_BITS])
@@ -45,9 +44,9 @@ def part_vector(graph: Graph, layout: Layout, part: int, vector: str) -> str:
 
 
 def part_scores(graph: Graph, layout: Layout, part: int, vector: str, target: Target) -> str:
-    """Scores from one of `Layout.parts` and its part of the vector: ``float32 (tasks,)``.
+    """Return scores from one of `Layout.parts`: ``float32 (tasks,)``.
 
-    By codes they are right to 1e-5 of the largest.
+    MatMulNBits is accurate to 1e-5 of the largest.
     """
     if target == "portable":
         blocks = graph.reshape(vector, [1, -1, ROW_BITS])
@@ -57,10 +56,7 @@ def part_scores(graph: Graph, layout: Layout, part: int, vector: str, target: Ta
 
 
 def row_scores(graph: Graph, layout: Layout, vectors: str, target: Target) -> str:
-    """Scores of many vectors at once: masks are unpacked once for all of them.
-
-    From ``float32 (rows, 8 * row_bytes)`` to ``float32 (rows, tasks)``.
-    """
+    """Score vectors: ``float32 (rows, 8 * row_bytes)`` to ``(rows, tasks)``."""
     blocks = graph.reshape(vectors, [0, -1, ROW_BITS])
     scores = []
     for part, chosen in enumerate(layout.parts):
@@ -73,54 +69,49 @@ def row_scores(graph: Graph, layout: Layout, vectors: str, target: Target) -> st
 
 
 def state_scores(graph: Graph, layout: Layout, gradient: str) -> str:
-    """``-state @ gradient``: ``float32 (tasks,)``, or ``(rows, tasks)`` of ``(rows, state)``."""
+    """Return ``-state @ gradient``, ``float32 (tasks,)``; of rows, ``(rows, tasks)``."""
     bank = graph.constant(layout.state, "state_bank")
     columns = graph.outermost.op("Transpose", bank, perm=[1, 0])  # folded at load
     return graph.op("Neg", graph.op("MatMul", gradient, columns))
 
 
 def by_bit(graph: Graph, vector: str, target: Target) -> str:
-    """A vector in the order of codes: bit 0 of each, then bit 1, and so on.
-
-    `vector` is ``float32 (256 * blocks,)``, in the order of weights; any size.
-    """
+    """Reorder ``float32 (256 * blocks,)``: bit 0 of each code, then bit 1, and so on."""
     codes = graph.reshape(vector, [-1, _CODE_BITS[target]])
     return graph.reshape(graph.op("Transpose", codes, perm=[1, 0]), [-1])
 
 
 def block_size(target: Target) -> int:
-    """Weights that share a scale in MatMulNBits: 32 bytes of codes, as the masks are stored."""
+    """Return the weights per scale of MatMulNBits: 32 bytes of codes."""
     return ROW_BITS // _CODE_BITS[target]
 
 
 def rounding_factor(target: Target) -> int:
-    """Largest value, after `row_products`, by which a code multiplies a rounded weight."""
+    """Return the largest factor of a rounded weight in `row_products`."""
     return (1 << (_CODE_BITS[target] - 1)) - 1
 
 
 def block_peaks(graph: Graph, vector: str, target: Target) -> str:
-    """Largest magnitude in each block of a vector in the order of `by_bit`: ``(blocks, 1)``."""
+    """Return the largest magnitude per block, in `by_bit` order: ``(blocks, 1)``."""
     blocks = graph.reshape(vector, [-1, block_size(target)])
     axis = graph.ints(1)
     return graph.op("ReduceMax", graph.op("Abs", blocks), axis, keepdims=1)
 
 
 def exact_rows(graph: Graph, layout: Layout, vector: str, target: Target) -> str:
-    """Rows that sum to a vector, ``float32 (256 * blocks,)``, as `row_products` takes them.
+    """Split ``float32 (256 * blocks,)``, in `by_bit` order, into rows for `row_products`.
 
-    Vector and rows are in the order of `by_bit`. On the CPU the operator rounds a row of
-    activations to int8 by blocks. The vector is therefore given as two rows, what int8 holds
-    exactly and the rest: 1e-5 of the largest score in place of 1e-2. Small banks get a third row,
-    the rest of the rest: their scores may be sums of few terms that cancel, and the row costs them
-    nothing. So do codes of four bits, whose constant (`row_products`) would make the last row's
-    rounding six times as large.
+    On the CPU, MatMulNBits rounds activations to int8 by blocks. Two rows, what int8 holds exactly
+    and the rest, reduce the error from 1e-2 to 1e-5 of the largest score. Small banks get a third
+    row, because scores of few terms may cancel. So do four-bit codes, whose constant
+    (`row_products`) makes the last row's rounding six times as large.
     """
     count = 3 if target == "cuda" or layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
     rest = graph.reshape(vector, [-1, block_size(target)])
     rows = []
     for _ in range(count - 1):
         peak = block_peaks(graph, rest, target)
-        floored = graph.op("Max", peak, graph.scalar(1e-30))  # a block of zeros has no scale
+        floored = graph.op("Max", peak, graph.scalar(1e-30))  # blocks may be zero
         scale = graph.op("Div", floored, graph.scalar(127))
         rows.append(graph.op("Mul", graph.op("Round", graph.op("Div", rest, scale)), scale))
         rest = graph.op("Sub", rest, rows[-1])
@@ -129,27 +120,24 @@ def exact_rows(graph: Graph, layout: Layout, vector: str, target: Target) -> str
 
 
 def stack_rows(graph: Graph, rows: list[str], target: Target) -> str:
-    """Rows in the order of `by_bit` as `row_products` takes them: ``(bits, rows, n / bits)``."""
+    """Stack rows in `by_bit` order: ``(bits, rows, n / bits)``."""
     each = [graph.reshape(row, [_CODE_BITS[target], 1, -1]) for row in rows]
     return graph.join(each, axis=1)
 
 
 def row_products(graph: Graph, layout: Layout, part: int, rows: str, target: Target) -> str:
-    """Minus the products of the masks with the rows of `stack_rows`, summed: ``float32 (tasks,)``.
+    """Return minus the products of masks and `stack_rows`, summed: ``float32 (tasks,)``.
 
-    MatMulNBits on codes, once for each of the bits of a code.
-
-    A byte of eight masks becomes ``8 / bits`` codes by one BitwiseOr that leaves one bit of each
-    code, number `h`, as it is and sets the others; ONNX Runtime folds it at load. The operator
-    takes ``2 ** (bits - 1)`` off a code, so what it multiplies with is
-    ``2 ** h * bit + 2 ** (bits - 1) - 1 - 2 ** h``: the constant, times the vector's sum, is taken
-    off, and the factor undone.
+    MatMulNBits runs once per bit of a code. A BitwiseOr, folded at load, makes ``8 / bits`` codes
+    of a byte: it keeps bit `h` of each, and sets the others. MatMulNBits subtracts ``2 ** (bits -
+    1)`` from a code, so its factor is ``2 ** h * bit + 2 ** (bits - 1) - 1 - 2 ** h``. The constant
+    times the vector's sum is removed, and ``2 ** h`` divided out.
     """
     bits, blocks = _CODE_BITS[target], len(layout.parts[part])
-    outer = graph.outermost  # there ONNX Runtime folds, and frees what it repacks
-    names = [graph.fresh("bit") for _ in range(bits)]  # `bits * i + h` of each byte
+    outer = graph.outermost  # ONNX Runtime folds there, and frees repacked codes
+    names = [graph.fresh("bit") for _ in range(bits)]  # bits `bits * i + h` of each byte
     graph.ops("Split", [rows], names, axis=0, num_outputs=bits)
-    minus_one = outer.constant(np.array([-1], np.float32))  # scores are minus the products
+    minus_one = outer.constant(np.array([-1], np.float32))  # minus the products
     scales = outer.op("Expand", minus_one, outer.ints(len(layout.masks) * blocks))
     axes = graph.ints(0, 1)
     terms = []
@@ -169,7 +157,7 @@ def row_products(graph: Graph, layout: Layout, part: int, rows: str, target: Tar
 
 
 def _by_unpacking(graph: Graph, layout: Layout, part: int, vectors: str, target: Target) -> str:
-    """A Loop over chunks of blocks, those of all tasks unpacked on the fly and multiplied.
+    """Multiply masks, unpacked in a Loop over chunks of blocks, with vectors.
 
     From ``float32 (rows, blocks, 256)`` to ``float32 (tasks, rows)``.
     """

@@ -1,4 +1,4 @@
-"""Which weights a screened model scores first: those whose scores differ most between tasks."""
+"""Choose the weights that screening scores first."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from supsup_runtime.errors import InputError
 SHARE = 0.3
 """Share of the weights that the first pass scores."""
 MIN_TASKS = 64
-"""Fewer are not worth four contenders; from some 500 on time is saved (docs/PERFORMANCE.md)."""
+"""Fewer do not repay four contenders; from some 500 on it saves time (docs/PERFORMANCE.md)."""
 _SAMPLE = 64
 
 
 def choose_screen(bank: MaskBank, layout: Layout, objective: str, sample: Images | None) -> Layout:
-    """The layout with its `screen`: the blocks of the first pass, which tell tasks apart best.
+    """Return the layout with the `screen` that tells tasks apart best on `sample`.
 
-    They do on `sample`, ``float32 (images, *input_shape)``, of which at most 64 are used, spread
-    evenly; None takes standard normal ones, which know nothing of the data.
+    `sample` is ``float32 (images, *input_shape)``, of which at most 64 are used, spread evenly;
+    None takes standard normal images.
 
     Raises:
-        InputError: If there are too few tasks or weights, or the sample does not fit the network.
+        InputError: If tasks or weights are too few, or the sample does not fit.
     """
     if len(bank) < MIN_TASKS:
         raise InputError(
@@ -41,7 +41,7 @@ def choose_screen(bank: MaskBank, layout: Layout, objective: str, sample: Images
         )
     images = _checked(bank, sample)
     share = layout.counts.astype(np.float32) / np.float32(len(bank))
-    energy = np.zeros(8 * layout.signs.size)  # of u, mean over the sample
+    energy = np.zeros(8 * layout.signs.size)  # variance of terms, mean over the sample
     state = layout.state.sum(axis=0, dtype=np.float64) / len(bank)
     parts = cut(bank.network.state, state.astype(np.float32))
     square = _mean_square(bank, share, parts, objective, images)
@@ -71,7 +71,7 @@ def _checked(bank: MaskBank, sample: Images | None) -> Images:
 def _mean_square(
     bank: MaskBank, share: Floats, state: dict[str, Array], objective: str, images: Images
 ) -> Scores:
-    """Mean of ``(W * dO/dW) ** 2`` at the uniform superposition: ``float64 (num_masked,)``."""
+    """Return the mean ``(W * dO/dW) ** 2``: ``float64 (num_masked,)``."""
     network = bank.network
     session = open_program(bank, "gradient")
     weights = network.weights()

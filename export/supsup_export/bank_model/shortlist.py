@@ -1,23 +1,12 @@
-"""Scoring in passes: rough scores of all tasks, then exact ones of those that can still win.
+"""Score in passes: all tasks roughly, then exactly those that can still win.
 
-A first pass scores every task roughly: with the vector as the operator rounds it to int8, over all
-weights or, in a screened model, over those that tell tasks apart best. The best of it are scored
-exactly. If the best of those is so far ahead that no other task can catch up, scoring ends there.
-Else all are scored exactly.
+docs/CONTRACT.md, "Which scores are exact", describes the passes and the bounds. For any mask, the
+deviation by rounding is at most ``sqrt(sum step ** 2 / 12)``. Unscored weights add ``sum p u`` on
+average, with variance ``sum p (1 - p) u ** 2``: ``p`` is the share of tasks with the weight, ``u``
+is ``-W * dO/dW``. Trained masks spread wider; the first pass measures how much.
 
-How far a rough score may be off is bounded by chance, not by force.
-
-- Rounding: a value is off by at most half a step of its block, and as often up as down, whatever
-  the mask. So over any mask the deviation is at most ``sqrt(sum step ** 2 / 12)``. A task is given
-  up if it would need `ROUNDING_SIGMAS` of that.
-- Weights that are not looked at: over masks that have each weight as often as the bank's, the mean
-  of what they add is ``sum p u`` and its variance ``sum p (1 - p) u ** 2``, where ``p`` is the
-  share of tasks that have the weight and ``u`` is ``-W * dO/dW``. Trained masks spread wider than
-  that; how much wider is seen in the first pass. A task is given up if it would need `SIGMAS` of
-  these.
-
-Passes over the same codes are turns of one Loop: two nodes would repack them twice. The Loop
-stands in the outermost graph, as ONNX Runtime 1.32 does not repack codes any deeper.
+Passes over the same codes are turns of one Loop: two nodes would repack them twice. The Loop is in
+the outermost graph, because ONNX Runtime 1.32 does not repack codes any deeper.
 """
 
 from __future__ import annotations
@@ -43,32 +32,32 @@ from supsup_export.graph import BOOL, FLOAT, INT64, Graph
 from supsup_runtime.model.metadata import Scoring, Target
 
 CONTENDERS = 4
-"""Tasks that are scored exactly after the first pass."""
+"""Tasks scored exactly after the first pass."""
 SIGMAS = 8.0
-"""Spreads of what weights that are not looked at add, beyond which a task is given up."""
+"""Deviations of unscored weights beyond which a task is ruled out."""
 ROUNDING_SIGMAS = 6.0
-"""As above, of the rounding's; for a mask of half the weights this is 8.5 of its own."""
+"""The same for rounding: 8.5 deviations for a mask of half the weights."""
 ROUNDED_TASKS = 512
-"""From here on four contenders cost less than a second int8 row for all (docs/PERFORMANCE.md)."""
+"""From here on four contenders cost less than a second int8 row (docs/PERFORMANCE.md)."""
 ROUNDED_BYTES = 16 << 20
-"""Packed masks from which on a second row for all takes longer than looking for contenders."""
+"""From here on a second row takes longer than finding contenders."""
 
 
 def choose_scoring(layout: Layout, target: Target) -> Scoring:
-    """How a model scores unless it is told."""
+    """Return the default scoring of a model."""
     large = len(layout.masks) >= ROUNDED_TASKS and layout.masks.nbytes >= ROUNDED_BYTES
     return "rounded" if target == "cpu" and large else "exact"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the passes are asked, as values of the outermost graph.
+    """Inputs of the passes, as values of the outermost graph.
 
     Attributes:
-        asked: Bool scalar; without it there is no pass, and the answer is `otherwise`.
-        every: Bool scalar, exact scores of every task are wanted.
-        vector: ``float32 (8 * row_bytes,)``, W * dO/dW, flat, zero in the padding.
-        added: ``float32 (tasks,)`` to add to every score, such as that of the state.
+        asked: Bool scalar; if false, the answer is `otherwise`.
+        every: Bool scalar; whether all scores must be exact.
+        vector: ``float32 (8 * row_bytes,)``, W * dO/dW, zero in the padding.
+        added: ``float32 (tasks,)``, added to scores, such as that of the state.
         otherwise: ``float32 (n,)``.
     """
 
@@ -80,11 +69,11 @@ class Question:
 
 
 def scores_in_passes(graph: Graph, layout: Layout, question: Question, target: Target) -> str:
-    """Score every task in as few passes as it takes; `graph` is the outermost one.
+    """Score every task; `graph` must be the outermost one.
 
     Returns:
-        ``float32 (tasks,)``: exact for the contenders and, where another pass was needed, for all;
-        the expected score for the others, below the best.
+        ``float32 (tasks,)``, exact for the contenders or, after another pass, for all; others are
+            expected scores, below the best.
     """
     vectors = _parts_if_asked(graph, layout, question)
     answer, certain, base = _turns(graph, layout, question, vectors, target)
@@ -99,7 +88,6 @@ def scores_in_passes(graph: Graph, layout: Layout, question: Question, target: T
 
 
 def _parts_if_asked(graph: Graph, layout: Layout, question: Question) -> list[str]:
-    """The vector for each of `Layout.parts`; of no vector, empty ones."""
     if len(layout.parts) == 1:
         return [question.vector]
 
@@ -115,10 +103,10 @@ def _parts_if_asked(graph: Graph, layout: Layout, question: Question) -> list[st
 def _turns(
     graph: Graph, layout: Layout, question: Question, vectors: list[str], target: Target
 ) -> list[str]:
-    """A Loop over the first of `Layout.parts`: its vector as it is, then, if need be, exactly.
+    """Append the Loop over the first of `Layout.parts`: rounded, then exact if needed.
 
     Returns:
-        The answer, whether it is certain, and the scores over that part alone.
+        The answer, whether it is certain, and that part's scores.
     """
     mine = by_bit(graph, vectors[0], target)
     body = graph.subgraph("turn")
@@ -149,7 +137,7 @@ def _turns(
 
 
 def _rows(graph: Graph, roughly: str, layout: Layout, vector: str, target: Target) -> str:
-    """``If(roughly)``: a vector as it is, which the operator rounds, else rows that are exact."""
+    """Return one row to be rounded if `roughly`, else exact rows."""
 
     def one(body: Graph) -> list[str]:
         return [stack_rows(body, [vector], target)]
@@ -163,10 +151,10 @@ def _rows(graph: Graph, roughly: str, layout: Layout, vector: str, target: Targe
 def _likely(
     graph: Graph, layout: Layout, rough: str, vector: str, others: list[str], target: Target
 ) -> tuple[str, str]:
-    """What a rough score still lacks: the mean of it, and how much more by chance; scalars.
+    """Return the mean that rough scores lack, and the largest likely deviation: scalars.
 
-    `rough` is ``float32 (tasks,)``, scores over the first of `Layout.parts`; `vector` is of that
-    part, in the order of codes, and `others` has the vector of the second part, if there is one.
+    `rough` is ``float32 (tasks,)``; `vector` is of the first part, in `by_bit` order, `others` of
+    the second.
     """
     reach = _rounding_reach(graph, vector, target)
     if not others:
@@ -177,7 +165,7 @@ def _likely(
     ratio = graph.op("Sqrt", graph.op("Div", spread, _variance(graph, vector, share)))
     wider = graph.op("Max", ratio, graph.scalar(1))
     share = _share(graph.outermost, layout, 1)
-    # a product of two vectors: MatMul takes five times as long for it
+    # dot product; MatMul takes five times as long
     total = graph.op("ReduceSum", graph.op("Mul", share, others[0]), keepdims=0)
     deviation = graph.op("Sqrt", _variance(graph, others[0], share))
     sigmas = graph.op("Mul", wider, graph.scalar(SIGMAS))
@@ -186,9 +174,9 @@ def _likely(
 
 
 def _rounding_reach(graph: Graph, vector: str, target: Target) -> str:
-    """How far the operator's rounding may put a score off, by chance: a scalar."""
+    """Return the largest likely rounding error."""
     peaks = block_peaks(graph, vector, target)
-    square = graph.op("ReduceSumSquare", peaks, keepdims=0)  # of 127 steps, a block each
+    square = graph.op("ReduceSumSquare", peaks, keepdims=0)  # a peak is 127 steps
     size, factor = block_size(target), rounding_factor(target)
     scale = ROUNDING_SIGMAS * factor * np.sqrt(size / 12) / 127
     return graph.op("Mul", graph.op("Sqrt", square), graph.scalar(scale))
@@ -197,10 +185,9 @@ def _rounding_reach(graph: Graph, vector: str, target: Target) -> str:
 def _answer(
     graph: Graph, layout: Layout, added: str, vectors: list[str], base: str, likely: tuple[str, str]
 ) -> tuple[str, str]:
-    """Exact scores of the contenders among the expected ones, and whether no other can win.
+    """Return scores, exact for contenders, and whether no other task can win.
 
-    `vectors` has one for each of `Layout.parts`, `base` is ``float32 (tasks,)``, rough scores, and
-    `likely` what they lack.
+    `base` are rough scores, ``float32 (tasks,)``, and `likely` is what they lack.
     """
     mean, reach = likely
     expected = graph.op("Add", base, mean)
@@ -213,7 +200,7 @@ def _answer(
     exact = graph.op("Gather", added, contenders, axis=0)
     for part, vector in enumerate(vectors):
         rows = graph.op("Gather", packed_part(graph, layout, part), contenders, axis=0)
-        # a matrix of one column: with a 1-D operand ONNX Runtime's MatMul takes ten times as long
+        # a matrix of one column: ONNX Runtime's MatMul is ten times slower for 1-D operands
         product = graph.op("MatMul", unpack(graph, rows), graph.reshape(vector, [-1, 1]))
         exact = graph.op("Sub", exact, graph.reshape(product, [-1]))
     best = graph.op("ReduceMax", exact, keepdims=1)
@@ -223,15 +210,14 @@ def _answer(
 
 
 def _share(graph: Graph, layout: Layout, part: int) -> str:
-    """The share of tasks that have each weight of one of `Layout.parts`, flat."""
     padding = graph.constant(np.zeros(8 * layout.signs.size - layout.counts.size, np.float32))
     share = graph.op("Concat", uniform_mask(graph, layout), padding, axis=0)
     return part_vector(graph, layout, part, share)
 
 
 def _variance(graph: Graph, vector: str, share: str) -> str:
-    """Variance of what a vector adds to a random mask's score: a scalar."""
-    outer = graph.outermost  # so that ONNX Runtime folds what depends on the counts alone
+    """Return the variance of a vector's sum over random masks."""
+    outer = graph.outermost  # ONNX Runtime folds there what needs only counts
     without = outer.op("Sub", outer.scalar(1), share)
     deviation = outer.op("Sqrt", outer.op("Mul", share, without))
     return graph.op("ReduceSumSquare", graph.op("Mul", deviation, vector), keepdims=0)

@@ -1,7 +1,7 @@
-"""Graph parts that turn packed masks into weights (select, then unpack).
+"""Graph parts that turn packed masks into weights.
 
-A row is gathered before it is unpacked: ONNX Runtime would fold an unpacked bank into 32 bits per
-weight at load. Unpacking is a lookup table of 256 x 8, which every provider has.
+Gather, then unpack: ONNX Runtime would fold an unpacked bank into 32 bits per weight. Unpacking is
+a lookup of 256 x 8, which every provider has.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (byte, bit), least sign
 
 
 def packed_part(graph: Graph, layout: Layout, part: int) -> str:
-    """One of `Layout.parts`, once in a model: ``uint8 (tasks, blocks, 32)``."""
+    """Return one of `Layout.parts`: ``uint8 (tasks, blocks, 32)``."""
     return graph.constant(layout.packed[part], "masks")
 
 
 def packed_rows(graph: Graph, layout: Layout, tasks: str) -> str:
-    """The packed masks of some tasks: ``uint8 (n, blocks, 32)``, blocks in the weights' order."""
+    """Return masks of some tasks, in weight order: ``uint8 (n, blocks, 32)``."""
     parts = [
         graph.op("Gather", packed_part(graph, layout, i), tasks, axis=0)
         for i in range(len(layout.parts))
@@ -32,14 +32,14 @@ def packed_rows(graph: Graph, layout: Layout, tasks: str) -> str:
 
 
 def unpack(graph: Graph, packed: str) -> str:
-    """``uint8 (rows, blocks, 32)`` to ``float32 (rows, 256 * blocks)``; any number of rows."""
+    """Unpack ``uint8 (rows, blocks, 32)`` to ``float32 (rows, 256 * blocks)``."""
     table = graph.constant(_BITS.astype(np.float32), "bits")
     index = graph.op("Cast", packed, to=INT32)
     return graph.op("Flatten", graph.op("Gather", table, index), axis=1)
 
 
 def fixed_weights(graph: Graph, layout: Layout) -> str:
-    """``float32 (num_masked,)``, regrown from the sign plane; ONNX Runtime folds this at load."""
+    """Return ``float32 (num_masked,)`` from the sign plane; folded at load."""
     network, width = layout.network, layout.signs.size
     if not network.parameters:
         return graph.constant(np.zeros(0, np.float32))
@@ -52,23 +52,23 @@ def fixed_weights(graph: Graph, layout: Layout) -> str:
     parts = graph.split(plus_minus, sizes + [padding] * bool(padding))
     scaled = [
         graph.op("Mul", part, graph.scalar(p.constant))
-        for part, p in zip(parts, network.parameters, strict=False)  # the padding is left out
+        for part, p in zip(parts, network.parameters, strict=False)  # without padding
     ]
     return graph.join(scaled)
 
 
 def superposed_mask(graph: Graph, layout: Layout, tasks: str, alphas: str) -> str:
-    """``sum_j alphas[j] M[tasks[j]]`` (paper, equation 2): ``float32 (num_masked,)``."""
-    # a matrix of one row: with a 1-D operand ONNX Runtime's MatMul takes ten times as long
+    """Return ``sum_j alphas[j] M[tasks[j]]`` (paper, equation 2): ``float32 (num_masked,)``."""
+    # a matrix of one row: ONNX Runtime's MatMul is ten times slower for 1-D operands
     rows = unpack(graph, packed_rows(graph, layout, tasks))
     mask = graph.reshape(graph.op("MatMul", graph.reshape(alphas, [1, -1]), rows), [-1])
     return _unpadded(graph, layout, mask)
 
 
 def superposed_weights(graph: Graph, layout: Layout, weights: str, tasks: str, alphas: str) -> str:
-    """The weights times `superposed_mask`, named ``parameters``: ``float32 (num_masked,)``.
+    """Return weights times `superposed_mask`, named ``parameters``: ``float32 (num_masked,)``.
 
-    One task goes a short way: its mask is not multiplied with an alpha of 1.
+    One task with alpha 1 skips the product with alpha.
     """
     if not layout.network.parameters:
         return graph.op("Identity", weights, name="parameters")
@@ -96,13 +96,13 @@ def _unpadded(graph: Graph, layout: Layout, flat: str) -> str:
 
 
 def uniform_mask(graph: Graph, layout: Layout) -> str:
-    """The superposition of all tasks with equal alphas, from the counts; folded at load."""
+    """Return the mean of all masks; folded at load."""
     counts = graph.op("Cast", graph.constant(layout.counts, "counts"), to=FLOAT)
     return graph.op("Mul", counts, graph.scalar(1 / len(layout.masks)))
 
 
 def state_of(graph: Graph, layout: Layout, *given: str) -> str:
-    """State superposed like masks, by tasks and alphas, or equally: ``float32 (num_state,)``."""
+    """Return superposed state, of all tasks if none is given: ``float32 (num_state,)``."""
     bank = graph.constant(layout.state, "state_bank")
     if not given:
         share = np.full(len(layout.state), 1 / len(layout.state), np.float32)

@@ -1,1 +1,1 @@
-"""The models that recover masks from a Hopfield store: one step per call, or a whole stream."""
+"""The models that recover masks, by step or by stream."""

@@ -1,7 +1,6 @@
-"""Check that a recovery model computes what its bank and store say, before it is put in place.
+"""Check that a recovery model computes what bank and store specify.
 
-The reference of a step is numpy over the store's matrices, and the bank's programs run by
-themselves; that of a stream `recovery.descent.Descent` along such steps.
+References: numpy, the bank's own programs, `recovery.descent.Descent`.
 """
 
 from __future__ import annotations
@@ -31,34 +30,38 @@ _STREAMS = (
     (5, (3, 2), None),
     (1, (0, 2), Recovery(step_size=7, momentum=0.5, weight_decay=0.01)),
 )
-"""Rows of a batch, steps of each call that goes on with the stream, settings if not the default."""
+"""Rows per batch, steps of each call, settings."""
 
 Feeds = dict[str, Array]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryReport:
-    """Largest differences found, by output, relative to its largest value."""
+    """Differences between a model, its bank and store.
+
+    Attributes:
+        worst: Largest difference by output, relative to its largest value.
+    """
 
     worst: dict[str, float]
 
     def to_text(self) -> str:
-        """As a part of a sentence."""
+        """Return part of a sentence."""
         worst = max(self.worst.values())
         return f"checked against bank and store, all outputs within {worst:.0e}"
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the differences for JSON."""
         return {**self.worst}
 
 
 def check_recovery(
     path: Path, bank: MaskBank, store: HopfieldStore, *, place: str
 ) -> RecoveryReport:
-    """Run a recovery model against its bank and store, at random masks between 0 and 1.
+    """Compare a model of mode ``recover`` with bank and store.
 
     Raises:
-        ParityError: If the model is not valid ONNX, or a value is out of tolerance.
+        ParityError: If it is not valid ONNX or out of tolerance.
     """
     check = RecoveryCheck(path, bank, store, place=place)
     rng = np.random.default_rng(0)
@@ -72,7 +75,7 @@ def check_recovery(
         if bank.network.state:
             feeds["state"] = HopfieldInfo.of(store).state
         given = {name: value for name, value in feeds.items() if name != "state" or rows != 1}
-        got = check.run(given)  # with one row, the state that is its own
+        got = check.run(given)  # one row tests the default state
         want = check.reference(feeds)
         for name, value in got.items():
             least_scale = want["terms"] if name in {"energy", "loss"} else 0.0
@@ -81,14 +84,13 @@ def check_recovery(
 
 
 def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str) -> RecoveryReport:
-    """Run a model of mode ``recover-stream`` against its bank and store, on random batches.
+    """Compare a model of mode ``recover-stream`` with bank and store.
 
-    The reference looks at each batch through the mask that the model says it had. So a score that
-    is 0 but for its rounding, and may have either sign, does not lead the two apart.
+    The reference uses the model's masks, because a score of 0 within rounding may have either sign.
 
     Raises:
-        ParityError: If the model is not valid ONNX, a value is out of tolerance, or an element of
-            a mask differs whose score is clear of 0.
+        ParityError: If it is not valid ONNX or out of tolerance, or a mask differs where scores are
+            clear of 0.
     """
     check = RecoveryCheck(path, bank, store, place=place)
     running = HopfieldInfo.of(store).state
@@ -117,7 +119,6 @@ def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str
 def _follow(
     check: RecoveryCheck, descent: Descent, feeds: Feeds, got: Feeds, *, state: Array
 ) -> None:
-    """Take the steps of a call, and refuse what it gave where that differs."""
     batches, masks = feeds["batches"], got["masks"]
     expected = (len(batches), check.bank.network.num_masked)
     if masks.shape != expected:
@@ -148,17 +149,18 @@ def _refuse_other_mask(check: RecoveryCheck, descent: Descent, signs: Bits, when
     wrong = int((clear & (signs != (descent.mask == 1))).sum())
     if wrong:
         check.refuse(
-            f"the mask {when} must be that of the bank's descent, got {wrong} elements that differ"
+            f"the mask {when} must equal the bank's descent, got {wrong} elements that differ"
         )
 
 
 class RecoveryCheck:
-    """A model that recovers, beside its bank and store in numpy.
+    """A recovery model, with its bank and store in numpy; messages call it `place`.
 
-    `worst` has the largest differences so far, by output; messages call the model `place`.
+    Attributes:
+        worst: Largest difference so far, by output.
 
     Raises:
-        ParityError: If the model is not valid ONNX, or its metadata are not those of the store.
+        ParityError: If it is not valid ONNX, or its metadata differ from the store.
     """
 
     def __init__(self, path: Path, bank: MaskBank, store: HopfieldStore, *, place: str) -> None:
@@ -169,19 +171,21 @@ class RecoveryCheck:
         self._store = store
         self._session = open_session(path, place=place)
         if self._session.metadata[f"{PREFIX}hopfield"] != HopfieldInfo.of(store).to_json():
-            raise ParityError(f"{place}: metadata hopfield differ from the store; report it")
+            raise ParityError(
+                f"{place}: metadata hopfield must match the store; please report this"
+            )
         self._forward = open_program(bank, "forward")
         self._gradient = open_program(bank, "gradient")
 
     def run(self, feeds: Feeds) -> Feeds:
-        """All outputs of the model."""
+        """Return all outputs."""
         names = self._session.output_names
         return dict(zip(names, self._session.run(names, feeds), strict=True))
 
     def reference(self, feeds: Feeds) -> Feeds:
-        """What a model that recovers step by step must give for its inputs, by output.
+        """Return the expected outputs of a step.
 
-        And ``terms``, ``sum |z_i (Psi z)_i| / 2``, of which the energy is the sum with signs.
+        ``terms`` is ``sum |z_i (Psi z)_i| / 2``, the energy's absolute terms.
         """
         energy, terms, slopes = 0.0, 0.0, []
         for name, part in cut(self.bank.network.parameters, feeds["mask"]).items():
@@ -224,7 +228,7 @@ class RecoveryCheck:
         }
 
     def compare(self, name: str, got: Array, want: Array, least_scale: float = 0.0) -> None:
-        """Refuse an output that is out of tolerance."""
+        """Raise ParityError if an output is out of tolerance."""
         if got.shape != want.shape:
             self.refuse(f"{name} must have shape {want.shape}, got {got.shape}")
         error = relative_error(got, want, least_scale)
@@ -236,9 +240,5 @@ class RecoveryCheck:
             )
 
     def refuse(self, what: str) -> NoReturn:
-        """Refuse the model.
-
-        Raises:
-            ParityError: Always.
-        """
-        raise ParityError(f"{self.place}: {what}; report it, or export with --no-check")
+        """Raise ParityError."""
+        raise ParityError(f"{self.place}: {what}; please report this, or export with --no-check")

@@ -1,7 +1,6 @@
-"""The graph of one step of Hopfield recovery: entropy, energy, and the gradient of each by a mask.
+"""Compose a step of Hopfield recovery (Wortsman et al. 2020, HopSupSup).
 
-Wortsman et al. 2020, HopSupSup. The runtime takes the step. docs/CONTRACT.md, "Recovering",
-describes inputs and outputs.
+docs/CONTRACT.md, "Recovering", describes inputs and outputs.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ STRENGTHS = ("entropy_strength", "energy_strength")
 
 
 def compose_recovery(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, ModelInfo]:
-    """The model that recovers a bank's masks, and its metadata; see `recovery_info`."""
+    """Return a model of mode ``recover``, and its metadata; see `recovery_info`."""
     info = recovery_info(bank, store, "recover")
     graph, network = Graph(), bank.network
     energy, energy_gradient = add_energy(graph, store, "mask", names=("energy", "energy_gradient"))
@@ -57,26 +56,26 @@ def compose_recovery(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, 
 
 
 def recovery_info(bank: MaskBank, store: HopfieldStore, mode: Mode) -> ModelInfo:
-    """Metadata of a model that recovers a bank's masks; no task of the bank is read.
+    """Return the metadata of a recovery model, without reading a task.
 
     Raises:
-        BankError: If the bank has no gradient program, the store is of another network or empty,
-            or the model would pass 2 GB.
+        BankError: If the bank has no gradient program, the store is empty or of another network, or
+            the model would exceed 2 GB.
     """
     if bank.gradient is None:
         raise BankError(
-            f"{bank.path}: no gradient program, and recovery follows the entropy's gradient; "
-            "make the bank of a network whose gradient can be exported"
+            f"{bank.path}: no gradient program, which recovery requires; create the bank from a "
+            "network whose gradient can be exported"
         )
     if store.digest != bank.digest:
         raise BankError(
-            f"{bank.path}: the Hopfield store must be of the network {bank.digest}, got "
+            f"{bank.path}: the Hopfield store must belong to network {bank.digest}, got "
             f"{store.digest}; encode the bank's own tasks"
         )
     if not len(store):
-        raise BankError(f"{bank.path}: the Hopfield store must have a task; encode one first")
+        raise BankError(f"{bank.path}: the Hopfield store is empty; encode a task first")
     size = np.dtype(store.dtype).itemsize * sum(p.size**2 for p in bank.network.parameters)
-    size += len(bank.forward) * 7 // 3 + len(bank.gradient)  # base64 takes 4 for 3
+    size += len(bank.forward) * 7 // 3 + len(bank.gradient)  # base64: 4 bytes for 3
     what = f"the store's matrices and the programs take {size}"
     refuse_large(bank.path, size, f"{what}; encode with --dtype float16, or mask fewer units")
     return ModelInfo(
@@ -96,10 +95,12 @@ def recovery_info(bank: MaskBank, store: HopfieldStore, mode: Mode) -> ModelInfo
 def add_energy(
     graph: Graph, store: HopfieldStore, mask: str, *, names: Sequence[str] = ("", "")
 ) -> tuple[str, str]:
-    """``-1/2 z^T Psi z``, summed over parameters, and its gradient by the mask ``(z + 1) / 2``.
+    """Append the energy ``-1/2 z^T Psi z`` of all parameters, and its gradient by `mask`.
 
-    The matrices of the store become constants. From ``float32 (num_masked,)`` to ``float32 ()``
-    and ``float32 (num_masked,)``, with these names, or fresh ones if empty.
+    `mask` is ``(z + 1) / 2``, ``float32 (num_masked,)``. Matrices become constants.
+
+    Returns:
+        Energy ``float32 ()`` and gradient ``float32 (num_masked,)``.
     """
     two, one = graph.scalar(2), graph.scalar(1)
     pattern = graph.op("Sub", graph.op("Mul", mask, two), one)
@@ -107,8 +108,8 @@ def add_energy(
     parts = graph.split(pattern, [p.size for p in parameters])
     fields = []
     for p, part in zip(parameters, parts, strict=True):
-        scaled = store.matrices[p.name].scaled  # d Psi, which float16 holds as it is stored
-        if store.dtype == "float16":  # half the file; ONNX Runtime widens it once, when it loads
+        scaled = store.matrices[p.name].scaled  # d Psi; float16 stores are exact
+        if store.dtype == "float16":  # half the file; cast once, at load
             stored = graph.constant(scaled.astype(np.float16), "scaled_psi")
             matrix = graph.outermost.op("Cast", stored, to=FLOAT)
         else:
@@ -124,14 +125,14 @@ def add_energy(
 
 
 def add_network(graph: Graph, bank: MaskBank, *, x: str, mask: str, state: str) -> list[str]:
-    """The bank's programs, run on a batch of at least one row, ``float32 (batch, *input_shape)``.
+    """Append the bank's programs on a batch of at least one row.
 
-    `mask` is ``float32 (num_masked,)``, and `state` ``float32 (num_state,)``; it is not looked at
-    where the network has none.
+    `x` is ``float32 (batch, *input_shape)``, `mask` ``float32 (num_masked,)``, `state` ``float32
+    (num_state,)`` if there is any.
 
     Returns:
-        Logits ``float32 (batch, outputs)``, their mean entropy ``float32 ()``, and its gradient
-        by the mask ``float32 (num_masked,)``.
+        Logits ``float32 (batch, outputs)``, mean entropy ``float32 ()``, and its gradient by the
+            mask ``float32 (num_masked,)``.
     """
     network = bank.network
     names = [f"{OBJECTIVE}.{p.name}" for p in network.parameters]
@@ -146,20 +147,19 @@ def add_network(graph: Graph, bank: MaskBank, *, x: str, mask: str, state: str) 
 def add_weighted(
     graph: Graph, strengths: Sequence[str], values: Sequence[str], *, name: str = ""
 ) -> str:
-    """The sum of two values, each times its strength ``float32 ()``."""
+    """Append the sum of two values times their strengths ``float32 ()``."""
     parts = [graph.op("Mul", s, v) for s, v in zip(strengths, values, strict=True)]
     return graph.op("Add", *parts, name=name)
 
 
 def _times_weights(graph: Graph, network: Network, flat: str) -> str:
     weights = np.concatenate([w.reshape(-1) for w in network.weights()])
-    if (weights == 1).all():  # units
+    if (weights == 1).all():  # masks over units
         return flat
     return graph.op("Mul", flat, graph.constant(weights, "weights"))
 
 
 def _entropy(graph: Graph, logits: str) -> str:
-    """Mean Shannon entropy of the softmax, in nats."""
     log_p = graph.op("LogSoftmax", logits, axis=1)
     terms = graph.op("Mul", graph.op("Softmax", logits, axis=1), log_p)
     by_row = graph.op("ReduceSum", terms, graph.ints(1), keepdims=0)

@@ -1,4 +1,4 @@
-"""The graph of a whole Hopfield recovery: the descent of the runtime as a Loop over batches.
+"""Compose a whole Hopfield recovery: the runtime's descent as a Loop over batches.
 
 docs/CONTRACT.md, "Recovering a stream in one call", describes inputs and outputs.
 """
@@ -22,7 +22,7 @@ SETTINGS = ("step_size", "momentum", "weight_decay")
 
 
 def compose_stream(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, ModelInfo]:
-    """The model that recovers a mask from a stream, and its metadata; see `recovery_info`."""
+    """Return a model of mode ``recover-stream``, and its metadata; see `recovery_info`."""
     info = recovery_info(bank, store, "recover-stream")
     graph, network = Graph(), bank.network
     state = _used_state(graph, network) if network.state else ""
@@ -37,7 +37,7 @@ def compose_stream(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, Mo
         *[(name, FLOAT, flat) for name in ("scores", "velocity")],
         *[(name, FLOAT, []) for name in SETTINGS],
     ]
-    # what a host need not feed: a start from the store's mean, and the paper's settings
+    # defaults: start at the store's mean, with the paper's settings
     graph.default("scores", HopfieldInfo.of(store).mean)
     graph.default("velocity", np.zeros(flat, np.float32))
     for name in SETTINGS:
@@ -55,7 +55,6 @@ def compose_stream(bank: MaskBank, store: HopfieldStore) -> tuple[ModelProto, Mo
 
 
 def _body(outer: Graph, bank: MaskBank, store: HopfieldStore, state: str) -> GraphProto:
-    """A step: look at a batch through the mask of the scores, and move the scores."""
     graph, flat = outer.subgraph("step"), [bank.network.num_masked]
     index, go, scores, velocity = map(graph.fresh, ("index", "go", "scores", "velocity"))
     signs, mask = _mask_of(graph, scores)
@@ -77,7 +76,7 @@ def _body(outer: Graph, bank: MaskBank, store: HopfieldStore, state: str) -> Gra
 
 
 def _descend(graph: Graph, gradient: str, scores: str, velocity: str) -> list[str]:
-    """`recovery.descent.Descent.step`, operation by operation: scores and velocity."""
+    """Append `recovery.descent.Descent.step`, operation by operation."""
     step_size, momentum, weight_decay = SETTINGS
     slope = graph.op("Add", gradient, graph.op("Mul", weight_decay, scores))
     faster = graph.op("Add", graph.op("Mul", momentum, velocity), slope)
@@ -85,20 +84,20 @@ def _descend(graph: Graph, gradient: str, scores: str, velocity: str) -> list[st
 
 
 def _all_finite(graph: Graph, values: tuple[str, ...]) -> str:
-    """Whether no value of several is NaN or infinite: only then is each 0 less itself."""
+    """Return whether all values are finite: only then each minus itself is 0."""
     rests = [graph.reshape(graph.op("Sub", value, value), [-1]) for value in values]
     rest = graph.op("ReduceSum", graph.op("Concat", *rests, axis=0), keepdims=0)
     return graph.op("Equal", rest, graph.scalar(0))
 
 
 def _mask_of(graph: Graph, scores: str, *, name: str = "") -> tuple[str, str]:
-    """1 where a score is at least 0, else 0, as bool and as float32."""
+    """Return whether scores are at least 0, as bool and float32."""
     signs = graph.op("GreaterOrEqual", scores, graph.scalar(0))
     return signs, graph.op("Cast", signs, name=name, to=FLOAT)
 
 
 def _used_state(graph: Graph, network: Network) -> str:
-    """The state as given; for batches of one row, which have no statistics, with blends of 0."""
+    """Return the state; blends are 0 for batches of one row, which have no statistics."""
     blend = is_blend(network.state)
     if not blend.any():
         return "state"

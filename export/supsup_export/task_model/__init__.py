@@ -1,1 +1,1 @@
-"""The model of one task: ``x`` in, ``logits`` out, nothing to select."""
+"""The model of one task."""

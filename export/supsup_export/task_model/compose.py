@@ -1,7 +1,6 @@
-"""One task of a bank as a plain model: ``x`` in, ``logits`` out, nothing to select.
+"""Compose one task as a plain model: ``x`` in, ``logits`` out.
 
-The weights are float32 behind the task's mask, or, as those of signed constants are ternary, two
-bits each (docs/CONTRACT.md, "A single task").
+Weights are masked float32, or ternary in two bits each (docs/CONTRACT.md, "A single task").
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ _SHOWN = 3  # task names in a message
 
 
 def read_task(bank: MaskBank, name: str, bits: int) -> TaskMasks:
-    """A task whose model can have so many bits per weight; `export_task` says what is refused."""
+    """Return a task that can have `bits` bits per weight; see `export_task`."""
     network = bank.network
     if bits not in BITS:
         raise InputError(f"bits: must be 32 (float32) or 2 (ternary), got {bits}")
     if bits == 2 and not network.parameters:
         raise InputError(
-            f"bits: 2 is for masked weights, {bank.path} has none: its tasks are state alone, "
-            "float32; export with --bits 32"
+            f"bits: 2 requires masked weights, {bank.path} has none: its tasks have only float32 "
+            "state; export with --bits 32"
         )
     if name not in bank:
         shown = ", ".join([*bank.task_names[:_SHOWN], *["..."] * (len(bank) > _SHOWN)])
@@ -49,10 +48,10 @@ def read_task(bank: MaskBank, name: str, bits: int) -> TaskMasks:
 
 
 def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto, list[Stored]]:
-    """The model of a task, and where in its graph the two-bit weights are: nowhere for float32."""
+    """Return the model of a task, and its uses of two-bit weights."""
     composer = _Composer(bank, task, bits)
     composer.add_program()
-    values = {  # without `contract`, as no host of contract 1 can run such a model
+    values = {  # no `contract`: hosts of contract 1 cannot run this
         "bits": str(bits),
         "digest": bank.digest,
         "kind": "task",
@@ -70,13 +69,11 @@ def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto
 
 
 class _Composer:
-    """The forward program, its weights and state constants, in a graph."""
-
     def __init__(self, bank: MaskBank, task: TaskMasks, bits: int) -> None:
         self.graph = Graph()
         self.stored: list[Stored] = []
         self._program = parse(bank.forward)
-        self._values = {"x": "x"}  # of the graph, by the program's names
+        self._values = {"x": "x"}  # from program to graph
         self._ternary: dict[str, Ternary] = {}
         for name, value in task.state.items():
             self._values[name] = self.graph.constant(value, f"state.{name}")
@@ -89,14 +86,13 @@ class _Composer:
             )
 
     def _codes(self, p: MaskedParameter, weight: Floats, mask: Bits) -> str:
-        """A weight as folded floats; where products alone read it, they are dropped at the end."""
+        """Return folded floats, which are dropped if only products use the weight."""
         self._ternary[p.name] = ternary(p.name, weight, mask, p.constant)
         value = floats(self.graph, self._ternary[p.name])
         self.stored.append(Stored(parameter=p.name, value=value))
         return value
 
     def add_program(self) -> None:
-        """Copy the program; with two bits, products with a weight become MatMulNBits."""
         names, graph = self._values, self.graph
         for tensor in self._program.initializer:
             names[tensor.name] = graph.constant(numpy_helper.to_array(tensor))
@@ -122,19 +118,19 @@ class _Composer:
 
 
 class _Linear:
-    """Which nodes of a program are a product with a weight, ``left @ weight.T`` or with it as is.
+    """Finds nodes that multiply by a weight or its transpose.
 
-    PyTorch's linear layers are a Gemm, or a Transpose and a MatMul where there are more axes.
+    PyTorch's linear layers are a Gemm or, with more axes, a Transpose and a MatMul.
     """
 
     def __init__(self, weights: set[str]) -> None:
-        # by value: the parameter, and whether the value is its transpose
+        # from value to parameter, and whether transposed
         self._weights = {name: (name, False) for name in weights}
 
     def weight_of(self, node: NodeProto) -> tuple[str, bool] | None:
-        """The parameter that a node multiplies by, and whether as it is, not transposed.
+        """Return the weight that a node multiplies by, and whether untransposed.
 
-        Nodes must be given in their order, as a Transpose is remembered.
+        Nodes must come in graph order.
         """
         if node.domain not in {"", "ai.onnx"} or not node.input:
             return None
@@ -154,6 +150,5 @@ class _Linear:
 
 
 def _is_plain(attributes: dict[str, AttributeProto]) -> bool:
-    """Whether a Gemm neither scales nor transposes its left side; a MatMul has no attributes."""
     scaled = any(key in attributes and attributes[key].f != 1 for key in ("alpha", "beta"))
     return not scaled and not ("transA" in attributes and attributes["transA"].i)

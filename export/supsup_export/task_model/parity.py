@@ -1,16 +1,8 @@
-"""Check that a model of one task computes what its bank says, before it is put in place.
+"""Check that the model of one task computes what its bank specifies.
 
-The reference is the bank's forward program, run by itself on weights masked in numpy. Of a model
-with two bits per weight three things are checked, as int8 activations alone may differ:
-
-- its weights, decoded, equal the bank's exactly;
-- the same graph with float32 activations gives the reference's logits;
-- each product, with int8 activations, is within what the rounding can do. A block of activations
-  is rounded to steps of its peak / 127, each by at most half a step, so an output is off by at
-  most the sum of half a step times the weight's magnitude: a bound for any input, without
-  assumptions about the layers after it.
-
-How far the logits end up from the reference's, and how often the label is the same, is reported.
+docs/CONTRACT.md, "A single task", lists the checks. The int8 bound holds for any input: each value
+of a block is off by at most half a step, peak / 254, so an output by at most the sum of half steps
+times the weight's magnitudes.
 """
 
 from __future__ import annotations
@@ -39,48 +31,48 @@ from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.model.session import open_session
 
 NUM_INPUTS = 32
-"""Random inputs that logits and labels are compared on."""
+"""Random inputs for logits and labels."""
 _ROUNDING = 1e-6
-"""Of a sum's absolute terms as if no weight were zero, as the operator takes the zero point off a
-sum: float32, beside the int8 of the bound."""
+"""Float32 rounding, relative to absolute terms as if no weight were zero: the operator subtracts
+the zero point from a sum."""
 
 Tensors = dict[str, Floats]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskParity:
-    """How a model differs from its bank, on random inputs.
+    """Differences between a model and its bank.
 
     Attributes:
         logits: Largest difference, relative to the largest logit.
-        same_labels: Inputs, of `NUM_INPUTS`, with the same largest real output.
+        same_labels: Random inputs, of `NUM_INPUTS`, with the same largest real output.
     """
 
     logits: float
     same_labels: int
 
     def to_text(self) -> str:
-        """As a part of a sentence."""
+        """Return part of a sentence."""
         return (
             f"checked against the bank, logits within {self.logits:.0e}, "
             f"same label for {self.same_labels} of {NUM_INPUTS} random inputs"
         )
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the differences for JSON."""
         return {"inputs": NUM_INPUTS, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """One use of a two-bit weight in a graph, which has it if `value` is there.
+    """A use of a two-bit weight, which is in the graph if `value` is.
 
     Attributes:
-        parameter: The weight's name.
+        parameter: Name of the weight.
         value: Its floats, or the product with it.
         codes: Initializer of a product's codes; empty for floats.
-        left: What a product multiplies with the weight.
-        transposed: The codes are of the weight's transpose.
+        left: Left operand of a product.
+        transposed: Whether the codes are transposed.
     """
 
     parameter: str
@@ -93,12 +85,12 @@ class Stored:
 def check_task(
     path: Path, bank: MaskBank, task: TaskMasks, stored: Sequence[Stored], *, place: str
 ) -> TaskParity:
-    """Run a model of one task, which messages call `place`, against its bank.
+    """Compare a model with its bank; messages call it `place`.
 
-    `stored` are the two-bit weights that the model may have; empty where they are float32.
+    `stored` lists possible two-bit weights.
 
     Raises:
-        ParityError: If the model is not valid ONNX, or differs by more than the module says.
+        ParityError: If it is not valid ONNX or out of tolerance.
     """
     check_onnx(path, place=place)
     network = bank.network
@@ -128,7 +120,7 @@ def _check_two_bits(
     x: Array,
     want: Array,
 ) -> None:
-    """The module's docstring says what is compared; `model` is changed."""
+    """Check a two-bit model; this changes `model`."""
     nodes = {value: node for node in model.graph.node for value in node.output}
     present = [item for item in stored if item.value in nodes]
     values = {"x": x, **_run(model, {v for s in present for v in (s.value, s.left)}, x)}
@@ -146,7 +138,7 @@ def _check_two_bits(
         if not np.array_equal(decoded, weight):
             failures.append(f"the codes of {item.parameter!r} differ")
         failures += _check_product(item, nodes[item.value], values, weight)
-    for node in model.graph.node:  # from here on it computes in float32
+    for node in model.graph.node:  # float32 activations from here on
         kept = [a for a in node.attribute if a.name != "accuracy_level"]
         del node.attribute[:]
         node.attribute.extend(kept)
@@ -155,7 +147,6 @@ def _check_two_bits(
 
 
 def _run(model: ModelProto, names: set[str], x: Array) -> dict[str, Array]:
-    """Values inside a model, by name."""
     probed = ModelProto()
     probed.CopyFrom(model)
     del probed.graph.output[:]
@@ -170,7 +161,7 @@ def _run(model: ModelProto, names: set[str], x: Array) -> dict[str, Array]:
 def _check_product(
     item: Stored, node: NodeProto, values: dict[str, Array], weight: Array
 ) -> list[str]:
-    """Compare ``left @ weight.T`` with float64, within what int8 rounding can do."""
+    """Compare ``left @ weight.T`` with float64, within the int8 bound."""
     block = next(a.i for a in node.attribute if a.name == "block_size")
     left = values[item.left].astype(np.float64).reshape(-1, weight.shape[1])
     got = values[item.value].reshape(len(left), -1)
@@ -180,6 +171,6 @@ def _check_product(
     rounding = _ROUNDING * np.abs(left).sum(axis=1, keepdims=True) * np.abs(weight).max()
     allowed = half_step @ np.abs(weight.T) + rounding
     error = np.abs(got - left @ weight.T)
-    if (error <= allowed).all():  # not so for NaN
+    if (error <= allowed).all():  # false for NaN
         return []
-    return [f"the product with {item.parameter!r} differs by more than int8 rounding can"]
+    return [f"the product with {item.parameter!r} differs by more than int8 rounding allows"]

@@ -1,16 +1,14 @@
-"""Ternary weights, ``-c``, ``0`` or ``+c``, stored in two bits each, and their use in a graph.
+"""Ternary weights, ``-c``, ``0`` or ``+c``, in two bits each, and their use in a graph.
 
-A code is the sign plus 2, the zero point that MatMulNBits assumes for two bits; four codes are a
-byte, the least significant first. There are two ways to use them:
+A code is the sign plus 2, the zero point of MatMulNBits for two bits; a byte holds four, the least
+significant first.
 
-- `product`: MatMulNBits, which multiplies by the codes as they are. With float32 activations
-  (`accuracy_level` 0 and 1) FC 1024-1024 takes 30 times as long as with float32 weights, with int8
-  ones (4) 0.4 times (batch 1, one thread of an AMD EPYC with AVX-512, onnxruntime 1.32), so they
-  are rounded to int8.
-- `floats`: a lookup of bytes that ONNX Runtime folds to float32 at load. The file stays small and
-  the operator is the plain one. This is for convolutions: MatMulNBits over patches gathered
-  before it took 4 to 8 times as long as a float32 Conv (3 x 3, 32 to 64 channels of 32 x 32, and
-  128 to 128 of 16 x 16), and for whatever else is done with a weight.
+- `product`: MatMulNBits with int8 activations (`accuracy_level` 4). FC 1024-1024 takes 0.4 times as
+  long as with float32 weights; with float32 activations (0 and 1), 30 times (batch 1, one thread of
+  an AMD EPYC with AVX-512, onnxruntime 1.32).
+- `floats`: a lookup that ONNX Runtime folds to float32 at load, for convolutions and other uses.
+  MatMulNBits over gathered patches took 4 to 8 times as long as Conv (3 x 3, 32 to 64 channels of
+  32 x 32, and 128 to 128 of 16 x 16).
 """
 
 from __future__ import annotations
@@ -26,8 +24,8 @@ from supsup_runtime.arrays import Bits, Bytes, Floats
 from supsup_runtime.errors import BankError
 
 BLOCKS = (128, 64, 32)
-"""Widths of MatMulNBits that have an int8 kernel in ONNX Runtime 1.32, the fastest first. 16 and
-256 fall back to float32."""
+"""Blocks with an int8 kernel in ONNX Runtime 1.32, fastest first; 16 and 256 fall back to
+float32."""
 _ZERO = 2
 _SHIFTS = np.array([0, 2, 4, 6], np.uint8)
 _CODES = ((np.arange(256)[:, None] >> _SHIFTS) & 3).astype(np.float32) - _ZERO  # (byte, code)
@@ -40,9 +38,9 @@ class Ternary:
     """One masked weight.
 
     Attributes:
-        name: Of the parameter.
+        name: Name of the parameter.
         signs: ``int8 shape``, each -1, 0 or 1.
-        constant: What the signs are multiplied with, ``float32 ()``.
+        constant: Factor of the signs, ``float32 ()``.
     """
 
     name: str
@@ -51,10 +49,10 @@ class Ternary:
 
 
 def ternary(name: str, weight: Floats, mask: Bits, constant: float) -> Ternary:
-    """A fixed weight behind a mask of its shape; `constant` is the magnitude of every weight.
+    """Return a weight of magnitude `constant` under a mask.
 
     Raises:
-        BankError: If the weights are not all plus or minus the constant.
+        BankError: If a weight has another magnitude.
     """
     magnitude = np.float32(constant)
     if not (np.abs(weight) == magnitude).all():
@@ -67,7 +65,7 @@ def ternary(name: str, weight: Floats, mask: Bits, constant: float) -> Ternary:
 
 
 def block_size(columns: int) -> int:
-    """Width of MatMulNBits' blocks: the widest that pads a row by at most a fifth needlessly."""
+    """Return the widest block that pads rows to at most 1.2 times the shortest possible."""
     least = min(_padded(columns, block) for block in BLOCKS)
     return next(block for block in BLOCKS if 5 * _padded(columns, block) <= 6 * least)
 
@@ -77,15 +75,15 @@ def _padded(columns: int, block: int) -> int:
 
 
 def pack_codes(signs: Signs, block: int) -> Bytes:
-    """Signs as MatMulNBits takes them, `block` codes per block, a multiple of 4.
+    """Pack signs for MatMulNBits, `block` codes per block, a multiple of 4.
 
-    From ``int8 (rows, columns)``, each -1, 0 or 1, to
-    ``uint8 (rows, ceil(columns / block), block / 4)``; the padding counts zero.
+    From ``int8 (rows, columns)`` to ``uint8 (rows, ceil(columns / block), block / 4)``; padding is
+    zero.
     """
     rows, columns = signs.shape
     blocks = -(-columns // block)
     codes = np.full((rows, blocks * block), _ZERO, np.uint8)
-    codes[:, :columns] += signs.view(np.uint8)  # -1 is 255, and 2 + 255 is 1 in eight bits
+    codes[:, :columns] += signs.view(np.uint8)  # -1 is 255, and 2 + 255 wraps to 1
     shifted = codes.reshape(rows, blocks, block // 4, 4) << _SHIFTS
     packed: Bytes = np.bitwise_or.reduce(shifted, axis=-1)
     return packed
@@ -98,13 +96,13 @@ def unpack_codes(packed: Bytes, columns: int) -> Signs:
 
 
 def product(graph: Graph, left: str, weight: Ternary, *, transposed: bool) -> tuple[str, str]:
-    """``left @ weight.T``, by MatMulNBits; its scales are made at load, and take no bytes.
+    """Append ``left @ weight.T`` as MatMulNBits; scales are made at load.
 
-    `left` is ``float32 (..., columns)`` and `weight` ``(rows, columns)``, or, `transposed`,
-    ``(columns, rows)``, and multiplied with as it is.
+    `left` is ``float32 (..., columns)``, `weight` ``(rows, columns)``, or ``(columns, rows)`` if
+    `transposed`.
 
     Returns:
-        ``float32 (..., rows)``, and the initializer of the codes.
+        Product ``float32 (..., rows)``, and initializer of the codes.
     """
     signs = weight.signs.T if transposed else weight.signs
     rows, columns = signs.shape
@@ -119,7 +117,7 @@ def product(graph: Graph, left: str, weight: Ternary, *, transposed: bool) -> tu
 
 
 def floats(graph: Graph, weight: Ternary) -> str:
-    """The weight as ``float32 shape``, of packed codes; ONNX Runtime folds this at load."""
+    """Return a weight as ``float32 shape``, unpacked at load."""
     flat = weight.signs.reshape(1, -1)
     packed = pack_codes(flat, 4).reshape(-1)
     codes = graph.constant(packed, f"codes.{weight.name}")

@@ -88,7 +88,7 @@ def test_state_may_be_left_out(tmp_path: Path, bank: MaskBank) -> None:
 
 
 def test_a_network_without_state_has_no_such_input(tmp_path: Path) -> None:
-    """Masked weights are a store's, too, where they are few."""
+    """A store may also hold masks over weights, if they are few."""
     bank = make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=4, tasks=2)
     encode_into(bank, bank.task_names)
     path = export_recovery(bank, tmp_path / "recover.onnx").path
@@ -110,7 +110,7 @@ def test_equal_banks_give_equal_bytes_and_a_sidecar(tmp_path: Path) -> None:
 def test_a_store_of_another_network_is_refused(tmp_path: Path, bank: MaskBank) -> None:
     other = HopfieldStore(bank.network, "another digest")
     other.encode(bank.task(0))
-    with pytest.raises(BankError, match=f"must be of the network {bank.digest}, got another"):
+    with pytest.raises(BankError, match=f"must belong to network {bank.digest}, got another"):
         compose_recovery(bank, other)
     far = make_bank(tmp_path / "far", "mlp-7-9", outputs=6, real_outputs=4, tasks=1)
     (far.path / STORE_FILE).write_bytes((bank.path / STORE_FILE).read_bytes())
@@ -124,12 +124,12 @@ def test_what_is_missing_is_said(
     none = make_bank(tmp_path / "none", "mlp-7-9", outputs=6, real_outputs=4, tasks=1)
     with pytest.raises(BankError, match=r"has no Hopfield store, .* supsup-hopfield encode"):
         export_recovery(none, tmp_path / "recover.onnx")
-    with pytest.raises(BankError, match="the Hopfield store must have a task; encode one first"):
+    with pytest.raises(BankError, match="the Hopfield store is empty; encode a task first"):
         compose_recovery(bank, HopfieldStore(bank.network, bank.digest))
     plain = MaskBank.create(tmp_path / "plain", bank.network, forward=bank.forward)
     plain.add(bank.task(0))
     encode_into(plain, plain.task_names)
-    with pytest.raises(BankError, match="no gradient program, and recovery follows the entropy's"):
+    with pytest.raises(BankError, match="no gradient program, which recovery requires"):
         export_recovery(plain, tmp_path / "recover.onnx")
     monkeypatch.setattr("supsup_export.graph.MAX_MODEL_BYTES", 100)
     with pytest.raises(BankError, match=r"at most 100 bytes, .* take \d+; encode with --dtype"):
@@ -140,7 +140,7 @@ def test_what_is_missing_is_said(
 def test_the_check_sees_what_is_wrong(
     tmp_path: Path, bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each part of the model made of something else in turn; nothing is put in place."""
+    """Each wrong part of a model is refused, and nothing is written."""
     other = read_store(store_bank(tmp_path / "other", entropy=0.5))  # the same masks
     other.encode(unit_task(bank.network, "more", seed=9))
     path = tmp_path / "recover.onnx"
@@ -170,14 +170,14 @@ def test_the_check_sees_what_is_wrong(
     )
     with monkeypatch.context() as patch:
         patch.setattr("supsup_export.recovery_model.step.HopfieldInfo", _Forgetful)
-        with pytest.raises(ParityError, match="metadata hopfield differ from the store"):
+        with pytest.raises(ParityError, match="metadata hopfield must match the store"):
             export_recovery(bank, path, force=True)
     assert path.read_text() == "precious"
     assert [p.name for p in tmp_path.iterdir() if "part" in p.name] == []
 
 
 class _Forgetful:
-    """Says of a store all but the entropies."""
+    """Metadata of a store without its entropies."""
 
     @staticmethod
     def of(store: HopfieldStore) -> HopfieldInfo:
@@ -205,7 +205,7 @@ def test_the_command(bank: MaskBank, tmp_path: Path) -> None:
     assert "not checked" in unchecked
     for option, value in (("--target", "cpu"), ("--task", "task-0"), ("--bits", 2)):
         done = run("supsup-export", *again, option, value, status=1)
-        assert f"{option}: does not apply to a model that recovers masks; leave it" in done.stderr
+        assert f"{option}: does not apply to a model that recovers masks; leave out" in done.stderr
     inspected = json.loads(run("supsup-inspect", path, "--json").stdout)
     assert inspected["hopfield"] == {"rule": "storkey", "dtype": "float32"}
     assert "times as much" not in run("supsup-inspect", path).stdout
@@ -217,7 +217,7 @@ def test_tasks_whose_entropy_is_not_known_are_named(tmp_path: Path) -> None:
     for options in (["--hopfield"], ["--hopfield", "--stream"]):
         done = run("supsup-export", *options, "--bank", bank.path, path, "--force")
         assert done.stderr.startswith(
-            "supsup-export: 4 tasks have no entropy of their own on record "
-            "(task-0, task-1, task-2, ...), so streams of unknown tasks are not told from theirs; "
+            "supsup-export: 4 tasks have no recorded entropy "
+            "(task-0, task-1, task-2, ...), so recovery cannot reject streams of unknown "
         )
         assert done.stderr.count("\n") == 1

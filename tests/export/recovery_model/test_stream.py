@@ -57,7 +57,7 @@ def made(kind: str) -> Made:
 
 
 def stream_of(kind: str, steps: int, rows: int) -> dict[str, Array]:
-    """A random stream with the paper's schedule, the energy stronger so that masks change."""
+    """A random stream with the paper's schedule, with a stronger energy, so that masks change."""
     shape = (steps, rows, *made(kind).bank.network.input_shape)
     x = np.random.default_rng(steps + rows).standard_normal(shape).astype(np.float32)
     shares = np.array([linear(step, steps) for step in range(steps)], np.float32)
@@ -98,10 +98,9 @@ def step_by_step(kind: str, feeds: dict[str, Array], how: Recovery) -> dict[str,
 
 
 def assert_same(got: dict[str, Array], want: dict[str, Array]) -> None:
-    """Masks to the bit, the rest to 1e-5 of the largest value.
+    """Compare masks exactly, and other values to 1e-5 of the largest.
 
-    Those are float32 sums of some hundred terms, each rounded by 6e-8, and the runtime's graph may
-    take them in another order.
+    These are float32 sums of some hundred terms, each rounded by 6e-8, whose order may differ.
     """
     for name, value in want.items():
         assert got[name].shape == value.shape, name
@@ -120,7 +119,7 @@ def test_a_call_takes_the_steps_of_the_runtime(kind: str, steps: int, rows: int)
     assert_same(got, step_by_step(kind, feeds, Recovery()))
     assert set(np.unique(got["mask"])) <= {0, 1}
     if steps > 1:
-        assert (got["masks"] != got["masks"][0]).any()  # there was something to agree on
+        assert (got["masks"] != got["masks"][0]).any()  # the masks changed
     assert [got[name].dtype for name in ("mask", "masks")] == [np.float32, np.bool_]
 
 
@@ -171,7 +170,7 @@ def test_a_batch_of_one_row_has_the_statistics_of_the_store_whatever_the_blend()
     )
     for name, value in running.items():
         np.testing.assert_array_equal(default[name], value)
-    assert (default["entropy"] < np.log(5)).all()  # not of rows normalised to 0
+    assert (default["entropy"] < np.log(5)).all()  # rows are not normalised to 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -258,7 +257,7 @@ def test_equal_banks_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_file_that_holds_half_precision_is_smaller() -> None:
-    """Two matrices of 65 and 33 units, two bytes an element less."""
+    """Two matrices of 65 and 33 units, two bytes per element less."""
     sizes = [made(kind).path.stat().st_size for kind in ("units", "units, float16")]
     assert sizes[0] - sizes[1] > 2 * (65**2 + 33**2) - 2000
 
@@ -272,7 +271,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert out.read_bytes() == made("units").path.read_bytes()
     assert json.loads(run("supsup-inspect", out, "--json").stdout)["mode"] == "recover-stream"
     alone = run("supsup-export", "--stream", "--bank", bank, tmp_path / "no.onnx", status=1)
-    assert "--stream: is for a model that recovers masks; make one with --hopfield" in alone.stderr
+    assert "--stream: requires --hopfield; add it, or leave out --stream" in alone.stderr
     assert not (tmp_path / "no.onnx").exists()
 
 
@@ -290,11 +289,15 @@ def damaged(path: Path, initializer: str, value: Array) -> None:
 @pytest.mark.parametrize(
     ("initializer", "value", "message"),
     [
-        ("scores", np.ones(98, np.float32), "the mask of step 0 must be that of .* elements"),
+        (
+            "scores",
+            np.ones(98, np.float32),
+            "the mask of step 0 must equal .* elements that differ",
+        ),
         ("step_size", np.array(499, np.float32), "next_scores differs from the bank by"),
         ("momentum", np.array(0.8, np.float32), "next_scores differs from the bank by|the mask"),
         ("weight_decay", np.array(0.1, np.float32), "next_scores differs from the bank|the mask"),
-        ("velocity", np.ones(98, np.float32), "the mask of step 1 must be that of"),
+        ("velocity", np.ones(98, np.float32), "the mask of step 1 must equal"),
         ("state", np.zeros(198, np.float32), "entropy differs from the bank by|the mask"),
     ],
 )
@@ -316,7 +319,7 @@ def test_a_model_that_takes_no_step_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_contract_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has onnxruntime and numpy alone; the stream's last batch is shorter."""
+    """It imports only onnxruntime and numpy; the stream's last batch is shorter."""
     section = CONTRACT.read_text().split("\n## Recovering a stream in one call\n")[1]
     code = re.findall(r"^```text\n(import .*?)^```$", section, re.MULTILINE | re.DOTALL)[0]
     (tmp_path / "stream.onnx").write_bytes(made("units").path.read_bytes())

@@ -64,10 +64,10 @@ def inputs(bank: MaskBank, batch: int) -> npt.NDArray[np.float32]:
 
 
 def int8_bound(bank: MaskBank, name: str, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """What rounding to int8 can do to a perceptron's logits, at most, for each of them.
+    """Return the largest error of each logit of a perceptron by int8 rounding.
 
-    A layer gets its input wrong by what the layer before it did, as ReLU makes no distance longer,
-    and rounds it by half a step, its peak / 254; both go through the weights' magnitudes.
+    A layer's input has the error of the layer before, which ReLU does not increase, and half a
+    rounding step, peak / 254. Both are multiplied by the weights' magnitudes.
     """
     hidden, error = x.astype(np.float64), np.zeros(x.shape)
     for weight in masked(bank, name).values():
@@ -185,7 +185,7 @@ def test_equal_banks_give_equal_bytes(tmp_path: Path, bits: int) -> None:
 
 @pytest.mark.parametrize("name", ["fc", "signal", "transformer", "gru"])
 def test_every_kind_of_layer(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Transposed weights, biases, convolutions there and back, attention, recurrence, state."""
+    """Transposed weights, biases, convolutions, transposed ones, attention, recurrence, state."""
 
     def refused(*_: object) -> NoReturn:
         raise ProgramError("no gradient: a model of one task has none, and it takes the most time")
@@ -257,7 +257,7 @@ _PROGRAMS = {
 
 
 def written_program(tmp_path: Path, code: str, shape: tuple[int, int]) -> MaskBank:
-    """A bank of a program in ONNX text, with a parameter `w` and one that is not used."""
+    """Return a bank of a program in ONNX text, with a parameter `w` and an unused one."""
     rows, columns = shape
     outputs = 5 if rows == columns or "MatMul (w, t)  v = MatMul" in code else 6
     text = f"""<ir_version: 8, opset_import: ["" : 18]>
@@ -298,7 +298,7 @@ def test_every_form_of_product(tmp_path: Path, form: str, bits: int) -> None:
 def refused(bank: MaskBank, path: Path, message: str, *, bits: int) -> None:
     path.write_text("precious")
     name = bank.task_names[0]
-    with pytest.raises(ParityError, match=f"does not compute what the bank says: {message}"):
+    with pytest.raises(ParityError, match=f"the model.s results differ from the bank.s: {message}"):
         export_task(bank, name, path, bits=bits, force=True)
     assert path.read_text() == "precious"
     assert [p.name for p in path.parent.iterdir() if "part" in p.name] == []
@@ -341,7 +341,7 @@ def test_the_check_sees_a_product_with_the_transpose(
 
 
 def test_the_check_sees_more_than_rounding() -> None:
-    """One step off in one activation is more than half a step in each can do."""
+    """An error of one step in one activation exceeds the bound of half a step in each."""
     left = np.array([[127.0, 0.0]], np.float32)
     weight = np.array([[0.0, 1.0]], np.float32)
     node = onnx.helper.make_node("MatMulNBits", ["x"], ["y"], block_size=32)

@@ -143,21 +143,21 @@ def test_the_command_makes_a_model_of_one_task(tmp_path: Path, real_bank: MaskBa
     assert again.stderr == f"supsup-export: {out}: exists already; pass --force to replace it\n"
     forced = run("--bank", real_bank.path, out, "--task", "task-2", "--force", "--no-check")
     assert forced.stdout == (
-        f"{out}: task task-2, 32 bits a weight, {out.stat().st_size:,} bytes, not checked\n"
+        f"{out}: task task-2, 32 bits per weight, {out.stat().st_size:,} bytes, not checked\n"
     )
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--bits", "2"], 1, "--bits: is for a model of one task; name it with --task"),
+        (["--bits", "2"], 1, "--bits: requires --task; add it, or leave out --bits"),
         (["--task", "task-0", "--bits", "8"], 1, "must be 32 (float32) or 2 (ternary), got 8"),
         (["--task", "task-0", "--bits", "two"], 2, "argument --bits: invalid int value: 'two'"),
         (["--task", "q"], 1, "'q': not among the 5 tasks of"),
         (
             ["--task", "task-0", "--target", "cpu"],
             1,
-            "--target: does not apply to a model that has one task",
+            "--target: does not apply to a model of one task; leave out this option or --task",
         ),
         (["--task", "task-0", "--objective", "entropy"], 1, "--objective: does not apply"),
         (["--task", "task-0", "--graph-outputs", "task"], 1, "--graph-outputs: does not apply"),
