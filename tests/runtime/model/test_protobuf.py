@@ -45,15 +45,12 @@ def test_every_cut_is_refused_or_at_the_end_of_a_field(tmp_path: Path) -> None:
         read_metadata(path)
 
 
-@pytest.mark.parametrize("size", [MAX_ENTRY_BYTES + 1, 1 << 40])
-def test_an_entry_that_is_too_large_is_not_read(tmp_path: Path, size: int) -> None:
-    path, tag, rest, length = tmp_path / "m.onnx", (14 << 3 | 2).to_bytes(), size, bytearray()
-    while rest > 0x7F:
-        length.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    path.write_bytes(tag + bytes(length) + bytes([rest]))
-    os.truncate(path, path.stat().st_size + size)  # a hole, of no bytes on the disk
-    message = f"an entry of the metadata has {size} bytes, at most {MAX_ENTRY_BYTES}"
+def test_an_entry_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path, size = tmp_path / "m.onnx", MAX_ENTRY_BYTES + 1
+    header = b"\x72\x81\x80\x80\x80\x01"  # field 14, length 2**28 + 1
+    path.write_bytes(header)
+    os.truncate(path, len(header) + size)  # a hole, which takes no space on the disk
+    message = f"a metadata entry must have at most {MAX_ENTRY_BYTES} bytes, got {size}"
     with pytest.raises(ModelError, match=message):
         read_metadata(path)
 
