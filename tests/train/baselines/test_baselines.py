@@ -278,7 +278,7 @@ def test_settings_out_of_range_are_refused() -> None:
         BaselineRecipe.of("ewc")  # type: ignore[arg-type]  # that is what is refused
     with pytest.raises(InputError, match="steps: must be at least 1, got 0"):
         recipe("dense", 0)
-    with pytest.raises(InputError, match="learning_rate: must be positive, got -1"):
+    with pytest.raises(InputError, match="learning_rate: must be positive and finite, got -1"):
         recipe("dense").with_options(first_learning_rate=-1.0)
     with pytest.raises(InputError, match="matrices: is for batche and batche-random, got heads"):
         make_baseline(recipe("heads"), SIZES, matrices=True)
@@ -287,15 +287,19 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_a_rate_that_is_too_high_keeps_what_was_there(tmp_path: Path) -> None:
     wild = recipe("dense", 30).with_options(learning_rate=1e30)
     calm = wild.with_options(first_learning_rate=1e-4)
-    with pytest.raises(InputError, match=r"task 'permuted-0001', step 2 of 30: the loss is .* low"):
+    with pytest.raises(
+        InputError, match=r"task 'permuted-0001', step 2 of 30: the loss must .* low"
+    ):
         learn(tmp_path / "dense", calm, 2)
     assert MaskBank.open(tmp_path / "dense").task_names == ("permuted-0000",)
     last = wild.with_options(steps=1, first_learning_rate=1e38)  # no step is left to show it
-    with pytest.raises(InputError, match=r"'permuted-0000': .* not finite .* lower the learning"):
+    with pytest.raises(
+        InputError, match=r"'permuted-0000': .* must be finite.* lower the learning"
+    ):
         learn(tmp_path / "last", last, 1)
     for method in ("psp", "sequence"):
         made = recipe(method, 30).with_options(learning_rate=1e30, first_learning_rate=1e-4)
-        with pytest.raises(InputError, match=r"task 'permuted-0001', step \d of 30: the loss is"):
+        with pytest.raises(InputError, match=r"task 'permuted-0001', step \d of 30: the loss must"):
             learn(tmp_path / method, made, 2)
     assert [each.parent.name for each in tmp_path.rglob("bank.json")] == ["dense"]
     assert not (tmp_path / ".psp.part").exists()
@@ -313,7 +317,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_task(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        ("heads permuted --model cnn", 1, "baselines have fully connected layers, got cnn"),
+        ("heads permuted --model cnn", 1, "baselines need fully connected layers, got cnn"),
         ("heads permuted --outputs 9", 1, "--outputs: must be at least 10"),
         ("ewc permuted", 2, "invalid choice: 'ewc'"),
         ("psp permuted --matrices", 1, "matrices: is for batche"),

@@ -192,7 +192,7 @@ def test_bad_data_are_refused(module: Normed, bank: MaskBank) -> None:
 
 
 def test_one_row_is_too_few_to_normalise(module: Normed, bank: MaskBank) -> None:
-    message = r"task 'blobs', step 1 of 1: .* batch of 1: Expected more.*; take a larger batch"
+    message = r"task 'blobs', step 1 of 1: .* batch of 1: Expected more.*; use a larger batch"
     with pytest.raises(InputError, match=message):
         st.train_task(bank, module, blobs(), recipe=st.Recipe(steps=1, batch_size=1))
 
@@ -208,7 +208,7 @@ def test_a_loss_that_is_lost_for_one_step_is_refused(
 
     monkeypatch.setattr("supsup_train.masks.learning.cross_entropy", lost)
     told: list[int] = []
-    message = "task 'blobs', step 3 of 5: the loss is nan, it must be finite; lower the learning"
+    message = "task 'blobs', step 3 of 5: the loss must be finite, got nan; lower the learning"
     with pytest.raises(InputError, match=message):
         st.train_task(
             bank,
@@ -228,12 +228,16 @@ def test_a_rate_that_is_too_high_is_named_at_its_step(tmp_path: Path) -> None:
     bank = st.create_bank(tmp_path / "head", mlp, masked=names[:1], state=names[1:], **options)
     bank.add(st.train_task(bank, mlp, blobs("first"), recipe=RECIPE))
     wild = st.Recipe(steps=20, learning_rate=1e38, optimizer="sgd")
-    with pytest.raises(InputError, match=r"task 'blobs', step [23] of 20: the loss is .* lower"):
+    with pytest.raises(
+        InputError, match=r"task 'blobs', step [23] of 20: the loss must be finite.* lower"
+    ):
         st.train_task(bank, mlp, blobs(), recipe=wild)
     assert MaskBank.open(bank.path).task_names == ("first",)
     masks = st.create_bank(tmp_path / "masks", mlp, **options)
     wild = st.Recipe(steps=1, learning_rate=1e38)
-    with pytest.raises(InputError, match=r"task 'blobs': .* not finite .* lower the learning rate"):
+    with pytest.raises(
+        InputError, match=r"task 'blobs': .* must be finite.* lower the learning rate"
+    ):
         st.train_task(masks, mlp, blobs(), recipe=wild)
 
 
@@ -256,7 +260,9 @@ def test_bad_banks_are_refused(tmp_path: Path, module: Normed, bank: MaskBank) -
         st.create_bank(bank.path, module, input_shape=(4,), real_outputs=2)
     with pytest.raises(InputError, match="masked: 'nope' must be a parameter of one or more"):
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, masked=["nope"])
-    with pytest.raises(InputError, match="masked: 'gain' has one dimension, so it must hold ones"):
+    with pytest.raises(
+        InputError, match="masked: 'gain' has one dimension, so it must be all ones"
+    ):
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, masked=["gain"])
     with pytest.raises(InputError, match="state: 'nope' must be"):
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, state=["nope"])

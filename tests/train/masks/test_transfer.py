@@ -226,12 +226,12 @@ def test_what_does_not_fit_is_refused(
     file.write_bytes(data)
     task = bank.task(1)
     bank.replace(replace(task, labels=("changed",)))  # another task of the same name
-    with pytest.raises(InputError, match="is of other tasks than the bank has now"):
+    with pytest.raises(InputError, match="must be of the bank's tasks, is of others"):
         st.Transfer(bank, recipe)
     bank.replace(task)
     st.Transfer(bank, recipe)
     bank.rename(bank.task_names[0], "another")
-    with pytest.raises(InputError, match="is of other tasks than the bank has now"):
+    with pytest.raises(InputError, match="must be of the bank's tasks, is of others"):
         st.Transfer(bank, recipe)
 
 

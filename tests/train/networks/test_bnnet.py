@@ -219,7 +219,9 @@ def test_units_and_weights_are_masked_together(tmp_path: Path) -> None:
         "block.1.weight": "ones",
         "head.weight": "signed-constant",
     }
-    with pytest.raises(InputError, match=r"its masked_names name \['tail.weight'\], which must be"):
+    with pytest.raises(
+        InputError, match=r"its masked_names must be names .* got \['tail.weight'\]"
+    ):
         st.create_bank(tmp_path / "b", Wrong(), input_shape=(4,), real_outputs=2)
     er = st.Rule(kind="top-k", density=2, budget="er")
     with pytest.raises(InputError, match=r"budget: 'er' needs weights of two .* got shape \(6,\)"):
@@ -237,7 +239,7 @@ def test_training_uses_the_batch_and_keeps_running_statistics() -> None:
     np.testing.assert_allclose(norm.running_mean, 0.1 * wide.mean(0), rtol=1e-5)
     np.testing.assert_allclose(norm.running_var, 0.9 + 0.1 * wide.var(0, ddof=1), rtol=1e-5)
     assert norm.blend.item() == 0
-    with pytest.raises(InputError, match=r"learns from batches of at least 2, got 1; take larger"):
+    with pytest.raises(InputError, match=r"learns from batches of at least 2, got 1; use larger"):
         norm(torch.zeros(1, 3))
 
 
@@ -280,8 +282,8 @@ def test_scores_of_zero_begin_with_a_mask_of_ones() -> None:
     ("options", "message"),
     [
         ({"schedule": "linear"}, "schedule: must be one of .*, got 'linear'"),
-        ({"weight_decay": -1.0}, "weight_decay: must be at least 0, got -1.0"),
-        ({"weight_decay": float("nan")}, "weight_decay: must be at least 0, got nan"),
+        ({"weight_decay": -1.0}, "weight_decay: must be at least 0 and finite, got -1.0"),
+        ({"weight_decay": float("nan")}, "weight_decay: must be at least 0 and finite, got nan"),
         ({"score_init": "ones"}, "score_init: must be one of .*, got 'ones'"),
         (
             {"score_init": "zeros", "rule": st.Rule(kind="top-k")},

@@ -219,13 +219,17 @@ def test_a_loss_that_is_lost_leaves_the_checkpoint_before(stream: Stream, tmp_pa
     wild = st.Recipe(steps=8, learning_rate=1e38, batch_size=16, optimizer="sgd")
     learner = NnsLearner(bank, module, recipe=wild, settings=NnsSettings(period=8))
     batches = batches_of(stream, [0], wild)
-    with pytest.raises(InputError, match=r"batch [12], task 'learned-0000': the loss is .* lower"):
+    with pytest.raises(
+        InputError, match=r"batch [12], task 'learned-0000': the loss must .* lower"
+    ):
         learn(learner, batches)
     files = {path: path.read_bytes() for path in bank.path.rglob("*") if path.is_file()}
     fresh = NnsLearner(bank, module, recipe=wild, settings=NnsSettings(period=8))
     fresh.learn(*batches[0])
     fresh._current.scores[names[0]].data.fill_(torch.nan)  # type: ignore[union-attr]  # learning
-    with pytest.raises(InputError, match=r"task 'learned-0000': .* not finite .* lower the learn"):
+    with pytest.raises(
+        InputError, match=r"task 'learned-0000': .* must be finite.* lower the learn"
+    ):
         fresh.checkpoint()
     assert files == {path: path.read_bytes() for path in bank.path.rglob("*") if path.is_file()}
 
@@ -284,7 +288,7 @@ def test_what_does_not_fit_is_refused(
     broken += [{key: value for key, value in whole.items() if key != "batches"}]
     for text in ("{", *map(json.dumps, broken)):
         path.write_text(text)
-        with pytest.raises(InputError, match=r"learner.json: must be what a learner of format 1"):
+        with pytest.raises(InputError, match=r"learner.json: must be a checkpoint of format 1"):
             NnsLearner(bank, module, recipe=SMALL, settings=SETTINGS)
     path.unlink()  # then the mask is whole, but nobody overwrites it
     with pytest.raises(InputError, match=r"the bank has tasks, and no nns/learner.json"):
@@ -307,9 +311,11 @@ def test_what_does_not_fit_is_refused(
     )
     with pytest.raises(InputError, match="this one has no masked parameters; make the bank with"):
         NnsLearner(state, plain)
-    with pytest.raises(InputError, match="transfer: scenario NNs begins with fresh scores, got 'm"):
+    with pytest.raises(
+        InputError, match="transfer: scenario NNs starts with random scores, got 'm"
+    ):
         NnsLearner(named, module, recipe=st.Recipe(transfer="masks"))
-    with pytest.raises(InputError, match="transfer 'masks' is of masked parameters, the network"):
+    with pytest.raises(InputError, match="transfer 'masks' needs masked parameters, the network"):
         st.Transfer(state, st.Recipe(transfer="masks"))
 
 
