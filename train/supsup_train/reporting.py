@@ -30,7 +30,7 @@ def progress_bars(*, quiet: bool) -> Progress:
 
 
 def begin_log(log: Path, keep: Callable[[bytes], bool] = bool) -> None:
-    """Check that a log is writable; remove a truncated last line and lines `keep` rejects."""
+    """Check that a log is writable; remove a truncated last line and what `keep` rejects."""
     if not log.parent.is_dir():
         raise InputError(
             f"--log: {log.parent} must be a folder, it does not exist; create it first"

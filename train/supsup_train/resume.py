@@ -64,10 +64,7 @@ def check_resumed(
 def learn_missing(
     stream: Stream, known: Container[str], learn: Callable[[int], dict[str, Any]], report: Report
 ) -> None:
-    """Learn the tasks of a stream that are not in `known`, in order.
-
-    `learn` learns and stores the task of an index and returns its record.
-    """
+    """Call `learn`, which returns a record, for the tasks that are not in `known`."""
     for index, name in enumerate(stream.task_names):
         line: dict[str, Any] = {"index": index, "task": name}
         if name in known:

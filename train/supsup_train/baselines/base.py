@@ -22,8 +22,8 @@ class Baseline(ABC):
 
     Attributes:
         recipe: Training settings.
-        module: The network, with the shared weights and the state of the last task.
-        state: Names of its state tensors.
+        module: The network, with shared weights and the last task's state.
+        state: Names of the state tensors.
         shares: Whether the first task changes the shared weights.
         in_sequence: Whether every task changes the shared weights.
     """

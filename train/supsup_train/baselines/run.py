@@ -1,8 +1,4 @@
-"""Training of a baseline on a stream of tasks.
-
-To resume, ``shared.safetensors`` beside the bank's files has the shared weights from the first
-task, which the bank has within its programs only.
-"""
+"""Training of a baseline on a stream of tasks."""
 
 from __future__ import annotations
 
@@ -32,7 +28,7 @@ from supsup_train.networks.create_bank import check_module, create_bank, fixed_c
 from supsup_train.networks.models import Mlp, make_model
 from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
 
-SHARED = "shared.safetensors"
+SHARED = "shared.safetensors"  # shared weights, to resume; the bank has them in its programs only
 MAX_SHARED_BYTES = 1 << 30
 
 
@@ -191,7 +187,6 @@ class _Run:
         self.created(part).extend(tasks())
 
     def opened(self) -> MaskBank:
-        """Open the bank to resume, and restore the shared weights."""
         baseline, names = self.baseline, self.stream.task_names
         bank = MaskBank.open(self.path)
         check_resumed(bank, names, baseline.recipe, self.origin)
@@ -251,7 +246,7 @@ def _load_shared(baseline: Baseline, bank: MaskBank) -> None:
     try:
         found = safetensors.numpy.load(read_file(path, max_bytes=MAX_SHARED_BYTES))
     except safetensors.SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file: {error}") from error
+        raise InputError(f"{path}: not a whole safetensors file: {error}; restore it") from error
     shared = baseline.shared()
     wanted = {name: tuple(value.shape) for name, value in shared.items()}
     shapes = {name: value.shape for name, value in found.items()}

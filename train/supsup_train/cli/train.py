@@ -175,7 +175,6 @@ def _module(arguments: argparse.Namespace, stream: Stream) -> nn.Module:
 
 
 def _nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
-    """Return the settings of scenario NNs, None for other scenarios."""
     scenario, transfer = arguments.scenario, arguments.transfer
     given = {}
     for option, *_ in _NNS:

@@ -1,8 +1,8 @@
 """Initial scores from earlier tasks (paper, section 3.5).
 
-The sum of scores of the first `NNNN` tasks is kept beside the bank's files, in
-``transfer/NNNN.safetensors``. A new file is written before its task is added to the bank, and the
-old one is removed after, so the file for the bank's tasks always exists.
+``transfer/NNNN.safetensors`` beside the bank's files has the sum of scores of the first `NNNN`
+tasks. The new file is written before a task is added, the old one removed after, so one always
+matches the bank.
 """
 
 from __future__ import annotations

@@ -52,9 +52,8 @@ class BatchBlend(nn.Module):
     ``y = (x - mean) / sqrt(variance + 1e-5) * weight``.
 
     `blend`, one element, and the running statistics are state. Training uses the batch's statistics
-    and updates the running ones as `torch.nn.BatchNorm1d` does. A trained task has a blend of 0, so
-    single images work. A blend of 1 uses the batch's statistics, as the paper's code does; a batch
-    of one image is then normalised to 0.
+    and updates the running ones as `torch.nn.BatchNorm1d` does. A trained task has a blend of 0. A
+    blend of 1 is the paper's code; it normalises a batch of one image to 0.
     """
 
     masked_names: ClassVar[tuple[str, ...]] = ("weight",)
@@ -71,11 +70,7 @@ class BatchBlend(nn.Module):
         self.register_buffer("running_var", torch.ones(units))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``float32 (batch, units)`` to the same shape; training updates running statistics.
-
-        Raises:
-            InputError: If a training batch has a single row.
-        """
+        """Map ``float32 (batch, units)`` to the same; training needs at least two rows."""
         mean = x.mean(0)
         var = (x - mean).square().mean(0)
         if self.training:

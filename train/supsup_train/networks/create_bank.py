@@ -44,8 +44,9 @@ def create_bank(
         masked: Names of the parameters to mask; by default those of two or more dimensions and
             those in a class attribute `masked_names` of the modules. One-dimensional parameters
             must be all ones.
-        state: Names of the parameters or buffers that are per task; by default the running
-            statistics of batch normalisation and those in the class attributes `state_names`.
+        state: Names of the buffers or, then trained, parameters that are per task; by default the
+            running statistics of batch normalisation and those in the class attributes
+            `state_names`.
         require_gradient: If False, a bank whose gradient cannot be exported has the forward program
             only; tasks are then inferred by trying each mask.
 
@@ -90,7 +91,7 @@ def open_bank(
     real_outputs: int,
     weight_seed: int = 0,
 ) -> MaskBank:
-    """Open the bank of a module, or create it if missing.
+    """Open the bank of a module; create it if missing.
 
     Args:
         path: Folder of the bank.
@@ -160,7 +161,7 @@ def _constants_digest(tensors: dict[str, Tensor], own: set[str]) -> str:
     """Hash names, shapes and values of the tensors that are not in `own`."""
     digest = hashlib.sha256()
     for name in sorted(set(tensors) - own):
-        if not name.endswith("num_batches_tracked"):  # counts training batches
+        if not name.endswith("num_batches_tracked"):  # only counts training batches
             value = tensors[name].detach().contiguous()
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.numpy().tobytes())

@@ -34,14 +34,7 @@ class Mlp(nn.Module):
         self.layers = layer_stack(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits.
-
-        Args:
-            x: ``float32 (batch, sizes[0])``.
-
-        Returns:
-            ``float32 (batch, sizes[-1])``.
-        """
+        """Map ``float32 (batch, sizes[0])`` to logits ``float32 (batch, sizes[-1])``."""
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
         logits: Tensor = self.layers[-1](x)
@@ -67,14 +60,7 @@ class Cnn(nn.Module):
         self.head = nn.Linear(2 * width, outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits.
-
-        Args:
-            x: ``float32 (batch, channels, height, width)``.
-
-        Returns:
-            ``float32 (batch, outputs)``.
-        """
+        """Map ``float32 (batch, channels, height, width)`` to ``float32 (batch, outputs)``."""
         x = torch.relu(self.norm1(self.stem(x)))
         x = torch.relu(self.norm2(self.conv(x)) + self.shortcut(x))
         logits: Tensor = self.head(x.mean((2, 3)))
@@ -129,7 +115,7 @@ def load_module(spec: str, *, input_shape: tuple[int, ...], outputs: int) -> nn.
     loaded.loader.exec_module(code)
     make: Callable[..., object] | None = getattr(code, function, None)
     if not callable(make):
-        raise InputError(f"module: {file} has no function {function!r}")
+        raise InputError(f"module: {file} has no function {function!r}; give FILE.py:FUNCTION")
     module = make(input_shape, outputs)
     if not isinstance(module, nn.Module):
         raise InputError(f"module: {spec} must return an nn.Module, got {type(module).__name__}")

@@ -1,8 +1,8 @@
 """Checkpoints of an NNs learner, in the folder ``nns`` beside the bank's files.
 
 A checkpoint writes the mask to the bank, then scores and optimizer tensors to a new file, then
-``learner.json``, which lists the valid files. After a crash in between, the previous checkpoint is
-valid, and the learner rewrites a mask that is one period ahead.
+``learner.json``, which lists the valid files. After a crash the previous checkpoint is valid, and a
+mask that is one period ahead is rewritten.
 """
 
 from __future__ import annotations
@@ -88,7 +88,6 @@ class LearnerFiles:
             )
 
     def _parse(self, found: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
-        """Set the attributes and return the origin."""
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']!r}")
         self.batches, self.current = int(found["batches"]), int(found["current"])
@@ -168,7 +167,8 @@ def load_learning(learning: Learning, tensors: Mapping[str, Tensor]) -> None:
                 if found is None or found.shape != value.shape:
                     shape = None if found is None else tuple(found.shape)
                     raise InputError(
-                        f"nns: {kind} of {name!r} must have shape {tuple(value.shape)}, got {shape}"
+                        f"nns: {kind} of {name!r} must have shape {tuple(value.shape)}, got "
+                        f"{shape}; restore the checkpoint"
                     )
                 value.copy_(found)
     state: dict[int, dict[str, Tensor]] = {}

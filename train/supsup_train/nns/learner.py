@@ -100,25 +100,24 @@ class NnsLearner:
         """Start, or resume from the last checkpoint in the bank.
 
         Args:
-            bank: Bank that `create_bank` made of the same module; empty, or a learner's.
+            bank: Bank of the module, from `create_bank`; empty, or a learner's.
             module: The network; not changed.
-            recipe: Rule and optimizer; `steps` and `batch_size` are only recorded. Defaults to
+            recipe: Training settings; `steps` and `batch_size` are only recorded. Defaults to
                 ``Recipe()``.
             settings: Settings of task inference; defaults to ``NnsSettings()``.
             origin: Origin of the batches; recorded, and must be equal on resuming.
 
         Raises:
-            InputError: If the bank or checkpoint has another origin, recipe or settings; there are
-                no masked parameters; the recipe has a transfer, schedule or zero scores; or the
-                objective is ``superfluous`` and there are no superfluous outputs.
+            InputError: If the checkpoint has another origin, recipe or settings, the recipe a
+                transfer, schedule or zero scores, or the network no masked parameters or none of
+                the outputs that the objective needs.
         """
         self._bank, self._module = bank, module
         self._recipe, self._settings = recipe or Recipe(), settings or NnsSettings()
         network = bank.network
         if not network.parameters:
             raise InputError(
-                "network: scenario NNs needs masked parameters, this one has no masked parameters; "
-                "make the bank with some"
+                "network: scenario NNs needs masked parameters, got none; make the bank with some"
             )
         if self._recipe.transfer != "none":
             raise InputError(
@@ -248,12 +247,10 @@ class NnsLearner:
         )
 
     def _score(self, learning: Learning) -> None:
-        """Copy the current mask and state to the scorer."""
         state = {name: value.detach().numpy().copy() for name, value in learning.state.items()}
         self._scorer.put(self._index, pack_parts(learning.masks().values()), state)
 
     def _references(self) -> list[Bytes]:
-        """Return the packed reference masks that fill up to `MIN_MASKS`."""
         if not self._reference_masks:
             self._reference_masks = [
                 pack_parts(self._fresh(-number).masks().values()) for number in range(1, MIN_MASKS)
@@ -261,7 +258,7 @@ class NnsLearner:
         return self._reference_masks[: max(0, MIN_MASKS - self.num_tasks)]
 
     def _fresh(self, index: int) -> Learning:
-        """Make the initial `Learning` of a task, or of a reference if the index is negative."""
+        """Make a new `Learning`; negative indices are references."""
         name = _name(index) if index >= 0 else f"reference-{-index}"
         generator = torch.Generator().manual_seed(task_seed(self._recipe.seed, name))
         scores = initial_scores(self._bank.network, generator)

@@ -76,7 +76,6 @@ class MaskScorer:
         return scores
 
     def _superposed(self, share: Array, states: list[State]) -> dict[str, Tensor]:
-        """Return weights and state, given the fraction of masks with a one per weight."""
         network = self._network
         flat = torch.from_numpy(share.astype(np.float32))
         parts = torch.split(flat, [p.size for p in network.parameters])

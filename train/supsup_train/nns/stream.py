@@ -67,7 +67,6 @@ def learn_stream(
 
 
 def _is_later(line: bytes, batches: int) -> bool:
-    """Return whether a log line is a decision on this or a later batch."""
     try:
         found = json.loads(line)
     except ValueError:

@@ -1,8 +1,8 @@
 """Forward operators rewritten as arithmetic that PyTorch can differentiate.
 
-PyTorch has no derivative with respect to running statistics, selects attention kernels by device,
-and has no ONNX translation for the backward of recurrent kernels. Each function has the signature
-of its operator and ignores dropout.
+PyTorch cannot differentiate running statistics, selects attention kernels by device, and has
+recurrent kernels whose backward ONNX lacks. Each function has the signature of its operator and
+ignores dropout.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.func import functional_call
 
-# torch.export captures forward passes only; tracing autograd has no public API.
+# Tracing autograd has no public API.
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.node import Argument, Target
@@ -48,7 +48,7 @@ _REFUSED = {
     aten.dropout.default: (2, "train"),
     aten.scaled_dot_product_attention.default: (4, "dropout_p"),
 }
-_EXAMPLE_BATCH = 37  # a prime that other dimensions are unlikely to have
+_EXAMPLE_BATCH = 37  # a prime, unlikely to be another dimension
 _TORCH_WARNING = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # raised within torch 2.13
 _OPERATOR = re.compile(r"OpOverload\(op='([^']+)', overload='([^']+)'\)")
 
@@ -70,9 +70,9 @@ class Programs:
     """Serialised ONNX models, opset 18, IR 8, with a dynamic batch.
 
     Attributes:
-        forward: Maps ``x``, parameters and state to ``logits``, ``float32 (batch, outputs)``.
-        gradient: Maps the same inputs to ``<objective>.<name>`` of each parameter and state
-            tensor, ``float32`` of its shape; None if it cannot be exported.
+        forward: From ``x``, parameters and state to ``logits``, ``float32 (batch, outputs)``.
+        gradient: From the same to ``<objective>.<name>`` of each parameter and state tensor, or
+            None.
     """
 
     forward: bytes
@@ -91,11 +91,10 @@ def export_programs(
     """Export a module's forward pass, in eval mode, and the gradients of its objectives.
 
     The arguments are those of `create_bank`. Without superfluous outputs, the gradient program has
-    ``entropy`` outputs only. Unless `require_gradient`, a gradient that cannot be exported is
-    omitted with a logged warning.
+    ``entropy`` outputs only. Omitting a gradient logs a warning.
 
     Returns:
-        Programs whose inputs are ``x``, the parameters and the state, in this order, used or not.
+        Programs whose inputs are ``x``, the parameters and the state, in order, used or not.
 
     Raises:
         ProgramError: If a name, shape or dtype is wrong, or an operator cannot be exported.
@@ -109,7 +108,7 @@ def export_programs(
         outputs = _count_outputs(captured, len(free))
         if not 1 <= real_outputs <= outputs:
             raise ProgramError(
-                f"network: real_outputs must be in [1, {outputs}], its outputs, got {real_outputs}"
+                f"network: real_outputs must be in [1, {outputs}], all outputs, got {real_outputs}"
             )
         logits: dict[str, Shape] = {"logits": ("batch", outputs)}
         with _refusal("forward pass", _REPLACE):
@@ -154,7 +153,6 @@ def _tensors(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress log records and warnings of torch's internals."""
     loggers = [logging.getLogger(name) for name in ("torch", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -188,8 +186,6 @@ def _refusal(what: str, remedy: str) -> Iterator[None]:
 
 
 class _Functional(nn.Module):
-    """A module as a function of its tensors."""
-
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         self._hidden = (module,)  # in a tuple, so that it is not a child
