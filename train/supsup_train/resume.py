@@ -41,8 +41,7 @@ def check_resumed(
 ) -> None:
     """Refuse to resume in a bank whose tasks were learned with another recipe or origin.
 
-    Options missing in a record have their defaults. Tasks without a record are accepted: they do
-    not come from `supsup-train`.
+    Options missing in a record have their defaults. Tasks without a record are accepted.
     """
     wanted = {**json.loads(json.dumps(asdict(recipe))), **origin}
     defaults = {f.name: None if f.default is MISSING else f.default for f in fields(recipe)}

@@ -274,7 +274,7 @@ def test_real_outputs_out_of_range_are_refused(real_outputs: int) -> None:
         ({"parameters": ["0.wieght"]}, "no parameter is named '0.wieght'"),
         ({"state": ["running_mean"]}, "no parameter or buffer is named 'running_mean'"),
         ({"parameters": []}, "name at least one parameter"),
-        ({"state": ["0.weight"]}, "occurs twice"),
+        ({"state": ["0.weight"]}, "one occurs twice"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:

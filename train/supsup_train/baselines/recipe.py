@@ -62,7 +62,7 @@ class BaselineRecipe:
 
     @classmethod
     def of(cls, method: BaselineMethod) -> BaselineRecipe:
-        """Return the settings of the paper's code for PermutedMNIST.
+        """Return a method's settings, for PermutedMNIST and where possible from the paper's code.
 
         BatchE: Adam, 1e-4 for the first task, then 1e-2; separate heads: 1e-3, then 1e-2; with
         random shared weights: 1e-2. PSP and the bounds: RMSprop, 1e-4, as for masks.

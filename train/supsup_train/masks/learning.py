@@ -133,7 +133,7 @@ def check_learned(name: str, optimizer: torch.optim.Optimizer) -> None:
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise InputError(
-            f"task {name!r}: scores and state must be finite, got NaN or infinity after the last "
+            f"task {name!r}: learned values must be finite, got NaN or infinity after the last "
             "step; lower the learning rate"
         )
 

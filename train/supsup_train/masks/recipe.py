@@ -29,7 +29,7 @@ class Recipe:
             `Transfer`.
         schedule: ``constant``, or ``cosine``: step ``t``, from 0, uses the learning rate times
             ``(1 + cos(pi t / steps)) / 2``.
-        weight_decay: L2 penalty factor, at least 0: this times the value is added to its gradient.
+        weight_decay: L2 penalty factor, at least 0; this times the value is added to its gradient.
         score_init: Initial scores without transfer: ``uniform`` in ``+-1 / sqrt(fan_in)``, or
             ``zeros``, a mask of ones, as in the paper's code for unit masks.
 

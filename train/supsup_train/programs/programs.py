@@ -108,7 +108,7 @@ def export_programs(
         outputs = _count_outputs(captured, len(free))
         if not 1 <= real_outputs <= outputs:
             raise ProgramError(
-                f"network: real_outputs must be in [1, {outputs}], all outputs, got {real_outputs}"
+                f"network: real_outputs must be in [1, {outputs}], its outputs, got {real_outputs}"
             )
         logits: dict[str, Shape] = {"logits": ("batch", outputs)}
         with _refusal("forward pass", _REPLACE):
@@ -146,7 +146,9 @@ def _tensors(
         if known[name].dtype != torch.float32:
             raise ProgramError(f"network: {name} must be float32, got {known[name].dtype}")
     if len({"x", *free}) <= len(free):
-        raise ProgramError(f"network: names must be distinct, a name occurs twice: {['x', *free]}")
+        raise ProgramError(
+            f"network: names must be distinct, 'x' included, one occurs twice: {['x', *free]}"
+        )
     constants = {name: tensor for name, tensor in known.items() if name not in free}
     return {name: known[name] for name in free}, constants
 
