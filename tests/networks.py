@@ -1,4 +1,4 @@
-"""Networks of every kind that `supsup_train.programs.programs` exports, small enough for a test."""
+"""Small networks of every kind that `supsup_train.programs.programs` exports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supsup_train.networks.models import Cnn, Mlp
 
 
 class Pooled(nn.Module):
-    """Grouped, depthwise and dilated convolutions, and every kind of pooling."""
+    """Grouped, depthwise and dilated convolutions, and all kinds of pooling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Smooth(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A block of `nn.MultiheadAttention`, with what goes around it."""
+    """A transformer block with `nn.MultiheadAttention`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Transformer(nn.Module):
 
 
 class Attention(nn.Module):
-    """`scaled_dot_product_attention`: causal, then with a mask of its own."""
+    """`scaled_dot_product_attention`, causal and then with a mask."""
 
     mask: Tensor
 
@@ -88,7 +88,7 @@ class Attention(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A GRU or an LSTM over the steps of ``x``, the logits from its last hidden state."""
+    """A GRU or LSTM over the steps of ``x``, with logits from the last hidden state."""
 
     def __init__(self, kind: type[nn.GRU | nn.LSTM], *, both_ways: bool = False) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Signal(nn.Module):
 
 
 class Tied(nn.Module):
-    """Does not use the parameter ``spare``."""
+    """A network with an unused parameter, ``spare``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Tied(nn.Module):
 
 
 class NoForward(nn.Module):
-    """ONNX has no eigenvalues."""
+    """A forward pass with eigenvalues, which ONNX lacks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class NoForward(nn.Module):
 
 
 class NoGradient(nn.Module):
-    """ONNX has the determinant, but no inverse, which its gradient needs."""
+    """A determinant, whose gradient needs the inverse, which ONNX lacks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class NoGradient(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """How to make a network, and what to tell `export_programs` about it."""
+    """How to make a network, and its arguments of `export_programs`."""
 
     make: Callable[[], nn.Module]
     input_shape: tuple[int, ...]
@@ -191,7 +191,7 @@ NETWORKS: dict[str, Network] = {
 
 
 def make_network(name: str) -> nn.Module:
-    """One of `NETWORKS`, its tensors drawn at random: running statistics and biases too."""
+    """Make one of `NETWORKS`, with random tensors, running statistics and biases included."""
     torch.manual_seed(7)
     module = NETWORKS[name].make()
     for key, buffer in module.named_buffers():

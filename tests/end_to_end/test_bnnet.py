@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first = [entry.sha256 for entry in MaskBank.open(bank).entries]
     run("supsup-bank", "remove", bank, "split-8-9")
     done = run("supsup-train", "split", *OPTIONS, "--tasks", 5, "--bank", bank)
-    assert done.stderr.count("in the bank already, kept") == 4
+    assert done.stderr.count("already in the bank, skipped") == 4
     assert [entry.sha256 for entry in MaskBank.open(bank).entries] == first
     run("supsup-export", "--bank", bank, folder / "out.onnx")
     return folder

@@ -30,7 +30,7 @@ def test_learning_survives_a_kill_and_the_model_is_evaluated(tmp_path: Path) -> 
     run_stopped(program("supsup-train"), *arguments, name="learner.json", count=4)
     assert len(MaskBank.open(killed)) >= 2
     done = run("supsup-train", *arguments)
-    assert "going on from batch " in done.stderr
+    assert "resuming from batch " in done.stderr
     one, two = MaskBank.open(whole), MaskBank.open(killed)
     assert [entry.sha256 for entry in one.entries] == [entry.sha256 for entry in two.entries]
 

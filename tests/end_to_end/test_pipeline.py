@@ -146,7 +146,7 @@ def test_a_kill_in_the_middle_of_a_task_keeps_the_finished_ones(tmp_path: Path) 
     assert kept.task_names == ("permuted-0000", "permuted-0001")
     before = [task.masks for task in kept]
     done = run("supsup-train", *arguments)
-    assert done.stderr.count("in the bank already, kept") == len(kept)
+    assert done.stderr.count("already in the bank, skipped") == len(kept)
     whole = MaskBank.open(bank)
     assert whole.task_names == tuple(f"permuted-{i:04}" for i in range(4))
     for masks, task in zip(before, whole, strict=False):

@@ -1,15 +1,14 @@
-"""Learn one binary mask per task over a fixed random network, and write them to a mask bank.
+"""Learn one binary mask per task over a fixed random network and write it to a mask bank.
 
 ```python
 import supsup_train as st
 
 bank = st.create_bank("masks", module, input_shape=(784,), real_outputs=10)
-task = st.train_task(bank, module, data)  # supsup_runtime.data.TaskData, or a stream's task
+task = st.train_task(bank, module, data)  # a supsup_runtime.data.TaskData
 bank.add(task)
 ```
 
-`open_bank` and `train_stream` are what `supsup-train` does: a bank made or opened, and all tasks of
-a stream that it does not have.
+`supsup-train` calls `open_bank` and `train_stream`.
 """
 
 from supsup_train.masks.recipe import Recipe

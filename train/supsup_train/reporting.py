@@ -1,4 +1,4 @@
-"""How a run over a stream of tasks is told: bars while it learns, a line a task, a log."""
+"""Progress bars, console lines and logs of training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from supsup_train.masks.train_task import Progress as StepProgress
 
 
 def progress_bars(*, quiet: bool) -> Progress:
-    """Bars on stderr, where that is a terminal; what is printed there goes by their console."""
+    """Return progress bars on stderr, shown on a terminal unless `quiet`."""
     console = Console(stderr=True)
     name, loss = TextColumn("{task.description}"), TextColumn("{task.fields[loss]}")
     columns = (name, BarColumn(), MofNCompleteColumn(), loss, TimeRemainingColumn())
@@ -30,31 +30,27 @@ def progress_bars(*, quiet: bool) -> Progress:
 
 
 def begin_log(log: Path, keep: Callable[[bytes], bool] = bool) -> None:
-    """Make a log ready for further lines, before anything is learned.
-
-    A last line of JSON that was cut short goes, and lines that are not to be kept.
-
-    Raises:
-        InputError: If it cannot be written.
-    """
+    """Check that a log is writable; remove a truncated last line and what `keep` rejects."""
     if not log.parent.is_dir():
-        raise InputError(f"--log: {log.parent} must be a folder, there is none; make it first")
+        raise InputError(
+            f"--log: {log.parent} must be a folder, it does not exist; create it first"
+        )
     try:
         log.open("a").close()
     except OSError as error:
         raise InputError(
             f"--log: {log} cannot be written: {error.strerror}; give another file"
         ) from error
-    if not log.is_file():  # a pipe or a device
+    if not log.is_file():  # a pipe or a device: nothing to trim
         return
     data = log.read_bytes()
     lines = data.split(b"\n")
-    last = lines.pop()  # a whole log ends with a line's end
+    last = lines.pop()  # empty if the log ends with a newline
     if last and not (last.startswith(b"{") and not _is_json(last)):
         lines.append(last)
     kept = b"".join(line + b"\n" for line in lines if keep(line + b"\n"))
     if kept != data:
-        with log.open("r+b") as file:  # in place: the log may be a link, or open elsewhere
+        with log.open("r+b") as file:  # in place: the log may be a link or open elsewhere
             file.write(kept)
             file.truncate()
 
@@ -68,7 +64,7 @@ def _is_json(line: bytes) -> bool:
 
 
 class Reporter:
-    """A progress bar a task, a line on stderr, and a JSON line in the log."""
+    """Reports each task with a progress bar, a line on stderr and a JSON line in the log."""
 
     def __init__(self, bars: Progress, bank: Path, log: Path | None, steps: int) -> None:
         self._bars, self._steps = bars, steps
@@ -76,7 +72,7 @@ class Reporter:
         self._waiting: list[str] = []
 
     def bar(self, name: str) -> StepProgress:
-        """The bar of one task, in place of the one before it."""
+        """Replace the progress bar by one for this task; return its update function."""
         for task in self._bars.task_ids:
             self._bars.remove_task(task)
         task = self._bars.add_task(name, total=self._steps, loss="")
@@ -88,10 +84,10 @@ class Reporter:
         return show
 
     def report(self, line: dict[str, Any]) -> None:
-        """Tell of a task, as `Report` has it; one that was learned goes into the log."""
+        """Print a `Report` record; log it if the task was learned."""
         name = line["task"]
         if line.get("kept"):
-            self._say(f"{name}: in the bank already, kept")
+            self._say(f"{name}: already in the bank, skipped")
             return
         text = f"{name}: accuracy {line['accuracy']:.4f}, {line['seconds']:.1f} s"
         self._say(text + (f"; all tasks so far {line['seen']:.4f}" if "seen" in line else ""))
@@ -99,7 +95,7 @@ class Reporter:
         self.flush()
 
     def flush(self) -> None:
-        """Write what waits; the log in the bank's folder is begun once the bank is there."""
+        """Write pending lines to the log, once the bank exists if the log is in it."""
         if self._log is None and not (self._bank / "bank.json").exists():
             return
         with (self._log or self._bank / "train.jsonl").open("a") as file:
@@ -112,17 +108,7 @@ class Reporter:
 
 @contextmanager
 def reporting(bank: Path, log: Path | None, steps: int, *, quiet: bool) -> Iterator[Reporter]:
-    """A reporter while a run lasts.
-
-    Args:
-        bank: Folder of the bank.
-        log: File of one JSON line a task; ``train.jsonl`` of the bank if None.
-        steps: Batches a task.
-        quiet: No progress bar.
-
-    Raises:
-        InputError: If the log cannot be written.
-    """
+    """Provide a reporter; `log` defaults to ``train.jsonl`` in the bank."""
     if log is not None or (bank / "bank.json").exists():
         begin_log(log or bank / "train.jsonl")
     with progress_bars(quiet=quiet) as bars:

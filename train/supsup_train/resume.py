@@ -1,4 +1,4 @@
-"""A stream learned task by task, going on where it stopped: with the same recipe, or not at all."""
+"""Resume a stream of tasks, with the same recipe and data only."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Report = Callable[[dict[str, Any]], None]
-"""Called with a record of each task, as JSON holds it: ``task``, its ``index``, ``accuracy``,
-``seconds`` that it took, and what else is told of it; or ``kept``, if the bank had it already."""
+"""Called with a JSON record per task: ``task``, ``index``, ``accuracy``, ``seconds`` and more, or
+``task``, ``index`` and ``kept`` if the task was already in the bank."""
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """SHA-256, in hexadecimal, of a data set's arrays and its normalisation."""
+    """Return the hexadecimal SHA-256 of a data set's arrays and normalisation."""
     digest = hashlib.sha256(f"{dataset.scale} {dataset.mean} {dataset.std}".encode())
     for array in (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -32,25 +32,16 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def origin_of(stream: Stream) -> dict[str, str]:
-    """What tasks are learned from, for their records: ``data``, a `fingerprint`, and ``stream``."""
+    """Return the origin of tasks for their records: ``data``, a `fingerprint`, and ``stream``."""
     return {"data": fingerprint(stream.dataset), "stream": stream.kind}
 
 
 def check_resumed(
     bank: MaskBank, names: Sequence[str], recipe: DataclassInstance, origin: Mapping[str, object]
 ) -> None:
-    """Refuse to go on in a bank whose tasks of these names were learned otherwise.
+    """Refuse to resume in a bank whose tasks were learned with another recipe or origin.
 
-    Args:
-        bank: Open.
-        names: Of the tasks to come.
-        recipe: A `Recipe`, or a baseline's. A recorded one of before an option was there had the
-            option's default.
-        origin: As `origin_of` has it.
-
-    Raises:
-        InputError: At the first task whose record differs; the message names what. Tasks without
-            a record, which did not come from `supsup-train`, are taken as they are.
+    Options missing in a record have their defaults. Tasks without a record are accepted.
     """
     wanted = {**json.loads(json.dumps(asdict(recipe))), **origin}
     defaults = {f.name: None if f.default is MISSING else f.default for f in fields(recipe)}
@@ -72,11 +63,7 @@ def check_resumed(
 def learn_missing(
     stream: Stream, known: Container[str], learn: Callable[[int], dict[str, Any]], report: Report
 ) -> None:
-    """Learn the tasks of a stream whose names are not known, in their order.
-
-    `learn` learns the task of an index, puts it where it belongs, and tells of it; `report` gets
-    that, with the task's name, its index and the seconds it took.
-    """
+    """Call `learn`, which returns a record, for the tasks that are not in `known`."""
     for index, name in enumerate(stream.task_names):
         line: dict[str, Any] = {"index": index, "task": name}
         if name in known:
@@ -88,4 +75,4 @@ def learn_missing(
 
 
 def unheard(_told: object) -> None:
-    """A report, or the progress of a task, that nobody asked for."""
+    """Ignore a report or progress."""

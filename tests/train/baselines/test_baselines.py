@@ -1,4 +1,4 @@
-"""Baselines: what they compute, in numpy; what they learn; how they go on; what they refuse."""
+"""Baselines: forward pass against numpy, training, resuming, refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from supsup_train.baselines.base import Baseline
 from supsup_train.baselines.psp import orthogonal
 
 SIZES = [64, 24, 16, 10]
-# Two sums in float32 of at most 64 products, three layers deep: some 200 roundings of 6e-8.
+# Three layers of two float32 sums of up to 64 products: about 200 roundings of 6e-8.
 TOLERANCE = 2e-5
 RESUMING: tuple[BaselineMethod, ...] = ("batche", "batche-random", "heads", "heads-random", "dense")
 
@@ -57,7 +57,7 @@ def learn(
 
 
 def relu_layers(x: npt.NDArray[Any], weights: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """A perceptron in float64."""
+    """Compute a perceptron in float64."""
     x = x.astype(np.float64)
     for weight in weights[:-1]:
         x = np.maximum(x @ weight.T, 0)
@@ -66,7 +66,7 @@ def relu_layers(x: npt.NDArray[Any], weights: list[npt.NDArray[Any]]) -> npt.NDA
 
 
 def drawn(method: BaselineMethod, *, matrices: bool = False) -> Baseline:
-    """A baseline with a task begun, whose own tensors are random."""
+    """Make a baseline with a started task and random state."""
     made = make_baseline(recipe(method), SIZES, matrices=matrices)
     made.begin("a task")
     if method == "batche":
@@ -119,7 +119,7 @@ def test_batche_vectors_begin_with_random_signs() -> None:
 @pytest.mark.parametrize("size", [1, 2, 7, 64])
 def test_contexts_are_orthogonal(size: int) -> None:
     matrix = orthogonal(size, 3).astype(np.float64)
-    # each entry rounded to float32: 6e-8 of rows of norm 1
+    # entries of rows of norm 1, rounded to float32: 6e-8
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(size), atol=5e-7)
     np.testing.assert_array_equal(orthogonal(size, 3), orthogonal(size, 3))
     if size > 2:
@@ -138,7 +138,7 @@ def test_psp_turns_every_layer() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_learned_and_what_stays(method: BaselineMethod) -> None:
-    """Shared weights change with the first task, with every task, or never."""
+    """Shared weights change with the first task, every task, or never."""
     baseline = make_baseline(recipe(method), SIZES)
     stream, shared, owned = digits(2), [], []
     shared.append({key: value.detach().clone() for key, value in baseline.shared().items()})
@@ -184,7 +184,7 @@ def test_in_sequence_tells_of_all_tasks_so_far(tmp_path: Path, method: BaselineM
     assert lines[-1]["seen"] == pytest.approx(np.mean(final))
     assert lines[0]["seen"] == pytest.approx(lines[0]["accuracy"])
     assert lines[-1]["accuracy"] == pytest.approx(final[-1])
-    # a run of fewer tasks is the beginning of a longer one
+    # fewer tasks give the first part of a longer run
     short: list[dict[str, Any]] = []
     learn(tmp_path / "short", recipe(method, 60), 2, report=short.append)
     assert short[-1]["seen"] == lines[1]["seen"]
@@ -233,7 +233,7 @@ def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bank_of_sequence_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill while tasks are written leaves no bank that the same command would refuse."""
+    """A kill during writing leaves no bank that would block a rerun."""
     path = tmp_path / "bank"
     with monkeypatch.context() as patched:
         patched.setattr(MaskBank, "extend", interrupted)
@@ -275,10 +275,10 @@ def test_a_rate_alone_is_of_all_tasks_that_are_learned_alike() -> None:
 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(InputError, match=r"method: must be one of .* got 'ewc'"):
-        BaselineRecipe.of("ewc")  # type: ignore[arg-type]  # that is what is refused
+        BaselineRecipe.of("ewc")  # type: ignore[arg-type]  # refused
     with pytest.raises(InputError, match="steps: must be at least 1, got 0"):
         recipe("dense", 0)
-    with pytest.raises(InputError, match="learning_rate: must be positive, got -1"):
+    with pytest.raises(InputError, match="learning_rate: must be positive and finite, got -1"):
         recipe("dense").with_options(first_learning_rate=-1.0)
     with pytest.raises(InputError, match="matrices: is for batche and batche-random, got heads"):
         make_baseline(recipe("heads"), SIZES, matrices=True)
@@ -287,15 +287,19 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_a_rate_that_is_too_high_keeps_what_was_there(tmp_path: Path) -> None:
     wild = recipe("dense", 30).with_options(learning_rate=1e30)
     calm = wild.with_options(first_learning_rate=1e-4)
-    with pytest.raises(InputError, match=r"task 'permuted-0001', step 2 of 30: the loss is .* low"):
+    with pytest.raises(
+        InputError, match=r"task 'permuted-0001', step 2 of 30: the loss must .* low"
+    ):
         learn(tmp_path / "dense", calm, 2)
     assert MaskBank.open(tmp_path / "dense").task_names == ("permuted-0000",)
-    last = wild.with_options(steps=1, first_learning_rate=1e38)  # no step is left to show it
-    with pytest.raises(InputError, match=r"'permuted-0000': .* not finite .* lower the learning"):
+    last = wild.with_options(steps=1, first_learning_rate=1e38)  # no later step shows it
+    with pytest.raises(
+        InputError, match=r"'permuted-0000': .* must be finite.* lower the learning"
+    ):
         learn(tmp_path / "last", last, 1)
     for method in ("psp", "sequence"):
         made = recipe(method, 30).with_options(learning_rate=1e30, first_learning_rate=1e-4)
-        with pytest.raises(InputError, match=r"task 'permuted-0001', step \d of 30: the loss is"):
+        with pytest.raises(InputError, match=r"task 'permuted-0001', step \d of 30: the loss must"):
             learn(tmp_path / method, made, 2)
     assert [each.parent.name for each in tmp_path.rglob("bank.json")] == ["dense"]
     assert not (tmp_path / ".psp.part").exists()
@@ -313,7 +317,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_task(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        ("heads permuted --model cnn", 1, "baselines have fully connected layers, got cnn"),
+        ("heads permuted --model cnn", 1, "baselines need fully connected layers, got cnn"),
         ("heads permuted --outputs 9", 1, "--outputs: must be at least 10"),
         ("ewc permuted", 2, "invalid choice: 'ewc'"),
         ("psp permuted --matrices", 1, "matrices: is for batche"),

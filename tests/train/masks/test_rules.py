@@ -27,7 +27,7 @@ def test_threshold_keeps_scores_of_at_least_zero_straight_through() -> None:
 def test_top_k_keeps_the_largest_magnitudes(size: int, density: float, seed: int) -> None:
     scores = torch.from_numpy(np.random.default_rng(seed).standard_normal(size))
     mask = Rule(kind="top-k", density=density).mask(scores, density)
-    kept = size - int((1 - density) * size)  # the reference code's rounding (FACTS A2)
+    kept = size - int((1 - density) * size)  # the reference code's rounding
     assert int(mask.sum()) == kept
     if kept < size:
         assert scores.abs()[mask == 1].min() >= scores.abs()[mask == 0].max()
@@ -79,4 +79,4 @@ def test_er_densities_follow_the_formula() -> None:
 )
 def test_bad_rules_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Rule(**options)  # type: ignore[arg-type]  # on purpose
+        Rule(**options)  # type: ignore[arg-type]  # refused

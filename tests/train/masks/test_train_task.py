@@ -18,7 +18,7 @@ from supsup_train.networks.models import load_module, make_model
 
 
 def blobs(name: str = "blobs", images: int = 200) -> TaskData:
-    """Two Gaussian classes in four dimensions."""
+    """Make two Gaussian classes in four dimensions."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, images)
     x = (rng.standard_normal((images, 4)) + 3 * y[:, None]).astype(np.float32)
@@ -42,7 +42,7 @@ RECIPE = st.Recipe(steps=60, learning_rate=1e-2, batch_size=32)
 
 
 class Normed(nn.Module):
-    """Batch normalisation, a bias, a constant, and a head that may be a task's own."""
+    """Batch normalisation, a bias, a constant, and a head that tests use as state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,11 +77,11 @@ def test_a_task_is_learned_and_fits_the_bank(module: Normed, bank: MaskBank) -> 
     )
     assert len(losses) == RECIPE.steps
     assert task.training["accuracy"] >= 0.95
-    assert 0 < task.training["entropy"] < np.log(3)  # surer than to guess among three outputs
+    assert 0 < task.training["entropy"] < np.log(3)  # below a uniform guess of three outputs
     assert task.training["recipe"]["steps"] == RECIPE.steps
     assert task.labels == ("low", "high")
     assert set(task.state) == {"norm.running_mean", "norm.running_var"}
-    assert not np.allclose(task.state["norm.running_mean"], 0)  # statistics of the task's own
+    assert not np.allclose(task.state["norm.running_mean"], 0)  # the task has its own statistics
     bank.add(task)
     for key, value in module.state_dict().items():
         assert torch.equal(value, before[key]), key
@@ -104,11 +104,11 @@ def test_training_is_deterministic_and_tasks_independent(module: Normed, bank: M
 
 
 def test_a_plain_loop_learns_the_same_mask(tmp_path: Path) -> None:
-    """The paper's step written out: straight-through threshold, fixed weights, RMSprop."""
+    """A plain loop: straight-through threshold, fixed weights, RMSprop."""
     mlp = st.Mlp([4, 8, 3])
     bank = st.create_bank(tmp_path / "masks", mlp, input_shape=(4,), real_outputs=2)
     data = blobs(images=64)
-    recipe = st.Recipe(steps=20, learning_rate=1e-2, batch_size=32)  # the batch is all of it
+    recipe = st.Recipe(steps=20, learning_rate=1e-2, batch_size=32)  # one batch has all inputs
     task = st.train_task(bank, mlp, data, recipe=recipe)
 
     from supsup_train.masks.learning import initial_scores, task_seed
@@ -183,7 +183,7 @@ def test_another_module_is_refused(bank: MaskBank) -> None:
         st.train_task(bank, other, blobs())
     with torch.no_grad():
         other.gain.fill_(2)
-        other.first.bias.fill_(7)  # biases count as zero
+        other.first.bias.fill_(7)  # biases are treated as zero
     st.train_task(bank, other, blobs(), recipe=st.Recipe(steps=1))
 
 
@@ -205,7 +205,7 @@ def test_bad_data_are_refused(module: Normed, bank: MaskBank) -> None:
 
 
 def test_one_row_is_too_few_to_normalise(module: Normed, bank: MaskBank) -> None:
-    message = r"task 'blobs', step 1 of 1: .* batch of 1: Expected more.*; take a larger batch"
+    message = r"task 'blobs', step 1 of 1: .* batch of 1: Expected more.*; use a larger batch"
     with pytest.raises(InputError, match=message):
         st.train_task(bank, module, blobs(), recipe=st.Recipe(steps=1, batch_size=1))
 
@@ -213,7 +213,7 @@ def test_one_row_is_too_few_to_normalise(module: Normed, bank: MaskBank) -> None
 def test_a_loss_that_is_lost_for_one_step_is_refused(
     module: Normed, bank: MaskBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scores that are not a number make a mask of zeros, and its loss is finite again."""
+    """NaN scores give a mask of zeros, whose loss is finite again."""
     losses = iter([1.0, 1.0, float("nan"), 1.0, 1.0])
 
     def lost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -221,7 +221,7 @@ def test_a_loss_that_is_lost_for_one_step_is_refused(
 
     monkeypatch.setattr("supsup_train.masks.learning.cross_entropy", lost)
     told: list[int] = []
-    message = "task 'blobs', step 3 of 5: the loss is nan, it must be finite; lower the learning"
+    message = "task 'blobs', step 3 of 5: the loss must be finite, got nan; lower the learning"
     with pytest.raises(InputError, match=message):
         st.train_task(
             bank,
@@ -234,19 +234,23 @@ def test_a_loss_that_is_lost_for_one_step_is_refused(
 
 
 def test_a_rate_that_is_too_high_is_named_at_its_step(tmp_path: Path) -> None:
-    """Of a head that is trained; of scores, which no loss shows; earlier tasks are kept."""
+    """In a trained head, and in scores, where no loss shows it; earlier tasks are kept."""
     mlp = st.Mlp([4, 8, 3])
     options: dict[str, Any] = {"input_shape": (4,), "real_outputs": 2}
     names = [name for name, _ in mlp.named_parameters()]
     bank = st.create_bank(tmp_path / "head", mlp, masked=names[:1], state=names[1:], **options)
     bank.add(st.train_task(bank, mlp, blobs("first"), recipe=RECIPE))
     wild = st.Recipe(steps=20, learning_rate=1e38, optimizer="sgd")
-    with pytest.raises(InputError, match=r"task 'blobs', step [23] of 20: the loss is .* lower"):
+    with pytest.raises(
+        InputError, match=r"task 'blobs', step [23] of 20: the loss must be finite.* lower"
+    ):
         st.train_task(bank, mlp, blobs(), recipe=wild)
     assert MaskBank.open(bank.path).task_names == ("first",)
     masks = st.create_bank(tmp_path / "masks", mlp, **options)
     wild = st.Recipe(steps=1, learning_rate=1e38)
-    with pytest.raises(InputError, match=r"task 'blobs': .* not finite .* lower the learning rate"):
+    with pytest.raises(
+        InputError, match=r"task 'blobs': .* must be finite.* lower the learning rate"
+    ):
         st.train_task(masks, mlp, blobs(), recipe=wild)
 
 
@@ -269,7 +273,9 @@ def test_bad_banks_are_refused(tmp_path: Path, module: Normed, bank: MaskBank) -
         st.create_bank(bank.path, module, input_shape=(4,), real_outputs=2)
     with pytest.raises(InputError, match="masked: 'nope' must be a parameter of one or more"):
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, masked=["nope"])
-    with pytest.raises(InputError, match="masked: 'gain' has one dimension, so it must hold ones"):
+    with pytest.raises(
+        InputError, match="masked: 'gain' has one dimension, so it must be all ones"
+    ):
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, masked=["gain"])
     with pytest.raises(InputError, match="state: 'nope' must be"):
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, state=["nope"])

@@ -1,4 +1,4 @@
-"""Scores of a new task begin where earlier tasks ended."""
+"""Initial scores from earlier tasks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def module() -> torch.nn.Module:
 def learned(
     path: Path, module: torch.nn.Module, stream: Stream, recipe: st.Recipe, *, tasks: int = 5
 ) -> MaskBank:
-    """A bank of the stream's first tasks; goes on where one is there."""
+    """Learn the stream's first tasks, or resume."""
     bank = st.open_bank(path, module, input_shape=(64,), real_outputs=10)
     names, labels = stream.task_names[:tasks], stream.task_labels[:tasks]
     first = replace(stream, task_names=names, task_labels=labels)
@@ -50,7 +50,7 @@ def digests(bank: MaskBank) -> list[str]:
 
 
 def accuracy(bank: MaskBank) -> float:
-    """Of all tasks but the first, which has nothing to begin with."""
+    """Return the mean accuracy of all tasks but the first, which has no transfer."""
     return float(np.mean([task.training["accuracy"] for task in list(bank)[1:]]))
 
 
@@ -71,10 +71,10 @@ def test_the_mean_of_masks_by_hand(
         else:
             want = ((2 * mean - 1) * np.abs(drawn) + drawn / 4) * 4 / 5  # three tasks
         got = start[p.name].numpy()
-        # float32: three operations, on values within the bound
+        # three float32 operations on values within the bound
         np.testing.assert_allclose(got, want, rtol=0, atol=4 * 2.0**-24 * bound)
         assert np.abs(got).max() <= bound
-    # one task before: a new one begins with its very mask
+    # after one task the next starts with the same mask
     alone = learned(tmp_path / "alone", module, stream, recipe, tasks=1)
     begun = st.Transfer(alone, recipe).start(fresh)
     densities = rule.densities([p.shape for p in alone.network.parameters])
@@ -102,7 +102,7 @@ def test_where_half_of_the_tasks_have_a_weight_fresh_scores_decide(
 def test_top_k_can_take_up_what_no_task_had(
     tmp_path: Path, module: torch.nn.Module, stream: Stream, kind: TransferKind
 ) -> None:
-    """A score of 0 has no gradient there: every later mask would be the first one."""
+    """A score of 0 has no gradient: every later mask would equal the first."""
     rule = st.Rule(kind="top-k", density=0.3)
     recipe = replace(RECIPE, transfer=kind, rule=rule)
     bank = learned(tmp_path / "masks", module, stream, recipe, tasks=3)
@@ -129,10 +129,10 @@ def test_the_mean_of_scores_by_hand(
     for index, scores in enumerate(made):
         tensors = {name: torch.from_numpy(value) for name, value in scores.items()}
         transfer.remember(bank.task(index), tensors)
-        transfer.remember(bank.task(index), tensors)  # one that was learned, and thrown away
+        transfer.remember(bank.task(index), tensors)  # learned and discarded
         other.add(bank.task(index))
         transfer.tidy()
-    start = st.Transfer(other, recipe).start(fresh)  # from its file
+    start = st.Transfer(other, recipe).start(fresh)  # read from the file
     for name, value in start.items():
         want = (made[0][name].astype(np.float64) + made[1][name]) / 2
         np.testing.assert_allclose(value.numpy(), want, rtol=1e-6, atol=1e-9)
@@ -141,7 +141,7 @@ def test_the_mean_of_scores_by_hand(
 def test_transfer_helps_where_tasks_are_alike_and_steps_are_few(
     tmp_path: Path, module: torch.nn.Module, stream: Stream
 ) -> None:
-    """Rotations by 10 degrees, 10 steps a task: 66 % without, some 83 % with either."""
+    """Rotations by 10 degrees, 10 steps per task: 66 % without, about 83 % with either."""
     recipe = replace(RECIPE, steps=10)
     found = {
         kind: accuracy(learned(tmp_path / kind, module, stream, replace(recipe, transfer=kind)))
@@ -159,7 +159,7 @@ def test_going_on_gives_the_same_bank(
     whole = learned(tmp_path / "whole", module, stream, recipe)
     learned(tmp_path / "parts", module, stream, recipe, tasks=2)
     bank = MaskBank.open(tmp_path / "parts")
-    # stopped between the scores of the third task and the bank's getting it
+    # stopped after writing the third task's scores, before adding it to the bank
     st.train_task(bank, module, stream.task(2), recipe=recipe, transfer=st.Transfer(bank, recipe))
     parts = learned(tmp_path / "parts", module, stream, recipe)
     assert digests(parts) == digests(whole)
@@ -170,7 +170,7 @@ def test_going_on_gives_the_same_bank(
 def test_each_task_is_read_once(
     tmp_path: Path, module: torch.nn.Module, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a run goes on; the bank is that of means taken anew for every task."""
+    """Also on resuming; the bank equals one with means computed anew per task."""
     recipe = replace(RECIPE, transfer="masks", steps=5)
     anew = st.create_bank(tmp_path / "anew", module, input_shape=(64,), real_outputs=10)
     for index in range(5):
@@ -189,14 +189,19 @@ def test_each_task_is_read_once(
     learned(tmp_path / "masks", module, stream, recipe, tasks=3)
     assert read == [0, 1]
     bank = learned(tmp_path / "masks", module, stream, recipe)
-    assert read[-4:] == [0, 1, 2, 3]  # after those of opening the bank and comparing recipes
+    assert read[-4:] == [
+        0,
+        1,
+        2,
+        3,
+    ]  # not counting the reads on opening the bank and comparing recipes
     assert len(read) == 2 + 3 + 3 + 4
     for name in ("bank.json", *(entry.file for entry in bank.entries)):
         assert (bank.path / name).read_bytes() == (anew.path / name).read_bytes(), name
     fresh = initial_scores(bank.network, torch.Generator().manual_seed(0))
     transfer = st.Transfer(bank, recipe)
     transfer.start(fresh)
-    bank.replace(replace(bank.task(1), masks=bank.task(0).masks))  # what was counted has changed
+    bank.replace(replace(bank.task(1), masks=bank.task(0).masks))  # a counted task has changed
     again, anew_start = transfer.start(fresh), st.Transfer(bank, recipe).start(fresh)
     assert all(torch.equal(again[name], value) for name, value in anew_start.items())
 
@@ -205,7 +210,7 @@ def test_what_does_not_fit_is_refused(
     tmp_path: Path, module: torch.nn.Module, stream: Stream
 ) -> None:
     with pytest.raises(InputError, match=r"transfer: must be one of \['none'.*got 'luck'"):
-        st.Recipe(transfer="luck")  # type: ignore[arg-type]  # on purpose
+        st.Recipe(transfer="luck")  # type: ignore[arg-type]  # refused
     recipe = replace(RECIPE, transfer="scores", steps=2)
     bank = learned(tmp_path / "masks", module, stream, recipe, tasks=2)
     with pytest.raises(InputError, match="the recipe transfers scores; give transfer=Transfer"):
@@ -225,13 +230,13 @@ def test_what_does_not_fit_is_refused(
         st.Transfer(bank, recipe)
     file.write_bytes(data)
     task = bank.task(1)
-    bank.replace(replace(task, labels=("changed",)))  # another task of the same name
-    with pytest.raises(InputError, match="is of other tasks than the bank has now"):
+    bank.replace(replace(task, labels=("changed",)))  # another task with the same name
+    with pytest.raises(InputError, match="must be of the bank's tasks, is of others"):
         st.Transfer(bank, recipe)
     bank.replace(task)
     st.Transfer(bank, recipe)
     bank.rename(bank.task_names[0], "another")
-    with pytest.raises(InputError, match="is of other tasks than the bank has now"):
+    with pytest.raises(InputError, match="must be of the bank's tasks, is of others"):
         st.Transfer(bank, recipe)
 
 

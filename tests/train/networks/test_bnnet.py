@@ -56,7 +56,7 @@ def bank() -> MaskBank:
 
 
 def clouds(name: str = "clouds", images: int = 128) -> TaskData:
-    """Two Gaussian classes, the labels 1 and 2."""
+    """Make two Gaussian classes with the labels 1 and 2."""
     rng = np.random.default_rng(1)
     y = rng.integers(1, 3, images)
     x = (rng.standard_normal((images, SIZES[0])) + 3 * y[:, None]).astype(np.float32)
@@ -72,7 +72,7 @@ def clouds(name: str = "clouds", images: int = 128) -> TaskData:
 
 
 def drawn(blend: float) -> dict[str, np.ndarray]:
-    """A mask, or a superposition, and running statistics of a task that is far from the batch."""
+    """Draw a mask or superposition, and running statistics far from the batch's."""
     rng = np.random.default_rng(5)
     values: dict[str, np.ndarray] = {}
     for index, units in enumerate(SIZES[1:-1]):
@@ -84,7 +84,7 @@ def drawn(blend: float) -> dict[str, np.ndarray]:
 
 
 def plain_logits(x: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray:
-    """The network written out, in float64."""
+    """Compute the network in float64."""
     x = x.astype(np.float64)
     own = {name: value.astype(np.float64) for name, value in values.items()}
     for index, shape in enumerate(zip(SIZES[1:], SIZES, strict=False)):
@@ -108,7 +108,7 @@ def run(program: bytes | None, feeds: dict[str, np.ndarray]) -> dict[str, np.nda
 
 
 def assert_close(got: np.ndarray, expected: np.ndarray, scale: float, what: str) -> None:
-    """To 1e-5 of a scale, some 80 float32 roundings."""
+    """Compare within 1e-5 of a scale, about 80 float32 roundings."""
     assert got.dtype == np.float32, what
     assert got.shape == expected.shape, what
     assert np.isfinite(got).all(), what
@@ -116,7 +116,7 @@ def assert_close(got: np.ndarray, expected: np.ndarray, scale: float, what: str)
 
 
 def reference_tensors(values: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """In float64; with a blend for each unit, whose slopes are the terms of the blend's."""
+    """Return float64 tensors, with a blend per unit: their gradients sum to the blend's."""
     tensors = {name: torch.from_numpy(value).double() for name, value in values.items()}
     for name, value in tensors.items():
         if name.endswith("blend"):
@@ -146,10 +146,10 @@ def test_programs_blend_statistics_and_differentiate_through_them(blend: float, 
         found = torch.autograd.grad(value, list(free.values()), retain_graph=True)
         for name, terms in zip(free, found, strict=True):
             key, blends = f"{objective}.{name}", name.endswith("blend")
-            # blend's is a sum over units that may cancel, so its scale is that of the terms
+            # the blend's gradient is a sum that may cancel: use the scale of its terms
             scale = float(terms.abs().sum() if blends else terms.abs().max())
             gradient = terms.sum(0, keepdim=True) if blends else terms
-            # what is 0 in float64, but for its rounding, may be a float32 rounding, 1e-7
+            # float64 zeros may be float32 rounding errors of 1e-7
             assert_close(got[key], gradient.numpy(), scale if scale > 1e-12 else 1e-2, key)
 
 
@@ -166,7 +166,7 @@ def test_weights_depend_on_seed_and_layer_alone() -> None:
 
 
 def test_both_programs_hold_the_same_constants() -> None:
-    """So a model stores the fixed layers once; the widths are such that nothing small is folded."""
+    """A model then stores the fixed layers once; these widths prevent constant folding."""
     wide = st.make_model("bnnet-72-56", input_shape=(48,), outputs=40)
     programs = export_programs(
         wide,
@@ -195,7 +195,7 @@ def test_the_network_says_itself_what_is_masked() -> None:
 
 
 class Mixed(nn.Module):
-    """Weights and units masked, one as deep in the module as the other."""
+    """Masks weights and units, both in submodules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,9 @@ def test_units_and_weights_are_masked_together(tmp_path: Path) -> None:
         "block.1.weight": "ones",
         "head.weight": "signed-constant",
     }
-    with pytest.raises(InputError, match=r"its masked_names name \['tail.weight'\], which must be"):
+    with pytest.raises(
+        InputError, match=r"its masked_names must be names .* got \['tail.weight'\]"
+    ):
         st.create_bank(tmp_path / "b", Wrong(), input_shape=(4,), real_outputs=2)
     er = st.Rule(kind="top-k", density=2, budget="er")
     with pytest.raises(InputError, match=r"budget: 'er' needs weights of two .* got shape \(6,\)"):
@@ -231,18 +233,18 @@ def test_training_uses_the_batch_and_keeps_running_statistics() -> None:
     x = np.random.default_rng(0).normal(2, 3, (7, 3)).astype(np.float32)
     wide = x.astype(np.float64)
     got = norm(torch.from_numpy(x)).detach().numpy()
-    # a handful of float32 operations on values of a few units
+    # a few float32 operations on values of a few units
     expected = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + 1e-5)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(norm.running_mean, 0.1 * wide.mean(0), rtol=1e-5)
     np.testing.assert_allclose(norm.running_var, 0.9 + 0.1 * wide.var(0, ddof=1), rtol=1e-5)
     assert norm.blend.item() == 0
-    with pytest.raises(InputError, match=r"learns from batches of at least 2, got 1; take larger"):
+    with pytest.raises(InputError, match=r"learns from batches of at least 2, got 1; use larger"):
         norm(torch.zeros(1, 3))
 
 
 def test_a_plain_loop_learns_the_same_unit_masks() -> None:
-    """The recipe written out: zeros, momentum 0.9, decay, and half a cosine over the steps."""
+    """A plain loop: zero scores, momentum 0.9, weight decay, half a cosine over the steps."""
     data = clouds()
     task = st.train_task(bank(), network(), data, recipe=RECIPE)
     module = network().train()
@@ -280,8 +282,8 @@ def test_scores_of_zero_begin_with_a_mask_of_ones() -> None:
     ("options", "message"),
     [
         ({"schedule": "linear"}, "schedule: must be one of .*, got 'linear'"),
-        ({"weight_decay": -1.0}, "weight_decay: must be at least 0, got -1.0"),
-        ({"weight_decay": float("nan")}, "weight_decay: must be at least 0, got nan"),
+        ({"weight_decay": -1.0}, "weight_decay: must be at least 0 and finite, got -1.0"),
+        ({"weight_decay": float("nan")}, "weight_decay: must be at least 0 and finite, got nan"),
         ({"score_init": "ones"}, "score_init: must be one of .*, got 'ones'"),
         (
             {"score_init": "zeros", "rule": st.Rule(kind="top-k")},
@@ -295,7 +297,7 @@ def test_scores_of_zero_begin_with_a_mask_of_ones() -> None:
 )
 def test_recipes_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        st.Recipe(**options)  # type: ignore[arg-type]  # on purpose
+        st.Recipe(**options)  # type: ignore[arg-type]  # refused
 
 
 @pytest.mark.parametrize(

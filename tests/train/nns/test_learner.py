@@ -1,4 +1,4 @@
-"""Scenario NNs: one stream, nobody names its tasks; on permuted digits of small networks."""
+"""Scenario NNs on permuted digits with small networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from supsup_train.nns.learner import MIN_MASKS, Decision, NnsLearner, NnsSetting
 from supsup_train.nns.stream import _is_later, unlabelled_batches
 from supsup_train.reporting import begin_log
 
-# On digits, entropy tells a few tasks apart where there are many superfluous outputs.
+# On digits, entropy separates a few tasks if there are many superfluous outputs.
 MODEL, OUTPUTS, NUM_TASKS = "lenet-300-100", 500, 4
 RECIPE = st.Recipe(steps=100, learning_rate=1e-3)
 SETTINGS = NnsSettings(period=50)
@@ -43,7 +43,7 @@ def new_bank(path: Path, module: torch.nn.Module) -> MaskBank:
 
 
 def batches_of(stream: Stream, tasks: list[int], recipe: st.Recipe) -> list[tuple[Tensor, Tensor]]:
-    """The batches of some tasks, in that order."""
+    """Yield the batches of some tasks in order."""
     every = list(unlabelled_batches(stream, recipe))
     size = recipe.steps
     return [batch for task in tasks for batch in every[task * size : (task + 1) * size]]
@@ -57,7 +57,7 @@ def learn(learner: NnsLearner, batches: list[tuple[Tensor, Tensor]]) -> list[Dec
 def test_a_mask_is_allocated_for_each_task_and_no_other(
     stream: Stream, module: torch.nn.Module, tmp_path: Path
 ) -> None:
-    """Four tasks, and the second of them once more."""
+    """Four tasks, then the second one again."""
     bank = new_bank(tmp_path / "masks", module)
     learner = NnsLearner(bank, module, recipe=RECIPE, settings=SETTINGS)
     decisions = learn(learner, batches_of(stream, [0, 1, 2, 3, 1], RECIPE))
@@ -80,7 +80,7 @@ def test_a_mask_is_allocated_for_each_task_and_no_other(
 def test_untrained_masks_are_never_chosen(
     stream: Stream, module: torch.nn.Module, tmp_path: Path
 ) -> None:
-    """The authors' code infers among masks that were never allocated, and may train one."""
+    """The authors' code also compares unallocated masks, and may train one."""
     bank = new_bank(tmp_path / "masks", module)
     learner = NnsLearner(bank, module, recipe=RECIPE, settings=SETTINGS)
     for x, y in batches_of(stream, [0, 1, 2], RECIPE):
@@ -119,7 +119,7 @@ def test_when_all_masks_are_taken_nothing_is_overwritten(
 def test_going_on_gives_the_same_bank(
     stream: Stream, tmp_path: Path, stop: int, optimizer: OptimizerKind
 ) -> None:
-    """Whatever the batch it stopped at: it goes on from the checkpoint before."""
+    """After any batch: training resumes from the last checkpoint."""
     recipe = st.Recipe(steps=8, learning_rate=1e-3, batch_size=16, optimizer=optimizer)
     settings = NnsSettings(period=4)
     module = st.make_model("mlp-16", input_shape=(64,), outputs=30)
@@ -141,10 +141,10 @@ def test_going_on_gives_the_same_bank(
 
 
 def test_inputs_that_say_little(module: torch.nn.Module, tmp_path: Path) -> None:
-    """Images without signal tell no tasks apart: all scores are equal, and each is a new task."""
+    """Images without signal give equal scores for all masks, so each is a new task."""
     bank = new_bank(tmp_path / "masks", module)
     learner = NnsLearner(bank, module, settings=NnsSettings(period=1, max_tasks=2))
-    x, y = torch.zeros(8, 64), torch.zeros(8, dtype=torch.int64)  # one class only, too
+    x, y = torch.zeros(8, 64), torch.zeros(8, dtype=torch.int64)  # also one class only
     kinds = [d.kind for d in learn(learner, [(x, y)] * 4)]
     assert kinds == ["first", "new", "full", "full"]
     assert learner.scores(x).tolist() == [0.0] * MIN_MASKS
@@ -175,7 +175,7 @@ def test_batches_of_one_class_are_of_their_task(
 def test_a_batch_of_mixed_tasks_goes_to_one_of_them(
     stream: Stream, module: torch.nn.Module, tmp_path: Path
 ) -> None:
-    """Defined, if not advised: all rows train the mask that most of them speak for."""
+    """All rows train the likeliest mask."""
     bank = new_bank(tmp_path / "masks", module)
     learner = NnsLearner(bank, module, recipe=RECIPE, settings=SETTINGS)
     learn(learner, batches_of(stream, [0, 1], RECIPE))
@@ -205,7 +205,7 @@ def test_a_batch_normalised_network_learns_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_lost_leaves_the_checkpoint_before(stream: Stream, tmp_path: Path) -> None:
-    """A head that is trained, at a rate that is too high; also where no step is left to show it."""
+    """A trained head at a learning rate that is too high, also in the last step."""
     module = st.make_model("mlp-16", input_shape=(64,), outputs=30)
     names = [name for name, _ in module.named_parameters()]
     bank = st.create_bank(
@@ -219,13 +219,17 @@ def test_a_loss_that_is_lost_leaves_the_checkpoint_before(stream: Stream, tmp_pa
     wild = st.Recipe(steps=8, learning_rate=1e38, batch_size=16, optimizer="sgd")
     learner = NnsLearner(bank, module, recipe=wild, settings=NnsSettings(period=8))
     batches = batches_of(stream, [0], wild)
-    with pytest.raises(InputError, match=r"batch [12], task 'learned-0000': the loss is .* lower"):
+    with pytest.raises(
+        InputError, match=r"batch [12], task 'learned-0000': the loss must .* lower"
+    ):
         learn(learner, batches)
     files = {path: path.read_bytes() for path in bank.path.rglob("*") if path.is_file()}
     fresh = NnsLearner(bank, module, recipe=wild, settings=NnsSettings(period=8))
     fresh.learn(*batches[0])
     fresh._current.scores[names[0]].data.fill_(torch.nan)  # type: ignore[union-attr]  # learning
-    with pytest.raises(InputError, match=r"task 'learned-0000': .* not finite .* lower the learn"):
+    with pytest.raises(
+        InputError, match=r"task 'learned-0000': .* must be finite.* lower the learn"
+    ):
         fresh.checkpoint()
     assert files == {path: path.read_bytes() for path in bank.path.rglob("*") if path.is_file()}
 
@@ -284,9 +288,9 @@ def test_what_does_not_fit_is_refused(
     broken += [{key: value for key, value in whole.items() if key != "batches"}]
     for text in ("{", *map(json.dumps, broken)):
         path.write_text(text)
-        with pytest.raises(InputError, match=r"learner.json: must be what a learner of format 1"):
+        with pytest.raises(InputError, match=r"learner.json: must be a checkpoint of format 1"):
             NnsLearner(bank, module, recipe=SMALL, settings=SETTINGS)
-    path.unlink()  # then the mask is whole, but nobody overwrites it
+    path.unlink()  # the mask remains and is not overwritten
     with pytest.raises(InputError, match=r"the bank has tasks, and no nns/learner.json"):
         NnsLearner(bank, module, recipe=SMALL, settings=SETTINGS)
     named = new_bank(tmp_path / "named", module)
@@ -305,11 +309,13 @@ def test_what_does_not_fit_is_refused(
         masked=[],
         state=[name for name, _ in plain.named_parameters()],
     )
-    with pytest.raises(InputError, match="this one has no masked parameters; make the bank with"):
+    with pytest.raises(InputError, match="needs masked parameters, got none; make the bank with"):
         NnsLearner(state, plain)
-    with pytest.raises(InputError, match="transfer: scenario NNs begins with fresh scores, got 'm"):
+    with pytest.raises(
+        InputError, match="transfer: scenario NNs starts with random scores, got 'm"
+    ):
         NnsLearner(named, module, recipe=st.Recipe(transfer="masks"))
-    with pytest.raises(InputError, match="transfer 'masks' is of masked parameters, the network"):
+    with pytest.raises(InputError, match="transfer 'masks' needs masked parameters, the network"):
         st.Transfer(state, st.Recipe(transfer="masks"))
 
 
@@ -329,7 +335,7 @@ def test_a_recipe_of_before_an_option_was_there_goes_on(
 
 
 def test_a_log_is_trimmed_in_place(tmp_path: Path) -> None:
-    """A link stays one; only JSON that a kill cut short goes."""
+    """A link stays a link; only truncated JSON is removed."""
     target, log = tmp_path / "target", tmp_path / "log"
     log.symlink_to(target)
     for text, kept in (

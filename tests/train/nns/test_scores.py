@@ -1,4 +1,4 @@
-"""Scores of masks in torch = numpy by hand = autograd through stacked masks."""
+"""Task scores in torch against numpy and against autograd through stacked masks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from supsup_train.networks.create_bank import fixed_copy
 from supsup_train.networks.models import make_model
 from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts
 
-# float32 passes, sums in float64: some rounding steps of 6e-8, and scores cancel to a tenth.
+# float32 passes with float64 sums: a few roundings of 6e-8; scores cancel to a tenth.
 TOLERANCE = 1e-5
 
 
 def scorer_of(bank: MaskBank, model: str, objective: Objective, count: int) -> MaskScorer:
-    """Of the first masks of a bank; each is put twice, over another one."""
+    """Score the first masks of a bank; each replaces another one."""
     outputs = bank.network.outputs
     module = fixed_copy(make_model(model, input_shape=INPUTS[model], outputs=outputs)).eval()
     scorer = MaskScorer(bank.network, module, objective)
@@ -54,13 +54,13 @@ def test_scores_are_those_of_numpy(tmp_path: Path, num_tasks: int, objective: Ob
 
 @pytest.mark.parametrize("known", [1, 2, 4])
 def test_references_count_like_masks(tmp_path: Path, known: int) -> None:
-    model = "mlp-7-9"  # 5 * 7 + 7 * 9 + 9 * 6 weights: no whole number of bytes
+    model = "mlp-7-9"  # 5 * 7 + 7 * 9 + 9 * 6 weights: not a multiple of 8
     bank = make_bank(tmp_path / "masks", model, outputs=6, real_outputs=4, tasks=5)
     x = inputs(model, 2)
     references = [joined_mask(task, bank.network) for task in list(bank)[known:]]
     scorer = scorer_of(bank, model, "entropy", known)
     want = numpy_scores(bank, x, np.full(5, 0.2), "entropy")
-    for _ in range(2):  # they leave nothing behind
+    for _ in range(2):  # references leave no trace
         check(scorer.scores(torch.from_numpy(x), references), want)
     alone = numpy_scores(bank, x, np.r_[np.full(known, 1 / known), np.zeros(5 - known)], "entropy")
     check(scorer.scores(torch.from_numpy(x)), alone[:known])
@@ -68,7 +68,7 @@ def test_references_count_like_masks(tmp_path: Path, known: int) -> None:
 
 @pytest.mark.parametrize("num_tasks", [1, 5])
 def test_running_statistics_have_their_share(tmp_path: Path, num_tasks: int) -> None:
-    """As in an exported model; torch itself does not differentiate them."""
+    """As in an exported model; torch cannot differentiate running statistics."""
     bank = make_bank(tmp_path / "masks", "cnn", outputs=6, real_outputs=4, tasks=num_tasks)
     x = inputs("cnn", 3)
     alphas = torch.full((num_tasks,), 1 / num_tasks, dtype=torch.float64, requires_grad=True)

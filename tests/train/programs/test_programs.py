@@ -36,7 +36,7 @@ SLOW = {"lstm", "gru", "transformer", "attention", "pooled"}
     params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NETWORKS],
 )
 def each(request: pytest.FixtureRequest) -> Exported:
-    """Tests of a network follow each other, so that it is exported once."""
+    """Export each network once for all tests."""
     return export_all(request.param, make_network(request.param))
 
 
@@ -83,7 +83,7 @@ def run(program: bytes, x: Tensor, tensors: dict[str, Tensor]) -> dict[str, np.n
 def reference(
     module: nn.Module, x: Tensor, names: list[str], real: int
 ) -> tuple[Tensor, dict[str, np.ndarray]]:
-    """The logits, and what autograd says of both objectives, the tensors written out."""
+    """Return the logits and the gradients of both objectives by autograd."""
     free = {
         key: tensor.detach().clone().requires_grad_()
         for key, tensor in [*module.named_parameters(), *module.named_buffers()]
@@ -102,7 +102,7 @@ def reference(
 
 
 def plain_batch_norm(norm: nn.Module, x: Tensor) -> Tensor:
-    """In eval mode as a formula: torch has no derivative of it by the running statistics."""
+    """Eval mode as a formula, since torch cannot differentiate running statistics."""
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     mean, var = norm.running_mean, norm.running_var
     assert mean is not None
@@ -142,7 +142,7 @@ def test_onnx_computes_what_autograd_computes(each: Exported) -> None:
         expected = {"logits": logits.numpy()} | gradients
         assert list(got) == list(expected)
         for key, value in expected.items():
-            # A tensor that the logits do not depend on has a gradient of rounding errors alone.
+            # The gradient of a tensor that the logits do not depend on is rounding errors only.
             nothing = np.abs(value).max() < 1e-7 and np.abs(got[key]).max() < 1e-7
             errors[f"{key}@{batch}"] = 0.0 if nothing else relative_error(got[key], value)
     print(each.name, max(errors, key=errors.__getitem__), max(errors.values()))  # noqa: T201 (seen with -s)
@@ -280,7 +280,7 @@ def test_real_outputs_out_of_range_are_refused(real_outputs: int) -> None:
         ({"parameters": ["0.wieght"]}, "no parameter is named '0.wieght'"),
         ({"state": ["running_mean"]}, "no parameter or buffer is named 'running_mean'"),
         ({"parameters": []}, "name at least one parameter"),
-        ({"state": ["0.weight"]}, "occurs twice"),
+        ({"state": ["0.weight"]}, "one occurs twice"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:

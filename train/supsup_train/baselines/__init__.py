@@ -1,7 +1,6 @@
-"""What masks are compared with: BatchE, PSP, separate heads, and the bounds (paper, section 4).
+"""Baselines: BatchE, PSP, separate heads, and the bounds (paper, section 4).
 
-A baseline's bank has no masks: all that a task has of its own is state. So it is exported, run and
-evaluated as every other bank.
+The bank of a baseline has no masks, only state, and is exported and evaluated like any other.
 """
 
 from supsup_train.baselines.recipe import METHODS, BaselineMethod, BaselineRecipe

@@ -1,4 +1,4 @@
-"""What all baselines have in common: a network, what a task has of its own in it, and a fit."""
+"""The base class of baselines."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ State = dict[str, Floats]
 
 
 class Baseline(ABC):
-    """A baseline in the making: `learn` one task after the other.
-
-    A subclass makes the network, and says what a task begins with.
+    """A baseline that learns one task after another.
 
     Attributes:
-        recipe: How it is learned.
-        module: The network; it holds the weights that tasks share, and the last task's own.
-        state: Names of the tensors in it that every task has its own of.
-        shares: The first task changes what tasks share, so that the bank begins with it.
-        in_sequence: Every task changes what tasks share, so that the bank ends with the last.
+        recipe: Training settings.
+        module: The network, with shared weights and the last task's state.
+        state: Names of the state tensors.
+        shares: Whether the first task changes the shared weights.
+        in_sequence: Whether every task changes the shared weights.
     """
 
     def __init__(self, recipe: BaselineRecipe, module: nn.Module, state: list[str]) -> None:
@@ -40,23 +38,16 @@ class Baseline(ABC):
 
     @abstractmethod
     def begin(self, name: str) -> None:
-        """Put into the module what a task begins with."""
+        """Set the module's state to the initial state of a task."""
 
     def draw(self, weights: dict[str, Tensor], generator: torch.Generator) -> None:
-        """Draw weights, in place, from Kaiming's normal: ``N(0, 2 / fan_in)``."""
+        """Draw weights in place from Kaiming's normal ``N(0, 2 / fan_in)``."""
         with torch.no_grad():
             for value in weights.values():
                 nn.init.kaiming_normal_(value, nonlinearity="relu", generator=generator)
 
     def learn(self, data: TaskData, *, first: bool, progress: Progress | None = None) -> State:
-        """Learn one task from its training part; the `first` of all may learn what is shared.
-
-        Returns:
-            What the task has of its own, ``float32`` by name.
-
-        Raises:
-            InputError: If a loss, or what was learned, is not finite.
-        """
+        """Learn one task and return its state; refuse losses and state that are not finite."""
         self.begin(data.name)
         phase = self.recipe.phase(first=first)
         learned = [value for value in self.own_tensors().values() if value.requires_grad]
@@ -72,34 +63,34 @@ class Baseline(ABC):
         return self.own()
 
     def accuracy(self, data: TaskData) -> float:
-        """Fraction of the test images whose largest real output is the label."""
+        """Return the accuracy on the test images."""
         return tested(self.module, len(data.labels), data)["accuracy"]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors of the module by name."""
+        """Return all tensors of the module by name."""
         return tensors_of(self.module)
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """Those that are the last task's own."""
+        """Return the state tensors."""
         tensors = self.tensors()
         return {key: tensors[key] for key in self.state}
 
     def shared(self) -> dict[str, Tensor]:
-        """Those that tasks share."""
+        """Return the shared tensors."""
         return {key: value for key, value in self.tensors().items() if key not in self.state}
 
     def own(self) -> State:
-        """What the module holds of the last task's own, copied."""
+        """Return a copy of the last task's state."""
         return {key: value.detach().numpy().copy() for key, value in self.own_tensors().items()}
 
     def in_bank(self) -> tuple[nn.Module, list[str]]:
-        """The network as a bank holds it, and the names of its state."""
+        """Return the network for the bank and the names of its state."""
         return self.module, self.state
 
     def to_bank(self, state: State) -> State:
-        """A task's own as a bank holds it."""
+        """Convert a task's state for the bank."""
         return state
 
     def generator(self, what: str) -> torch.Generator:
-        """Random numbers of `what`, whatever was drawn before."""
+        """Return a generator that depends on the seed and `what` only."""
         return torch.Generator().manual_seed(task_seed(self.recipe.seed, what))

@@ -1,15 +1,11 @@
-"""BatchE (Wen et al. 2020): all tasks share a weight, each has two vectors a layer of its own.
+"""BatchE (Wen et al. 2020): shared weights, and two vectors per layer and task.
 
-A layer computes ``y = s * (W @ (t * x))``, that is ``(W * outer(s, t)) @ x``. The first task learns
-``W`` and its vectors, later ones their vectors alone; with random weights ``W`` is never learned.
+A layer computes ``y = s * (W @ (t * x)) = (W * outer(s, t)) @ x``. The first task learns ``W`` too,
+unless it stays random.
 
-**Superposing.** A bank superposes what a task has of its own. Of the vectors that gives
-``W * outer(sum_i a_i s_i, sum_j a_j t_j)``, in which each task's ``s`` meets every other's ``t``:
-of its ``K ** 2`` products only K are a task's own. One-shot inference of BatchE in the SupSup paper
-puts an alpha on each rank-one matrix, ``W * sum_i a_i outer(s_i, t_i)``. Such a sum is no rank-one
-matrix, so for that the matrix itself must be the task's own: `matrices` writes it to the bank, as
-many floats as there are weights. It is learned as two vectors in either case, and a known task
-computes the same.
+A superposition of vectors, ``W * outer(sum_i a_i s_i, sum_j a_j t_j)``, mixes tasks. The SupSup
+paper superposes rank-one matrices, ``W * sum_i a_i outer(s_i, t_i)``, which `matrices` stores as
+state, one float per weight. Training and the outputs for a known task do not differ.
 """
 
 from __future__ import annotations
@@ -26,7 +22,7 @@ from supsup_train.networks.models import layer_stack
 
 
 class BatchEMlp(nn.Module):
-    """Fully connected layers between vectors, ReLU between them."""
+    """Fully connected layers scaled by the vectors, with ReLU between them."""
 
     def __init__(self, sizes: list[int]) -> None:
         super().__init__()
@@ -35,14 +31,14 @@ class BatchEMlp(nn.Module):
         self.s = nn.ParameterList(torch.ones(size) for size in sizes[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        """``float32 (batch, sizes[0])`` to ``float32 (batch, sizes[-1])``."""
+        """Map ``float32 (batch, sizes[0])`` to ``(batch, sizes[-1])``."""
         for i, layer in enumerate(self.layers):
             x = layer((torch.relu(x) if i else x) * self.t[i]) * self.s[i]
         return x
 
 
 class RankOneMlp(nn.Module):
-    """The same, with ``outer(s, t)`` of each layer in place of `s` and `t`."""
+    """A `BatchEMlp` with ``outer(s, t)`` per layer instead of `s` and `t`."""
 
     def __init__(self, sizes: list[int]) -> None:
         super().__init__()
@@ -50,7 +46,7 @@ class RankOneMlp(nn.Module):
         self.matrices = nn.ParameterList(torch.ones(b, a) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``float32 (batch, sizes[0])`` to ``float32 (batch, sizes[-1])``."""
+        """Map ``float32 (batch, sizes[0])`` to ``(batch, sizes[-1])``."""
         for i, layer in enumerate(self.layers):
             weight = layer.weight * self.matrices[i]
             x = nn.functional.linear(torch.relu(x) if i else x, weight)
@@ -58,12 +54,11 @@ class RankOneMlp(nn.Module):
 
 
 class BatchE(Baseline):
-    """BatchE; the first task learns the weights that all share, or they stay random."""
+    """BatchE, with shared weights from the first task or random ones."""
 
     module: BatchEMlp
 
     def __init__(self, recipe: BaselineRecipe, sizes: list[int], *, matrices: bool = False) -> None:
-        """Make a network; `matrices` writes rank-one matrices to the bank rather than vectors."""
         self._sizes = sizes
         self._matrices = matrices
         count = len(sizes) - 1
@@ -71,7 +66,7 @@ class BatchE(Baseline):
         super().__init__(recipe, BatchEMlp(sizes), names)
 
     def begin(self, name: str) -> None:
-        """Random signs."""
+        """Draw random signs."""
         generator = self.generator(f"vectors of {name}")
         with torch.no_grad():
             for vector in self.own_tensors().values():
@@ -79,7 +74,7 @@ class BatchE(Baseline):
                 vector.copy_(2 * signs - 1)
 
     def in_bank(self) -> tuple[nn.Module, list[str]]:
-        """With matrices, a `RankOneMlp` of the same weights."""
+        """Return a `RankOneMlp` if matrices are stored."""
         if not self._matrices:
             return super().in_bank()
         module = RankOneMlp(self._sizes)
@@ -87,7 +82,7 @@ class BatchE(Baseline):
         return module, [f"matrices.{i}" for i in range(len(self.module.layers))]
 
     def to_bank(self, state: State) -> State:
-        """With matrices, ``outer(s, t)`` of each layer."""
+        """Return ``outer(s, t)`` per layer if matrices are stored."""
         if not self._matrices:
             return state
         layers = range(len(self.module.layers))

@@ -1,11 +1,7 @@
-"""Baselines over a plain perceptron, of which the last layer or all of it is a task's own.
+"""Separate heads on a shared trunk, and the bounds.
 
-Separate heads: a trunk that all tasks share, learned with the first task or left random, and a last
-layer of each task's own. The upper bound, ``dense``: every weight is the task's own.
-
-The lower bound, ``sequence``: every task goes on with all weights of the one before. It has nothing
-of a task's own. So that it is evaluated as all others are, its bank holds the last layer as each
-task's state, the same for all of them.
+The upper bound, ``dense``, has separate weights per task. The lower bound, ``sequence``, trains the
+same weights with every task; all tasks have its final last layer as state.
 """
 
 from __future__ import annotations
@@ -16,7 +12,7 @@ from supsup_train.networks.models import Mlp
 
 
 class Heads(Baseline):
-    """Separate heads, and the bounds."""
+    """Separate heads and the bounds."""
 
     def __init__(self, recipe: BaselineRecipe, sizes: list[int]) -> None:
         names = [f"layers.{i}.weight" for i in range(len(sizes) - 1)]
@@ -25,7 +21,7 @@ class Heads(Baseline):
             self.draw(self.own_tensors(), self.generator("last layer"))
 
     def begin(self, name: str) -> None:
-        """Fresh weights; in sequence, what the task before left."""
+        """Draw new weights, except in sequence."""
         if not self.in_sequence:
             what = "weights" if self.recipe.method == "dense" else "head"
             self.draw(self.own_tensors(), self.generator(f"{what} of {name}"))

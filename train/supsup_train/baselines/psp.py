@@ -1,10 +1,7 @@
-"""PSP with rotation contexts (Cheung et al. 2019): all tasks in one weight, each turned its way.
+"""PSP with rotation contexts (Cheung et al. 2019).
 
-A layer computes ``y = W @ (C_i @ x)``, ``C_i`` a random orthogonal matrix of task `i`, fixed. Every
-task in turn learns ``W``, and forgets of the others' what its own turn does not keep apart.
-
-The contexts are the task's own, and far larger than a mask: for LeNet 300-100
-``784 ** 2 + 300 ** 2 + 100 ** 2`` floats, 2.9 MB a task. The bank is written after the last task.
+A layer computes ``y = W @ (C_i @ x)``, where ``C_i``, state, is a fixed random orthogonal matrix of
+task `i`: 2.9 MB per task for LeNet 300-100. All tasks train ``W``.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from supsup_train.networks.models import layer_stack
 
 
 class PspMlp(nn.Module):
-    """Fully connected layers, each behind its context, ReLU between them."""
+    """Fully connected layers behind contexts, with ReLU between them."""
 
     def __init__(self, sizes: list[int]) -> None:
         super().__init__()
@@ -30,7 +27,7 @@ class PspMlp(nn.Module):
             self.register_buffer(f"context{i}", torch.eye(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``float32 (batch, sizes[0])`` to ``float32 (batch, sizes[-1])``."""
+        """Map ``float32 (batch, sizes[0])`` to ``(batch, sizes[-1])``."""
         for i, layer in enumerate(self.layers):
             context = self.get_buffer(f"context{i}")
             x = layer(nn.functional.linear(torch.relu(x) if i else x, context))
@@ -45,13 +42,13 @@ class Psp(Baseline):
         super().__init__(recipe, PspMlp(sizes), names)
 
     def draw(self, weights: dict[str, Tensor], generator: torch.Generator) -> None:
-        """Xavier's normal: ``N(0, 2 / (fan_in + fan_out))``."""
+        """Draw from Xavier's normal ``N(0, 2 / (fan_in + fan_out))``."""
         with torch.no_grad():
             for weight in weights.values():
                 nn.init.xavier_normal_(weight, generator=generator)
 
     def begin(self, name: str) -> None:
-        """The task's contexts, from the seed and its name."""
+        """Draw the contexts from the seed and the task's name."""
         for layer, key in enumerate(self.state):
             context = self.module.get_buffer(key)
             seed = task_seed(self.recipe.seed, f"context {layer} of {name}")
@@ -59,7 +56,7 @@ class Psp(Baseline):
 
 
 def orthogonal(size: int, seed: int) -> Floats:
-    """A random orthogonal matrix, uniform over all (Mezzadri 2007): ``float32 (size, size)``."""
+    """Draw a uniform random orthogonal matrix (Mezzadri 2007), ``float32 (size, size)``."""
     gaussian = np.random.default_rng(seed).standard_normal((size, size))
     q, r = np.linalg.qr(gaussian)
     return np.asarray(q * np.sign(np.diagonal(r)), np.float32)

@@ -1,4 +1,4 @@
-"""What a baseline is, and the settings it is learned with."""
+"""The training settings of baselines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from supsup_train.masks.recipe import OptimizerKind, Recipe
 BaselineMethod = Literal[
     "batche", "batche-random", "psp", "heads", "heads-random", "dense", "sequence"
 ]
+"""A baseline: BatchE, PSP, separate heads, ``dense`` (upper bound) or ``sequence`` (lower bound).
+
+The shared weights of ``-random`` methods stay random; docs/guide-research.md has a table.
+"""
+
 METHODS: tuple[BaselineMethod, ...] = get_args(BaselineMethod)
+"""All baseline methods."""
+
 _SETTINGS: dict[BaselineMethod, tuple[OptimizerKind, float, float]] = {
     "batche": ("adam", 1e-4, 1e-2),
     "batche-random": ("adam", 1e-2, 1e-2),
@@ -25,16 +32,19 @@ _SETTINGS: dict[BaselineMethod, tuple[OptimizerKind, float, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineRecipe:
-    """How a baseline is learned; `of` gives each method's own settings.
+    """Training settings of a baseline; `of` has the defaults of each method.
 
     Attributes:
         method: One of `METHODS`.
         optimizer: ``rmsprop``, ``adam``, or ``sgd`` with momentum 0.9.
-        first_learning_rate: Of the first task, in which weights that tasks share may be learned.
-        learning_rate: Of every later task.
-        steps: Batches a task.
-        batch_size: Inputs a batch; all of them where there are fewer.
-        seed: Of everything random, together with a task's name.
+        first_learning_rate: Learning rate of the first task, positive and finite.
+        learning_rate: Learning rate of later tasks, positive and finite.
+        steps: Batches per task, at least 1.
+        batch_size: Inputs per batch, at least 1; smaller tasks use all their inputs.
+        seed: Seed of all random values, combined with the task's name.
+
+    Raises:
+        InputError: If a setting is out of range.
     """
 
     method: BaselineMethod
@@ -52,14 +62,19 @@ class BaselineRecipe:
 
     @classmethod
     def of(cls, method: BaselineMethod) -> BaselineRecipe:
-        """The settings of the paper's code for PermutedMNIST, where it has any.
+        """Return a method's settings, for PermutedMNIST and where possible from the paper's code.
 
-        BatchE: Adam, 1e-4 for the first task, in which all is learned, then 1e-2 for the vectors;
-        1e-2 throughout where the weights stay random. PSP: RMSprop, 1e-4. Separate heads: Adam,
-        1e-3 for the first task, then 1e-2. The bounds are learned as masks are: RMSprop, 1e-4.
+        BatchE: Adam, 1e-4 for the first task, then 1e-2; separate heads: 1e-3, then 1e-2; with
+        random shared weights: 1e-2. PSP and the bounds: RMSprop, 1e-4, as for masks.
+
+        Args:
+            method: One of `METHODS`.
+
+        Returns:
+            A recipe with the default steps, batch size and seed.
 
         Raises:
-            InputError: If there is no such method.
+            InputError: If the method is unknown.
         """
         optimizer, first, rate = _settings_of(method)
         return cls(
@@ -67,9 +82,17 @@ class BaselineRecipe:
         )
 
     def with_options(self, **options: object) -> BaselineRecipe:
-        """The same with other settings; those that are None stay.
+        """Return a copy with the options that are not None replaced.
 
-        A `learning_rate` alone is the first task's, too, where that had the same one as all others.
+        Args:
+            **options: Attributes of the recipe. A `learning_rate` alone also replaces an equal
+                `first_learning_rate`.
+
+        Returns:
+            The changed recipe.
+
+        Raises:
+            InputError: If a setting is out of range.
         """
         given = {name: value for name, value in options.items() if value is not None}
         if "learning_rate" in given and self.first_learning_rate == self.learning_rate:
@@ -77,7 +100,14 @@ class BaselineRecipe:
         return replace(self, **given)  # type: ignore[arg-type]  # checked by the constructor
 
     def phase(self, *, first: bool) -> Recipe:
-        """How the first task, or a later one, is learned."""
+        """Return the recipe of the first or a later task.
+
+        Args:
+            first: Whether the task is the first.
+
+        Returns:
+            A `Recipe` with the learning rate of that task.
+        """
         return Recipe(
             steps=self.steps,
             batch_size=self.batch_size,

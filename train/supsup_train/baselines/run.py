@@ -1,11 +1,4 @@
-"""A stream of tasks through a baseline, into a bank whose tasks are state alone.
-
-Where tasks share nothing that a later one changes, each is written once it is learned, and a run
-goes on where it stopped: `dense`, both kinds of heads, both of BatchE. The weights that the first
-task learned for all lie beside the bank's own files in ``shared.safetensors``, as the bank has them
-only within its programs. PSP and the sequence change all weights with every task, so their bank is
-written after the last, whole: under another name first. They do not resume.
-"""
+"""Training of a baseline on a stream of tasks."""
 
 from __future__ import annotations
 
@@ -35,23 +28,17 @@ from supsup_train.networks.create_bank import check_module, create_bank, fixed_c
 from supsup_train.networks.models import Mlp, make_model
 from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
 
-SHARED = "shared.safetensors"
+SHARED = "shared.safetensors"  # shared weights, to resume; the bank has them in its programs only
 MAX_SHARED_BYTES = 1 << 30
 
 
 def layer_sizes(model: str, stream: Stream, outputs: int | None = None) -> list[int]:
-    """Sizes of the layers of a model that `make_model` knows, for flat inputs; the input's first.
-
-    `outputs` are real and superfluous ones; the real ones alone if None.
-
-    Raises:
-        InputError: If the model is another one, or has fewer outputs than a task has classes.
-    """
+    """Return the layer sizes of a named `Mlp`; `outputs` defaults to the real ones."""
     outputs = outputs or stream.real_outputs
     network = make_model(model, input_shape=stream.input_shape, outputs=outputs)
     if not isinstance(network, Mlp):
         raise InputError(
-            f"--model: baselines have fully connected layers, got {model}; take lenet-300-100, "
+            f"--model: baselines need fully connected layers, got {model}; use lenet-300-100, "
             "fc-1024-1024 or mlp-WIDTH-WIDTH..."
         )
     if outputs < stream.real_outputs:
@@ -63,16 +50,19 @@ def layer_sizes(model: str, stream: Stream, outputs: int | None = None) -> list[
 
 
 def make_baseline(recipe: BaselineRecipe, sizes: list[int], *, matrices: bool = False) -> Baseline:
-    """A baseline over fully connected layers.
+    """Make a baseline with fully connected layers.
 
     Args:
-        recipe: Names the method.
-        sizes: Of the layers, the input's first.
-        matrices: BatchE alone: tasks are rank-one matrices in the bank, so that one-shot inference
-            superposes those.
+        recipe: Method and training settings.
+        sizes: Layer sizes: inputs, units of each hidden layer, outputs.
+        matrices: For BatchE, store rank-one matrices instead of vectors, for one-shot inference as
+            in the paper; one float per weight and task.
+
+    Returns:
+        The baseline, for `train_baseline`.
 
     Raises:
-        InputError: If `matrices` is asked of another method.
+        InputError: If `matrices` is set for another method.
     """
     if recipe.method in {"batche", "batche-random"}:
         return BatchE(recipe, sizes, matrices=matrices)
@@ -92,26 +82,33 @@ def train_baseline(
     progress: Callable[[str], Progress | None] = unheard,
     every: int = 1,
 ) -> MaskBank:
-    """Learn all tasks of a stream that the bank does not have.
+    """Learn the tasks of a stream that are missing in a bank.
+
+    ``psp`` and ``sequence`` train shared weights with every task: their bank is written after the
+    last one, and they cannot resume.
 
     Args:
-        baseline: Made for the stream's inputs and outputs.
-        stream: Where the tasks come from.
-        path: Folder of the bank; made if missing.
-        report: See `Report`; its ``accuracy`` is that right after the task was learned. A method
-            that learns in sequence adds ``seen``, the mean accuracy over all tasks so far.
-        progress: Makes the callback of a task's steps, by the task's name.
-        every: After how many tasks ``seen`` is taken, and after the last; it costs a pass over the
-            test images of all tasks so far.
+        baseline: Baseline with the stream's inputs and outputs, from `make_baseline`.
+        stream: The tasks.
+        path: Folder of the bank, created if missing.
+        report: Called with a JSON record per task, as in `train_stream` without ``density``. For
+            ``psp`` and ``sequence`` it has ``seen``, the mean accuracy over all tasks so far.
+        progress: Returns the progress callback of a task, given its name.
+        every: Measure ``seen`` after every so many tasks and the last; each time takes a pass over
+            the test images of all tasks so far.
+
+    Returns:
+        The bank.
 
     Raises:
-        InputError: If the bank was made otherwise, the method cannot go on with it, or a loss
-            or what was learned is not finite: tasks before are kept, unless learned in sequence.
-        OutputExistsError: If the folder has anything in it and is no bank.
+        InputError: If the bank is of another recipe, data or network, the method cannot resume, or
+            a loss or learned tensor is not finite; other than with ``psp`` and ``sequence``,
+            finished tasks stay in the bank.
+        OutputExistsError: If the folder is not empty and has no bank.
     """
     run = _Run(baseline, stream, path, report, progress, origin_of(stream))
     there, whole = (path / "bank.json").exists(), baseline.in_sequence
-    # a bank that comes whole replaces nothing but emptiness
+    # a bank written whole replaces only an empty or missing folder
     blank = not path.exists() or (is_blank(path) and not (whole and any(path.iterdir())))
     if not (there or blank):
         raise OutputExistsError(f"{path}: exists, is not empty and is no bank; choose another")
@@ -120,7 +117,7 @@ def train_baseline(
     if there:
         raise InputError(
             f"{path}: {baseline.recipe.method} changes the weights of all tasks with every new "
-            "one, so it cannot go on with a bank; choose another --bank"
+            "one, so it cannot resume; choose another --bank"
         )
     return run.in_sequence(every)
 
@@ -136,7 +133,7 @@ class _Run:
 
     def one_by_one(self, bank: MaskBank | None) -> MaskBank:
         made = bank
-        self.path.mkdir(parents=True, exist_ok=True)  # it fails before the first task, or never
+        self.path.mkdir(parents=True, exist_ok=True)  # fail before the first task, if at all
 
         def learn(index: int) -> dict[str, Any]:
             nonlocal made
@@ -156,8 +153,8 @@ class _Run:
     def in_sequence(self, every: int) -> MaskBank:
         folder = self.path.resolve()
         part = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-        part.mkdir(parents=True)  # it fails before the first task, or never
+        shutil.rmtree(part, ignore_errors=True)  # left by a killed run
+        part.mkdir(parents=True)  # fail before the first task, if at all
         try:
             self.learn_all(part, every)
             part.replace(folder)
@@ -190,15 +187,14 @@ class _Run:
         self.created(part).extend(tasks())
 
     def opened(self) -> MaskBank:
-        """The bank, which the run can go on with, and the shared weights restored from it."""
         baseline, names = self.baseline, self.stream.task_names
         bank = MaskBank.open(self.path)
         check_resumed(bank, names, baseline.recipe, self.origin)
         if baseline.shares and len(bank):
             if names[0] not in bank:
                 raise InputError(
-                    f"{bank.path}: task {names[0]!r} is missing, which learned the weights "
-                    "that all share; restore it, or give another --bank"
+                    f"{bank.path}: task {names[0]!r} is missing, which learned the shared weights; "
+                    "restore it, or give another --bank"
                 )
             _load_shared(baseline, bank)
         if len(bank) or not baseline.shares:
@@ -245,13 +241,12 @@ def _load_shared(baseline: Baseline, bank: MaskBank) -> None:
     path = bank.path / SHARED
     if not path.exists():
         raise InputError(
-            f"{path}: is missing, it has the weights that all tasks share; restore it, or give "
-            "another --bank"
+            f"{path}: is missing, it has the shared weights; restore it, or give another --bank"
         )
     try:
         found = safetensors.numpy.load(read_file(path, max_bytes=MAX_SHARED_BYTES))
     except safetensors.SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file: {error}") from error
+        raise InputError(f"{path}: not a whole safetensors file: {error}; restore it") from error
     shared = baseline.shared()
     wanted = {name: tuple(value.shape) for name, value in shared.items()}
     shapes = {name: value.shape for name, value in found.items()}

@@ -1,1 +1,1 @@
-"""The commands of training: each takes its options, and calls the library."""
+"""The training commands."""

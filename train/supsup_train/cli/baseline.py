@@ -1,4 +1,4 @@
-"""The command supsup-baseline: a stream of tasks through a method that masks are compared with."""
+"""The command supsup-baseline: learn a stream of tasks with a baseline method."""
 
 from __future__ import annotations
 
@@ -21,14 +21,24 @@ _EXAMPLES = (
     "psp permuted --data mnist/ --tasks 10 --bank psp/",
 )
 _RECIPE: tuple[Row, ...] = (
-    ("--outputs", positive, None, "real and superfluous outputs (default: a task's classes)"),
-    ("--optimizer", get_args(OptimizerKind), None, "of the weights (default: the method's own)"),
-    ("--lr", float, None, "learning rate (default: the method's own)"),
+    (
+        "--outputs",
+        positive,
+        None,
+        "number of outputs, superfluous ones included (default: a task's classes)",
+    ),
+    (
+        "--optimizer",
+        get_args(OptimizerKind),
+        None,
+        "optimizer of the weights (default: the method's)",
+    ),
+    ("--lr", float, None, "learning rate, above 0 (default: the method's)"),
     (
         "--first-lr",
         float,
         None,
-        "of the first task (default: the method's, or --lr if it has one)",
+        "learning rate of the first task (default: the method's, or --lr if it has only one)",
     ),
 )
 
@@ -39,7 +49,7 @@ def main() -> None:
 
 
 def run(words: Sequence[str] | None = None) -> None:
-    """Run ``supsup-baseline`` with these words; by default with those of the command line."""
+    """Run ``supsup-baseline`` with these arguments, by default those of the command line."""
     arguments = _parser().parse_args(words)
     use_threads(arguments.threads)
     recipe = BaselineRecipe.of(arguments.method).with_options(
@@ -71,18 +81,22 @@ def run(words: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     made = parser(
         "supsup-baseline",
-        "Learn a stream of tasks by another method than masks, into a bank of the same format.",
+        "Learn a stream of tasks with a baseline method instead of masks, into a bank.",
         _EXAMPLES,
     )
     made.epilog = (
-        "Run the same command again to resume; psp and sequence cannot, as every task changes the "
-        "weights of all."
+        "Run the same command again to resume. psp and sequence cannot resume: each task changes "
+        "the weights of all tasks."
     )
-    made.what_in.add_argument("method", choices=METHODS, help="what masks are compared with")
+    made.what_in.add_argument(
+        "method",
+        choices=METHODS,
+        help="baseline; dense is the upper bound, sequence the lower",
+    )
     add_training_options(made)
-    text = "BatchE: write rank-one matrices, for one-shot inference"
+    text = "BatchE: store rank-one matrices instead of vectors, for one-shot inference"
     made.what_out.add_argument("--matrices", action="store_true", help=text)
-    text = "psp, sequence: tasks from one evaluation of all so far to the next (default: 1)"
+    text = "psp, sequence: evaluate all tasks so far after every N tasks (default: 1)"
     add_options(made.what_out, [("--every", positive, None, text)])
     text = "lenet-300-100, fc-1024-1024 or mlp-WIDTH-..."
     made.method.add_argument("--model", default="lenet-300-100", help=text)

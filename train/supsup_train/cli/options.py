@@ -1,4 +1,4 @@
-"""Options that the commands of training have in common."""
+"""Options that the training commands share."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from supsup_runtime.data.options import add_stream_options
 from supsup_train.masks.recipe import Recipe
 
 NUM_TASKS = 10
-"""Tasks of the stream where ``--tasks`` is missing."""
+"""Default of ``--tasks``."""
 
 
 def add_training_options(made: CommandParser) -> None:
-    """Add what is learned from, where it goes, for how long, and how fast."""
+    """Add the options of the stream, the bank, the log, the steps and the threads."""
     add_stream_options(made.what_in, tasks=str(NUM_TASKS))
-    text = "folder of the mask bank, made if missing"
+    text = "folder of the mask bank, created if missing"
     made.what_out.add_argument("--bank", type=Path, required=True, metavar="FOLDER", help=text)
-    text = "file that gets one JSON line per task (default: BANK/train.jsonl)"
+    text = "log file, one JSON line per task (default: BANK/train.jsonl)"
     made.what_out.add_argument("--log", type=Path, metavar="FILE", help=text)
-    made.what_out.add_argument("--quiet", action="store_true", help="show no progress bar")
+    made.what_out.add_argument("--quiet", action="store_true", help="hide the progress bar")
     recipe = Recipe()
     rows: list[Row] = [
-        ("--steps", positive, recipe.steps, "batches that each task is learned from"),
+        ("--steps", positive, recipe.steps, "training batches per task"),
         ("--batch-size", positive, recipe.batch_size, "inputs per batch"),
     ]
     add_options(made.method, rows)
-    text = "threads of PyTorch, 1 is best for small networks (default: PyTorch's choice)"
+    text = "PyTorch threads; 1 is best for small networks (default: PyTorch's choice)"
     add_options(made.speed, [("--threads", positive, None, text)])
 
 
 def use_threads(threads: int | None) -> None:
-    """Set PyTorch's threads, if there is a number."""
+    """Set the number of PyTorch threads unless it is None."""
     if threads is not None:
         torch.set_num_threads(threads)

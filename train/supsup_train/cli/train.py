@@ -1,4 +1,4 @@
-"""The command supsup-train: a stream of tasks into a mask bank, one task after the other."""
+"""The command supsup-train: learn the masks of a stream of tasks."""
 
 from __future__ import annotations
 
@@ -36,25 +36,40 @@ _RENAMED = {
     "--threshold": "--certainty",
 }
 _NETWORK: tuple[Row, ...] = (
-    ("--outputs", positive, 100, "real and superfluous outputs"),
-    ("--weight-seed", int, 0, "seed of the fixed random weights, below 2**64"),
+    ("--outputs", positive, 100, "number of outputs, superfluous ones included"),
+    ("--weight-seed", int, 0, "seed of the fixed random weights, in [0, 2**64)"),
 )
 _RECIPE: tuple[Row, ...] = (
-    ("--optimizer", get_args(OptimizerKind), "rmsprop", "of the scores, and of trained state"),
-    ("--lr", float, 1e-4, "learning rate"),
-    ("--lr-schedule", get_args(ScheduleKind), "constant", "of --lr; cosine takes it down to 0"),
-    ("--weight-decay", float, 0.0, "added to a gradient: this times the value"),
-    ("--score-init", get_args(ScoreInit), "uniform", "fresh scores; zeros: a mask of ones"),
-    ("--rule", get_args(RuleKind), "threshold", "which scores are in the mask"),
-    ("--density", float, None, "top-k: fraction of weights kept, in (0, 1] (default: 0.5)"),
-    ("--er", float, None, "top-k: multiplier of the ER budget (default: --density instead)"),
-    ("--transfer", get_args(TransferKind), "none", "begin with earlier tasks' mean mask or scores"),
+    ("--optimizer", get_args(OptimizerKind), "rmsprop", "optimizer of scores and trained state"),
+    ("--lr", float, 1e-4, "learning rate, above 0"),
+    ("--lr-schedule", get_args(ScheduleKind), "constant", "cosine decays --lr to 0 over each task"),
+    ("--weight-decay", float, 0.0, "L2 penalty factor, at least 0"),
+    ("--score-init", get_args(ScoreInit), "uniform", "initial scores; zeros give a mask of ones"),
+    ("--rule", get_args(RuleKind), "threshold", "keep scores >= 0, or those of largest magnitude"),
+    ("--density", float, None, "top-k: fraction of weights to keep, in (0, 1] (default: 0.5)"),
+    (
+        "--er",
+        float,
+        None,
+        "top-k: density min(0.5, X * (out + in) / weights) per layer, X > 0 (default: --density)",
+    ),
+    (
+        "--transfer",
+        get_args(TransferKind),
+        "none",
+        "initial scores: random, or the mean of earlier masks or scores",
+    ),
 )
 _NNS: tuple[Row, ...] = (
-    ("--certainty", float, None, "masks x largest probability of a known task (default: 1.125)"),
-    ("--period", positive, None, "batches from one inference to the next (default: 100)"),
-    ("--max-tasks", positive, None, "masks to allocate at most (default: 2500)"),
-    ("--objective", get_args(Objective), None, "what is differentiated (default: entropy)"),
+    (
+        "--certainty",
+        float,
+        None,
+        "allocate a mask if masks * largest probability < X, X > 1 (default: 1.125)",
+    ),
+    ("--period", positive, None, "infer the task every N batches (default: 100)"),
+    ("--max-tasks", positive, None, "allocate at most N masks (default: 2500)"),
+    ("--objective", get_args(Objective), None, "objective to differentiate (default: entropy)"),
 )
 
 
@@ -64,7 +79,7 @@ def main() -> None:
 
 
 def run(words: Sequence[str] | None = None) -> None:
-    """Run ``supsup-train`` with these words; by default with those of the command line."""
+    """Run ``supsup-train`` with these arguments, by default those of the command line."""
     arguments = _parser().parse_args(words)
     use_threads(arguments.threads)
     recipe = Recipe(
@@ -80,7 +95,9 @@ def run(words: Sequence[str] | None = None) -> None:
         transfer=arguments.transfer,
     )
     if arguments.pictures and not arguments.module:
-        raise InputError("--pictures: goes with --module; the named models know what they take")
+        raise InputError(
+            "--pictures: goes with --module; leave it out, named models set their input shape"
+        )
     pictures = arguments.pictures if arguments.module else wants_images(arguments.model)
     stream = stream_of(
         arguments,
@@ -112,24 +129,24 @@ def run(words: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     made = parser(
         "supsup-train",
-        "Learn one mask per task, and write each finished task to the bank.",
+        "Learn one mask per task and add each finished task to the bank.",
         _EXAMPLES,
     )
-    made.epilog = "A task that the bank has already is kept: run the same command again to resume."
+    made.epilog = "Tasks already in the bank are skipped: run the same command again to resume."
     add_training_options(made)
-    text = "with --module: inputs are (channels, height, width), not flat"
+    text = "with --module: inputs are (channels, height, width) instead of flat"
     made.what_in.add_argument("--pictures", action="store_true", help=text)
     text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-... or cnn"
     made.method.add_argument("--model", default="lenet-300-100", help=text)
-    text = "your own network: FUNCTION(input_shape, outputs) (default: that of --model)"
+    text = "your own network: FUNCTION(input_shape, outputs) (default: --model)"
     made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
     add_options(made.method, _NETWORK + _RECIPE)
     made.method.add_argument(
         "--scenario",
         choices=("GG", "GNs", "GNu", "NNs"),
         default="GNu",
-        help="GG, GNs, GNu: tasks are told apart in training, and trained alike; NNs: they are "
-        "not, and a mask is allocated where the learner is uncertain (default: GNu)",
+        help="NNs: infer the tasks of the training batches; the others train alike, with given "
+        "tasks (default: GNu)",
     )
     add_options(made.method, ((*row[:3], f"NNs: {row[3]}") for row in _NNS))
     add_renamed(made, _RENAMED)
@@ -139,9 +156,11 @@ def _parser() -> argparse.ArgumentParser:
 def _rule(arguments: argparse.Namespace) -> Rule:
     kind, density, er = arguments.rule, arguments.density, arguments.er
     if kind != "top-k" and (density is not None or er is not None):
-        raise InputError(f"--density, --er: go with --rule top-k, got --rule {kind}")
+        raise InputError(
+            f"--density, --er: go with --rule top-k, got --rule {kind}; leave them out"
+        )
     if density is not None and er is not None:
-        raise InputError("--density, --er: give one of them; --er sets the density by layer")
+        raise InputError("--density, --er: give one of them; --er sets the density of each layer")
     if er is not None:
         return Rule(kind="top-k", density=er, budget="er")
     return Rule(kind=kind, density=0.5 if density is None else density)
@@ -156,7 +175,6 @@ def _module(arguments: argparse.Namespace, stream: Stream) -> nn.Module:
 
 
 def _nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
-    """Settings of scenario NNs; None for the others, which have none."""
     scenario, transfer = arguments.scenario, arguments.transfer
     given = {}
     for option, *_ in _NNS:
@@ -169,5 +187,7 @@ def _nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
     if scenario != "NNs":
         return None
     if transfer != "none":
-        raise InputError(f"--transfer: goes with GG, GNs and GNu, got {transfer} with NNs")
+        raise InputError(
+            f"--transfer: goes with GG, GNs and GNu, got {transfer} with NNs; leave it out"
+        )
     return NnsSettings(**given)

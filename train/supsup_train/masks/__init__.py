@@ -1,1 +1,1 @@
-"""One task's masks, learned: recipe, rule, scores, steps."""
+"""Learning the mask of one task."""

@@ -1,4 +1,4 @@
-"""The state of one task's learning, and the step that changes it."""
+"""The training state of one task and its optimisation step."""
 
 from __future__ import annotations
 
@@ -24,23 +24,19 @@ Tensors = dict[str, Tensor]
 
 
 class Learning:
-    """One task in the making; `step` changes `scores`, trained state and running statistics.
+    """Trains one task.
 
     Attributes:
-        module: The network, a copy.
-        scores: Of each weight, ``float32 shape`` by parameter.
-        state: Per-task tensors by name; those that are parameters of the module are trained.
-        optimizer: Of the scores and of trained state.
+        module: A copy of the network.
+        scores: ``float32 shape`` by parameter.
+        state: Tensors by name; those that are parameters of the module are trained.
+        optimizer: Optimizer of scores and trained state.
     """
 
     def __init__(
         self, network: Network, module: nn.Module, recipe: Recipe, scores: Tensors
     ) -> None:
-        """Start a task from scores such as `initial_scores`: module, its state and scores copied.
-
-        Raises:
-            InputError: If the module is not the one that the network describes.
-        """
+        """Copy the module, its state and the scores."""
         self.module = fixed_copy(module)
         check_module(self.module, network)
         self._rule = recipe.rule
@@ -60,7 +56,7 @@ class Learning:
         )
 
     def masks(self) -> Tensors:
-        """The present masks by name, ``float32`` zeros and ones."""
+        """Return the current masks by name, ``float32`` zeros and ones."""
         return {
             name: self._rule.mask(scores, self._densities[name])
             for name, scores in self.scores.items()
@@ -69,11 +65,7 @@ class Learning:
     def to_task(
         self, name: str, training: Mapping[str, Any], *, labels: tuple[str, ...] = ()
     ) -> TaskMasks:
-        """The task as a bank gets it, with its record.
-
-        Raises:
-            InputError: If scores or trained state are not finite.
-        """
+        """Return the task with its training record; refuse values that are not finite."""
         check_learned(name, self.optimizer)
         with torch.no_grad():
             masks = {key: mask.bool().numpy() for key, mask in self.masks().items()}
@@ -81,7 +73,7 @@ class Learning:
         return make_task(name, masks, state=state, labels=labels, training=training)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Through the present masks: ``float32 (batch, outputs)``."""
+        """Return the logits under the current masks, ``float32 (batch, outputs)``."""
         masked = {
             name: self._rule.masked(weight, self.scores[name], self._densities[name])
             for name, weight in self._weights.items()
@@ -90,18 +82,14 @@ class Learning:
         return logits
 
     def step(self, place: str, x: Tensor, y: Tensor) -> float:
-        """Learn from one batch; arguments, result and errors as `descend`.
-
-        Raises:
-            InputError: If the module refuses a batch of one row, as batch normalisation does.
-        """
+        """Train on one batch and return its loss; `place` starts error messages."""
         try:
             logits = self.logits(x)
         except ValueError as error:
             if len(x) > 1:
                 raise
             raise InputError(
-                f"{place}: the module cannot learn from a batch of 1: {error}; take a larger batch"
+                f"{place}: the module cannot learn from a batch of 1: {error}; use a larger batch"
             ) from error
         loss = descend(place, logits, y, self.optimizer)
         if self._schedule is not None:
@@ -112,7 +100,7 @@ class Learning:
 def initial_scores(
     network: Network, generator: torch.Generator, kind: ScoreInit = "uniform"
 ) -> Tensors:
-    """``U(-1, 1) / sqrt(fan_in)``: Kaiming's uniform with ``a = sqrt(5)``; or zeros."""
+    """Return zeros, or draws from ``U(-1, 1) / sqrt(fan_in)``: Kaiming's with ``a = sqrt(5)``."""
     if kind == "zeros":
         return {parameter.name: torch.zeros(parameter.shape) for parameter in network.parameters}
     scores = {}
@@ -124,22 +112,16 @@ def initial_scores(
 
 
 def score_bound(shape: tuple[int, ...]) -> float:
-    """Largest magnitude of a fresh score of a weight ``(out, in, ...)``: ``1 / sqrt(fan_in)``."""
+    """Return ``1 / sqrt(fan_in)`` of a weight ``(out, in, ...)``."""
     return float(1 / np.sqrt(np.prod(shape[1:])))
 
 
 def descend(place: str, logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> float:
-    """One step down the cross entropy of a batch; returns it.
-
-    Raises:
-        InputError: If it is not finite; the message begins with the place, and no step is taken.
-    """
+    """Take an optimizer step on the cross entropy of a batch, if finite, and return it."""
     loss = cross_entropy(logits, labels)
     value = loss.item()
     if not isfinite(value):
-        raise InputError(
-            f"{place}: the loss is {value}, it must be finite; lower the learning rate"
-        )
+        raise InputError(f"{place}: the loss must be finite, got {value}; lower the learning rate")
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     optimizer.step()
@@ -147,20 +129,17 @@ def descend(place: str, logits: Tensor, labels: Tensor, optimizer: torch.optim.O
 
 
 def check_learned(name: str, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse a task whose learned tensors are not finite: its losses need not show it.
-
-    Where a score is not finite, the mask is; and nothing is computed with what the last step left.
-    """
+    """Refuse learned tensors that are not finite, which a loss may not show."""
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise InputError(
-            f"task {name!r}: what was learned is not finite after the last step; lower the "
-            "learning rate"
+            f"task {name!r}: learned values must be finite, got NaN or infinity after the last "
+            "step; lower the learning rate"
         )
 
 
 def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimizer:
-    """The recipe's, of some tensors."""
+    """Make the optimizer of a recipe."""
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "adam":
         return torch.optim.Adam(tensors, lr=rate, weight_decay=decay)
@@ -170,6 +149,6 @@ def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimiz
 
 
 def task_seed(seed: int, name: str) -> int:
-    """A seed of the task's own, whatever the order in which tasks are learned."""
+    """Derive the seed of a task, independent of the order of tasks."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1  # torch seeds are signed

@@ -1,4 +1,4 @@
-"""How a task is learned."""
+"""The training settings of a task."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ TransferKind = Literal["none", "masks", "scores"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a task is learned. The defaults are the paper's for PermutedMNIST.
+    """Training settings of a task. The defaults are the paper's for PermutedMNIST.
 
     Attributes:
-        rule: Scores to mask.
-        steps: Batches.
-        batch_size: Inputs a batch; all of them where there are fewer.
+        rule: Rule that turns scores into a mask.
+        steps: Training batches, at least 1.
+        batch_size: Inputs per batch, at least 1; smaller tasks use all their inputs.
         optimizer: ``rmsprop``, ``adam``, or ``sgd`` with momentum 0.9.
-        learning_rate: Of the first step.
-        schedule: ``constant``, or ``cosine``: step ``t`` has ``(1 + cos(pi t / steps)) / 2`` of the
-            learning rate, counted from 0.
-        weight_decay: Added to a gradient: this times the value.
-        score_init: Fresh scores: ``uniform`` in ``+-1 / sqrt(fan_in)``, or ``zeros``, which the
-            rule ``threshold`` takes for a mask of ones, as the paper's code has it for unit masks.
-        seed: Of scores and order of batches, together with the task's name.
-        transfer: What scores begin with: fresh ones (``none``), or the running mean of the earlier
-            tasks' ``masks``, as in the paper, or ``scores``, as in its code; see `Transfer`.
+        learning_rate: Initial learning rate, positive and finite.
+        seed: Seed of scores and batches, combined with the task's name.
+        transfer: ``none``, or start from the mean of earlier ``masks`` or ``scores``; see
+            `Transfer`.
+        schedule: ``constant``, or ``cosine``: step ``t``, from 0, uses the learning rate times
+            ``(1 + cos(pi t / steps)) / 2``.
+        weight_decay: L2 penalty factor, at least 0; this times the value is added to its gradient.
+        score_init: Initial scores without transfer: ``uniform`` in ``+-1 / sqrt(fan_in)``, or
+            ``zeros``, a mask of ones, as in the paper's code for unit masks.
+
+    Raises:
+        InputError: If a setting is out of range, or ``zeros`` is combined with ``top-k`` or the
+            transfer of masks.
     """
 
     rule: Rule = field(default_factory=Rule)
@@ -50,9 +54,13 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if not 0 < self.learning_rate < float("inf"):
-            raise InputError(f"learning_rate: must be positive, got {self.learning_rate}")
+            raise InputError(
+                f"learning_rate: must be positive and finite, got {self.learning_rate}"
+            )
         if not 0 <= self.weight_decay < float("inf"):
-            raise InputError(f"weight_decay: must be at least 0, got {self.weight_decay}")
+            raise InputError(
+                f"weight_decay: must be at least 0 and finite, got {self.weight_decay}"
+            )
         for name, kinds in (
             ("optimizer", OptimizerKind),
             ("schedule", ScheduleKind),
@@ -66,10 +74,10 @@ class Recipe:
         if self.score_init == "zeros" and self.rule.kind != "threshold":
             raise InputError(
                 f"score_init: 'zeros' goes with rule 'threshold', got {self.rule.kind!r}, which "
-                "has no gradient at 0; take 'uniform'"
+                "has no gradient at 0; use 'uniform'"
             )
         if self.score_init == "zeros" and self.transfer == "masks":
             raise InputError(
-                "score_init: transfer 'masks' scales random scores, got 'zeros'; take 'uniform', "
+                "score_init: transfer 'masks' scales random scores, got 'zeros'; use 'uniform', "
                 "or transfer 'scores'"
             )

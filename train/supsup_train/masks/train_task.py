@@ -1,7 +1,4 @@
-"""Learn the mask of one task: scores, a rule, the fixed weights, and an optimiser.
-
-Nothing here depends on another task, so tasks can be learned in any order and again.
-"""
+"""Learn the mask of one task, or the masks of a stream."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from supsup_train.masks.transfer import Transfer
 from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
 
 Progress = Callable[[int, float], None]
-"""Called after every step with the step's number and the batch's loss."""
+"""Called after every step with its number, from 1, and the batch's loss."""
 _ROWS = 1000
 
 
@@ -39,23 +36,26 @@ def train_task(
     progress: Progress | None = None,
     transfer: Transfer | None = None,
 ) -> TaskMasks:
-    """Learn one task's masks and state; the bank is not changed, add the result with `bank.add`.
+    """Learn the masks and state of one task (paper, section 3).
 
     Args:
-        bank: Made with `create_bank` of the same module.
-        module: The network; its own weights are neither used nor changed.
-        data: The task's name, label names and arrays: inputs ``float32 (images, *input_shape)``,
-            labels ``int64 (images,)`` in ``[0, real_outputs)``. The test part may be empty;
-            otherwise accuracy and mean entropy on it go into the task's training record.
-        recipe: How to learn.
+        bank: Bank of the module, from `create_bank`; not changed.
+        module: The network; its masked weights are neither used nor changed.
+        data: Inputs ``float32 (images, *input_shape)`` and labels ``int64 (images,)`` in
+            ``[0, real_outputs)``. Accuracy and mean entropy on the test part, unless it is empty,
+            go into the training record.
+        recipe: Training settings; defaults to ``Recipe()``.
         record: Further JSON values for the training record.
-        progress: Called after every step with the step's number and the batch's loss.
-        transfer: Of the bank and recipe, where the recipe transfers. It counts a task from when the
-            bank has it, so add each before the next one is learned.
+        progress: Called after every step with its number, from 1, and the batch's loss.
+        transfer: Required if the recipe transfers: one `Transfer` for all tasks. Add each task to
+            the bank before you learn the next.
+
+    Returns:
+        The task; add it with ``bank.add``.
 
     Raises:
-        InputError: If the data or the module do not fit the bank's network, or a loss or
-            what was learned is not finite.
+        InputError: If the data, module or transfer does not match the bank or recipe, or a loss,
+            score or trained state is not finite.
     """
     recipe = recipe or Recipe()
     check_data(f"task {data.name}", data.train_x, data.train_y, bank.network)
@@ -65,7 +65,7 @@ def train_task(
     if recipe.transfer != "none" and transfer is None:
         raise InputError(
             f"task {data.name!r}: the recipe transfers {recipe.transfer}; give transfer=Transfer("
-            "bank, recipe), the same one for every task"
+            "bank, recipe), one object for all tasks"
         )
     if transfer is not None and transfer.kind != recipe.transfer:
         raise InputError(
@@ -97,18 +97,20 @@ def train_stream(
     report: Report = unheard,
     progress: Callable[[str], Progress | None] = unheard,
 ) -> None:
-    """Learn the tasks of a stream that a bank does not have, and add each once it is finished.
+    """Learn the tasks of a stream that are missing in a bank, and add each to it.
 
     Args:
-        bank: Of the same module and stream, from `create_bank` or `open_bank`.
-        module: The network; its own weights are neither used nor changed.
-        stream: Where the tasks come from.
-        recipe: How to learn.
-        report: See `Report`; with ``density``, that of the task's masks.
-        progress: Makes the callback of a task's steps, by the task's name.
+        bank: Bank of the module, from `create_bank` or `open_bank`.
+        module: The network; its masked weights are neither used nor changed.
+        stream: The tasks.
+        recipe: Training settings; defaults to ``Recipe()``.
+        report: Called with a JSON record per task: ``task``, ``index``, ``accuracy``, ``density``
+            and ``seconds``, or ``task``, ``index`` and ``kept`` if the bank had it already.
+        progress: Returns the progress callback of a task, given its name; see `train_task`.
 
     Raises:
-        InputError: If the bank's tasks were learned otherwise, or as `train_task` and `Transfer`.
+        InputError: If the bank's tasks were learned with another recipe or data, or for the
+            reasons of `train_task` and `Transfer`.
     """
     recipe = recipe or Recipe()
     origin = origin_of(stream)
@@ -144,11 +146,7 @@ def fit(
     generator: torch.Generator,
     progress: Progress | None,
 ) -> None:
-    """Learn from a task's training part, in batches of the recipe.
-
-    `step` learns from one batch, and returns its loss; as `descend`, it is told the place to name
-    where that is not finite.
-    """
+    """Call `step` with an error place, inputs and labels of each training batch."""
     inputs, targets = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
     for number, rows in enumerate(batch_rows(len(inputs), recipe, generator), start=1):
         place = f"task {data.name!r}, step {number} of {recipe.steps}"
@@ -160,7 +158,7 @@ def fit(
 def tested(
     forward: Callable[[Tensor], Tensor], real_outputs: int, data: TaskData
 ) -> dict[str, float]:
-    """Of the test images: ``accuracy``, by the largest real output; ``entropy``, the mean H."""
+    """Return the accuracy (largest real output) and mean entropy over the test images."""
     inputs, targets = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
     right, total = 0, 0.0
     with torch.no_grad():
@@ -174,7 +172,7 @@ def tested(
 
 
 def batch_rows(count: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
-    """Row indices of each step: shuffled epochs, an incomplete last batch left out."""
+    """Yield the row indices of each step: shuffled epochs, incomplete last batches dropped."""
     size = min(recipe.batch_size, count)
     done = 0
     while done < recipe.steps:
@@ -187,11 +185,7 @@ def batch_rows(count: int, recipe: Recipe, generator: torch.Generator) -> Iterat
 
 
 def check_data(place: str, x: Array | Tensor, y: Array | Tensor, network: Network) -> None:
-    """Refuse inputs and labels that do not fit a network.
-
-    Raises:
-        InputError: At the first rule of `train_task` that is broken.
-    """
+    """Refuse inputs and labels that do not match a network; see `train_task`."""
     shape = ", ".join(map(str, network.input_shape))
     kinds = [str(each.dtype).removeprefix("torch.") for each in (x, y)]
     if kinds[0] != "float32" or x.shape[1:] != network.input_shape or len(x) == 0:

@@ -1,11 +1,8 @@
-"""Transfer: the scores of a new task begin where earlier tasks ended (paper, section 3.5).
+"""Initial scores from earlier tasks (paper, section 3.5).
 
-The paper begins from the running mean of all masks so far, its code from that of the real-valued
-scores; both are here. With transfer a task depends on those before it, in their order.
-
-The sum of scores is kept in the bank's folder, ``transfer/NNNN.safetensors`` for the first `NNNN`
-tasks: that of the next task is written before the task is added, the one before is removed after,
-so that there is always one for the tasks that the bank has. It is not part of the bank.
+``transfer/NNNN.safetensors`` beside the bank's files has the sum of scores of the first `NNNN`
+tasks. The new file is written before a task is added, the old one removed after, so one always
+matches the bank.
 """
 
 from __future__ import annotations
@@ -31,36 +28,48 @@ from supsup_train.masks.rules import Rule
 
 
 class Transfer:
-    """Initial scores for the next task of a bank; one writer at a time.
+    """Initial scores from the running mean of earlier masks or scores (paper, section 3.5).
+
+    The paper uses the mean of masks, its code that of scores. Each task depends on those before it
+    and their order. Only one process at a time may write.
+
+    Args:
+        bank: Bank of the tasks.
+        recipe: Training settings with the kind of transfer.
 
     Attributes:
-        kind: What is transferred.
+        kind: ``none``, ``masks`` or ``scores``.
+
+    Raises:
+        InputError: If the network has no masked parameters, or the file with the sum of ``scores``
+            is missing, damaged, or of other tasks.
     """
 
     def __init__(self, bank: MaskBank, recipe: Recipe) -> None:
-        """Look at what the bank's tasks left.
-
-        Raises:
-            InputError: If the network has no masked parameters; or the mean of scores is wanted,
-                and that of the bank's tasks is missing, damaged, or of other tasks.
-        """
         self._bank, self._rule = bank, recipe.rule
         self._counted: list[str] = []
         self._counts: dict[str, Scores] = {}
         self.kind: TransferKind = recipe.transfer
         if self.kind != "none" and not bank.network.parameters:
             raise InputError(
-                f"{bank.path}: transfer {self.kind!r} is of masked parameters, the network has "
-                "none; take 'none'"
+                f"{bank.path}: transfer {self.kind!r} needs masked parameters, the network has "
+                "none; use 'none'"
             )
         if self.kind == "scores":
             self._sums()
 
     def start(self, fresh: Tensors) -> Tensors:
-        """Scores to begin the next task with, ``float32 shape`` by parameter.
+        """Return the initial scores of the next task.
 
-        Of the scores, their mean; of the masks, `_from_masks` of theirs; `fresh` ones where none
-        came before.
+        Args:
+            fresh: Random scores, ``float32 shape`` by parameter.
+
+        Returns:
+            ``float32 shape`` by parameter: the mean of earlier scores, or `fresh` scaled by the
+            mean of earlier masks. An empty bank, or ``none``, gives `fresh`.
+
+        Raises:
+            InputError: As the constructor.
         """
         count = len(self._bank)
         if self.kind == "none" or not count:
@@ -75,7 +84,15 @@ class Transfer:
         }
 
     def remember(self, task: TaskMasks, scores: Tensors) -> None:
-        """Take in the scores, as they were learned, of a task that the bank is about to get."""
+        """Store the scores of a task; call this before you add the task to the bank.
+
+        Args:
+            task: The task.
+            scores: Its learned scores, ``float32 shape`` by parameter.
+
+        Raises:
+            InputError: As the constructor.
+        """
         if self.kind != "scores":
             return
         sums = self._sums()
@@ -87,17 +104,14 @@ class Transfer:
         write_whole(path, save(more, metadata={"tasks": tasks}))
 
     def tidy(self) -> None:
-        """Remove what the bank has gone past, once it has the task."""
+        """Remove outdated files; call this after you add a task to the bank."""
         kept = self._path(len(self._bank))
         for old in kept.parent.glob("*.safetensors"):
             if old != kept:
                 old.unlink()
 
     def _ones(self) -> dict[str, Scores]:
-        """How many of the bank's masks have each weight, ``float64 shape``.
-
-        Only tasks that came since the last time are read; all, if those counted have changed.
-        """
+        """Count the masks that keep each weight; read only new tasks unless others changed."""
         files = [entry.sha256 for entry in self._bank.entries]
         parameters = self._bank.network.parameters
         if self._counted != files[: len(self._counted)] or not self._counted:
@@ -113,7 +127,6 @@ class Transfer:
         return inside(self._bank.path, f"transfer/{count:04d}.safetensors")
 
     def _sums(self) -> Tensors:
-        """Sums of the scores of the tasks that the bank has now, ``float64 shape``."""
         if not len(self._bank):
             return {}
         path = self._path(len(self._bank))
@@ -126,24 +139,20 @@ class Transfer:
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read: {error}; {remedy}") from error
         if told.get("tasks") != _fingerprint(self._bank):
-            raise InputError(f"{path}: is of other tasks than the bank has now; {remedy}")
+            raise InputError(f"{path}: must be of the bank's tasks, is of others; {remedy}")
         if {key: tuple(value.shape) for key, value in sums.items()} != shapes:
             raise InputError(f"{path}: its tensors must have the shapes {shapes}; {remedy}")
         return sums
 
 
 def _from_masks(mean: Tensor, fresh: Tensor, rule: Rule, count: int) -> Tensor:
-    """Scores to begin with, from the mean of the masks so far; the paper leaves their scale open.
+    """Return initial scores from the mean of `count` masks; the paper leaves their scale open.
 
-    Magnitudes stay random, within the bound of fresh scores: were they equal for all weights, none
-    would be near enough to change in a few hundred steps.
+    Magnitudes stay random: with equal ones no score would change sign within a few hundred steps.
 
-    ``threshold``: ``(2 mean - 1) |fresh| + fresh / (count + 1)``, over its largest factor. So a
-    weight begins as most tasks have it; where half of them have it, as fresh scores do.
-
-    ``top-k``: the magnitude ``(mean * bound + |fresh|) / 2``, with the sign of `fresh`. Every
-    weight keeps a magnitude: at a score of 0 top-k has no gradient, and no task could take up a
-    weight that no task before it had.
+    ``threshold``: ``(2 mean - 1) |fresh| + fresh / (count + 1)`` over its largest factor, so a
+    weight starts as in most tasks. ``top-k``: ``(mean * bound + |fresh|) / 2`` with the sign of
+    `fresh`. It is never 0, where top-k has no gradient.
     """
     if rule.kind == "threshold":
         drawn = fresh / (count + 1)
@@ -152,6 +161,5 @@ def _from_masks(mean: Tensor, fresh: Tensor, rule: Rule, count: int) -> Tensor:
 
 
 def _fingerprint(bank: MaskBank, *more: str) -> str:
-    """Of the SHA-256 of tasks' files: another task of the same name is another task."""
     files = [entry.sha256 for entry in bank.entries]
     return hashlib.sha256("\n".join([*files, *more]).encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""The networks that tasks mask, and the bank made of one."""
+"""Networks and their banks."""

@@ -1,12 +1,7 @@
-"""BNNet: a network whose units are masked, not its weights (Wortsman et al. 2020, HopSupSup).
+"""BNNet: a network with masked units (Wortsman et al. 2020, HopSupSup).
 
-The layers' weights are seeded signed constants, the same for all tasks and never trained. Before
-each Swish stands a batch normalisation whose scale is the mask: as Swish of 0 is 0, a scale of 0
-takes a unit out. So a mask has a bit for each unit, few enough for a Hopfield network.
-
-Nothing here is known to the rest of the trainer by name. A module says by `masked_names` and
-`state_names` which of its tensors are masked, and which a task has of its own
-(`supsup_train.networks.create_bank`).
+The layers' weights are seeded signed constants. The mask is the scale of the batch normalisation
+before each Swish: Swish of 0 is 0, so a scale of 0 removes a unit.
 """
 
 from __future__ import annotations
@@ -22,47 +17,43 @@ from supsup_runtime.bank.weights import kaiming_constant, seeded_weight
 from supsup_runtime.errors import InputError
 
 EPS = 1e-5
-"""Added to a variance."""
+"""Added to variances."""
 MOMENTUM = 0.1
 """Weight of the newest batch in running statistics."""
 
 
 class SignedLinear(nn.Module):
-    """A layer without bias whose weights are fixed: ``+-sqrt(2 / inputs)``, signs from a seed.
+    """A layer without bias, with fixed weights ``+-sqrt(2 / inputs)``, signs from a seed.
+
+    The seed is in ``[0, 2**64)``, `layer` the layer's number (docs/FORMAT.md, seeded weights).
 
     Attributes:
-        weight: ``float32 (inputs, outputs)``: in this order the forward and the gradient program
-            hold the same constant, and a model stores it once.
+        weight: ``float32 (inputs, outputs)``. In this order both programs share the constant, and
+            a model stores it once.
     """
 
     weight: Tensor
 
     def __init__(self, inputs: int, outputs: int, *, weight_seed: int, layer: int) -> None:
-        """Grow the weights; they depend on the arguments alone (docs/FORMAT.md, seeded weights).
-
-        The seed is in ``[0, 2**64)``; `layer` is the number of the layer in its network.
-        """
         super().__init__()
         shape = (outputs, inputs)
         values = seeded_weight(weight_seed, layer, shape, kaiming_constant(shape))
         self.register_buffer("weight", torch.from_numpy(values.T.copy()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``float32 (batch, inputs)`` to ``float32 (batch, outputs)``."""
+        """Map ``float32 (batch, inputs)`` to ``float32 (batch, outputs)``."""
         return x @ self.weight
 
 
 class BatchBlend(nn.Module):
-    """Batch normalisation between the batch's statistics and the task's own, times a unit mask.
+    """Batch normalisation with blended statistics, scaled by a unit mask.
 
-    ``mean = blend * batch mean + (1 - blend) * running mean``, the variance likewise, and
-    ``y = (x - mean) / sqrt(variance + 1e-5) * weight``. The batch's variance is the biased one.
+    ``mean = blend * batch mean + (1 - blend) * running mean``, the variance (biased) likewise, and
+    ``y = (x - mean) / sqrt(variance + 1e-5) * weight``.
 
-    Every task has its own `blend` (one element) and running statistics. A task is learned as if
-    its blend were 1, on the batch's statistics, while the running ones follow them: a tenth of
-    each newest batch's, the variance unbiased, as in `torch.nn.BatchNorm1d`. It is written with
-    a blend of 0: then one image is as good as a batch. With a blend of 1 the statistics are the
-    batch's, as in the paper's code; there a batch of one image is normalised to 0.
+    `blend`, one element, and the running statistics are state. Training uses the batch's statistics
+    and updates the running ones as `torch.nn.BatchNorm1d` does. A trained task has a blend of 0. A
+    blend of 1 is the paper's code; it normalises a batch of one image to 0.
     """
 
     masked_names: ClassVar[tuple[str, ...]] = ("weight",)
@@ -79,11 +70,7 @@ class BatchBlend(nn.Module):
         self.register_buffer("running_var", torch.ones(units))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``float32 (batch, units)`` to the same; in training the running statistics follow.
-
-        Raises:
-            InputError: In training, if the batch has a single row, of which nothing is left.
-        """
+        """Map ``float32 (batch, units)`` to the same; training needs at least two rows."""
         mean = x.mean(0)
         var = (x - mean).square().mean(0)
         if self.training:
@@ -98,17 +85,16 @@ class BatchBlend(nn.Module):
         if rows < 2:
             raise InputError(
                 f"batch_size: batch normalisation learns from batches of at least 2, got {rows}; "
-                "take larger batches"
+                "use larger batches"
             )
         self.running_mean.lerp_(mean, MOMENTUM)
         self.running_var.lerp_(var * (rows / (rows - 1)), MOMENTUM)
 
 
 class BnNet(nn.Module):
-    """Fixed layers; between them batch normalisation with a unit mask as its scale, and Swish."""
+    """Fixed layers with unit-masked batch normalisation and Swish between them."""
 
     def __init__(self, sizes: list[int], *, weight_seed: int = 0) -> None:
-        """Grow a network of `sizes`: inputs, units of each hidden layer, outputs."""
         super().__init__()
         self.layers = nn.ModuleList(
             SignedLinear(a, b, weight_seed=weight_seed, layer=layer)
@@ -117,7 +103,7 @@ class BnNet(nn.Module):
         self.norms = nn.ModuleList(BatchBlend(units) for units in sizes[1:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """``float32 (batch, sizes[0])`` to ``float32 (batch, sizes[-1])``."""
+        """Map ``float32 (batch, sizes[0])`` to ``float32 (batch, sizes[-1])``."""
         for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
             x = silu(norm(layer(x)))
         logits: Tensor = self.layers[-1](x)

@@ -1,14 +1,4 @@
-"""From a module to the network that a bank describes: what is masked, what is a task's own.
-
-Unless the caller names others, masked are the weights of two and more dimensions, and state, of
-which every task has its own, are the running statistics of batch normalisation. A module adds to
-either by class attributes, `masked_names` and `state_names`, of names within it, as
-`networks.bnnet.BatchBlend` does. Every other tensor is a constant: biases are zero, as in the
-paper, and the rest keeps the value that the module holds.
-
-What masks select from depends on the shape: seeded signed constants for weights of two and more
-dimensions, ones for the scales of units, which have one.
-"""
+"""Creation of a bank from a module."""
 
 from __future__ import annotations
 
@@ -39,29 +29,35 @@ def create_bank(
     state: Sequence[str] | None = None,
     require_gradient: bool = True,
 ) -> MaskBank:
-    """Make a bank for a network: describe it, export its programs, write both.
+    """Create the bank of a network and export its programs.
 
     Args:
-        path: A folder that is missing or empty.
-        module: Maps ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``. It is not
-            changed. Its masked weights are replaced by seeded signed constants, but those of
-            one dimension, which are ones.
+        path: Folder of the bank, missing or empty.
+        module: Maps ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``; not
+            changed. The bank has seeded signed constants as masked weights and zeros as
+            one-dimensional biases (paper, section 3). Tensors that are neither masked nor state
+            keep their values.
         input_shape: Shape of one input.
-        real_outputs: Leading outputs that are labels; more outputs than that are superfluous
-            neurons, which make the task of a single input inferable.
-        weight_seed: In ``[0, 2**64)``.
-        masked: Names of the parameters to mask; by default all of two and more dimensions, and
-            those in its modules' `masked_names`. One of one dimension must hold ones.
-        state: Names of parameters or buffers that every task has its own of; by default the
-            running statistics of batch normalisation, and those in its modules' `state_names`.
-        require_gradient: If false, a network whose gradient has no ONNX form gets a bank with the
-            forward program alone, whose tasks are inferred by trying each mask.
+        real_outputs: Number of leading outputs that are labels; the others are superfluous and
+            make the task of a single input inferable.
+        weight_seed: Seed of the weights, in ``[0, 2**64)``.
+        masked: Names of the parameters to mask; by default those of two or more dimensions and
+            those in a class attribute `masked_names` of the modules. One-dimensional parameters
+            must be all ones.
+        state: Names of the buffers or, then trained, parameters that are per task; by default the
+            running statistics of batch normalisation and those in the class attributes
+            `state_names`.
+        require_gradient: If False, a bank whose gradient cannot be exported has the forward program
+            only; tasks are then inferred by trying each mask.
+
+    Returns:
+        The bank, without tasks.
 
     Raises:
-        InputError: If a name is not in the module, a masked parameter of one dimension is not all
-            ones, or the module does not map as stated.
+        InputError: If a name or masked parameter, or the module's output, is not as stated.
+        BankError: If `real_outputs` or `weight_seed` is out of range.
         ProgramError: If an operator cannot be exported; the message names it.
-        OutputExistsError: If the folder has anything in it.
+        OutputExistsError: If the folder is not empty.
     """
     fixed = fixed_copy(module)
     names = _masked_names(fixed, masked)
@@ -95,10 +91,23 @@ def open_bank(
     real_outputs: int,
     weight_seed: int = 0,
 ) -> MaskBank:
-    """The bank of a module, opened; made by `create_bank`, which has these arguments, if missing.
+    """Open the bank of a module; create it if missing.
+
+    Args:
+        path: Folder of the bank.
+        module: The network; see `create_bank`.
+        input_shape: Shape of one input.
+        real_outputs: Number of leading outputs that are labels.
+        weight_seed: Seed of the weights, in ``[0, 2**64)``.
+
+    Returns:
+        The bank.
 
     Raises:
-        InputError: If the bank was made with other arguments, or of another module.
+        InputError: If the bank was made with other arguments or of another module.
+        BankError: If the bank is damaged.
+        ProgramError: If an operator of a new bank cannot be exported.
+        OutputExistsError: If the folder is not empty and has no bank.
     """
     wanted: dict[str, Any] = {
         "input_shape": tuple(input_shape),
@@ -120,7 +129,7 @@ def open_bank(
 
 
 def fixed_copy(module: nn.Module) -> nn.Module:
-    """A copy of a module with its biases at zero (paper, section 3)."""
+    """Copy a module and set its biases to zero (paper, section 3)."""
     fixed = copy.deepcopy(module)
     with torch.no_grad():
         for name, parameter in fixed.named_parameters():
@@ -130,11 +139,7 @@ def fixed_copy(module: nn.Module) -> nn.Module:
 
 
 def check_module(module: nn.Module, network: Network) -> None:
-    """Refuse a module, a `fixed_copy`, whose tensors are not those that the bank describes.
-
-    Raises:
-        InputError: At the first name or shape that differs, or if a constant has other values.
-    """
+    """Refuse a `fixed_copy` whose names, shapes or constants differ from the bank's network."""
     tensors = tensors_of(module)
     shapes = {p.name: p.shape for p in network.parameters}
     shapes |= {s.name: s.shape for s in network.state}
@@ -153,10 +158,10 @@ def check_module(module: nn.Module, network: Network) -> None:
 
 
 def _constants_digest(tensors: dict[str, Tensor], own: set[str]) -> str:
-    """SHA-256 of names, shapes and values of the tensors that are not in `own`."""
+    """Hash names, shapes and values of the tensors that are not in `own`."""
     digest = hashlib.sha256()
     for name in sorted(set(tensors) - own):
-        if not name.endswith("num_batches_tracked"):  # counts training batches, means nothing else
+        if not name.endswith("num_batches_tracked"):  # only counts training batches
             value = tensors[name].detach().contiguous()
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.numpy().tobytes())
@@ -164,7 +169,7 @@ def _constants_digest(tensors: dict[str, Tensor], own: set[str]) -> str:
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers of a module, by name."""
+    """Return the parameters and buffers of a module by name."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
@@ -175,7 +180,7 @@ def _parameter(name: str, shape: tuple[int, ...]) -> MaskedParameter:
 
 
 def _told(module: nn.Module, attribute: str) -> list[str]:
-    """Names that the module and those in it tell by a class attribute, as the module has them."""
+    """Return the full names of tensors listed in a class attribute of the modules."""
     told = [
         f"{prefix}.{name}".removeprefix(".")
         for prefix, part in module.named_modules()
@@ -184,8 +189,8 @@ def _told(module: nn.Module, attribute: str) -> list[str]:
     missing = sorted(set(told) - set(tensors_of(module)))
     if missing:
         raise InputError(
-            f"module: its {attribute} name {missing}, which must be its parameters or buffers; it "
-            f"has {sorted(tensors_of(module))}"
+            f"module: its {attribute} must be names of its parameters or buffers, got {missing}; "
+            f"it has {sorted(tensors_of(module))}"
         )
     return told
 
@@ -198,13 +203,13 @@ def _masked_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
     for name in wanted:
         if name not in parameters or parameters[name].ndim < 1:
             raise InputError(
-                f"masked: {name!r} must be a parameter of one or more dimensions, the module has "
+                f"masked: {name!r} must be a parameter of one or more dimensions; the module has "
                 f"{[key for key, value in parameters.items() if value.ndim >= 1]}"
             )
         if parameters[name].ndim == 1 and not bool((parameters[name] == 1).all()):
             raise InputError(
-                f"masked: {name!r} has one dimension, so it must hold ones, which masks select "
-                "from, got other values; make it a scale that begins with ones"
+                f"masked: {name!r} has one dimension, so it must be all ones, got other values; "
+                "initialise it with ones"
             )
     return list(wanted)
 

@@ -1,7 +1,4 @@
-"""Networks that `supsup-train` knows by name; any other `nn.Module` works as well.
-
-All are without biases and with non-affine normalisation, as in the paper.
-"""
+"""Named networks, without biases and with non-affine normalisation, as in the paper."""
 
 from __future__ import annotations
 
@@ -21,19 +18,23 @@ _LAYERS = re.compile(r"(mlp|lenet|fc|bnnet)((?:-[1-9]\d*)+)")
 
 
 def layer_stack(sizes: list[int]) -> nn.ModuleList:
-    """Fully connected layers from each of the sizes to the next, without biases."""
+    """Make fully connected layers between successive sizes, without biases."""
     return nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
 
 
 class Mlp(nn.Module):
-    """Fully connected layers with ReLU between them."""
+    """A network of fully connected layers without biases, with ReLU between them.
+
+    Args:
+        sizes: Inputs, units of each hidden layer, outputs.
+    """
 
     def __init__(self, sizes: list[int]) -> None:
         super().__init__()
         self.layers = layer_stack(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``float32 (batch, sizes[0])`` to ``float32 (batch, sizes[-1])``."""
+        """Map ``float32 (batch, sizes[0])`` to logits ``float32 (batch, sizes[-1])``."""
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
         logits: Tensor = self.layers[-1](x)
@@ -41,7 +42,13 @@ class Mlp(nn.Module):
 
 
 class Cnn(nn.Module):
-    """A small residual network: strided convolutions, batch normalisation, global pooling."""
+    """A small residual network: strided convolutions, batch normalisation, global pooling.
+
+    Args:
+        channels: Channels of the input images.
+        outputs: Number of logits.
+        width: Channels of the first convolution; the second has twice as many.
+    """
 
     def __init__(self, channels: int, outputs: int, width: int = 32) -> None:
         super().__init__()
@@ -53,7 +60,7 @@ class Cnn(nn.Module):
         self.head = nn.Linear(2 * width, outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``float32 (batch, channels, height, width)`` to ``float32 (batch, outputs)``."""
+        """Map ``float32 (batch, channels, height, width)`` to ``float32 (batch, outputs)``."""
         x = torch.relu(self.norm1(self.stem(x)))
         x = torch.relu(self.norm2(self.conv(x)) + self.shortcut(x))
         logits: Tensor = self.head(x.mean((2, 3)))
@@ -61,24 +68,27 @@ class Cnn(nn.Module):
 
 
 def wants_images(name: str) -> bool:
-    """Whether a named model takes ``(channels, height, width)`` rather than flat inputs."""
+    """Return whether a named model takes ``(channels, height, width)`` instead of flat inputs."""
     return name == "cnn"
 
 
 def make_model(
     name: str, *, input_shape: tuple[int, ...], outputs: int, weight_seed: int = 0
 ) -> nn.Module:
-    """A network by name.
+    """Make a network by name.
 
     Args:
         name: ``lenet-300-100``, ``fc-1024-1024``, any ``mlp-WIDTH-WIDTH...``, ``cnn``, or, with
-            masks on units, ``bnnet-2048-2048`` or any ``bnnet-WIDTH-WIDTH...``.
+            masked units, any ``bnnet-WIDTH-WIDTH...`` (the paper's is ``bnnet-2048-2048``).
         input_shape: ``(features,)``, or ``(channels, height, width)`` for ``cnn``.
-        outputs: Length of the logits.
-        weight_seed: Of weights that no mask selects, such as a BNNet's; in ``[0, 2**64)``.
+        outputs: Number of logits.
+        weight_seed: Seed of the fixed layers of a ``bnnet``, in ``[0, 2**64)``.
+
+    Returns:
+        The module: `Mlp`, `Cnn` or a BNNet.
 
     Raises:
-        InputError: If the name is not known.
+        InputError: If the name is unknown.
     """
     match = _LAYERS.fullmatch(name)
     if match:
@@ -88,20 +98,16 @@ def make_model(
         return Cnn(input_shape[0], outputs)
     raise InputError(
         "model: must be lenet-300-100, fc-1024-1024, mlp-WIDTH-WIDTH..., bnnet-WIDTH-WIDTH... or "
-        f"cnn, got {name!r}; a module of your own goes by --module FILE.py:FUNCTION"
+        f"cnn, got {name!r}; for your own module use --module FILE.py:FUNCTION"
     )
 
 
 def load_module(spec: str, *, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
-    """A network of one's own: ``FILE.py:FUNCTION``, called as ``f(input_shape, outputs)``.
-
-    Raises:
-        InputError: If the file or the function is not there, or gives no ``nn.Module``.
-    """
+    """Call the ``FILE.py:FUNCTION`` of `spec` as ``f(input_shape, outputs)``."""
     file, _, function = spec.rpartition(":")
     path = Path(file)
     if not file or not path.is_file():
-        raise InputError(f"module: expected FILE.py:FUNCTION, got {spec!r}, and no file {file!r}")
+        raise InputError(f"module: expected FILE.py:FUNCTION, got {spec!r}; no file {file!r}")
     loaded = importlib.util.spec_from_file_location(path.stem, path)
     if loaded is None or loaded.loader is None:
         raise InputError(f"module: {file} must be a Python file")
@@ -109,7 +115,7 @@ def load_module(spec: str, *, input_shape: tuple[int, ...], outputs: int) -> nn.
     loaded.loader.exec_module(code)
     make: Callable[..., object] | None = getattr(code, function, None)
     if not callable(make):
-        raise InputError(f"module: {file} has no function {function!r}")
+        raise InputError(f"module: {file} has no function {function!r}; give FILE.py:FUNCTION")
     module = make(input_shape, outputs)
     if not isinstance(module, nn.Module):
         raise InputError(f"module: {spec} must return an nn.Module, got {type(module).__name__}")

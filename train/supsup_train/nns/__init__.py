@@ -1,1 +1,1 @@
-"""Scenario NNs: tasks that nobody names, allocated where the learner is uncertain."""
+"""Scenario NNs: training without task labels."""

@@ -1,12 +1,8 @@
-"""What an NNs learner writes beside its bank, so that it can go on where it stopped.
+"""Checkpoints of an NNs learner, in the folder ``nns`` beside the bank's files.
 
-A folder ``nns`` in the bank's: ``learner.json``, and one safetensors file a task with its scores
-and the optimiser's tensors. They are not part of the bank: masks are whole without them, only
-learning cannot go on.
-
-A checkpoint writes the mask into the bank, then the task's file under a new name, then
-``learner.json``, which names the files that count. A crash in between leaves the checkpoint before,
-and perhaps a mask that is one period ahead of it: the learner writes it again.
+A checkpoint writes the mask to the bank, then scores and optimizer tensors to a new file, then
+``learner.json``, which lists the valid files. After a crash the previous checkpoint is valid, and a
+mask that is one period ahead is rewritten.
 """
 
 from __future__ import annotations
@@ -31,14 +27,13 @@ from supsup_train.masks.recipe import Recipe
 FORMAT = 1
 MAX_JSON_BYTES = 64 << 20
 MAX_TENSORS = 8
-"""Tensors of the size of the weights that a task's file may hold: scores, and the optimiser's."""
+"""Limit on weight-sized tensors in a task's file: scores and optimizer tensors."""
 
 
 class Known(TypedDict):
-    """What a learner remembers of a task that it allocated a mask to, as JSON holds it.
+    """JSON record of an allocated task.
 
-    ``allocated`` is the decision to do so; ``visits`` are the batches that it learned from,
-    ``[first, one past the last]``, each time it did.
+    ``allocated`` is the `Decision`; ``visits`` are the ranges ``[first, last + 1]`` of its batches.
     """
 
     allocated: dict[str, Any]
@@ -49,17 +44,13 @@ class LearnerFiles:
     """The files of one learner.
 
     Attributes:
-        batches: Seen at the last checkpoint.
-        known: The tasks then.
-        current: Index of the one that was learning; -1 for none.
+        batches: Batches seen at the last checkpoint.
+        known: Its tasks.
+        current: Index of its current task; -1 for none.
     """
 
     def __init__(self, bank: MaskBank, origin: Mapping[str, Any]) -> None:
-        """Look at what is there; a learner shares its origin with the one that it goes on from.
-
-        Raises:
-            InputError: If the bank's tasks are not the learner's, or the origin differs.
-        """
+        """Read the last checkpoint, if any; refuse one of another origin."""
         self._bank = bank
         self._folder = bank.path / "nns"
         self._origin = {"digest": bank.digest, **json.loads(json.dumps(origin))}
@@ -71,7 +62,7 @@ class LearnerFiles:
             self._open(path)
         elif len(bank):
             raise InputError(
-                f"{bank.path}: the bank has tasks, and no nns/learner.json to go on from; give "
+                f"{bank.path}: the bank has tasks, and no nns/learner.json to resume from; give "
                 "another bank"
             )
 
@@ -81,8 +72,8 @@ class LearnerFiles:
             told = self._parse(json.loads(data))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{place}: must be what a learner of format {FORMAT} wrote, got {error!r}; restore "
-                "it, or start again in another bank"
+                f"{place}: must be a checkpoint of format {FORMAT}, got {error!r}; restore it, or "
+                "start again in another bank"
             ) from error
         for key, wanted in self._origin.items():
             if told.get(key) != wanted:
@@ -97,7 +88,6 @@ class LearnerFiles:
             )
 
     def _parse(self, found: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
-        """Take in all but the origin, which is the result."""
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']!r}")
         self.batches, self.current = int(found["batches"]), int(found["current"])
@@ -117,7 +107,7 @@ class LearnerFiles:
     def write(
         self, batches: int, known: list[Known], index: int, learning: Learning | None
     ) -> None:
-        """Write a checkpoint; the bank has the task's mask already, or `learning` is None."""
+        """Write a checkpoint; the bank must already have the mask of `learning`."""
         self._folder.mkdir(exist_ok=True)
         if learning is not None:
             file = f"{index:04d}-{batches}.safetensors"
@@ -136,14 +126,10 @@ class LearnerFiles:
         kept = {"learner.json", *self._files.values()}
         for old in self._folder.iterdir():
             if old.name not in kept and old.name.endswith((".safetensors", ".part")):
-                old.unlink()  # of before, or of a learner that was killed
+                old.unlink()  # outdated, or left by a killed run
 
     def read(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one task.
-
-        Raises:
-            InputError: If there is no such file, or it is not whole.
-        """
+        """Read the tensors of one task."""
         file = self._files.get(str(index))
         if file is None or not (self._folder / file).is_file():
             raise InputError(
@@ -157,7 +143,9 @@ class LearnerFiles:
         try:
             return load(read_file(path, max_bytes=limit))
         except SafetensorError as error:
-            raise InputError(f"{path}: damaged: {error}; restore it, or start again") from error
+            raise InputError(
+                f"{path}: damaged: {error}; restore it, or start again in another bank"
+            ) from error
 
 
 def _tensors(learning: Learning) -> dict[str, Tensor]:
@@ -171,11 +159,7 @@ def _tensors(learning: Learning) -> dict[str, Tensor]:
 
 
 def load_learning(learning: Learning, tensors: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `LearnerFiles.read` into a learning that has just begun.
-
-    Raises:
-        InputError: If a tensor is missing or has another shape.
-    """
+    """Load the tensors of `LearnerFiles.read` into a new `Learning`."""
     with torch.no_grad():
         for kind, own in (("scores", learning.scores), ("state", learning.state)):
             for name, value in own.items():
@@ -183,7 +167,8 @@ def load_learning(learning: Learning, tensors: Mapping[str, Tensor]) -> None:
                 if found is None or found.shape != value.shape:
                     shape = None if found is None else tuple(found.shape)
                     raise InputError(
-                        f"nns: {kind} of {name!r} must have shape {tuple(value.shape)}, got {shape}"
+                        f"nns: {kind} of {name!r} must have shape {tuple(value.shape)}, got "
+                        f"{shape}; restore the checkpoint"
                     )
                 value.copy_(found)
     state: dict[int, dict[str, Tensor]] = {}

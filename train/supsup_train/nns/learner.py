@@ -1,15 +1,10 @@
-"""Scenario NNs: tasks that nobody tells apart, learned from one stream of batches.
+"""Scenario NNs: learn tasks from one stream of batches without task labels.
 
-Every so many batches the learner infers the task of one, by the paper's one-shot algorithm over the
-masks it has. Where it is uncertain, the task is new, and a mask is allocated (Wortsman et al. 2020,
-section 3.3): with `K` masks and ``nu = softmax(-dO / d alphas)``, where ``K * max nu < threshold``,
-1 + 1 / 8 in the paper.
+One-shot inference over the learner's `K` masks gives ``nu = softmax(-dO / d alphas)``. If
+``K * max nu < threshold``, the task is new and gets a mask (Wortsman et al. 2020, section 3.3).
 
-With one mask, ``nu`` is 1 whatever the batch, and with few of them it says little. The authors'
-code therefore always infers among five masks, untrained ones included, and may then train one that
-was never allocated. Here up to five are filled with *references*, random masks that only serve to
-compare: they are part of the softmax, and are never chosen. Where one of them is likeliest, no mask
-fits, and the task is new.
+With few masks ``nu`` says little, so random *references* fill up to five, as in the authors' code.
+They are part of the softmax but never selected: if a reference is likeliest, the task is new.
 """
 
 from __future__ import annotations
@@ -31,20 +26,23 @@ from supsup_train.nns.checkpoint import Known, LearnerFiles, load_learning
 from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts
 
 MIN_MASKS = 5
-"""Masks that inference compares, references included; the authors' number."""
+"""Minimum number of masks to compare, references included; the authors' number."""
 Kind = Literal["first", "new", "same", "known", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NnsSettings:
-    """How the learner tells tasks apart.
+    """Settings of task inference.
 
     Attributes:
-        threshold: Of ``K * max nu``, below which a batch is of a new task; above 1.
-        period: Batches from one inference to the next, at least 1.
-        max_tasks: Masks it may allocate, at least 1. When all are taken, batches of further tasks
-            are passed over: nothing is overwritten.
+        threshold: A batch is of a new task if ``K * max nu`` is below this; above 1 and finite. The
+            default, 1 + 1/8, is the paper's.
+        period: Batches between inferences, at least 1.
+        max_tasks: Maximum number of masks, at least 1. Batches of further tasks are skipped.
         objective: ``entropy`` or ``superfluous``.
+
+    Raises:
+        InputError: If a setting is out of range.
     """
 
     threshold: float = 1.125
@@ -64,17 +62,16 @@ class NnsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What the learner took a batch for, and why.
+    """The result of inferring the task of a batch.
 
     Attributes:
-        batch: Number of batches seen before it.
-        kind: ``first``: there was no mask. ``new``: it was uncertain, and allocated one. ``same``:
-            the task goes on. ``known``: an earlier task is back. ``full``: it was uncertain, and
-            there is no mask left; batches are passed over until the next inference.
-        task: Name of the task that learns from now on; empty where none does.
-        certainty: ``K * max nu`` over the masks, zero where a reference was likeliest; None for the
-            first batch.
-        threshold: What it was compared with.
+        batch: Number of batches before it.
+        kind: ``first`` or ``new``: a mask was allocated. ``same``: the task is unchanged.
+            ``known``: an earlier task. ``full``: the task is new, but no mask is left; batches are
+            skipped until the next inference.
+        task: Name of the task to learn; empty if none.
+        certainty: ``K * max nu``; 0 if a reference was likeliest, None for the first batch.
+        threshold: The threshold of `certainty`.
     """
 
     batch: int
@@ -85,12 +82,10 @@ class Decision:
 
 
 class NnsLearner:
-    """Learns from batches that do not say their task; a bank gets a mask for each task it finds.
+    """Learns from batches without task labels and adds a mask per inferred task to a bank.
 
     Attributes:
-        batches: Batches seen. After opening a bank that a learner stopped in, the position to go
-            on from: a multiple of the period, where it last wrote down all it knew.
-        num_tasks: Masks allocated.
+        batches: Batches seen; after resuming, those before the last checkpoint.
     """
 
     def __init__(
@@ -102,44 +97,43 @@ class NnsLearner:
         settings: NnsSettings | None = None,
         origin: Mapping[str, str] | None = None,
     ) -> None:
-        """Start, or go on where a learner stopped in this bank.
+        """Start, or resume from the last checkpoint in the bank.
 
         Args:
-            bank: Made with `create_bank` of the same module; empty, or a learner's.
+            bank: Bank of the module, from `create_bank`; empty, or a learner's.
             module: The network; not changed.
-            recipe: Rule and optimiser; `steps` and `batch_size` are the caller's.
-            settings: How tasks are told apart.
-            origin: What the batches come from, written down, and to be the same when going on.
+            recipe: Training settings; `steps` and `batch_size` are only recorded. Defaults to
+                ``Recipe()``.
+            settings: Settings of task inference; defaults to ``NnsSettings()``.
+            origin: Origin of the batches; recorded, and must be equal on resuming.
 
         Raises:
-            InputError: If the bank has tasks of another origin, the learner that stopped in it had
-                other settings, there are no masked parameters, the recipe transfers, has a
-                schedule or begins with zeros, or the objective needs superfluous outputs and there
-                are none.
+            InputError: If the checkpoint has another origin, recipe or settings, the recipe a
+                transfer, schedule or zero scores, or the network no masked parameters or none of
+                the outputs that the objective needs.
         """
         self._bank, self._module = bank, module
         self._recipe, self._settings = recipe or Recipe(), settings or NnsSettings()
         network = bank.network
         if not network.parameters:
             raise InputError(
-                "network: scenario NNs tells tasks apart by their masks, and this one has no "
-                "masked parameters; make the bank with some"
+                "network: scenario NNs needs masked parameters, got none; make the bank with some"
             )
         if self._recipe.transfer != "none":
             raise InputError(
-                f"transfer: scenario NNs begins with fresh scores, got {self._recipe.transfer!r}; "
+                f"transfer: scenario NNs starts with random scores, got {self._recipe.transfer!r}; "
                 "leave it out"
             )
         for name in ("schedule", "score_init"):
             wanted, default = getattr(self._recipe, name), getattr(Recipe(), name)
             if wanted != default:
                 raise InputError(
-                    f"{name}: scenario NNs, which draws masks and trains each for as long as its "
-                    f"task lasts, needs {default!r}, got {wanted!r}; leave it out"
+                    f"{name}: scenario NNs, whose masks start random and whose tasks have no fixed "
+                    f"length, needs {default!r}, got {wanted!r}; leave it out"
                 )
         if self._settings.objective == "superfluous" and not network.superfluous_outputs:
             raise InputError(
-                "objective: superfluous needs superfluous outputs, the network has none; take "
+                "objective: superfluous needs superfluous outputs, the network has none; use "
                 "entropy"
             )
         self._told = {
@@ -159,23 +153,23 @@ class NnsLearner:
 
     @property
     def num_tasks(self) -> int:
-        """Masks allocated."""
+        """Number of allocated masks."""
         return len(self._known)
 
     def learn(self, x: Tensor, y: Tensor) -> Decision | None:
         """Learn from one batch.
 
         Args:
-            x: ``float32 (batch, *input_shape)``, finite, at least one row. They are taken to be of
-                one task: where tasks are mixed, the likeliest of them gets all rows.
+            x: ``float32 (batch, *input_shape)``, finite, at least one row. All rows are learned as
+                one task, the likeliest.
             y: ``int64 (batch,)`` in ``[0, real_outputs)``.
 
         Returns:
-            What it was taken for, on batches whose task is inferred; else None.
+            The decision if the batch's task was inferred, else None.
 
         Raises:
-            InputError: If the batch is not as stated, which changes nothing; or if its loss is not
-                finite: go on from the checkpoint before, with a new learner.
+            InputError: If the batch is invalid, which changes nothing, or its loss is not finite;
+                then resume from the last checkpoint with a new learner.
         """
         check_data(f"batch {self.batches}", x, y, self._bank.network)
         decision = None
@@ -191,7 +185,7 @@ class NnsLearner:
         return decision
 
     def checkpoint(self) -> None:
-        """Write down all that is known: the mask in the bank, scores and position beside it."""
+        """Write the mask to the bank, and scores and position beside it."""
         if self._current is None:
             self._files.write(self.batches, self._known, -1, None)
             return
@@ -206,14 +200,14 @@ class NnsLearner:
         self._files.write(self.batches, self._known, self._index, current)
 
     def scores(self, x: Tensor) -> Scores:
-        """``-dO / d alphas`` of a batch at the uniform superposition of masks and references.
+        """Return ``-dO / d alphas`` at the uniform superposition of masks and references.
 
         Args:
             x: ``float32 (batch, *input_shape)``.
 
         Returns:
-            ``float64 (max(masks, 5),)``: those of the masks, in the order of allocation, as they
-            were at the last checkpoint, then those of the references.
+            ``float64 (max(num_tasks, 5),)``: the masks of the last checkpoint, in order of
+            allocation, then the references.
         """
         return self._scorer.scores(x, self._references())
 
@@ -253,12 +247,10 @@ class NnsLearner:
         )
 
     def _score(self, learning: Learning) -> None:
-        """Tell the scorer of the present mask, by a copy: training goes on changing the tensors."""
         state = {name: value.detach().numpy().copy() for name, value in learning.state.items()}
         self._scorer.put(self._index, pack_parts(learning.masks().values()), state)
 
     def _references(self) -> list[Bytes]:
-        """Packed random masks that fill up to `MIN_MASKS`, the same ones every time."""
         if not self._reference_masks:
             self._reference_masks = [
                 pack_parts(self._fresh(-number).masks().values()) for number in range(1, MIN_MASKS)
@@ -266,7 +258,7 @@ class NnsLearner:
         return self._reference_masks[: max(0, MIN_MASKS - self.num_tasks)]
 
     def _fresh(self, index: int) -> Learning:
-        """A task's learning as it begins; negative indices are the references'."""
+        """Make a new `Learning`; negative indices are references."""
         name = _name(index) if index >= 0 else f"reference-{-index}"
         generator = torch.Generator().manual_seed(task_seed(self._recipe.seed, name))
         scores = initial_scores(self._bank.network, generator)

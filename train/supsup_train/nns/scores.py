@@ -1,7 +1,7 @@
-"""One-shot scores in PyTorch: how well each of some masks fits a batch, without a model.
+"""One-shot task scores in PyTorch, for masks in training.
 
-What an exported model computes (docs/CONTRACT.md, "Inferring"), for a learner whose masks still
-change (Wortsman et al. 2020, equation 4).
+An exported model computes the same (docs/CONTRACT.md, "Inferring"; Wortsman et al. 2020,
+equation 4).
 """
 
 from __future__ import annotations
@@ -27,13 +27,10 @@ State = Mapping[str, Floats]
 
 
 class MaskScorer:
-    """Scores a batch against masks; they are kept packed, with a count of ones for each weight.
-
-    So one pass forward and back serves all of them, whatever their number.
-    """
+    """Scores a batch against masks, in one forward and backward pass for any number of masks."""
 
     def __init__(self, network: Network, module: nn.Module, objective: Objective) -> None:
-        """Start without masks; the module is in eval mode, and not changed."""
+        """Start without masks; the module must be in eval mode and is not changed."""
         self._network, self._module, self._objective = network, module, objective
         self._weights = [torch.from_numpy(w) for w in network.weights()]
         self._counts = np.zeros(network.num_masked, np.int32)
@@ -44,9 +41,9 @@ class MaskScorer:
         return len(self._masks)
 
     def put(self, index: int, mask: Bytes, state: State) -> None:
-        """Put a mask in place of the one at `index`, or, at ``len(self)``, after all others.
+        """Replace the mask at `index`, or append at ``len(self)``.
 
-        The masks of all parameters, joined: ``uint8 (ceil(num_masked / 8),)``.
+        `mask` joins the masks of all parameters: ``uint8 (ceil(num_masked / 8),)``.
         """
         if index == len(self):
             self._masks.append(mask)
@@ -57,10 +54,10 @@ class MaskScorer:
         self._counts += self._bits(mask)
 
     def scores(self, x: Tensor, references: Iterable[Bytes] = ()) -> Scores:
-        """``-dO / d alphas`` of a batch at the uniform superposition of masks and references.
+        """Return ``-dO / d alphas`` at the uniform superposition of masks and references.
 
-        Of masks and then references, ``float64 (len(self) + references,)``. References are packed
-        as in `put`; their state is the first mask's.
+        The result is ``float64 (len(self) + references,)``. References are packed as in `put` and
+        use the first mask's state.
         """
         masks = [*self._masks, *references]
         states = [*self._states, *self._states[:1] * (len(masks) - len(self))]
@@ -79,7 +76,6 @@ class MaskScorer:
         return scores
 
     def _superposed(self, share: Array, states: list[State]) -> dict[str, Tensor]:
-        """Weights and state by name, to be differentiated; `share` of the masks have a one."""
         network = self._network
         flat = torch.from_numpy(share.astype(np.float32))
         parts = torch.split(flat, [p.size for p in network.parameters])
@@ -93,7 +89,6 @@ class MaskScorer:
         return feeds
 
     def _gradients(self, x: Tensor, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Derivatives of the objective, batch mean, by name; zero where it does not depend."""
         with _StatisticsDifferentiable():
             logits: Tensor = functional_call(self._module, feeds, (x,))
         if self._objective == "entropy":
@@ -111,7 +106,7 @@ class MaskScorer:
 
 
 class _StatisticsDifferentiable(TorchFunctionMode):
-    """BatchNorm as arithmetic: torch has no derivative with respect to its running statistics."""
+    """BatchNorm as arithmetic, differentiable in its running statistics."""
 
     def __torch_function__(
         self,
@@ -120,7 +115,7 @@ class _StatisticsDifferentiable(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - as above
-        if func is nn.functional.batch_norm:  # its arguments are not in the operator's order
+        if func is nn.functional.batch_norm:  # argument order differs from the operator's
             bound = signature(func).bind(*args, **(kwargs or {}))
             bound.apply_defaults()
             x, mean, var, weight, bias, training, momentum, eps = bound.args
@@ -129,12 +124,12 @@ class _StatisticsDifferentiable(TorchFunctionMode):
 
 
 def pack_parts(masks: Iterable[Tensor]) -> Bytes:
-    """Masks of all parameters, ``float32`` zeros and ones, joined and packed."""
+    """Join and pack the ``float32`` masks of all parameters."""
     bits = torch.cat([mask.reshape(-1) for mask in masks]).detach().bool()
     return pack_mask(bits.numpy())
 
 
 def joined_mask(task: TaskMasks, network: Network) -> Bytes:
-    """The masks of a bank's task, joined and packed."""
+    """Join and pack the masks of a task."""
     bits = [unpack_mask(task.masks[p.name], (p.size,)) for p in network.parameters]
     return pack_mask(np.concatenate(bits))

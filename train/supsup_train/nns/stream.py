@@ -1,4 +1,4 @@
-"""A stream of tasks as scenario NNs sees it: batches in a row, no names."""
+"""Scenario NNs on a stream of tasks."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from supsup_train.reporting import begin_log, progress_bars
 def unlabelled_batches(
     stream: Stream, recipe: Recipe, *, start: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every task's batches, task after task; of the recipe, their number a task, size and seed.
+    """Yield the batches of all tasks from `start` on; the recipe has steps, batch size and seed.
 
-    Inputs ``float32 (batch, *input_shape)`` and labels ``int64 (batch,)``, from batch `start` on.
+    Inputs are ``float32 (batch, *input_shape)``, labels ``int64 (batch,)``.
     """
     for index in range(start // recipe.steps, stream.num_tasks):
         data = stream.task(index)
@@ -39,16 +39,16 @@ def unlabelled_batches(
 def learn_stream(
     learner: NnsLearner, stream: Stream, recipe: Recipe, log: Path, *, quiet: bool
 ) -> None:
-    """Learn a whole stream, from where the learner is, and say what it took the batches for.
+    """Learn a stream from the learner's position; print and log its decisions.
 
-    On stderr, with a progress bar unless `quiet`; `log` gets one JSON line per decision.
+    `log` gets one JSON line per decision.
     """
     total = stream.num_tasks * recipe.steps
     kinds: Counter[str] = Counter()
     bars = progress_bars(quiet=quiet)
     console = bars.console
     if learner.batches:
-        console.print(f"going on from batch {learner.batches}", highlight=False)
+        console.print(f"resuming from batch {learner.batches}", highlight=False)
     begin_log(log, lambda line: not _is_later(line, learner.batches))
     with bars:
         bar = bars.add_task("batches", total=total, completed=learner.batches, loss="")
@@ -62,16 +62,15 @@ def learn_stream(
                 if decision.kind != "same":
                     console.print(_to_text(decision), highlight=False)
     learner.checkpoint()
-    passed = f"; {kinds['full']} times there was no mask left" if kinds["full"] else ""
+    passed = f"; no mask left at {kinds['full']} inferences" if kinds["full"] else ""
     console.print(f"{learner.num_tasks} masks allocated{passed}", highlight=False)
 
 
 def _is_later(line: bytes, batches: int) -> bool:
-    """Whether a log's line was decided from this batch on: then it will be decided again."""
     try:
         found = json.loads(line)
     except ValueError:
-        return False  # not ours
+        return False
     return isinstance(found, dict) and "certainty" in found and found["batch"] >= batches
 
 
@@ -81,6 +80,6 @@ def _to_text(decision: Decision) -> str:
         "first": f"first task, {decision.task}",
         "new": f"new task, {decision.task} allocated: {certainty}",
         "known": f"{decision.task} again: {certainty}",
-        "full": f"new task, but all masks are taken; its batches are passed over: {certainty}",
+        "full": f"new task, but no mask is left; its batches are skipped: {certainty}",
     }[decision.kind]
     return f"batch {decision.batch}: {text}"

@@ -1,1 +1,1 @@
-"""A module as two ONNX programs: forward, and gradient of the objectives."""
+"""Export of a module as ONNX programs."""

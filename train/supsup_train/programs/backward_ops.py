@@ -1,13 +1,8 @@
-"""Backward operators taken apart into operators that ONNX has.
+"""Decompositions of backward operators into operators that ONNX has.
 
-They are what differentiation leaves behind. PyTorch takes apart most of them; the functions here
-add those that it does not know, or knows only by way of a scatter or of an index for each element.
-The batch may be symbolic; every other dimension is an integer.
-
-Each function has the signature of its operator. In all of them `grad` is the gradient of the
-output, ``float32 (batch, channels, ...)``, and `x` the input, ``float32 (batch, channels, ...)``,
-whose gradient has its shape. `kernel`, `stride`, `padding` and `dilation` are a number per axis, or
-one for all; padding lies on either side of `x`.
+They cover what PyTorch does not decompose, or only into a scatter or one index per element. Each
+function has the signature of its operator; `grad` is the gradient of its output and `x` its input,
+``float32 (batch, channels, ...)``. Only the batch may be symbolic.
 """
 
 from __future__ import annotations
@@ -20,11 +15,10 @@ from torch import SymInt, Tensor
 
 aten = torch.ops.aten
 
-_NOT_COVERED: Tensor = NotImplemented  # tells the tracer to leave the operator as it is
+_NOT_COVERED: Tensor = NotImplemented  # the tracer keeps the operator
 
 
 def _per_axis(value: Sequence[int], num_axes: int) -> list[int]:
-    """One number per axis; aten also accepts one for all."""
     return list(value) * num_axes if len(value) == 1 else list(value)
 
 
@@ -37,14 +31,7 @@ def _weight_gradient(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """The gradient of a convolution's weight: its input correlated with its output's gradient.
-
-    That is again a convolution, in which batch and channels change places, and so do stride and
-    dilation. Group ``j`` of its channels is the batch, seen through group ``j`` of the input.
-
-    `image` is the input, `kernel` the gradient of the output, `size` that of the weight, ``float32
-    (out, in / groups, *size)``.
-    """
+    """Convolve input and output gradient, with batch and channels, stride and dilation swapped."""
     spatial = image.shape[2:]
     if groups == 1:
         image = image.transpose(0, 1)
@@ -55,7 +42,7 @@ def _weight_gradient(
         image, kernel.transpose(0, 1), None, dilation, padding, stride, False, [0], groups
     )
     for axis, length in enumerate(size, start=2):
-        weight = weight.narrow(axis, 0, length)  # beyond: input that no window reached
+        weight = weight.narrow(axis, 0, length)  # the rest is input that no window reached
     result: Tensor = weight.transpose(0, 1)
     return result
 
@@ -73,11 +60,7 @@ def convolution_backward(  # noqa: PLR0913 (aten's signature)
     groups: int,
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """``aten.convolution_backward`` in terms of ``aten.convolution``, for any number of axes.
-
-    `weight` is ``(out, in / groups, ...)`` or, `transposed`, ``(in, out / groups, ...)``. `wanted`
-    says which gradients to compute: of `x`, `weight` and the bias, ``(out,)``; the others are None.
-    """
+    """``aten.convolution_backward`` in terms of ``aten.convolution``, for any number of axes."""
     axes = range(x.dim() - 2)
     stride, padding, dilation = (
         _per_axis(value, len(axes)) for value in (stride, padding, dilation)
@@ -94,7 +77,7 @@ def convolution_backward(  # noqa: PLR0913 (aten's signature)
             grad, weight, None, stride, padding, dilation, not transposed, spare, groups
         )
         for axis, length in enumerate(x.shape[2:], start=2):
-            grad_x = grad_x.narrow(axis, 0, length)  # beyond: output padding above the stride
+            grad_x = grad_x.narrow(axis, 0, length)  # the rest is output padding above the stride
     if wanted[1]:
         image, kernel = (grad, x) if transposed else (x, grad)
         grad_weight = _weight_gradient(image, kernel, size, stride, padding, dilation, groups)
@@ -104,11 +87,7 @@ def convolution_backward(  # noqa: PLR0913 (aten's signature)
 
 
 def _spread(grad: Tensor, x: Tensor, windows: Sequence[Iterable[tuple[int, int, int]]]) -> Tensor:
-    """The backward of means over windows: along each axis, one product with a matrix.
-
-    `windows` has, for each of the last axes, and each output along it: the first element, one past
-    the last, and the number that their sum was divided by. Of `x` only the shape is used.
-    """
+    """Backward of means over windows, a ``(first, last + 1, divisor)`` per axis and output."""
     for axis, spans in enumerate(windows, start=x.dim() - len(windows)):
         length = x.shape[axis]
         matrix = torch.tensor(
@@ -128,7 +107,7 @@ def avg_pool_backward(
     count_include_pad: bool,
     _divisor_override: int | None,
 ) -> Tensor:
-    """``aten.avg_pool2d_backward`` and ``aten.avg_pool3d_backward``; no stride is the kernel's."""
+    """``aten.avg_pool2d_backward`` and ``3d``; an empty stride equals the kernel."""
     num_axes = x.dim() - 2
     kernel, padding = _per_axis(kernel, num_axes), _per_axis(padding, num_axes)
     stride = _per_axis(stride or kernel, num_axes)
@@ -145,7 +124,7 @@ def avg_pool_backward(
 
 
 def adaptive_avg_pool_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """``aten._adaptive_avg_pool2d_backward`` and ``aten._adaptive_avg_pool3d_backward``."""
+    """``aten._adaptive_avg_pool2d_backward`` and ``3d``."""
 
     def spans(axis: int) -> Iterable[tuple[int, int, int]]:
         size, outputs = x.shape[axis], grad.shape[axis]
@@ -157,10 +136,7 @@ def adaptive_avg_pool_backward(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def _pad_backward(source: Callable[[int, int], int]) -> Callable[..., Tensor]:
-    """Padding, taken as means over windows of one element; ``padding`` begins with the last axis.
-
-    `source` goes from a position and the size of an axis to the element of the input that is there.
-    """
+    """Backward of padding; `source` maps a position and an axis size to an input element."""
 
     def backward(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
         def spans(axis: int) -> Iterable[tuple[int, int, int]]:
@@ -180,9 +156,8 @@ _replication_pad = _pad_backward(lambda position, size: min(max(position, 0), si
 
 
 def _embed(grad: Tensor, axis: int, before: int, after: int) -> Tensor:
-    """Zeros around ``grad`` along one axis."""
     pads = [0] * (2 * grad.dim())
-    pads[-2 * axis - 2 : len(pads) - 2 * axis] = [before, after]  # pads begin at the last axis
+    pads[-2 * axis - 2 : len(pads) - 2 * axis] = [before, after]  # pads start at the last axis
     result: Tensor = aten.constant_pad_nd(grad, pads)
     return result
 
@@ -190,7 +165,7 @@ def _embed(grad: Tensor, axis: int, before: int, after: int) -> Tensor:
 def select_backward(
     grad: Tensor, sizes: Sequence[int | SymInt], dim: int, index: int | SymInt
 ) -> Tensor:
-    """``aten.select_backward``: of ``x.select(dim, index)``, where ``x`` has shape ``sizes``."""
+    """Backward of ``x.select(dim, index)``, ``x`` of shape ``sizes``."""
     dim, size = dim % len(sizes), sizes[dim]
     if isinstance(size, SymInt) or isinstance(index, SymInt):
         return _NOT_COVERED
@@ -205,10 +180,10 @@ def slice_backward(
     end: int | SymInt,
     step: int,
 ) -> Tensor:
-    """``aten.slice_backward``: of ``x[start:end:step]`` along ``dim``, ``x`` of shape ``sizes``."""
+    """Backward of ``x[start:end:step]`` along ``dim``, ``x`` of shape ``sizes``."""
     dim, size = dim % len(sizes), sizes[dim]
     kept: int | SymInt = grad.shape[dim]
-    if isinstance(size, SymInt):  # the batch, and mostly all of it
+    if isinstance(size, SymInt):  # the batch; most slices take all of it
         return grad if isinstance(kept, SymInt) and kept == size else _NOT_COVERED
     if step != 1 or isinstance(start, SymInt) or isinstance(end, SymInt):
         return _NOT_COVERED
@@ -216,7 +191,7 @@ def slice_backward(
     return _embed(grad, dim, begin, size - stop) if stop - begin < size else grad
 
 
-# From the overload of an operator (a type without a public name) to its decomposition.
+# Operator overload (a type without a public name) to decomposition.
 _BACKWARD: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: convolution_backward,
     aten.avg_pool2d_backward.default: avg_pool_backward,
@@ -235,6 +210,6 @@ _BACKWARD: dict[Any, Callable[..., Any]] = {
 
 
 def backward_decompositions() -> dict[Any, Callable[..., Any]]:
-    """How to take apart the operators that differentiation leaves behind, by operator."""
+    """Return the decompositions of all backward operators, by operator."""
     known = torch.export.default_decompositions()
     return {each: known[each] for each in known if "_backward" in str(each)} | _BACKWARD

@@ -1,10 +1,8 @@
-"""Operators of a forward pass rewritten as arithmetic that PyTorch can differentiate.
+"""Forward operators rewritten as arithmetic that PyTorch can differentiate.
 
-They are replaced in the captured forward pass before it is differentiated: PyTorch has no
-derivative of BatchNorm with respect to its running statistics, picks attention kernels by device,
-and runs recurrent layers in kernels whose backward has no ONNX translation.
-
-Each function has the signature of its operator. What only training uses, dropout, is left out.
+PyTorch cannot differentiate running statistics, selects attention kernels by device, and has
+recurrent kernels whose backward ONNX lacks. Each function has the signature of its operator and
+ignores dropout.
 """
 
 from __future__ import annotations
@@ -33,10 +31,9 @@ def batch_norm(
     eps: float,
     _cudnn_enabled: bool,
 ) -> Tensor:
-    """``aten.batch_norm``, differentiable in the running statistics too.
+    """``aten.batch_norm``, also differentiable in the running statistics.
 
-    `x` is ``float32 (batch, channels, ...)``, the other tensors ``(channels,)`` or None. In
-    training, and where there are no running statistics, the batch's own are used.
+    `x` is ``float32 (batch, channels, ...)``, the other tensors are ``(channels,)`` or None.
     """
     channels = (-1, *[1] * (x.dim() - 2))
     if training or mean is None or var is None:
@@ -64,10 +61,8 @@ def attention(
     """``aten.scaled_dot_product_attention`` as two matrix products and a softmax.
 
     `query` is ``float32 (batch, ..., queries, depth)``, `key` ``(batch, ..., keys, depth)``,
-    `value` ``(batch, ..., keys, width)``. `mask` broadcasts to ``(batch, ..., queries, keys)``: it
-    is added to the scores, or boolean, true where a key is seen. With `is_causal` query ``i`` sees
-    the keys up to ``i``. A `scale` of None is ``1 / sqrt(depth)``. With `enable_gqa` several query
-    heads, ``(..., heads, queries, depth)``, share a key head.
+    `value` ``(batch, ..., keys, width)``. `mask`, added to the scores or boolean (true: attend),
+    broadcasts to ``(batch, ..., queries, keys)``. `scale` defaults to ``1 / sqrt(depth)``.
     """
     if enable_gqa:
         heads = query.shape[-3] // key.shape[-3]
@@ -84,7 +79,7 @@ def attention(
 
 
 def _gru_step(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> list[Tensor]:
-    """The gates in PyTorch's order: reset, update, new."""
+    """Gates in PyTorch's order: reset, update, new."""
     (hidden,) = state
     input_reset, input_update, input_new = from_input.chunk(3, 1)
     hidden_reset, hidden_update, hidden_new = from_hidden.chunk(3, 1)
@@ -95,7 +90,7 @@ def _gru_step(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> l
 
 
 def _lstm_step(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> list[Tensor]:
-    """The gates in PyTorch's order: input, forget, cell, output. The state: hidden, cell."""
+    """Gates in PyTorch's order: input, forget, cell, output; state: hidden, cell."""
     enter, forget, new, leave = (from_input + from_hidden).chunk(4, 1)
     cell = torch.sigmoid(forget) * state[1] + torch.sigmoid(enter) * torch.tanh(new)
     return [torch.sigmoid(leave) * torch.tanh(cell), cell]
@@ -104,7 +99,6 @@ def _lstm_step(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> 
 def _one_direction(
     step: Step, inputs: list[Tensor], state: list[Tensor], weights: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The hidden state after each step of one layer, and the whole state after the last."""
     input_weight, hidden_weight, *biases = weights
     input_bias, hidden_bias = biases or (None, None)
     projected = functional.linear(torch.stack(inputs), input_weight, input_bias)
@@ -117,11 +111,10 @@ def _one_direction(
 
 
 def recurrent(step: Step) -> Callable[..., tuple[Tensor, ...]]:
-    """An unrolled ``aten.gru.input`` or ``aten.lstm.input``.
+    """Unroll ``aten.gru.input`` or ``aten.lstm.input``.
 
-    A step of the cell goes from the input's projection ``(batch, gates * hidden)``, the hidden
-    state's projection and the state to the next state. The operator goes from ``x (batch, steps,
-    inputs)`` where ``batch_first``, else ``(steps, batch, inputs)``, to output and final states.
+    `step` maps the projections of input and hidden state, ``(batch, gates * hidden)``, and the
+    state to the next state.
     """
 
     def unrolled(
@@ -160,7 +153,7 @@ def recurrent(step: Step) -> Callable[..., tuple[Tensor, ...]]:
     return unrolled
 
 
-# From the overload of an operator (a type without a public name) to its replacement.
+# Operator overload (a type without a public name) to replacement.
 DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
     aten.batch_norm.default: batch_norm,
     aten.scaled_dot_product_attention.default: attention,

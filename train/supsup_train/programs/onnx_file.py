@@ -1,8 +1,7 @@
-"""From a program that PyTorch exported to an ONNX file for every runtime.
+"""Conversion of exported PyTorch programs to portable ONNX models.
 
-The one module of the training side that knows ONNX. What leaves it is plain: opset 18, IR 8, only
-operators of the standard domain, no functions, no external data, no trace of where it was made, and
-the same bytes for the same program.
+The models have opset 18, IR 8, standard operators only, no functions, external data or source
+locations, and equal programs give equal bytes.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from onnx import helper, numpy_helper
 OPSET = 18
 IR_VERSION = 8
 
-# Larger results of constant expressions stay expressions: the zeros of an unused parameter, say.
+# Larger constant expressions are not folded, such as the zeros of an unused parameter.
 _MAX_FOLDED_ELEMENTS = 1024
 
 Shape = tuple[int | str, ...]
-"""Of a tensor; a string names a dimension that is known only when the program runs."""
+"""Shape of a tensor; a string names a dynamic dimension."""
 
 
 def to_onnx(
@@ -32,10 +31,9 @@ def to_onnx(
     constants: Mapping[str, torch.Tensor],
     outputs: Mapping[str, Shape],
 ) -> bytes:
-    """Serialise an exported program as an ONNX model.
+    """Serialise a program, from the inputs and then the constants, as an ONNX model.
 
-    The program takes the inputs and then the constants, and returns the outputs; all are float32,
-    and no name occurs twice. The model has every input, used or not; constants only where used.
+    Tensors are float32 and names distinct. The model has all inputs, used or not.
 
     Raises:
         torch.onnx.OnnxExporterError: If an operator has no translation.
@@ -43,7 +41,7 @@ def to_onnx(
     exported = torch.onnx.export(
         program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False
     )
-    if exported is None:  # as it does for a file
+    if exported is None:  # as for a file
         raise TypeError("torch.onnx.export returned no model")
     model = exported.model_proto
     names = _bake(model.graph, constants, len(inputs))
@@ -72,7 +70,7 @@ def to_onnx(
 def _bake(
     graph: onnx.GraphProto, constants: Mapping[str, torch.Tensor], num_inputs: int
 ) -> dict[str, str]:
-    """Turn the inputs that take constants into initializers; the constant's name by theirs."""
+    """Turn inputs into initializers; return a map from old to new names."""
     fed = [value.name for value in graph.input]
     names = dict(zip(fed[num_inputs:], constants, strict=True))
     for name, constant in names.items():
@@ -90,14 +88,10 @@ def _values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
 
 
 def _rename(graph: onnx.GraphProto, names: dict[str, str], fresh: Iterator[str]) -> None:
-    """Name the nodes and values of a graph in order, and those of the graphs inside it.
-
-    Also strip them of notes on where they come from. `names` has the values that are named already,
-    from old to new, and grows; `fresh` names the others.
-    """
+    """Rename nodes and values, subgraphs included, and strip metadata; `names` grows."""
 
     def new(old: str) -> str:
-        if old and old not in names:  # an empty name is an optional tensor left out
+        if old and old not in names:  # an empty name marks an omitted optional input
             names[old] = next(fresh)
         return old and names[old]
 

@@ -1,19 +1,12 @@
-"""PyTorch differentiates, ONNX carries it: a network as two programs whose weights are inputs.
+"""Export of a module as a forward and a gradient program, with the weights as inputs.
 
-`export_programs` turns any `torch.nn.Module` into a forward program and a gradient program: plain
-ONNX models that take the masked parameters and the per-task state as inputs. From then on no
-PyTorch is needed.
+The gradient program propagates both objectives back through one forward pass (Wortsman et al. 2020,
+equation 4). With ``p = softmax(z)`` of the logits ``z``, and means over the batch:
 
-The gradient program computes what one-shot inference needs (Wortsman et al. 2020, "Supermasks in
-Superposition", equation 4): the derivatives of two objectives on the logits ``z`` with respect to
-the effective parameters. With ``p = softmax(z)``, and means over the batch:
-
-- ``entropy``: ``H = -sum_v p_v log p_v``, so ``dH/dz_v = p_v (sum_u p_u z_u - z_v)``; the same with
-  ``log p`` for ``z`` would lose digits where the outputs are nearly uniform;
+- ``entropy``: ``H = -sum_v p_v log p_v``, so ``dH/dz_v = p_v (sum_u p_u z_u - z_v)``; ``log p`` in
+  place of ``z`` would lose digits for nearly uniform outputs;
 - ``superfluous``: ``G = logsumexp(z')``, where ``z'`` is ``z`` without gradient through the real
   outputs, so ``dG/dz_v = p_v`` for a superfluous output ``v`` and 0 for a real one (Lemma 1).
-
-These closed forms are pulled back through the network, so that both share one forward pass.
 """
 
 from __future__ import annotations
@@ -35,7 +28,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.func import functional_call
 
-# torch.export captures forward passes only: there is no public way to trace what autograd does.
+# Tracing autograd has no public API.
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.node import Argument, Target
@@ -48,18 +41,18 @@ from supsup_train.programs.onnx_file import Shape, to_onnx
 
 aten = torch.ops.aten
 
-# The option of an operator that has to be off: its position and its name.
+# Position and name of an option that must be off, by operator.
 _REFUSED = {
     aten.avg_pool2d.default: (6, "divisor_override"),
     aten.avg_pool3d.default: (6, "divisor_override"),
     aten.dropout.default: (2, "train"),
     aten.scaled_dot_product_attention.default: (4, "dropout_p"),
 }
-_EXAMPLE_BATCH = 37  # a prime that is an unlikely size of anything else
-_TORCH_WARNING = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # torch 2.13, on itself
+_EXAMPLE_BATCH = 37  # a prime, unlikely to be another dimension
+_TORCH_WARNING = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # raised within torch 2.13
 _OPERATOR = re.compile(r"OpOverload\(op='([^']+)', overload='([^']+)'\)")
 
-_CAPTURABLE = "it must take this shape in batches of any size, and not branch on values"
+_CAPTURABLE = "it must accept this shape in batches of any size, and not branch on values"
 _REPLACE = "replace it in the module"
 _FORWARD_ALONE = (
     f"{_REPLACE}, or pass require_gradient=False to write a bank with the forward program alone"
@@ -69,18 +62,17 @@ _log = logging.getLogger(__name__)
 
 
 class ProgramError(SupSupError, ValueError):
-    """A network cannot be exported; the message names the operator and the remedy."""
+    """Raised if a network cannot be exported; the message names the operator and the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """A network as serialised ONNX models: opset 18, IR 8, the first axis of ``x`` dynamic.
+    """Serialised ONNX models, opset 18, IR 8, with a dynamic batch.
 
     Attributes:
-        forward: From ``x``, the parameters and the state to ``logits``, ``float32 (batch,
-            outputs)``.
-        gradient: From the same to ``<objective>.<name>`` for each objective and each parameter and
-            state tensor, ``float32`` of its shape; None where that could not be exported.
+        forward: From ``x``, parameters and state to ``logits``, ``float32 (batch, outputs)``.
+        gradient: From the same to ``<objective>.<name>`` of each parameter and state tensor, or
+            None.
     """
 
     forward: bytes
@@ -96,20 +88,16 @@ def export_programs(
     real_outputs: int,
     require_gradient: bool = True,
 ) -> Programs:
-    """Export a module's forward pass and the gradients of its objectives, weights as inputs.
+    """Export a module's forward pass, in eval mode, and the gradients of its objectives.
 
-    The module is exported as it behaves in eval mode, and left as it was. The arguments are those
-    of `create_bank`; there must be a masked one among `parameters`, or `state`. Where there are no
-    superfluous outputs, the gradient program has only the ``entropy`` outputs. Without
-    `require_gradient` a gradient that cannot be exported is left out, with a warning in the log.
+    The arguments are those of `create_bank`. Without superfluous outputs, the gradient program has
+    ``entropy`` outputs only. Omitting a gradient logs a warning.
 
     Returns:
-        The programs. Their inputs are ``x``, the parameters and the state, in this order, also
-        those that a program does not use. Every other tensor of the module is a constant in them.
-        The same module gives the same bytes.
+        Programs whose inputs are ``x``, the parameters and the state, in order, used or not.
 
     Raises:
-        ProgramError: If a name or a shape is not as stated, or an operator cannot be exported.
+        ProgramError: If a name, shape or dtype is wrong, or an operator cannot be exported.
     """
     free, constants = _tensors(module, parameters, state)
     inputs: dict[str, Shape] = {"x": ("batch", *input_shape)}
@@ -144,7 +132,7 @@ def export_programs(
 def _tensors(
     module: nn.Module, parameters: Sequence[str], state: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of a module, on the CPU: those that become inputs, and the constants."""
+    """Return the inputs of the programs, and the constants."""
     known = {name: tensor.detach().cpu() for name, tensor in module.named_parameters()}
     masked = set(known)
     known |= {name: tensor.detach().cpu() for name, tensor in module.named_buffers()}
@@ -158,18 +146,19 @@ def _tensors(
         if known[name].dtype != torch.float32:
             raise ProgramError(f"network: {name} must be float32, got {known[name].dtype}")
     if len({"x", *free}) <= len(free):
-        raise ProgramError(f"network: a name occurs twice, 'x' included: {['x', *free]}")
+        raise ProgramError(
+            f"network: names must be distinct, 'x' included, one occurs twice: {['x', *free]}"
+        )
     constants = {name: tensor for name, tensor in known.items() if name not in free}
     return {name: known[name] for name in free}, constants
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's notes to its own developers out of the caller's log."""
     loggers = [logging.getLogger(name) for name in ("torch", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.CRITICAL)  # what goes wrong is raised, and refused in one line
+        logger.setLevel(logging.CRITICAL)  # failures are raised anyway
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", _TORCH_WARNING, FutureWarning)
@@ -181,12 +170,12 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _refusal(what: str, remedy: str) -> Iterator[None]:
-    """Turn what torch raises on tracing and translating into one line with a remedy."""
+    """Convert torch's exceptions to a one-line `ProgramError` with a remedy."""
     try:
         yield
     except ProgramError:
         raise
-    except (RuntimeError, ValueError, TypeError) as error:  # torch has no common base for its own
+    except (RuntimeError, ValueError, TypeError) as error:  # torch has no common base class
         causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
@@ -199,11 +188,9 @@ def _refusal(what: str, remedy: str) -> Iterator[None]:
 
 
 class _Functional(nn.Module):
-    """A module as a function of its tensors, which are no parameters of this one."""
-
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
-        self._hidden = (module,)  # a module in a tuple is not a child
+        self._hidden = (module,)  # in a tuple, so that it is not a child
         self._names = names
 
     def forward(self, x: Tensor, *tensors: Tensor) -> Tensor:
@@ -211,7 +198,7 @@ class _Functional(nn.Module):
         logits = functional_call(self._hidden[0], given, (x,))
         if not isinstance(logits, Tensor):
             raise ProgramError(
-                f"network: it must return a tensor, the logits, got {type(logits).__name__}"
+                f"network: it must return the logits as a tensor, got {type(logits).__name__}"
             )
         return logits
 
@@ -219,19 +206,18 @@ class _Functional(nn.Module):
 def _capture(
     module: nn.Module, input_shape: tuple[int, ...], tensors: Mapping[str, Tensor]
 ) -> ExportedProgram:
-    """The module's forward pass as a graph: from ``x`` and then the tensors to the logits."""
     x = torch.zeros(_EXAMPLE_BATCH, *input_shape)
     function = _Functional(module, list(tensors))
     batch = {"x": {0: Dim("batch")}, "tensors": (None,) * len(tensors)}
     with (
         _refusal(f"forward pass on x of shape {('batch', *input_shape)}", _CAPTURABLE),
-        redirect_stderr(StringIO()),  # torch prints the graph so far of what it cannot capture
+        redirect_stderr(StringIO()),  # torch prints partial graphs on failure
     ):
         return torch.export.export(function, (x, *tensors.values()), dynamic_shapes=batch)
 
 
 def _check_operators(captured: ExportedProgram) -> None:
-    """Refuse what torch.onnx would translate into something else, and what is random."""
+    """Refuse options that torch.onnx would translate wrongly, and randomness."""
     for node in captured.graph.nodes:
         position, option = _REFUSED.get(node.target, (0, ""))
         refused = bool(option and len(node.args) > position and node.args[position])
@@ -245,7 +231,6 @@ def _check_operators(captured: ExportedProgram) -> None:
 
 
 def _count_outputs(captured: ExportedProgram, num_free: int) -> int:
-    """The number of logits, once the result is known to be logits of ``x`` and the parameters."""
     nodes = {node.name: node for node in captured.graph.nodes}
     (result,) = [nodes[str(name)] for name in captured.graph_signature.user_outputs]
     x, *free = [nodes[str(name)] for name in captured.graph_signature.user_inputs][: 1 + num_free]
@@ -264,7 +249,7 @@ def _count_outputs(captured: ExportedProgram, num_free: int) -> int:
 
 
 def _sources(node: fx.Node) -> set[fx.Node]:
-    """The nodes whose values reach a node; through its shape alone is not reaching it."""
+    """Return the nodes that a node's values depend on, other than through shapes."""
     found: set[fx.Node] = set()
     waiting = [node]
     while waiting:
@@ -276,8 +261,6 @@ def _sources(node: fx.Node) -> set[fx.Node]:
 
 
 class _Differentiable(fx.Interpreter):
-    """Runs a captured forward pass on operators that can be differentiated."""
-
     def call_function(
         self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]
     ) -> object:
@@ -289,12 +272,7 @@ class _Differentiable(fx.Interpreter):
 def _differentiate(
     captured: ExportedProgram, num_free: int, real_outputs: int
 ) -> tuple[ExportedProgram, dict[str, Tensor]]:
-    """Trace the gradients of the objectives with respect to the first tensors after ``x``.
-
-    Returns:
-        From ``x``, the tensors and the literals to the gradients, objective by objective. And the
-        literals: tensors that the forward pass holds, though they are none of the module's.
-    """
+    """Return the gradient program and the literals: tensors that are not the module's."""
     for node in captured.graph.nodes:
         if free_unbacked_symbols(node.meta.get("val")):
             raise ProgramError(
@@ -332,10 +310,12 @@ def _differentiate(
 
 
 def _cotangents(logits: Tensor, real_outputs: int) -> list[Tensor]:
-    """The derivatives of the objectives with respect to the logits, ``(batch, outputs)``."""
+    """Return ``dO / dz`` of each objective, ``(batch, outputs)``."""
     batch, outputs = logits.shape
     p = logits.softmax(1)
-    z = logits - logits.amax(1, keepdim=True)  # a common offset would cost the differences digits
+    z = logits - logits.amax(
+        1, keepdim=True
+    )  # without a common offset differences keep their digits
     entropy = p * ((p * z).sum(1, keepdim=True) - z) / batch
     if real_outputs == outputs:
         return [entropy]
@@ -349,8 +329,7 @@ def _convert(
     constants: Mapping[str, Tensor],
     outputs: Mapping[str, Shape],
 ) -> bytes:
-    """Serialise a program, its names known to be distinct."""
     counts = Counter([*inputs, *constants, *outputs])
     if twice := sorted(name for name, count in counts.items() if count > 1):
-        raise ProgramError(f"network: these names of tensors are taken, rename them: {twice}")
+        raise ProgramError(f"network: tensor names must be distinct, rename {twice}")
     return to_onnx(program, inputs, constants, outputs)
