@@ -1,8 +1,8 @@
 """Reproduce a table or figure of the documentation: `python tools/reproduce.py digits`.
 
-Learns and exports banks, measures every task through the exported models, prints tables, and writes
-NAME.json and NAME.svg. Finished work stays in the work folder: after an interruption, repeat the
-command to continue. Without changed numbers, --bank or --tiny it also updates docs/.
+Learns and exports banks, measures every task, prints tables, and writes NAME.json and NAME.svg.
+After an interruption, the same command continues from the work folder. Without changed numbers,
+--bank or --tiny it also updates docs/.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NUMBERS = {
 
 
 def main() -> None:
-    """Run the experiment named on the command line."""
+    """Run the command."""
     run_command("reproduce", _run)
 
 
@@ -121,7 +121,7 @@ def _measured(experiment: Experiment, folder: Path, arguments: argparse.Namespac
 
 
 def _result(experiment: Experiment, arguments: argparse.Namespace, numbers: dict[str, int]) -> Line:
-    """Return a result without its rows and tables."""
+    """Return a result without rows and tables."""
     from tools.machine import machine
 
     words = [f"python tools/reproduce.py {experiment.name}"]  # with the options that change numbers

@@ -69,7 +69,7 @@ def test_every_experiment_runs_on_a_tiny_setting(name: str, tmp_path: Path) -> N
     assert result["overrides"] == {"tiny": True}
     assert result["command"] == f"python tools/reproduce.py {name} --tiny"
     lines = done.stdout.split("\n\n")[0].splitlines()
-    assert lines[0].startswith("Accuracy in percent; ")
+    assert lines[0].startswith("In percent; ")
     for row, line in zip(result["rows"], lines[2:], strict=True):
         assert row["label"].rpartition(": ")[2] in line
         assert row["images"] == 4 * row["num_tasks"]

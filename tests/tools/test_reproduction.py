@@ -136,10 +136,10 @@ def test_rows_become_a_table_and_what_was_asked_for_a_note() -> None:
     experiment = ACCURACY["split-5"]
     rows = [row_summary(row, {"k": [line("t-0")]}, 1) for row in experiment.rows]
     text = to_markdown(experiment.tables(rows))
-    title = "Accuracy in percent; task known (GG) 90.00, seeds 1, images per task 10:"
+    title = "In percent; task known (GG) 90.00, seeds 1, images per task 10:"
     assert text.splitlines()[0] == title
     assert "| method | task inferred | unknown (GNu) | labels alone (GNs) | ms |" in text
-    assert "| verified, G | 50.00 ±15.81 | 40.00 ±15.49 |" in text
+    assert "| verified, G | 50.00±15.81 | 40.00±15.49 |" in text
     bar = "Bars: task known (GG) at least 99 for verified, G (**not met** by verified, G)."
     assert experiment.notes(rows) == [experiment.differs, bar]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +13,7 @@ from tools.reproduction.measuring import Row, exported_model, measure
 from tools.reproduction.plot import plot_rows
 from tools.reproduction.store import Line
 from tools.reproduction.summary import COLUMNS, measures_of, row_summary
-from tools.reproduction.tables import Table, compact
+from tools.reproduction.tables import Table, compact, once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +21,7 @@ class Accuracy(Experiment):
     """Methods of inference, measured on every task of some banks.
 
     Attributes:
-        rows: What to measure.
+        rows: Rows of the table.
         figure: ``rows``: a group of bars per row. ``tasks``: a line per row, over the tasks.
     """
 
@@ -32,13 +31,13 @@ class Accuracy(Experiment):
     options: ClassVar[tuple[str, ...]] = ("tasks", "per_task")
 
     def setting(self) -> dict[str, Any]:
-        """Return banks and rows, without labels, references and bars."""
+        """Return banks and rows, without texts and bars."""
         told = ("label", "reference", "at_least")
         rows = [{k: v for k, v in asdict(row).items() if k not in told} for row in self.rows]
         return {"banks": {key: asdict(bank) for key, bank in self.banks.items()}, "rows": rows}
 
     def tiny(self) -> Accuracy:
-        """Return the experiment with few tasks and batches, and one seed."""
+        """Use few tasks and batches, and one seed."""
         banks = {key: tiny_bank(bank) for key, bank in self.banks.items()}
         # equal banks are learned once, under the first key
         key_of = {key: list(banks)[list(banks.values()).index(bank)] for key, bank in banks.items()}
@@ -51,7 +50,7 @@ class Accuracy(Experiment):
         return replace(self, banks={k: bank for k, bank in banks.items() if k in used}, rows=rows)
 
     def altered(self, numbers: Mapping[str, int]) -> Accuracy:
-        """Change the number of tasks in every bank, or of images per task in every row."""
+        """Change the tasks in every bank, or the images per task."""
         banks, rows = self.banks, self.rows
         if "tasks" in numbers:
             banks = {key: replace(b, tasks=numbers["tasks"]) for key, b in banks.items()}
@@ -60,7 +59,7 @@ class Accuracy(Experiment):
         return replace(self, banks=banks, rows=rows)
 
     def measure(self, run: Run) -> list[Line]:
-        """Return one line per row: means over its tasks and banks."""
+        """Return means over tasks and banks for each row."""
         banks = {key: run.bank(key, wanted) for key, wanted in self.banks.items()}
         rows = []
         for row in self.rows:
@@ -74,28 +73,28 @@ class Accuracy(Experiment):
         return rows
 
     def tables(self, rows: Sequence[Line]) -> list[Table]:
-        """Return one table of percentages, samples with their standard errors."""
+        """Return one table, samples with standard errors."""
         labels = [row["label"].rpartition(": ") for row in rows]
         settings = [label[0] for label in labels]
         if "" in settings or len(set(settings)) == 1:
             columns = {"method": ["".join(label) for label in labels]}
         else:
-            columns = {"setting": _once(settings), "method": [label[2] for label in labels]}
+            columns = {"setting": once(settings), "method": [label[2] for label in labels]}
         seeds = [len(described.banks) for described in self.rows]
         images = [r["images"] // (r["num_tasks"] * n) for r, n in zip(rows, seeds, strict=True)]
         columns["authors' figure"] = [described.reference for described in self.rows]
         columns |= {COLUMNS[m]: [_percent(row, m) for row in rows] for m in measures_of(rows)}
         if "setting" in columns and COLUMNS["known"] in columns:
-            columns[COLUMNS["known"]] = _once(columns[COLUMNS["known"]])
+            columns[COLUMNS["known"]] = once(columns[COLUMNS["known"]])
         times = [row["unknown_ms"] for row in rows]
         columns["ms"] = ["-" if time is None else f"{time:.2f}" for time in times]
         columns["seeds"] = [str(number) for number in seeds]
         columns["images per task"] = [str(number or "-") for number in images]
         in_title = (COLUMNS["known"], "seeds", "images per task")
-        return [compact("Accuracy in percent", columns, *in_title)]
+        return [compact("In percent", columns, *in_title)]
 
     def notes(self, rows: Sequence[Line]) -> list[str]:
-        """Add the bars, and how many masks NNs allocated."""
+        """Add bars, and the masks that NNs allocated."""
         allocated = [
             f"{row['masks']} masks allocated for {row['num_tasks']} tasks."
             for row, described in zip(rows, self.rows, strict=True)
@@ -104,12 +103,12 @@ class Accuracy(Experiment):
         return [*Experiment.notes(self, rows), *_bars(rows), *allocated]
 
     def plot(self, rows: Sequence[Line], file: Path) -> str:
-        """Draw bars per row, or lines over the tasks."""
+        """Draw rows as bars, or as lines over tasks."""
         return plot_rows(self.title, self.figure, rows, file)
 
 
 def _bars(rows: Sequence[Line]) -> list[str]:
-    """Return a sentence with each bar, the methods that it applies to, and who misses it."""
+    """Return a sentence with each bar, its methods, and those that miss it."""
     bars: dict[tuple[str, float], list[Line]] = {}
     for row in rows:
         for name in COLUMNS:
@@ -126,14 +125,9 @@ def _bars(rows: Sequence[Line]) -> list[str]:
     return [f"Bars: {'; '.join(told)}."] if told else []
 
 
-def _once(cells: Sequence[str]) -> list[str]:
-    """Blank cells that repeat the one above."""
-    return ["" if above == cell else cell for above, cell in pairwise(["", *cells])]
-
-
 def _percent(row: Mapping[str, Any], measure: str) -> str:
     if measure not in row:
         return "-"
     error = row.get(f"{measure}_se")
-    plus = f" ±{100 * error:.2f}" if error else ""
+    plus = f"±{100 * error:.2f}" if error else ""
     return f"{100 * row[measure]:.2f}{plus}"

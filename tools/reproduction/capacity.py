@@ -1,8 +1,7 @@
 """Measure how many patterns a Hopfield store recovers.
 
-At each load a sample of the encoded patterns is recovered from the pattern itself and from one with
-flipped bits. A trained pattern is a run of a mask, as long as there are units: first the first run
-of each task, then the second.
+A sample of the encoded patterns is recovered from the pattern itself and from one with flipped
+bits. Trained patterns are runs of masks: the first run of each task, then the second.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ Patterns = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity(Experiment):
-    """Random patterns, and those of a bank ``trained`` if there is one.
+    """Recovery of random patterns, and of those of a bank ``trained``, if any.
 
     Attributes:
         sizes: Numbers of units.
@@ -60,12 +59,12 @@ class Capacity(Experiment):
         return {"banks": banks, "densities": self.densities, "sizes": self.sizes}
 
     def tiny(self) -> Capacity:
-        """Return the experiment with few units and a small bank."""
+        """Use few units and a small bank."""
         banks = {key: tiny_bank(bank) for key, bank in self.banks.items()}
         return replace(self, banks=banks, sizes=(64, 32))
 
     def measure(self, run: Run) -> list[Line]:
-        """Return one row per source, size, rule, load and fraction of flipped bits."""
+        """Return a row per source, size, rule, load and share of flips."""
         banks = {key: run.bank(key, wanted) for key, wanted in self.banks.items()}
         rows = []
         for size, rule in product(self.sizes, RULES):
@@ -84,11 +83,11 @@ class Capacity(Experiment):
         return found | {key: bank_patterns(bank, size, count) for key, bank in banks.items()}
 
     def tables(self, rows: Sequence[Line]) -> list[Table]:
-        """Return a table per size: percent recovered exactly and within 2 %."""
+        """Return a table per size."""
         return [_table(size, [r for r in rows if r["size"] == size]) for size in self.sizes]
 
     def plot(self, rows: Sequence[Line], file: Path) -> str:
-        """Draw a panel per source and size: fractions within 2 % over the load, and capacity."""
+        """Draw recovery within 2 % by load, a panel per source and size."""
         sources = list(dict.fromkeys(row["source"] for row in rows))
         sizes = sorted(self.sizes)
 
@@ -108,7 +107,7 @@ class Capacity(Experiment):
 
 
 def random_patterns(size: int, count: int, density: float = 0.5) -> Patterns:
-    """Return random signs, a fraction `density` of them 1: ``float32 (count, size)``."""
+    """Return random signs, `density` of them 1: ``float32 (count, size)``."""
     rng = np.random.default_rng([SEED, size])
     return to_pattern(rng.random((count, size)) < density).reshape(count, size)
 
@@ -134,7 +133,7 @@ def _runs(bank: MaskBank, size: int) -> Iterator[Patterns]:
 
 
 def loads(size: int, available: int) -> list[int]:
-    """Return rising numbers of patterns: `LOADS` times the units, at most `available`."""
+    """Return numbers of patterns: `LOADS` times `size`, at most `available`."""
     counts = {max(1, round(load * size)) for load in LOADS}
     return sorted(count for count in counts if count <= available)
 
@@ -145,7 +144,7 @@ def _series(source: str, patterns: Patterns, rule: str) -> Line:
 
 
 def measure(patterns: Patterns, rule: str, counts: Sequence[int]) -> Iterator[Line]:
-    """Encode patterns and recover a sample at each of `counts`; yield a row per share of flips.
+    """Encode patterns; at each of `counts`, recover a sample and yield a row per share of flips.
 
     Both count fixed points only: ``exact`` is the pattern, ``near`` within 2 % of its bits.
 
@@ -194,7 +193,7 @@ def _recovered(
 
 
 def _table(size: int, rows: Sequence[Line]) -> Table:
-    """Make a row per load, a column per rule and source; then one-step errors of one source."""
+    """Make a row per load, a column per rule and source, and one-step errors."""
     series = list(dict.fromkeys((row["rule"], row["source"]) for row in rows))
     own = {key: [row for row in rows if (row["rule"], row["source"]) == key] for key in series}
     first = {rule: own[rule, rows[0]["source"]][:: len(FLIPPED)] for rule in RULES}
@@ -207,9 +206,9 @@ def _table(size: int, rows: Sequence[Line]) -> Table:
         columns[f"{rule}, {source}"] = ["; ".join(dict.fromkeys(pair)) for pair in pairs]
     for rule in RULES:
         columns[f"one step: {rule}, {rows[0]['source']}"] = [
-            f"{100 * row['bit_error']:.3f} ({100 * row['expected']:.3f})" for row in first[rule]
+            f"{100 * row['bit_error']:.3f}/{100 * row['expected']:.3f}" for row in first[rule]
         ]
-    return compact(f"{size} units", columns)
+    return compact(f"{size} units", columns, *columns)
 
 
 def _panel(axes: Any, rows: Sequence[Line], size: int) -> None:  # noqa: ANN401 - matplotlib's

@@ -1,4 +1,4 @@
-"""The folder with data that is not in the repository."""
+"""Data outside the repository."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class DataFolder:
     """A folder with ``mnist/`` and the shared masks."""
 
     def __init__(self, path: Path | None) -> None:
-        """Use `path`; it defaults to ``SUPSUP_DATA``."""
+        """Use `path`, else ``SUPSUP_DATA``."""
         named = os.environ.get("SUPSUP_DATA")
         self._path = path or (Path(named) if named else None)
 
@@ -30,5 +30,5 @@ class DataFolder:
         return self._path / name
 
     def dataset(self, source: str) -> str | None:
-        """Return the argument of `load_dataset` for a bank's source."""
+        """Return the argument of `load_dataset`."""
         return None if source == "digits" else str(self.find(source))

@@ -1,4 +1,4 @@
-"""What all experiments share, and the settings of one run."""
+"""The base of all experiments, and one run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ class Run:
 
     Attributes:
         folder: Keeps banks, models and measurements.
-        data: The data folder.
         own: Existing banks, by key.
         threads: For learning (None: PyTorch's default) and for one call (None: 1).
-        store: Measurements in the folder.
     """
 
     folder: Path
@@ -42,7 +40,7 @@ class Run:
         return self.threads or 1
 
     def bank(self, key: str, wanted: Bank) -> MaskBank:
-        """Return the existing bank of this key, or learn it."""
+        """Return an existing bank, or learn it."""
         sys.stderr.write(f"bank {key}: {wanted.tasks} tasks of {wanted.stream}\n")
         folder, own = self.folder / "banks" / key, self.own.get(key)
         return learned_bank(wanted, folder, self.data, own=own, threads=self.threads)
@@ -53,13 +51,12 @@ class Experiment(ABC):
     """A table or figure.
 
     Attributes:
-        name: Name on the command line, of its files and of its comments in the documentation.
-        title: One line.
-        differs: Differences from the paper, as sentences; empty for none but the seeds.
+        name: Used on the command line, for files and in the documentation.
+        differs: Sentences on differences from the paper, seeds excepted.
         banks: Banks to learn, by key.
-        seconds: Rough time from scratch on two cores, for `--list`.
+        seconds: Rough time on two cores.
         document: File in docs/ with its rows.
-        options: Command-line numbers that apply to it.
+        options: Command-line numbers that apply.
     """
 
     name: str
@@ -72,19 +69,19 @@ class Experiment(ABC):
 
     @abstractmethod
     def setting(self) -> dict[str, Any]:
-        """Return everything that the numbers depend on, as JSON values."""
+        """Return everything that affects numbers, as JSON values."""
 
     @abstractmethod
     def tiny(self) -> Self:
-        """Return the same steps in seconds, on the bundled digits; the numbers mean nothing."""
+        """Return a trial of all steps in seconds, on bundled digits."""
 
     def altered(self, numbers: Mapping[str, int]) -> Self:  # noqa: ARG002 - for those with options
-        """Return the experiment with other numbers, by name in `options`."""
+        """Return the experiment with other numbers."""
         return self
 
     @abstractmethod
     def measure(self, run: Run) -> list[Line]:
-        """Learn, export and measure what is missing, and return rows as JSON values.
+        """Learn, export and measure what is missing; return rows as JSON values.
 
         Raises:
             InputError: If a bank has another setting, or data are missing.
@@ -95,11 +92,11 @@ class Experiment(ABC):
         """Return the rows as tables."""
 
     def notes(self, rows: Sequence[Line]) -> list[str]:  # noqa: ARG002 - for those that need them
-        """Return sentences for below the tables."""
+        """Return sentences below the tables."""
         return [self.differs] if self.differs else []
 
     def block(self, result: Mapping[str, Any]) -> str:
-        """Return the Markdown of a result: tables, notes, and a link to all numbers."""
+        """Return the Markdown of a result."""
         rows = result["rows"]
         made = f"`{result['command']}` ([all numbers](results/{self.name}.json))"
         notes = textwrap.wrap(" ".join(self.notes(rows)), 140, break_on_hyphens=False)
@@ -107,4 +104,4 @@ class Experiment(ABC):
 
     @abstractmethod
     def plot(self, rows: Sequence[Line], file: Path) -> str:
-        """Write a picture, and return a message; equal rows give equal bytes."""
+        """Write a picture; return a message. Equal rows give equal bytes."""

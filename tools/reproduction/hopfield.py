@@ -1,7 +1,7 @@
 """HopSupSup: recover masks from a Hopfield store and a stream of inputs.
 
-For each seed, learn and encode a bank and delete its masks; recover each task's mask in at most one
-pass over its test images; then repeat with each task left out of the store.
+For each seed: learn and encode a bank, delete its masks, recover each from one pass over its
+task's test images at most, and repeat with each task left out of the store.
 """
 
 from __future__ import annotations
@@ -75,15 +75,13 @@ class Hopfield(Experiment):
     """Recovery on SplitMNIST; more seeds or orders reuse existing measurements.
 
     Attributes:
-        model: Name of the network.
-        tasks: Number of tasks.
         steps: Training batches per task.
         source: ``mnist``, in the data folder, or the bundled ``digits``.
         batch: Inputs per step of recovery.
         small_batch: The same for small batches.
-        seeds: Number of seeds, from 0, of weights and batches.
-        orders: Number of orders, from 0, of test images.
-        judged: Whether to compare the numbers with the bars.
+        seeds: Number of seeds of weights and batches.
+        orders: Number of orders of test images.
+        judged: Whether bars apply.
     """
 
     model: str
@@ -99,7 +97,7 @@ class Hopfield(Experiment):
     options: ClassVar[tuple[str, ...]] = ("seeds", "orders")
 
     def setting(self) -> dict[str, Any]:
-        """Return everything except seeds and orders, with the recovery's settings."""
+        """Return everything except seeds and orders."""
         return {
             "batch": self.batch,
             "recovery": asdict(Recovery()),
@@ -110,7 +108,7 @@ class Hopfield(Experiment):
         }
 
     def tiny(self) -> Hopfield:
-        """Return the experiment with a small network, one seed and order, and no bars."""
+        """Use a small network, one seed and order, no bars."""
         small = replace(self, model="bnnet-64-64", steps=20, source="digits", batch=16)
         return replace(small, seeds=1, orders=1, judged=False)
 
@@ -131,7 +129,7 @@ class Hopfield(Experiment):
         )
 
     def measure(self, run: Run) -> list[Line]:
-        """Return one line per recovery: by each way, then with each task left out."""
+        """Return a line per recovery: by each way, then with tasks left out."""
         dataset = load_dataset(run.data.dataset(self.source))
         stream = make_stream(STREAM, dataset, num_tasks=self.tasks, labels=LABELS)
         lines: list[Line] = []
@@ -146,13 +144,13 @@ class Hopfield(Experiment):
         return lines
 
     def _training(self, seed: int) -> list[str]:
-        """Return arguments of `supsup-train` without data, bank and threads."""
+        """Return arguments of `supsup-train` except data, bank and threads."""
         words = [STREAM, "--labels", LABELS, "--model", self.model, "--tasks", str(self.tasks)]
         words += ["--steps", str(self.steps), "--seed", str(seed), "--weight-seed", str(seed)]
         return [*words, *OPTIONS.split()]
 
     def _trained(self, seed: int, run: Run) -> MaskBank:
-        """Train or resume the bank of a seed, with all masks."""
+        """Train or resume the bank of a seed."""
         sys.stderr.write(f"bank seed-{seed}: {self.tasks} tasks of {STREAM}\n")
         path = run.folder / "banks" / f"seed-{seed}"
         words = [*self._training(seed), "--bank", str(path)]
@@ -162,22 +160,19 @@ class Hopfield(Experiment):
         return MaskBank.open(path)
 
     def tables(self, rows: Sequence[Line]) -> list[Table]:
-        """Return bars if judged, then tables by way, by seed and task, and with one left out."""
+        """Return bars if judged, and the tables of recoveries."""
         made = tables(rows, [way.name for way in self.ways])
         return [bars(rows, self.ways[0].name), *made] if self.judged else made
 
     def plot(self, rows: Sequence[Line], file: Path) -> str:
-        """Draw traces of the first seed and order without looks (the paper's way)."""
+        """Draw the first seed and order without looks."""
         return plot_traces({line["task"]: line for line in rows if "trace" in line}, file)
 
 
 def stored_model(trained: MaskBank, folder: Path, left_out: str | None = None) -> Path:
-    """Export the store of a bank from a copy without masks.
+    """Export the store of a bank, without the task `left_out`, from a copy without masks.
 
-    Args:
-        trained: A bank with all masks; it is not changed.
-        folder: An empty folder for the model and the copy, ``stored``.
-        left_out: A task to leave out of the store.
+    The empty `folder` gets the model and the copy, ``stored``.
     """
     shutil.copytree(trained.path, folder / "stored")
     bank = MaskBank.open(folder / "stored")
@@ -196,7 +191,7 @@ def _recovered(
     trained: MaskBank,
     run: Run,
 ) -> Iterator[Line]:
-    """Yield one line per order and task, from the store or measured now."""
+    """Yield a line per order and task, stored or measured now."""
     name = way.name + (f", without {left_out}" if left_out else "")
     sys.stderr.write(f"seed {seed}: {name}\n")
     model: HopfieldModel | None = None
@@ -254,7 +249,7 @@ def _line(model: HopfieldModel, data: TaskData, trained: MaskBank, way: Way, ord
 
 
 def _off(mask: Bits, trained: MaskBank, name: str) -> float:
-    """Return the fraction of bits that differ from the learned mask, the largest of parameters."""
+    """Return the largest fraction of wrong bits of any parameter."""
     task, parts, start = trained.task(name), [], 0
     for p in trained.network.parameters:
         learned = unpack_mask(task.masks[p.name], (p.size,))
@@ -272,7 +267,7 @@ def accuracy(
     statistics: Statistics,
     order: npt.NDArray[np.int64],
 ) -> float:
-    """Return the accuracy of a recovered mask on a task's test images, `rows` per call."""
+    """Return the accuracy of a recovered mask, with `rows` images per call."""
     right = 0
     for start in range(0, len(order), rows):
         chosen = order[start : start + rows]

@@ -1,4 +1,4 @@
-"""Tables of recoveries: bars, by way, by seed and task, with a task left out."""
+"""Tables of recoveries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from tools.reproduction.store import Line
-from tools.reproduction.tables import Table, compact
+from tools.reproduction.tables import Table, compact, once
 
 LEAST_ACCURACY = 0.97
 MOST_STEPS = 30
@@ -37,10 +37,14 @@ def bars(lines: Sequence[Line], way: str) -> Table:
         ("right mask, by fingerprints", *_all(good, own)),
         (f"converged in fewer than {MOST_STEPS} steps", *_all(in_time, own)),
         ("bits that differ from the learned mask", most, f"{off:.2%}", off <= MOST_OFF),
-        ("streams of a task left out: not converged", *_all(unknown, left_out)),
+        ("unknown streams not converged", *_all(unknown, left_out)),
     ]
-    cells = [[what, limit, found, "met" if met else "NOT met"] for what, limit, found, met in asked]
-    return Table(title="Bars", header=["", "limit", "result", ""], rows=cells)
+    cells = [
+        [f"{bar}: {limit}", found + ("" if met else ", NOT met")]
+        for bar, limit, found, met in asked
+    ]
+    title = "Bars, all met" if all(met for *_, met in asked) else "Bars, not all met"
+    return Table(title=title, header=["bar", "result"], rows=cells)
 
 
 def _all(those: Sequence[Line], lines: Sequence[Line]) -> tuple[str, str, bool]:
@@ -48,7 +52,7 @@ def _all(those: Sequence[Line], lines: Sequence[Line]) -> tuple[str, str, bool]:
 
 
 def _by_way(lines: Iterable[Line], way: str) -> list[Line]:
-    """Return the recoveries by one way, with all tasks in the store."""
+    """Return recoveries by one way, with all tasks stored."""
     return [line for line in lines if line["left_out"] is None and line["way"] == way]
 
 
@@ -60,7 +64,7 @@ def _group(lines: Iterable[Line], by: Callable[[Line], Any]) -> dict[Any, list[L
 
 
 def tables(lines: Sequence[Line], ways: Sequence[str]) -> list[Table]:
-    """Return the tables by way, by seed and task for the first way, and with a task left out."""
+    """Return tables by way, by seed and task (first way), and with a task left out."""
     return [_way_table(lines, ways), _task_table(lines, ways[0]), _left_out_table(lines)]
 
 
@@ -74,7 +78,7 @@ def _way_table(lines: Sequence[Line], ways: Sequence[str]) -> Table:
         orders = str(len({line["order"] for line in own}))
         made = [way, seeds, orders, _verdicts(own), _converged(own), _mean(own, "running")]
         rows.append([*made, f"{1000 * step:.1f}"])
-    return Table(title="Ways to recover", header=header, rows=rows)
+    return Table(title="Ways to recover, same settings", header=header, rows=rows)
 
 
 def _task_table(lines: Sequence[Line], way: str) -> Table:
@@ -95,7 +99,8 @@ def _task_table(lines: Sequence[Line], way: str) -> Table:
         ]
         for (seed, task), group in groups.items()
     ]
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    columns["seed"] = once(columns["seed"])
     return compact(f"Each task, {way}", columns, "bits off")
 
 
@@ -118,7 +123,7 @@ def _verdicts(lines: Sequence[Line]) -> str:
 
 
 def _count(those: Sequence[Line], lines: Sequence[Line]) -> str:
-    """Return how many lines are among those, and the verdicts on the others."""
+    """Count the lines among those, and the verdicts on others."""
     others = Counter(
         f"{line['verdict']} {line['found'] or ''}".strip() for line in lines if line not in those
     )
@@ -127,7 +132,7 @@ def _count(those: Sequence[Line], lines: Sequence[Line]) -> str:
 
 
 def _converged(lines: Sequence[Line]) -> str:
-    """Return the fewest and most steps to the end, and the most taken if more."""
+    """Return fewest and most steps, and the most taken if more."""
     after = [line["converged_after"] for line in lines]
     steps = max(line["steps"] for line in lines)
     found = sorted(value for value in after if value is not None)
@@ -138,7 +143,7 @@ def _converged(lines: Sequence[Line]) -> str:
 
 
 def _ratios(lines: Sequence[Line]) -> str:
-    """Return the least and largest entropy, divided by the expected one."""
+    """Return the range of entropy over expected entropy."""
     found = [(line["entropy"], line["expected_entropy"]) for line in lines]
     ratios = sorted(h / expected for h, expected in found if h is not None and expected)
     return _span([f"{ratio:.2f}" for ratio in ratios]) if ratios else "-"

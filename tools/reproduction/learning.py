@@ -30,17 +30,11 @@ class Bank:
     """A bank to learn, or to make from shared masks.
 
     Attributes:
-        stream: Kind of stream.
-        tasks: Number of tasks.
-        model: Name of the network.
-        outputs: Length of the logits.
         source: ``mnist``, in the data folder, or the bundled ``digits``.
         steps: Batches per task.
         lr: Learning rate; None is the method's default.
-        seed: Seed of stream, scores and batches.
         scenario: ``NNs`` learns from one unlabelled stream.
         period: Batches between inferences, for ``NNs``; None is the default.
-        transfer: Start of the scores.
         shared: Folder in the data folder with learned masks to use.
         method: Baseline of `supsup-baseline` to train instead of masks.
         matrices: For BatchE, store tasks as rank-one matrices.
@@ -63,7 +57,7 @@ class Bank:
 
 
 def tiny_bank(bank: Bank) -> Bank:
-    """Return a bank that trains in seconds: digits, a small network, few tasks and batches."""
+    """Return a small bank that trains in seconds, on digits."""
     return replace(
         bank,
         tasks=2 if bank.stream == "split" else min(bank.tasks, 3),
@@ -78,7 +72,7 @@ def tiny_bank(bank: Bank) -> Bank:
 
 
 def stream_of(wanted: Bank, data: DataFolder) -> Stream:
-    """Return the stream to learn from and to measure on."""
+    """Return the stream of a bank."""
     dataset = load_dataset(data.dataset(wanted.source))
     return make_stream(wanted.stream, dataset, num_tasks=wanted.tasks, seed=wanted.seed)
 
@@ -94,9 +88,9 @@ def learned_bank(
     """Learn a bank, or resume it, and check it.
 
     Args:
-        wanted: Description of the bank.
-        path: Folder of the bank.
-        data: Folder of data and shared masks.
+        wanted: The bank.
+        path: Its folder.
+        data: Data and shared masks.
         own: Existing bank to use instead of `path`; it is never changed.
         threads: Threads of PyTorch; None is its default.
 
@@ -117,7 +111,6 @@ def learned_bank(
 
 
 def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
-    """Return the arguments of `supsup-train` or `supsup-baseline`."""
     options: dict[str, object] = {
         "bank": path,
         "data": data.dataset(wanted.source),
@@ -139,7 +132,7 @@ def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
 
 
 def _missing(wanted: Bank, bank: MaskBank, stream: Stream) -> str:
-    """Return what a bank has still to learn, in words; empty for nothing."""
+    """Return what a bank lacks, in words; empty for nothing."""
     if wanted.scenario == "NNs":
         learned, total = _batches(bank.path / "nns" / "learner.json"), wanted.tasks * wanted.steps
         return "" if learned == total else f"it has learned from {learned} batches, not {total}"
@@ -148,7 +141,6 @@ def _missing(wanted: Bank, bank: MaskBank, stream: Stream) -> str:
 
 
 def _batches(file: Path) -> int:
-    """Return how many batches an NNs learner has learned from."""
     try:
         return int(json.loads(file.read_text())["batches"]) if file.exists() else 0
     except (ValueError, KeyError, TypeError) as error:
@@ -183,7 +175,7 @@ def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
 def _check_network(
     wanted: Bank, bank: MaskBank, stream: Stream, recipe: st.Recipe | BaselineRecipe
 ) -> None:
-    """Refuse a bank of another network; of a baseline, compare only each task's own tensors."""
+    """Refuse another network; of a baseline, compare only the state of tasks."""
     module = st.make_model(wanted.model, input_shape=stream.input_shape, outputs=wanted.outputs)
     if isinstance(recipe, st.Recipe):
         check_module(fixed_copy(module), bank.network)

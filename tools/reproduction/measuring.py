@@ -27,12 +27,9 @@ class Row:
     """A row of a table: one method of inference on every task of some banks.
 
     Attributes:
-        label: Name in the table.
         banks: Keys in `Experiment.banks`; several are seeds, whose mean is reported.
-        objective: Objective of the model.
-        how: Inference settings.
-        images: Test images per task with the task inferred; 0 for known tasks only.
-        batch: Images that are inferred together.
+        images: Test images per task; 0 measures known tasks only.
+        batch: Images inferred together.
         reference: The authors' figure; empty for none.
         at_least: Bars in percent by measure: ``known`` (GG), ``unknown`` (GNu), ``shared`` (GNs),
             ``inferred`` or ``near``.
@@ -49,12 +46,11 @@ class Row:
 
 
 def _content(bank: MaskBank) -> str:
-    """Return a digest of a bank, from its index of file digests."""
     return hashlib.sha256((bank.path / "bank.json").read_bytes()).hexdigest()
 
 
 def measuring_key(row: Row, bank: MaskBank, *, threads: int = 1) -> str:
-    """Return a digest of everything that a row's numbers and times on one bank depend on."""
+    """Return a digest of all that affects a row's numbers and times."""
     how = {k: v for k, v in asdict(row.how).items() if v is not None}
     parts = [_content(bank), row.objective, how, row.images, row.batch]
     if threads != 1:
@@ -63,7 +59,7 @@ def measuring_key(row: Row, bank: MaskBank, *, threads: int = 1) -> str:
 
 
 def exported_model(bank: MaskBank, folder: Path, key: str, objective: str) -> Path:
-    """Return the model of a bank, exporting it if `folder` lacks it."""
+    """Return a bank's model, exported if `folder` lacks it."""
     path = folder / f"{key}-{objective}-{_content(bank)[:12]}.onnx"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,15 +71,9 @@ def exported_model(bank: MaskBank, folder: Path, key: str, objective: str) -> Pa
 def measure(
     row: Row, bank: MaskBank, model_path: Path, stream: Stream, run: Run, *, unnamed: bool
 ) -> list[Line]:
-    """Return one line per task, from the run's store or measured now.
+    """Return a line per task, from the run's store or measured now.
 
-    Args:
-        row: How to infer.
-        bank: Source of the model.
-        model_path: The model.
-        stream: The tasks.
-        run: Its store keeps each line.
-        unnamed: Masks are not named after tasks (NNs).
+    With `unnamed`, masks are not named after tasks (NNs).
     """
     key = measuring_key(row, bank, threads=run.call_threads)
     evaluate = evaluate_unnamed if unnamed else evaluate_task

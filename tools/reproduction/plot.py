@@ -1,4 +1,4 @@
-"""Plots of accuracy by row or over tasks, and of recoveries."""
+"""Plots of accuracy and of recoveries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supsup_runtime.recovery.result import TOLERANCE
 
 
 def plot_rows(title: str, figure: str, rows: Sequence[Mapping[str, Any]], file: Path) -> str:
-    """Write an SVG and return a message; equal rows give equal bytes."""
+    """Write an SVG; return a message."""
     bars = figure == "rows"
 
     def draw(axes: Any) -> None:  # noqa: ANN401 - matplotlib's
@@ -26,7 +26,6 @@ def plot_rows(title: str, figure: str, rows: Sequence[Mapping[str, Any]], file: 
 
 
 def _bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401 - matplotlib's
-    """Draw a group of bars per row, with a dot per seed."""
     measures = measures_of(rows)
     height = 0.8 / len(measures)
     for number, measure in enumerate(measures):
@@ -44,7 +43,6 @@ def _bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401
 
 
 def _lines(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401 - matplotlib's
-    """Draw a line per row: accuracy over the tasks of the stream."""
     for row in rows:
         measure = "unknown" if "unknown" in row["tasks"] else "shared"
         values = [100 * value for value in row["tasks"][measure]]
@@ -53,7 +51,7 @@ def _lines(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN40
 
 
 def plot_traces(recoveries: Mapping[str, Mapping[str, Any]], file: Path) -> str:
-    """Plot distance, entropy and energy over the steps, and return a message.
+    """Plot distance, entropy and energy by step; return a message.
 
     Args:
         recoveries: By legend, each with ``verdict``, ``expected_entropy`` and ``trace``.

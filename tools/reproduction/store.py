@@ -1,4 +1,4 @@
-"""Measurements on disk, one JSON line each, so that an interrupted run can continue."""
+"""Measurements on disk, a JSON line each; an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def claim(folder: Path, setting: dict[str, Any]) -> None:
 
 
 def _difference(found: object, wanted: object, where: str = "") -> tuple[str, object, object]:
-    """Return the first place where two JSON values differ, and both values."""
+    """Return the first difference of JSON values: place, and both values."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in sorted({*found, *wanted}):
             if found.get(key) != wanted.get(key):
@@ -53,7 +53,7 @@ def _difference(found: object, wanted: object, where: str = "") -> tuple[str, ob
 
 
 class Store:
-    """Measurements of one work folder, by key of the row and name of the task."""
+    """Measurements of one work folder, by row key and task."""
 
     def __init__(self, path: Path) -> None:
         """Read a file, and remove an incomplete last line.

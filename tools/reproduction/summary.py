@@ -27,17 +27,12 @@ def measures_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def row_summary(row: Row, by_bank: Mapping[str, Sequence[Line]], masks: int) -> dict[str, Any]:
-    """Summarize one row.
-
-    Args:
-        row: The row.
-        by_bank: One line per task, by bank.
-        masks: Masks in each bank.
+    """Summarize one row, given a line per task by bank, and the masks per bank.
 
     Returns:
-        Each measure as a mean over tasks, then banks, as a fraction; ``*_se``, the binomial
+        Each measure as a fraction, the mean over tasks, then banks; ``*_se``, the binomial
         standard error of a sample, in which a batch is one draw; ``seeds``, means per bank;
-        ``tasks``, means per task; medians in milliseconds; and ``asked``, the bars.
+        ``tasks``, means per task; medians in milliseconds; ``asked``, the bars.
     """
     everything = [dict(line) for lines in by_bank.values() for line in lines]
     for line in everything:
@@ -75,7 +70,7 @@ def row_summary(row: Row, by_bank: Mapping[str, Sequence[Line]], masks: int) -> 
 
 
 def _near(line: Line) -> float | None:
-    """Return the fraction inferred to within 10 degrees; None if tasks are not rotations."""
+    """Return the fraction inferred within 10 degrees; None without rotations."""
     names = line.get("inferred_as", {})
     if not line["images"] or not all(
         name.startswith("rotated-") for name in (line["task"], *names)
@@ -86,6 +81,6 @@ def _near(line: Line) -> float | None:
 
 
 def _turn(one: str, other: str) -> float:
-    """Return the smaller angle between two rotated tasks, in degrees."""
+    """Return the smaller angle between two tasks, in degrees."""
     degrees = abs(float(one.partition("-")[2]) - float(other.partition("-")[2])) % 360
     return min(degrees, 360 - degrees)

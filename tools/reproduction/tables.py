@@ -1,9 +1,10 @@
-"""Tables of results, for a terminal and for the documentation."""
+"""Tables for a terminal and for the documentation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from supsup_runtime.console import to_table
@@ -16,8 +17,8 @@ class Table:
     """Cells as text.
 
     Attributes:
-        title: A line above the table; empty for none.
-        header: Names of the columns.
+        title: Line above the table; empty for none.
+        header: Names of columns.
         rows: One cell per column.
     """
 
@@ -34,6 +35,11 @@ def compact(title: str, columns: Mapping[str, Sequence[str]], *in_title: str) ->
     title += f"; {', '.join(told)}" if told else ""
     rows = [list(row) for row in zip(*full.values(), strict=True)]
     return Table(title=title, header=list(full), rows=rows)
+
+
+def once(cells: Sequence[str]) -> list[str]:
+    """Blank cells that repeat the one above."""
+    return ["" if above == cell else cell for above, cell in pairwise(["", *cells])]
 
 
 def to_text(tables: Sequence[Table]) -> str:
