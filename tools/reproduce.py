@@ -180,9 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="threads of PyTorch, and per call (1)"
     )
-    parser.add_argument(
-        "--record", action="store_true", help="update docs/ despite changed numbers"
-    )
+    parser.add_argument("--record", action="store_true", help="update docs/ in these cases as well")
     parser.add_argument("--from-results", action="store_true", help="write docs/ from docs/results")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_renamed(parser, {"--images": "--per-task"})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from tools.reproduce import main
 from tools.reproduction.accuracy import Accuracy
 from tools.reproduction.catalogue import EXPERIMENTS
 from tools.reproduction.measuring import measuring_key
@@ -15,6 +17,7 @@ from tools.reproduction.store import Store, claim
 from tools.reproduction.summary import row_summary
 from tools.reproduction.tables import Table, compact, record, to_markdown, to_text
 
+from commands import call
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 
@@ -44,6 +47,23 @@ def test_the_documentation_has_what_the_results_make(name: str) -> None:
     text = (REPOSITORY / "docs" / experiment.document).read_text()
     block = f"<!-- reproduce:{name} -->\n{experiment.block(result)}\n<!-- /reproduce:{name} -->"
     assert text.count(block) == 1, "python tools/reproduce.py --from-results writes it again"
+
+
+def test_the_documentation_is_written_from_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "docs" / "results"
+    results.mkdir(parents=True)
+    for name in ("psp.json", "psp.svg"):
+        shutil.copy(REPOSITORY / "docs" / "results" / name, results)
+    comments = "<!-- reproduce:psp -->", "<!-- /reproduce:psp -->"
+    document = tmp_path / "docs" / "REPRODUCIBILITY.md"
+    document.write_text("\n".join(comments))
+    monkeypatch.setattr("tools.reproduce.ROOT", tmp_path)
+    monkeypatch.setattr("tools.reproduce.RESULTS", results)
+    monkeypatch.setattr("tools.reproduction.catalogue.EXPERIMENTS", {"psp": EXPERIMENTS["psp"]})
+    call(main, "reproduce", "--from-results")
+    assert document.read_text() in (REPOSITORY / "docs" / "REPRODUCIBILITY.md").read_text()
 
 
 def test_means_over_tasks_then_seeds_and_their_errors() -> None:

@@ -120,8 +120,8 @@ ROTATED_36 = Accuracy(
         _g("verified, one image", VERIFIED, "fc", images=20),
     ),
     differs=(
-        "Binary with H is the paper's method; its figure has no numbers, but SupSup above PSP and "
-        "BatchE. Images are rotated with linear interpolation, and corners filled with 0."
+        "The paper's method is binary with H; it gives no numbers, only that SupSup is above PSP "
+        "and BatchE. Images are rotated with linear interpolation; corners are 0."
     ),
     seconds=2400,
 )
@@ -131,7 +131,7 @@ NNS_100 = Accuracy(
     title="NNs: PermutedMNIST without task names, LeNet 300-100, 500 outputs, single images",
     banks={"learner": replace(LENET, tasks=100, outputs=500, scenario="NNs")},
     rows=(_asking(_h("one-shot", ONE_SHOT, "learner", images=200), "93.49", shared=93.2),),
-    differs="Until five masks exist, random masks that no task gets stand in for the others.",
+    differs="Until five masks are allocated, random masks, which no task gets, replace the others.",
     figure="tasks",
     seconds=1200,
 )
@@ -277,7 +277,7 @@ HOPFIELD = Hopfield(
     name="hopfield",
     title="HopSupSup: SplitMNIST, 5 tasks, BNNet 2048-2048, masks recovered from streams",
     model="bnnet-2048-2048",
-    differs="The paper has no looks, and 97.43 % on average.",
+    differs="The paper does not look ahead; it reports 97.43 % on average.",
     seconds=5400,
 )
 
