@@ -1,9 +1,8 @@
-"""Reproduce a table or figure, from data to documentation: `python tools/reproduce.py digits`.
+"""Reproduce a table or figure of the documentation: `python tools/reproduce.py digits`.
 
-Learns the banks, exports them, measures every task through the exported models, and writes
-NAME.json and NAME.svg; the tables go to stdout. What is finished is kept in the work folder: the
-same command goes on where it stopped, also after a kill. An experiment as it stands updates its own
-rows in docs/ as well; one with other numbers or a --bank only with --record.
+Learns and exports banks, measures every task, prints tables, and writes NAME.json and NAME.svg.
+After an interruption, the same command continues from the work folder. Without changed numbers,
+--bank or --tiny it also updates docs/.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
 if str(ROOT) not in sys.path:  # the script's own folder is there, `tools.reproduction` is not
     sys.path.insert(0, str(ROOT))
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from tools.reproduction.store import Line
 
 NUMBERS = {
-    "tasks": "another number of tasks in every bank",
-    "per_task": "another number of images a task in every row",
-    "seeds": "hopfield: another number of seeds, of weights and batches",
-    "orders": "hopfield: another number of orders of the test images",
+    "tasks": "tasks in every bank",
+    "per_task": "test images per task",
+    "seeds": "hopfield: seeds of weights and batches",
+    "orders": "hopfield: orders of the test images",
 }
-"""What of an experiment can be changed."""
+"""Numbers of an experiment that options change."""
 
 
 def main() -> None:
-    """Run the experiment named on the command line."""
+    """Run the command."""
     run_command("reproduce", _run)
 
 
@@ -49,23 +49,41 @@ def _run() -> None:
         rows = [(e.name, f"{e.seconds / 60:.0f} min", e.title) for e in EXPERIMENTS.values()]
         print(to_table(("name", "about", "what"), rows))
         return
+    if arguments.from_results:
+        for experiment in EXPERIMENTS.values():
+            _rewrite(experiment)
+        return
     if arguments.name not in EXPERIMENTS:
         raise InputError(
             f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {arguments.name!r}; --list "
-            "says what each is"
+            "describes them"
         )
     _carry_out(EXPERIMENTS[arguments.name], arguments)
 
 
+def _rewrite(experiment: Experiment) -> None:
+    file = RESULTS / f"{experiment.name}.json"
+    result = json.loads(file.read_text())
+    experiment = experiment.altered(result["overrides"])
+    _record(experiment, result)
+    experiment.plot(result["rows"], file.with_suffix(".svg"))
+
+
+def _record(experiment: Experiment, result: Line) -> None:
+    from tools.reproduction.tables import record
+
+    record(ROOT / "docs" / experiment.document, experiment.name, experiment.block(result))
+
+
 def _carry_out(experiment: Experiment, arguments: argparse.Namespace) -> None:
-    from tools.reproduction.tables import record, to_markdown, to_text
+    from tools.reproduction.tables import to_text
 
     if arguments.tiny and arguments.record:
-        raise InputError("--record: tiny numbers mean nothing and are not recorded; leave one out")
+        raise InputError("--record: --tiny results are meaningless; leave out one of the two")
     numbers = {name: value for name in NUMBERS if (value := getattr(arguments, name)) is not None}
     for name in numbers:
         if name not in experiment.options:
-            raise InputError(f"{_option(name)}: {experiment.name} has no such number; leave it out")
+            raise InputError(f"{_option(name)}: {experiment.name} has no such option; leave it out")
     if arguments.tiny:
         experiment = experiment.tiny()
     experiment = experiment.altered(numbers)
@@ -75,11 +93,8 @@ def _carry_out(experiment: Experiment, arguments: argparse.Namespace) -> None:
     result = _result(experiment, arguments, numbers)
     result |= {"rows": rows, "tables": [asdict(table) for table in tables]}
     if arguments.record or not (numbers or arguments.tiny or arguments.bank):
-        file = f"{experiment.name}.json"
-        made = f"`{result['command']}`; all numbers: [{file}](results/{file})."
-        text = "\n\n".join([to_markdown(tables), *experiment.notes(rows), made])
-        record(ROOT / "docs" / experiment.document, experiment.name, text)
-        folder = ROOT / "docs" / "results"
+        _record(experiment, result)
+        folder = RESULTS
         folder.mkdir(exist_ok=True)
     text = json.dumps(result, sort_keys=True)
     write_whole(folder / f"{experiment.name}.json", f"{text}\n".encode())
@@ -100,21 +115,16 @@ def _measured(experiment: Experiment, folder: Path, arguments: argparse.Namespac
             f"got {unknown[0]!r}"
         )
     claim(folder, experiment.setting())
-    run = Run(
-        folder=folder,
-        data=DataFolder(arguments.data),
-        own=own,
-        threads=arguments.threads,
-        store=Store(folder / "rows.jsonl"),
-    )
+    data, store = DataFolder(arguments.data), Store(folder / "rows.jsonl")
+    run = Run(folder=folder, data=data, own=own, threads=arguments.threads, store=store)
     return experiment.measure(run)
 
 
 def _result(experiment: Experiment, arguments: argparse.Namespace, numbers: dict[str, int]) -> Line:
-    """What a result says besides its rows and tables."""
+    """Return a result without rows and tables."""
     from tools.machine import machine
 
-    words = [f"python tools/reproduce.py {experiment.name}"]  # with what the numbers depend on
+    words = [f"python tools/reproduce.py {experiment.name}"]  # with the options that change numbers
     words += [f"{_option(name)} {value}" for name, value in numbers.items()]
     return {
         "command": " ".join([*words, *(["--tiny"] if arguments.tiny else [])]),
@@ -145,33 +155,34 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("name", nargs="?", help="the experiment; see --list")
-    parser.add_argument("--list", action="store_true", help="name the experiments, and stop")
-    parser.add_argument("--tiny", action="store_true", help="the same steps in seconds, on digits")
+    parser.add_argument("name", nargs="?", help="experiment, see --list")
+    parser.add_argument("--list", action="store_true", help="list the experiments")
+    parser.add_argument("--tiny", action="store_true", help="run in seconds, on bundled digits")
     parser.add_argument(
         "--work",
         type=Path,
         default=ROOT / "reproduction",
         metavar="DIR",
-        help="banks, models and measurements (default: reproduction/ of the checkout)",
+        help="keep banks, models and measurements here (default: reproduction/)",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder that holds mnist/; else SUPSUP_DATA"
+        "--data", type=Path, metavar="DIR", help="folder with mnist/, or SUPSUP_DATA"
     )
     parser.add_argument(
         "--bank",
         action="append",
         default=[],
         metavar="KEY=PATH",
-        help="take this bank, if it is the wanted one, rather than learn it",
+        help="use this bank, if it matches, instead of learning one",
     )
     for name, text in NUMBERS.items():
         parser.add_argument(_option(name), type=positive, metavar="N", help=text)
     parser.add_argument(
-        "--threads", type=positive, metavar="N", help="of PyTorch, and of a call (1)"
+        "--threads", type=positive, metavar="N", help="threads of PyTorch, and per call (1)"
     )
-    parser.add_argument("--record", action="store_true", help="update docs/ whatever was changed")
-    parser.add_argument("--json", action="store_true", help="JSON on stdout, not tables")
+    parser.add_argument("--record", action="store_true", help="update docs/ in these cases as well")
+    parser.add_argument("--from-results", action="store_true", help="write docs/ from docs/results")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_renamed(parser, {"--images": "--per-task"})
     return parser
 

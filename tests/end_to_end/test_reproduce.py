@@ -69,10 +69,10 @@ def test_every_experiment_runs_on_a_tiny_setting(name: str, tmp_path: Path) -> N
     result = json.loads((folder / f"{name}.json").read_text())
     assert result["overrides"] == {"tiny": True}
     assert result["command"] == f"python tools/reproduce.py {name} --tiny"
-    table, differs = done.stdout.split("\n\n")[:2]
-    assert differs.startswith("Differs: ")
-    for row, line in zip(result["rows"], table.splitlines()[1:], strict=True):
-        assert line.startswith(row["label"])
+    lines = done.stdout.split("\n\n")[0].splitlines()
+    assert lines[0].startswith("In percent; ")
+    for row, line in zip(result["rows"], lines[2:], strict=True):
+        assert row["label"].rpartition(": ")[2] in line
         assert row["images"] == 4 * row["num_tasks"]
         measures = ["shared"] if name == "nns-100" else ["known", "unknown", "shared", "inferred"]
         for measure in measures:
@@ -140,9 +140,9 @@ def test_a_bank_of_another_setting_is_refused(tmp_path: Path) -> None:
         bank.replace(replace(task, training={**task.training, **change}))
         refused("nns-100", f"learner={found}", message, tmp_path)
         bank.replace(task)
-    refused("psp", f"psp={psp}", "a task's own must be {'context0': (64, 64)", tmp_path)
+    refused("psp", f"psp={psp}", "a task's state must be {'context0': (64, 64)", tmp_path)
     (found / "nns" / "learner.json").write_text("{")
-    refused("nns-100", f"learner={found}", "learner.json: must be what a learner wrote", tmp_path)
+    refused("nns-100", f"learner={found}", "learner.json: must be a learner's JSON", tmp_path)
 
 
 def refused(name: str, bank: str, message: str, folder: Path) -> None:
@@ -177,12 +177,12 @@ def test_shared_masks_that_are_none_are_refused(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["nothing"], "experiment: must be one of permuted-250, permuted-2500,"),
-        ([], "got None; --list says what each is"),
+        ([], "got None; --list describes them"),
         (["permuted-fc"], "this experiment needs mnist, got no folder; give the"),
         (["permuted-fc", "--data", "{folder}"], "this experiment needs mnist, got {folder}"),
         (["permuted-250", "--data", "{folder}"], "this experiment needs mnist, got {folder}"),
-        (["digits", "--tiny", "--orders", "2"], "--orders: digits has no such number"),
-        (["digits", "--tiny", "--record"], "tiny numbers mean nothing"),
+        (["digits", "--tiny", "--orders", "2"], "--orders: digits has no such option"),
+        (["digits", "--tiny", "--record"], "--tiny results are meaningless"),
         (["digits", "--tiny", "--bank", "lenet"], "--bank: must be KEY=PATH, got 'lenet'"),
         (["split-5", "--tiny", "--bank", "fc=x"], "split-5 has the banks lenet, got 'fc'"),
     ],
@@ -198,7 +198,7 @@ def test_a_work_folder_of_another_setting_is_refused(tmp_path: Path) -> None:
     command = ["split-5", "--tiny", "--work", tmp_path]
     reproduce(*command)
     done = reproduce(*command, "--per-task", "5", status=1)
-    assert "was begun with rows[0].images 4, this run wants 5" in done.stderr
+    assert "the folder has rows[0].images 4, this run has 5" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_table_has_a_line_a_load_and_equal_rows_give_equal_plots(tmp_path: Pat
     (table,) = experiment.tables(rows)
     assert table.header[:3] == ["patterns (load)", "hebb, random", "storkey, random"]
     assert [row[0] for row in table.rows] == ["4 (0.031)", "64 (0.500)"]
-    assert table.rows[0][1:] == ["100, 100; 100, 100"] * 2 + ["0.000 %"] * 4
+    assert table.rows[0][1:] == ["100/100"] * 2 + ["0.000/0.000"] * 2
     pytest.importorskip("matplotlib")
     for name in ("a.svg", "b.svg"):
         assert experiment.plot(rows, tmp_path / name) == f"wrote {tmp_path / name}"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from tools.reproduce import main
 from tools.reproduction.accuracy import Accuracy
 from tools.reproduction.catalogue import EXPERIMENTS
 from tools.reproduction.measuring import measuring_key
 from tools.reproduction.store import Store, claim
 from tools.reproduction.summary import row_summary
-from tools.reproduction.tables import Table, record, to_markdown, to_text
+from tools.reproduction.tables import Table, compact, record, to_markdown, to_text
 
+from commands import call
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 
@@ -34,11 +37,33 @@ def test_rows_name_banks_that_there_are_and_labels_differ() -> None:
             assert len({row.label for row in one.rows}) == len(one.rows)
 
 
-def test_every_experiment_has_its_place_in_the_documentation() -> None:
-    for name, experiment in EXPERIMENTS.items():
-        text = (REPOSITORY / "docs" / experiment.document).read_text()
-        assert text.count(f"<!-- reproduce:{name} -->") == 1, name
-        assert text.count(f"<!-- /reproduce:{name} -->") == 1, name
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_documentation_has_what_the_results_make(name: str) -> None:
+    result = json.loads((REPOSITORY / "docs" / "results" / f"{name}.json").read_text())
+    experiment = EXPERIMENTS[name].altered(result["overrides"])
+    assert (result["title"], result["differs"]) == (experiment.title, experiment.differs)
+    if "tables" in result:
+        assert result["tables"] == [asdict(table) for table in experiment.tables(result["rows"])]
+    text = (REPOSITORY / "docs" / experiment.document).read_text()
+    block = f"<!-- reproduce:{name} -->\n{experiment.block(result)}\n<!-- /reproduce:{name} -->"
+    assert text.count(block) == 1, "python tools/reproduce.py --from-results writes it again"
+
+
+def test_the_documentation_is_written_from_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "docs" / "results"
+    results.mkdir(parents=True)
+    for name in ("psp.json", "psp.svg"):
+        shutil.copy(REPOSITORY / "docs" / "results" / name, results)
+    comments = "<!-- reproduce:psp -->", "<!-- /reproduce:psp -->"
+    document = tmp_path / "docs" / "REPRODUCIBILITY.md"
+    document.write_text("\n".join(comments))
+    monkeypatch.setattr("tools.reproduce.ROOT", tmp_path)
+    monkeypatch.setattr("tools.reproduce.RESULTS", results)
+    monkeypatch.setattr("tools.reproduction.catalogue.EXPERIMENTS", {"psp": EXPERIMENTS["psp"]})
+    call(main, "reproduce", "--from-results")
+    assert document.read_text() in (REPOSITORY / "docs" / "REPRODUCIBILITY.md").read_text()
 
 
 def test_means_over_tasks_then_seeds_and_their_errors() -> None:
@@ -94,7 +119,7 @@ def test_a_line_cut_short_alone_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_is_claimed_by_one_setting(tmp_path: Path) -> None:
     claim(tmp_path / "w", {"a": {"b": (1, 2)}})
     claim(tmp_path / "w", {"a": {"b": [1, 2]}})
-    with pytest.raises(InputError, match=r"begun with a.b\[1\] 2, this run wants 3"):
+    with pytest.raises(InputError, match=r"the folder has a.b\[1\] 2, this run has 3"):
         claim(tmp_path / "w", {"a": {"b": [1, 3]}})
     (tmp_path / "w" / "setting.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
@@ -105,6 +130,14 @@ def test_text_and_markdown_have_the_same_cells() -> None:
     table = Table(title="Title", header=["a", "b"], rows=[["1", "2 of 3"]])
     assert to_text([table]) == "Title\na  b\n1  2 of 3"
     assert to_markdown([table]) == "Title:\n\n| a | b |\n|---|---|\n| 1 | 2 of 3 |"
+
+
+def test_a_compact_table_has_no_empty_or_uniform_columns() -> None:
+    columns = {"a": ["1", "2"], "b": ["", "-"], "c": ["3", "3"], "d": ["4", "4"], "e": ["-", "5"]}
+    table = compact("Title", columns, "a", "b", "c")
+    assert (table.title, table.header) == ("Title; c 3", ["a", "d", "e"])
+    assert table.rows == [["1", "4", "-"], ["2", "4", "5"]]
+    assert compact("Title", columns).title == "Title"
 
 
 def test_text_is_recorded_between_its_markers_alone(tmp_path: Path) -> None:
@@ -123,12 +156,44 @@ def test_rows_become_a_table_and_what_was_asked_for_a_note() -> None:
     experiment = ACCURACY["split-5"]
     rows = [row_summary(row, {"k": [line("t-0")]}, 1) for row in experiment.rows]
     text = to_markdown(experiment.tables(rows))
-    assert text.startswith("| what | paper or reference |")
-    assert text.count("| verified, G |") == 1
-    assert "| 90.00 | 50.00 ± 15.81 |" in text
-    differs, asked = experiment.notes(rows)
-    assert differs == f"Differs: {experiment.differs}"
-    assert asked == "Asked for: verified, G: task known (GG) at least 99, **not met**."
+    title = "In percent; task known (GG) 90.00, seeds 1, images per task 10:"
+    assert text.splitlines()[0] == title
+    assert "| method | task inferred | unknown (GNu) | labels alone (GNs) | ms |" in text
+    assert "| verified, G | 50.00±15.81 | 40.00±15.49 |" in text
+    bar = "Bars: task known (GG) at least 99 for verified, G (**not met** by verified, G)."
+    assert experiment.notes(rows) == [experiment.differs, bar]
+
+
+def test_settings_and_their_known_accuracy_stand_once() -> None:
+    experiment = ACCURACY["digits"]
+    by_bank = {"a": [line("t-0")], "b": [line("t-0")], "c": [line("t-0")]}
+    rows = [row_summary(row, by_bank, 1) for row in experiment.rows]
+    rows[1]["known"] = 0.5
+    (table,) = experiment.tables(rows)
+    assert table.header[:3] == ["setting", "method", "task known (GG)"]
+    first = "256-128, 300 steps at 0.0001"
+    assert [row[0] for row in table.rows[:6]] == [
+        first,
+        "",
+        "",
+        "",
+        "",
+        first.replace("300", "1000"),
+    ]
+    assert [row[2] for row in table.rows[:4]] == ["90.00", "50.00", "90.00", ""]
+
+
+def test_bars_name_the_rows_that_miss_them() -> None:
+    experiment = ACCURACY["digits"]
+    rows = [row_summary(row, {"a": [line("t-0", inferred=1)]}, 1) for row in experiment.rows]
+    bar = "Bars: task inferred at least 99 for verified, G"
+    assert experiment.notes(rows)[1] == f"{bar} (met)."
+    rows[2]["asked"]["inferred"]["met"] = False
+    told = f"{bar} (**not met** by 256-128, 300 steps at 0.0001)."
+    assert experiment.notes(rows)[1] == told
+    experiment = ACCURACY["permuted-fc"]
+    rows = [row_summary(row, {"a": [line("t-0", unknown=1)]}, 1) for row in experiment.rows]
+    assert experiment.notes(rows) == ["Bars: unknown (GNu) at least 96.2 in all rows (met)."]
 
 
 def test_what_nns_allocated_is_a_note() -> None:

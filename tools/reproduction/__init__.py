@@ -1,1 +1,1 @@
-"""The paper's tables and figures, and this project's own, from data to documentation."""
+"""Experiments that fill the tables of the documentation."""

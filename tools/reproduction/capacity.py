@@ -1,8 +1,7 @@
-"""How many patterns a Hopfield store gives back.
+"""Measure how many patterns a Hopfield store recovers.
 
-Patterns are encoded one after the other; at each load a sample of them is asked for again, from the
-pattern itself and from one with some bits flipped. Trained patterns are runs of as many elements of
-a bank's masks as there are units, first the first run of each task, then the second of each.
+A sample of the encoded patterns is recovered from the pattern itself and from one with flipped
+bits. Trained patterns are runs of masks: the first run of each task, then the second.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tools.pictures import picture
 from tools.reproduction.experiment import Experiment, Run
 from tools.reproduction.learning import tiny_bank
 from tools.reproduction.store import Line
-from tools.reproduction.tables import Table
+from tools.reproduction.tables import Table, compact
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
@@ -34,20 +33,20 @@ LOADS = (0.05, 0.1, 0.138, 0.17, 0.2, 0.256, 0.3, 0.35, 0.4, 0.5)
 NEAR = 0.02
 FLIPPED = (0.0, 0.1)
 PROBES = 50
-"""Patterns asked for at a load, at most; evenly over old and new ones."""
+"""Largest sample per load, spread evenly from old to new patterns."""
 SEED = 0
-"""Of random patterns, and of the bits that are flipped."""
+"""Seed of random patterns and of flipped bits."""
 
 Patterns = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity(Experiment):
-    """Random patterns, and those of a bank's masks where it has a bank ``trained``.
+    """Recovery of random patterns, and of those of a bank ``trained``, if any.
 
     Attributes:
-        sizes: Units.
-        densities: Shares of ones in random patterns.
+        sizes: Numbers of units.
+        densities: Fractions of ones in random patterns.
     """
 
     sizes: tuple[int, ...] = (2048, 256)
@@ -55,17 +54,17 @@ class Capacity(Experiment):
     document: ClassVar[str] = "HOPFIELD.md"
 
     def setting(self) -> dict[str, Any]:
-        """Banks, sizes and densities."""
+        """Return banks, sizes and densities."""
         banks = {key: asdict(bank) for key, bank in self.banks.items()}
         return {"banks": banks, "densities": self.densities, "sizes": self.sizes}
 
     def tiny(self) -> Capacity:
-        """Few units, and a small bank."""
+        """Use few units and a small bank."""
         banks = {key: tiny_bank(bank) for key, bank in self.banks.items()}
         return replace(self, banks=banks, sizes=(64, 32))
 
     def measure(self, run: Run) -> list[Line]:
-        """A row a source, size, rule, load and share of flipped bits."""
+        """Return a row per source, size, rule, load and share of flips."""
         banks = {key: run.bank(key, wanted) for key, wanted in self.banks.items()}
         rows = []
         for size, rule in product(self.sizes, RULES):
@@ -84,11 +83,11 @@ class Capacity(Experiment):
         return found | {key: bank_patterns(bank, size, count) for key, bank in banks.items()}
 
     def tables(self, rows: Sequence[Line]) -> list[Table]:
-        """One a size; percent that come back exactly and within 2 %, then with flipped bits."""
+        """Return a table per size."""
         return [_table(size, [r for r in rows if r["size"] == size]) for size in self.sizes]
 
     def plot(self, rows: Sequence[Line], file: Path) -> str:
-        """A panel a source and size: shares within 2 % over the load, with the theory's lines."""
+        """Draw recovery within 2 % by load, a panel per source and size."""
         sources = list(dict.fromkeys(row["source"] for row in rows))
         sizes = sorted(self.sizes)
 
@@ -108,13 +107,13 @@ class Capacity(Experiment):
 
 
 def random_patterns(size: int, count: int, density: float = 0.5) -> Patterns:
-    """Random signs, of which a share of `density` is 1: ``float32 (count, size)``."""
+    """Return random signs, `density` of them 1: ``float32 (count, size)``."""
     rng = np.random.default_rng([SEED, size])
     return to_pattern(rng.random((count, size)) < density).reshape(count, size)
 
 
 def bank_patterns(bank: MaskBank, size: int, count: int) -> Patterns:
-    """Runs of `size` elements of a bank's masks: ``float32 (at most count, size)``.
+    """Return runs of `size` elements of a bank's masks: ``float32 (at most count, size)``.
 
     Raises:
         InputError: If no masked parameter has that many elements.
@@ -134,7 +133,7 @@ def _runs(bank: MaskBank, size: int) -> Iterator[Patterns]:
 
 
 def loads(size: int, available: int) -> list[int]:
-    """Numbers of patterns to look at, rising: `LOADS` times the units, as far as there are any."""
+    """Return numbers of patterns: `LOADS` times `size`, at most `available`."""
     counts = {max(1, round(load * size)) for load in LOADS}
     return sorted(count for count in counts if count <= available)
 
@@ -145,15 +144,14 @@ def _series(source: str, patterns: Patterns, rule: str) -> Line:
 
 
 def measure(patterns: Patterns, rule: str, counts: Sequence[int]) -> Iterator[Line]:
-    """Encode, and at each of `counts` ask a sample of the patterns: a row a share of flipped bits.
+    """Encode patterns; at each of `counts`, recover a sample and yield a row per share of flips.
 
-    A pattern counts as exact where the dynamics end in it, as near where they end within 2 % of
-    its bits; both only where they end in a fixed point.
+    Both count fixed points only: ``exact`` is the pattern, ``near`` within 2 % of its bits.
 
     Args:
         patterns: ``float32 (patterns, d)`` of -1 and 1.
         rule: ``hebb`` or ``storkey``.
-        counts: Numbers of patterns, rising.
+        counts: Rising numbers of patterns.
     """
     size = patterns.shape[1]
     matrix = HopfieldMatrix(size, rule=rule)
@@ -195,25 +193,22 @@ def _recovered(
 
 
 def _table(size: int, rows: Sequence[Line]) -> Table:
-    """A line a load, a column a rule and source; then one step's errors, of the first source."""
+    """Make a row per load, a column per rule and source, and one-step errors."""
     series = list(dict.fromkeys((row["rule"], row["source"]) for row in rows))
     own = {key: [row for row in rows if (row["rule"], row["source"]) == key] for key in series}
     first = {rule: own[rule, rows[0]["source"]][:: len(FLIPPED)] for rule in RULES}
-    header = ["patterns (load)", *(f"{rule}, {source}" for rule, source in series)]
+    columns = {
+        "patterns (load)": [f"{row['patterns']} ({row['load']:.3f})" for row in first[RULES[0]]]
+    }
+    for (rule, source), found in own.items():
+        cells = [f"{100 * row['exact']:.0f}/{100 * row['near']:.0f}" for row in found]
+        pairs = zip(*(cells[n :: len(FLIPPED)] for n in range(len(FLIPPED))), strict=True)
+        columns[f"{rule}, {source}"] = ["; ".join(dict.fromkeys(pair)) for pair in pairs]
     for rule in RULES:
-        header += [f"one step: {rule}, {rows[0]['source']}", "theory"]
-    cells = []
-    for index, line in enumerate(first[RULES[0]]):
-        made = [f"{line['patterns']} ({line['load']:.3f})"]
-        for found in own.values():
-            pair = found[len(FLIPPED) * index : len(FLIPPED) * (index + 1)]
-            shares = [(100 * row["exact"], 100 * row["near"]) for row in pair]
-            made.append("; ".join(f"{exact:.0f}, {near:.0f}" for exact, near in shares))
-        for rule in RULES:
-            errors = (first[rule][index][key] for key in ("bit_error", "expected"))
-            made += [f"{100 * error:.3f} %" for error in errors]
-        cells.append(made)
-    return Table(title=f"{size} units", header=header, rows=cells)
+        columns[f"one step: {rule}, {rows[0]['source']}"] = [
+            f"{100 * row['bit_error']:.3f}/{100 * row['expected']:.3f}" for row in first[rule]
+        ]
+    return compact(f"{size} units", columns, *columns)
 
 
 def _panel(axes: Any, rows: Sequence[Line], size: int) -> None:  # noqa: ANN401 - matplotlib's
@@ -225,6 +220,6 @@ def _panel(axes: Any, rows: Sequence[Line], size: int) -> None:  # noqa: ANN401 
             axes.plot(x, y, style, color=color, marker=".", label=label)
         line = capacity(size, rule) / size
         axes.axvline(line, color=color, linestyle=":", label=f"{rule}, theory")
-    within = "given back within 2 % of the bits"
-    axes.set(xlabel="patterns a unit", ylabel=within, ylim=(-0.03, 1.03))
+    within = "recovered within 2 % of bits"
+    axes.set(xlabel="patterns per unit", ylabel=within, ylim=(-0.03, 1.03))
     axes.grid(visible=True, alpha=0.3)

@@ -1,4 +1,4 @@
-"""Where the data lie that experiments need and the repository does not hold."""
+"""Data outside the repository."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from supsup_runtime.errors import InputError
 
 
 class DataFolder:
-    """The folder that holds ``mnist/`` and, for the shared masks, theirs."""
+    """A folder with ``mnist/`` and the shared masks."""
 
     def __init__(self, path: Path | None) -> None:
-        """Take `path`, else what ``SUPSUP_DATA`` names."""
+        """Use `path`, else ``SUPSUP_DATA``."""
         named = os.environ.get("SUPSUP_DATA")
         self._path = path or (Path(named) if named else None)
 
     def find(self, name: str) -> Path:
-        """The path of one thing in it.
+        """Return the path of `name` in it.
 
         Raises:
-            InputError: If no folder was named, or it does not hold it.
+            InputError: If no folder is given, or it lacks `name`.
         """
         if self._path is None or not (self._path / name).exists():
             raise InputError(
                 f"data: this experiment needs {name}, got {self._path or 'no folder'}; give the "
-                f"folder that holds {name}/ with --data or SUPSUP_DATA (or try it with --tiny, on "
-                "the bundled digits)"
+                f"folder that holds {name}/ with --data or SUPSUP_DATA, or use --tiny"
             )
         return self._path / name
 
     def dataset(self, source: str) -> str | None:
-        """What `load_dataset` takes for a bank's source."""
+        """Return the argument of `load_dataset`."""
         return None if source == "digits" else str(self.find(source))

@@ -1,8 +1,9 @@
-"""What all experiments of the catalogue have, and what a run of one has."""
+"""The base of all experiments, and one run."""
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,21 +13,19 @@ from typing import Any, ClassVar, Self
 from tools.reproduction.data import DataFolder
 from tools.reproduction.learning import Bank, learned_bank
 from tools.reproduction.store import Line, Store
-from tools.reproduction.tables import Table
+from tools.reproduction.tables import Table, to_markdown
 
 from supsup_runtime.bank.bank import MaskBank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How an experiment is run, which its numbers do not depend on, times aside.
+    """Settings of a run that change its times but no other number.
 
     Attributes:
-        folder: Of banks, models and measurements; they are kept.
-        data: Where the data lie.
-        own: Banks that exist, by key.
-        threads: Of learning (None: PyTorch's default) and of one call (1).
-        store: Measurements of the folder.
+        folder: Keeps banks, models and measurements.
+        own: Existing banks, by key.
+        threads: For learning (None: PyTorch's default) and for one call (None: 1).
     """
 
     folder: Path
@@ -37,19 +36,14 @@ class Run:
 
     @property
     def call_threads(self) -> int:
-        """Threads of one call of a model."""
+        """Threads per call of a model."""
         return self.threads or 1
 
     def bank(self, key: str, wanted: Bank) -> MaskBank:
-        """The bank of this key: one that exists, or learned now."""
+        """Return an existing bank, or learn it."""
         sys.stderr.write(f"bank {key}: {wanted.tasks} tasks of {wanted.stream}\n")
-        return learned_bank(
-            wanted,
-            self.folder / "banks" / key,
-            self.data,
-            own=self.own.get(key),
-            threads=self.threads,
-        )
+        folder, own = self.folder / "banks" / key, self.own.get(key)
+        return learned_bank(wanted, folder, self.data, own=own, threads=self.threads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,18 +51,17 @@ class Experiment(ABC):
     """A table or figure.
 
     Attributes:
-        name: On the command line, of its files, and of its place in the documentation.
-        title: One line.
-        differs: How it differs from what it reproduces; one sentence or more.
-        banks: What is learned, by key.
-        seconds: Rough time from nothing on two cores, for `--list`.
-        document: File in docs/ that has its rows.
-        options: Numbers of the command line that change it.
+        name: Used on the command line, for files and in the documentation.
+        differs: Sentences on differences from the paper, seeds excepted.
+        banks: Banks to learn, by key.
+        seconds: Rough time on two cores.
+        document: File in docs/ with its rows.
+        options: Command-line numbers that apply.
     """
 
     name: str
     title: str
-    differs: str
+    differs: str = ""
     banks: Mapping[str, Bank] = field(default_factory=dict)
     seconds: int = 600
     document: ClassVar[str]
@@ -76,39 +69,39 @@ class Experiment(ABC):
 
     @abstractmethod
     def setting(self) -> dict[str, Any]:
-        """All that numbers depend on, as JSON values; not what is only said of them."""
+        """Return everything that affects numbers, as JSON values."""
 
     @abstractmethod
     def tiny(self) -> Self:
-        """The same steps in seconds, on the bundled digits; numbers mean nothing."""
+        """Return a trial of all steps in seconds, on bundled digits."""
 
-    def altered(self, numbers: Mapping[str, int]) -> Self:  # noqa: ARG002 - for those that have some
-        """The experiment with other numbers, by name in `options`."""
+    def altered(self, numbers: Mapping[str, int]) -> Self:  # noqa: ARG002 - for those with options
+        """Return the experiment with other numbers."""
         return self
 
     @abstractmethod
     def measure(self, run: Run) -> list[Line]:
-        """Learn, export, measure; each step only as far as it has not been done.
-
-        Returns:
-            Rows, as JSON values.
+        """Learn, export and measure what is missing; return rows as JSON values.
 
         Raises:
-            InputError: If a bank is of another setting, or data are missing.
+            InputError: If a bank has another setting, or data are missing.
         """
 
     @abstractmethod
     def tables(self, rows: Sequence[Line]) -> list[Table]:
-        """The rows as tables."""
+        """Return the rows as tables."""
 
     def notes(self, rows: Sequence[Line]) -> list[str]:  # noqa: ARG002 - for those that need them
-        """Paragraphs below the tables in the documentation."""
-        return [f"Differs: {self.differs}"]
+        """Return sentences below the tables."""
+        return [self.differs] if self.differs else []
+
+    def block(self, result: Mapping[str, Any]) -> str:
+        """Return the Markdown of a result."""
+        rows = result["rows"]
+        made = f"`{result['command']}` ([all numbers](results/{self.name}.json))"
+        notes = textwrap.wrap(" ".join(self.notes(rows)), 140, break_on_hyphens=False)
+        return "\n".join([to_markdown(self.tables(rows)), "", *notes, made])
 
     @abstractmethod
     def plot(self, rows: Sequence[Line], file: Path) -> str:
-        """Write a picture; equal rows give equal bytes.
-
-        Returns:
-            What was written, or that matplotlib is missing.
-        """
+        """Write a picture; return a message. Equal rows give equal bytes."""

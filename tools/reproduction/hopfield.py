@@ -1,7 +1,7 @@
-"""HopSupSup: masks recovered from a Hopfield store that holds no mask, by their streams alone.
+"""HopSupSup: recover masks from a Hopfield store and a stream of inputs.
 
-For each seed the bank is learned, encoded, and its masks deleted; then each task's mask is
-recovered from its test images, within one pass. Then each task is left out of the store in turn.
+For each seed: learn and encode a bank, delete its masks, recover each from one pass over its
+task's test images at most, and repeat with each task left out of the store.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ OPTIONS = (
     "--score-init zeros"
 )
 ROWS: dict[Statistics, int] = {"running": 512, "batch": 64}
-"""Rows of a call, which are independent with running statistics."""
+"""Images per call; with running statistics they are independent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How streams are recovered.
+    """A way to recover streams.
 
     Attributes:
-        batch: Inputs of a step.
-        start: As `Recovery` has it.
-        look_every: As `Recovery` has it; the paper never looks before the end.
-        everywhere: With all seeds and orders; else with the first seed and order alone.
+        batch: Inputs per step.
+        start: See `Recovery`.
+        look_every: See `Recovery`; the paper does not look before the end.
+        everywhere: Use all seeds and orders instead of the first.
     """
 
     batch: int
@@ -64,7 +64,7 @@ class Way:
 
     @property
     def name(self) -> str:
-        """In tables, and of the measurements on disk."""
+        """Name in tables and in measurements on disk."""
         batches = "single images" if self.batch == 1 else f"batches of {self.batch}"
         looks = "" if self.look_every else ", no looks"
         return f"{batches}, from {self.start}{looks}"
@@ -72,18 +72,16 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hopfield(Experiment):
-    """SplitMNIST recovered; more seeds or orders add to what is there.
+    """Recovery on SplitMNIST; more seeds or orders reuse existing measurements.
 
     Attributes:
-        model: Name of the network.
-        tasks: Number of tasks of the stream.
-        steps: Batches a task is learned from.
+        steps: Training batches per task.
         source: ``mnist``, in the data folder, or the bundled ``digits``.
-        batch: Inputs of a step of recovery.
-        small_batch: The same where small batches are tried.
-        seeds: Of the weights and the batches, counted from 0.
-        orders: Of the test images, counted from 0.
-        judged: Whether the numbers are held against what is asked for.
+        batch: Inputs per step of recovery.
+        small_batch: The same for small batches.
+        seeds: Number of seeds of weights and batches.
+        orders: Number of orders of test images.
+        judged: Whether bars apply.
     """
 
     model: str
@@ -99,7 +97,7 @@ class Hopfield(Experiment):
     options: ClassVar[tuple[str, ...]] = ("seeds", "orders")
 
     def setting(self) -> dict[str, Any]:
-        """All but seeds and orders, with the recovery's own settings."""
+        """Return everything except seeds and orders."""
         return {
             "batch": self.batch,
             "recovery": asdict(Recovery()),
@@ -110,18 +108,18 @@ class Hopfield(Experiment):
         }
 
     def tiny(self) -> Hopfield:
-        """One seed and order of a small network, not judged."""
+        """Use a small network, one seed and order, no bars."""
         small = replace(self, model="bnnet-64-64", steps=20, source="digits", batch=16)
         return replace(small, seeds=1, orders=1, judged=False)
 
     def altered(self, numbers: Mapping[str, int]) -> Hopfield:
-        """Another number of seeds or orders."""
+        """Change the number of seeds or orders."""
         seeds, orders = numbers.get("seeds", self.seeds), numbers.get("orders", self.orders)
         return replace(self, seeds=seeds, orders=orders)
 
     @property
     def ways(self) -> tuple[Way, ...]:
-        """The way that the setting is about, the paper's, then others beside them."""
+        """The default way, the paper's, then others."""
         return (
             Way(batch=self.batch, everywhere=True),
             Way(batch=self.batch, look_every=0, everywhere=True),
@@ -131,7 +129,7 @@ class Hopfield(Experiment):
         )
 
     def measure(self, run: Run) -> list[Line]:
-        """A line a recovery: by each way, then with each task left out of the store."""
+        """Return a line per recovery: by each way, then with tasks left out."""
         dataset = load_dataset(run.data.dataset(self.source))
         stream = make_stream(STREAM, dataset, num_tasks=self.tasks, labels=LABELS)
         lines: list[Line] = []
@@ -146,13 +144,13 @@ class Hopfield(Experiment):
         return lines
 
     def _training(self, seed: int) -> list[str]:
-        """The arguments of `supsup-train`, but for data, bank and threads."""
+        """Return arguments of `supsup-train` except data, bank and threads."""
         words = [STREAM, "--labels", LABELS, "--model", self.model, "--tasks", str(self.tasks)]
         words += ["--steps", str(self.steps), "--seed", str(seed), "--weight-seed", str(seed)]
         return [*words, *OPTIONS.split()]
 
     def _trained(self, seed: int, run: Run) -> MaskBank:
-        """The bank of a seed with all masks, gone on with where learning stopped."""
+        """Train or resume the bank of a seed."""
         sys.stderr.write(f"bank seed-{seed}: {self.tasks} tasks of {STREAM}\n")
         path = run.folder / "banks" / f"seed-{seed}"
         words = [*self._training(seed), "--bank", str(path)]
@@ -162,22 +160,19 @@ class Hopfield(Experiment):
         return MaskBank.open(path)
 
     def tables(self, rows: Sequence[Line]) -> list[Table]:
-        """Bars and results, where judged; by way; by seed and task; with one left out."""
+        """Return bars if judged, and the tables of recoveries."""
         made = tables(rows, [way.name for way in self.ways])
         return [bars(rows, self.ways[0].name), *made] if self.judged else made
 
     def plot(self, rows: Sequence[Line], file: Path) -> str:
-        """The traces of the first seed and order, the paper's way: to the end, without looks."""
+        """Draw the first seed and order without looks."""
         return plot_traces({line["task"]: line for line in rows if "trace" in line}, file)
 
 
 def stored_model(trained: MaskBank, folder: Path, left_out: str | None = None) -> Path:
-    """The model of a store of all tasks of a bank but one, made from a copy without any mask.
+    """Export the store of a bank, without the task `left_out`, from a copy without masks.
 
-    Args:
-        trained: A bank with all masks; it stays as it is.
-        folder: An empty one, which gets the model and the copy, ``stored``.
-        left_out: The task that the store does not hold.
+    The empty `folder` gets the model and the copy, ``stored``.
     """
     shutil.copytree(trained.path, folder / "stored")
     bank = MaskBank.open(folder / "stored")
@@ -196,7 +191,7 @@ def _recovered(
     trained: MaskBank,
     run: Run,
 ) -> Iterator[Line]:
-    """A line an order and task, from the store or measured now."""
+    """Yield a line per order and task, stored or measured now."""
     name = way.name + (f", without {left_out}" if left_out else "")
     sys.stderr.write(f"seed {seed}: {name}\n")
     model: HopfieldModel | None = None
@@ -209,7 +204,7 @@ def _recovered(
                 model = load_hopfield(path, threads=run.call_threads)
         made = _line(model, stream.task(index, train=False), trained, way, order)
         if left_out or seed or order or way.look_every:
-            del made["trace"]  # only the first ones of the paper's way are drawn
+            del made["trace"]  # the plot needs no others
         return {**made, "left_out": left_out, "order": order, "seed": seed}
 
     for order in range(orders):
@@ -254,7 +249,7 @@ def _line(model: HopfieldModel, data: TaskData, trained: MaskBank, way: Way, ord
 
 
 def _off(mask: Bits, trained: MaskBank, name: str) -> float:
-    """Fraction of bits in which a mask is not the learned one, the largest of parameters."""
+    """Return the largest fraction of wrong bits of any parameter."""
     task, parts, start = trained.task(name), [], 0
     for p in trained.network.parameters:
         learned = unpack_mask(task.masks[p.name], (p.size,))
@@ -272,7 +267,7 @@ def accuracy(
     statistics: Statistics,
     order: npt.NDArray[np.int64],
 ) -> float:
-    """Fraction of a task's test images that a recovered mask labels right, `rows` a call."""
+    """Return the accuracy of a recovered mask, with `rows` images per call."""
     right = 0
     for start in range(0, len(order), rows):
         chosen = order[start : start + rows]

@@ -1,4 +1,4 @@
-"""From recoveries to tables: bars and results, by way, by seed and task, with a task left out."""
+"""Tables of recoveries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from tools.reproduction.store import Line
-from tools.reproduction.tables import Table
+from tools.reproduction.tables import Table, compact, once
 
 LEAST_ACCURACY = 0.97
 MOST_STEPS = 30
@@ -16,12 +16,12 @@ MOST_OFF = 0.02
 
 
 def right(line: Line) -> bool:
-    """Whether a stream's own mask was recovered: the verdict says so, and fingerprints do."""
+    """Return whether verdict and fingerprints name the stream's own mask."""
     return bool(line["verdict"] == "stored" and line["found"] == line["task"] and line["same"])
 
 
 def bars(lines: Sequence[Line], way: str) -> Table:
-    """What is asked for of one way, what was found, and whether that meets it."""
+    """Return the bars for one way, with its results."""
     own = _by_way(lines, way)
     good = [line for line in own if right(line)]
     converged = [line for line in good if line["converged_after"] is not None]
@@ -30,26 +30,29 @@ def bars(lines: Sequence[Line], way: str) -> Table:
     left_out = [line for line in lines if line["left_out"] == line["task"]]
     unknown = [line for line in left_out if line["verdict"] == "not-converged"]
     batch, running = (fmean(line[key] for line in own) for key in ("batch", "running"))
-    least, most = f"at least {LEAST_ACCURACY:.1%}", f"{MOST_OFF:.0%}"
+    least, most = f"at least {LEAST_ACCURACY:.1%}", f"at most {MOST_OFF:.0%}"
     asked = [
         ("mean accuracy, batches of 64", least, f"{batch:.2%}", batch >= LEAST_ACCURACY),
         ("mean accuracy, single images", least, f"{running:.2%}", running >= LEAST_ACCURACY),
-        ("the right mask, by its fingerprints", *_all(good, own)),
-        (f"converged to it in fewer than {MOST_STEPS} steps", *_all(in_time, own)),
-        ("bits of the learned mask that differ, at most", most, f"{off:.2%}", off <= MOST_OFF),
-        ("streams of a task left out of the store: not converged", *_all(unknown, left_out)),
+        ("right mask, by fingerprints", *_all(good, own)),
+        (f"converged in fewer than {MOST_STEPS} steps", *_all(in_time, own)),
+        ("bits that differ from the learned mask", most, f"{off:.2%}", off <= MOST_OFF),
+        ("unknown streams not converged", *_all(unknown, left_out)),
     ]
-    cells = [[what, limit, found, "met" if met else "NOT met"] for what, limit, found, met in asked]
-    title = "Bars and results"
-    return Table(title=title, header=["asked for", "limit", "found", ""], rows=cells)
+    cells = [
+        [f"{bar}: {limit}", found + ("" if met else ", NOT met")]
+        for bar, limit, found, met in asked
+    ]
+    title = "Bars, all met" if all(met for *_, met in asked) else "Bars, not all met"
+    return Table(title=title, header=["bar", "result"], rows=cells)
 
 
 def _all(those: Sequence[Line], lines: Sequence[Line]) -> tuple[str, str, bool]:
-    return "all", f"{len(those)} of {len(lines)}", len(those) == len(lines)
+    return "all", f"{len(those)}/{len(lines)}", len(those) == len(lines)
 
 
 def _by_way(lines: Iterable[Line], way: str) -> list[Line]:
-    """Recoveries by one of the ways, with all tasks in the store."""
+    """Return recoveries by one way, with all tasks stored."""
     return [line for line in lines if line["left_out"] is None and line["way"] == way]
 
 
@@ -61,13 +64,12 @@ def _group(lines: Iterable[Line], by: Callable[[Line], Any]) -> dict[Any, list[L
 
 
 def tables(lines: Sequence[Line], ways: Sequence[str]) -> list[Table]:
-    """By way, by seed and task by the first of the ways, and with a task left out."""
+    """Return tables by way, by seed and task (first way), and with a task left out."""
     return [_way_table(lines, ways), _task_table(lines, ways[0]), _left_out_table(lines)]
 
 
 def _way_table(lines: Sequence[Line], ways: Sequence[str]) -> Table:
-    header = ["way", "seeds", "orders", "recovered", "converged after"]
-    header += ["accuracy, single images, %", "ms a step"]
+    header = ["way", "seeds", "orders", "recovered", "steps", "single images", "ms per step"]
     rows = []
     for way in ways:
         own = _by_way(lines, way)
@@ -76,14 +78,13 @@ def _way_table(lines: Sequence[Line], ways: Sequence[str]) -> Table:
         orders = str(len({line["order"] for line in own}))
         made = [way, seeds, orders, _verdicts(own), _converged(own), _mean(own, "running")]
         rows.append([*made, f"{1000 * step:.1f}"])
-    return Table(title="Ways to recover, with the same settings", header=header, rows=rows)
+    return Table(title="Ways to recover, same settings", header=header, rows=rows)
 
 
 def _task_table(lines: Sequence[Line], way: str) -> Table:
     own = _by_way(lines, way)
-    header = ["seed", "task", "recovered", "converged after", "bits to go at the end, %"]
-    header += ["off the learned mask, %", "accuracy, single images, %", "batches of 64, %"]
-    header += ["own mask and statistics, %", "entropy / expected"]
+    header = ["seed", "task", "recovered", "steps", "bits to go", "bits off"]
+    header += ["single images", "batches of 64", "learned mask", "entropy ratio"]
     groups = _group(own, lambda line: (str(line["seed"]), line["task"]))
     groups["all", ""] = own
     rows = [
@@ -98,13 +99,13 @@ def _task_table(lines: Sequence[Line], way: str) -> Table:
         ]
         for (seed, task), group in groups.items()
     ]
-    title = f"Each task, from {way}, within one pass over the test images"
-    return Table(title=title, header=header, rows=rows)
+    columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    columns["seed"] = once(columns["seed"])
+    return compact(f"Each task, {way}", columns, "bits off")
 
 
 def _left_out_table(lines: Sequence[Line]) -> Table:
-    header = ["task left out", "its stream: not converged", "its entropy / expected"]
-    header += ["the others: recovered"]
+    header = ["task left out", "not converged", "entropy ratio", "others recovered"]
     left_out = [line for line in lines if line["left_out"] is not None]
     groups = _group(left_out, lambda line: line["left_out"])
     groups["all"] = left_out
@@ -114,8 +115,7 @@ def _left_out_table(lines: Sequence[Line]) -> Table:
         others = [line for line in group if line["task"] != line["left_out"]]
         unknown = [line for line in its if line["verdict"] == "not-converged"]
         rows.append([name, _count(unknown, its), _ratios(its), _verdicts(others)])
-    title = "One task left out of the store, whose stream is then of an unknown task"
-    return Table(title=title, header=header, rows=rows)
+    return Table(title="One task left out of the store", header=header, rows=rows)
 
 
 def _verdicts(lines: Sequence[Line]) -> str:
@@ -123,34 +123,35 @@ def _verdicts(lines: Sequence[Line]) -> str:
 
 
 def _count(those: Sequence[Line], lines: Sequence[Line]) -> str:
-    """How many of the lines are those, and the verdicts on the others."""
+    """Count the lines among those, and the verdicts on others."""
     others = Counter(
         f"{line['verdict']} {line['found'] or ''}".strip() for line in lines if line not in those
     )
     told = [f"{count} {verdict}" for verdict, count in sorted(others.items())]
-    return ", ".join([f"{len(those)} of {len(lines)}", *told])
+    return ", ".join([f"{len(those)}/{len(lines)}", *told])
 
 
 def _converged(lines: Sequence[Line]) -> str:
-    """Fewest to most steps, of how many."""
+    """Return fewest and most steps, and the most taken if more."""
     after = [line["converged_after"] for line in lines]
     steps = max(line["steps"] for line in lines)
     found = sorted(value for value in after if value is not None)
     never = f", {after.count(None)} never" if None in after else ""
-    return f"{_span(found)} of {steps}{never}" if found else f"never, of {steps}"
+    if not found:
+        return f"never, of {steps}"
+    return _span(found) + (f" of {steps}" if found[-1] < steps else "") + never
 
 
 def _ratios(lines: Sequence[Line]) -> str:
-    """Least to largest entropy, over what the store expects."""
+    """Return the range of entropy over expected entropy."""
     found = [(line["entropy"], line["expected_entropy"]) for line in lines]
     ratios = sorted(h / expected for h, expected in found if h is not None and expected)
     return _span([f"{ratio:.2f}" for ratio in ratios]) if ratios else "-"
 
 
 def _span(values: Sequence[object]) -> str:
-    """First to last of sorted values."""
     first, last = values[0], values[-1]
-    return str(first) if first == last else f"{first} to {last}"
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _mean(lines: Sequence[Line], key: str) -> str:

@@ -1,4 +1,4 @@
-"""Banks: learned with `supsup-train`, made from the shared masks, or a person's own, checked."""
+"""Learn a bank, make it from shared masks, or check an existing one."""
 
 from __future__ import annotations
 
@@ -27,23 +27,17 @@ from supsup_train.resume import check_resumed, fingerprint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bank:
-    """A bank to learn with `supsup-train`, or to make from masks that others have learned.
+    """A bank to learn, or to make from shared masks.
 
     Attributes:
-        stream: Kind of stream.
-        tasks: Number of tasks.
-        model: Name of the network.
-        outputs: Length of the logits.
         source: ``mnist``, in the data folder, or the bundled ``digits``.
-        steps: Batches a task.
-        lr: Learning rate; None takes the method's own.
-        seed: Of the stream, the scores and the batches.
+        steps: Batches per task.
+        lr: Learning rate; None is the method's default.
         scenario: ``NNs`` learns from one unlabelled stream.
-        period: Batches between inferences, for ``NNs``; None takes the default.
-        transfer: What scores begin with.
-        shared: Folder of learned masks in the data folder, in place of learning.
-        method: A baseline of `supsup-baseline`, in place of masks.
-        matrices: Of BatchE: tasks are rank-one matrices in the bank.
+        period: Batches between inferences, for ``NNs``; None is the default.
+        shared: Folder in the data folder with learned masks to use.
+        method: Baseline of `supsup-baseline` to train instead of masks.
+        matrices: For BatchE, store tasks as rank-one matrices.
     """
 
     stream: str
@@ -63,7 +57,7 @@ class Bank:
 
 
 def tiny_bank(bank: Bank) -> Bank:
-    """The same steps in seconds: digits, few tasks, a small network, few batches."""
+    """Return a small bank that trains in seconds, on digits."""
     return replace(
         bank,
         tasks=2 if bank.stream == "split" else min(bank.tasks, 3),
@@ -78,7 +72,7 @@ def tiny_bank(bank: Bank) -> Bank:
 
 
 def stream_of(wanted: Bank, data: DataFolder) -> Stream:
-    """The stream that a bank is learned from and measured on."""
+    """Return the stream of a bank."""
     dataset = load_dataset(data.dataset(wanted.source))
     return make_stream(wanted.stream, dataset, num_tasks=wanted.tasks, seed=wanted.seed)
 
@@ -91,17 +85,17 @@ def learned_bank(
     own: Path | None = None,
     threads: int | None = None,
 ) -> MaskBank:
-    """The whole bank, gone on with where learning stopped.
+    """Learn a bank, or resume it, and check it.
 
     Args:
-        wanted: What it is to be.
-        path: Where it is made.
-        data: Where data and shared masks lie.
-        own: A bank that exists, to take in place of `path`; it is never changed.
-        threads: Threads of PyTorch; None takes its default.
+        wanted: The bank.
+        path: Its folder.
+        data: Data and shared masks.
+        own: Existing bank to use instead of `path`; it is never changed.
+        threads: Threads of PyTorch; None is its default.
 
     Raises:
-        InputError: If a bank that is there is not the wanted one; the message says in what.
+        InputError: If an existing bank does not match; the message names the difference.
     """
     stream = stream_of(wanted, data)
     if own is not None:
@@ -117,7 +111,6 @@ def learned_bank(
 
 
 def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
-    """The arguments of `supsup-train`, or `supsup-baseline`."""
     options: dict[str, object] = {
         "bank": path,
         "data": data.dataset(wanted.source),
@@ -129,11 +122,8 @@ def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
         "seed": wanted.seed,
     }
     if wanted.method is None:
-        options |= {
-            "scenario": wanted.scenario,
-            "period": wanted.period,
-            "transfer": wanted.transfer,
-        }
+        options |= {"scenario": wanted.scenario, "period": wanted.period}
+        options |= {"transfer": wanted.transfer}
     given = {name: value for name, value in options.items() if value is not None}
     words = [text for k, v in given.items() for text in (f"--{k}", str(v))]
     if wanted.method is None:
@@ -142,7 +132,7 @@ def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
 
 
 def _missing(wanted: Bank, bank: MaskBank, stream: Stream) -> str:
-    """What of the stream a bank has not learned, in words; empty where it has all of it."""
+    """Return what a bank lacks, in words; empty for nothing."""
     if wanted.scenario == "NNs":
         learned, total = _batches(bank.path / "nns" / "learner.json"), wanted.tasks * wanted.steps
         return "" if learned == total else f"it has learned from {learned} batches, not {total}"
@@ -151,18 +141,15 @@ def _missing(wanted: Bank, bank: MaskBank, stream: Stream) -> str:
 
 
 def _batches(file: Path) -> int:
-    """How many batches an NNs learner has learned from; its file is checked when it goes on."""
     try:
         return int(json.loads(file.read_text())["batches"]) if file.exists() else 0
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file}: must be what a learner wrote, got {error!r:.80}; restore it, or give another "
-            "bank"
+            f"{file}: must be a learner's JSON, got {error!r:.80}; restore it, or give another bank"
         ) from error
 
 
 def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
-    """The bank, if it is the wanted one."""
     lacking = _missing(wanted, bank, stream)
     if lacking:
         raise InputError(f"{bank.path}: {lacking}; finish it with supsup-train, or give another")
@@ -188,11 +175,7 @@ def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
 def _check_network(
     wanted: Bank, bank: MaskBank, stream: Stream, recipe: st.Recipe | BaselineRecipe
 ) -> None:
-    """Refuse a bank of another network, as far as it says what its network is.
-
-    Of a baseline that is what its tasks have of their own: the inner layers of a trunk that all
-    share are within the bank's programs.
-    """
+    """Refuse another network; of a baseline, compare only the state of tasks."""
     module = st.make_model(wanted.model, input_shape=stream.input_shape, outputs=wanted.outputs)
     if isinstance(recipe, st.Recipe):
         check_module(fixed_copy(module), bank.network)
@@ -205,7 +188,7 @@ def _check_network(
         found = {tensor.name: tensor.shape for tensor in bank.network.state}
         if found != expected:
             raise InputError(
-                f"{bank.path}: a task's own must be {expected}, got {found}; give another bank"
+                f"{bank.path}: a task's state must be {expected}, got {found}; give another bank"
             )
     for name, value in (("real_outputs", stream.real_outputs), ("outputs", wanted.outputs)):
         got = getattr(bank.network, name)
@@ -223,11 +206,11 @@ def _recipe(wanted: Bank) -> st.Recipe | BaselineRecipe:
 
 
 def _from_shared(wanted: Bank, path: Path, file: Path) -> None:
-    """The bank of learned masks, packed a layer as ``uint8 (tasks, bytes)`` in ``m0``, ``m1``..."""
+    """Make a bank from an .npz of packed masks per layer: ``uint8 (tasks, bytes)`` in ``m0``..."""
     if not file.is_file():
-        raise InputError(f"{file}: no such file; the shared masks are one .npz")
+        raise InputError(f"{file}: no such file; shared masks are one .npz")
     try:
-        with file.open("rb") as opened:  # numpy leaves a file open that is no archive
+        with file.open("rb") as opened:  # numpy does not close a file that is no archive
             arrays = dict(np.load(opened, allow_pickle=False))
     except (ValueError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{file}: must be the .npz of masks: {error}; fetch it again") from error

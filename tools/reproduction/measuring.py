@@ -1,4 +1,4 @@
-"""Every task of a bank measured through its exported model, each result kept as it is made."""
+"""Measure every task of a bank through its exported model."""
 
 from __future__ import annotations
 
@@ -24,18 +24,15 @@ from supsup_runtime.model.model import Model, load
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row of a table: a way to infer the task, measured on every task of some banks.
+    """A row of a table: one method of inference on every task of some banks.
 
     Attributes:
-        label: What the table calls it.
-        banks: Keys in `Experiment.banks`; several are seeds, and their mean is reported.
-        objective: What the model differentiates.
-        how: How the task is inferred.
-        images: Test images a task whose task is inferred; 0 where it is always given.
-        batch: Images that are inferred together.
-        reference: The paper's number, or another's, in words; empty for none.
-        at_least: Percent that are asked for, by measure: ``known`` (GG), ``unknown`` (GNu),
-            ``shared`` (GNs), ``inferred`` or ``near``.
+        banks: Keys in `Experiment.banks`; several are seeds, whose mean is reported.
+        images: Test images per task; 0 measures known tasks only.
+        batch: Images inferred together.
+        reference: The authors' figure; empty for none.
+        at_least: Bars in percent by measure: ``known`` (GG), ``unknown`` (GNu), ``shared`` (GNs),
+            ``inferred`` or ``near``.
     """
 
     label: str
@@ -49,12 +46,11 @@ class Row:
 
 
 def _content(bank: MaskBank) -> str:
-    """A bank's content: its index holds the digests of all its files."""
     return hashlib.sha256((bank.path / "bank.json").read_bytes()).hexdigest()
 
 
 def measuring_key(row: Row, bank: MaskBank, *, threads: int = 1) -> str:
-    """What one row's numbers on one bank depend on, and nothing else; times on the threads."""
+    """Return a digest of all that affects a row's numbers and times."""
     how = {k: v for k, v in asdict(row.how).items() if v is not None}
     parts = [_content(bank), row.objective, how, row.images, row.batch]
     if threads != 1:
@@ -63,7 +59,7 @@ def measuring_key(row: Row, bank: MaskBank, *, threads: int = 1) -> str:
 
 
 def exported_model(bank: MaskBank, folder: Path, key: str, objective: str) -> Path:
-    """The model of a bank, exported and checked unless its folder has it already."""
+    """Return a bank's model, exported if `folder` lacks it."""
     path = folder / f"{key}-{objective}-{_content(bank)[:12]}.onnx"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,15 +71,9 @@ def exported_model(bank: MaskBank, folder: Path, key: str, objective: str) -> Pa
 def measure(
     row: Row, bank: MaskBank, model_path: Path, stream: Stream, run: Run, *, unnamed: bool
 ) -> list[Line]:
-    """One line a task, from the run's store or measured now.
+    """Return a line per task, from the run's store or measured now.
 
-    Args:
-        row: How to infer.
-        bank: What the model was made from.
-        model_path: The model.
-        stream: The tasks.
-        run: Gets each line.
-        unnamed: The masks are not named after the tasks (NNs).
+    With `unnamed`, masks are not named after tasks (NNs).
     """
     key = measuring_key(row, bank, threads=run.call_threads)
     evaluate = evaluate_unnamed if unnamed else evaluate_task

@@ -1,4 +1,4 @@
-"""Results as pictures: bars a row, lines over the tasks, recoveries step by step."""
+"""Plots of accuracy and of recoveries."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from supsup_runtime.recovery.result import TOLERANCE
 
 
 def plot_rows(title: str, figure: str, rows: Sequence[Mapping[str, Any]], file: Path) -> str:
-    """Write an SVG; equal rows give equal bytes.
-
-    Returns:
-        What was written, or that matplotlib is missing.
-    """
+    """Write an SVG; return a message."""
     bars = figure == "rows"
 
     def draw(axes: Any) -> None:  # noqa: ANN401 - matplotlib's
@@ -30,7 +26,6 @@ def plot_rows(title: str, figure: str, rows: Sequence[Mapping[str, Any]], file: 
 
 
 def _bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401 - matplotlib's
-    """A group of bars a row, with each seed's value as a dot."""
     measures = measures_of(rows)
     height = 0.8 / len(measures)
     for number, measure in enumerate(measures):
@@ -48,7 +43,6 @@ def _bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401
 
 
 def _lines(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401 - matplotlib's
-    """Accuracy over the tasks, in the order of the stream, a line a row."""
     for row in rows:
         measure = "unknown" if "unknown" in row["tasks"] else "shared"
         values = [100 * value for value in row["tasks"][measure]]
@@ -57,15 +51,11 @@ def _lines(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN40
 
 
 def plot_traces(recoveries: Mapping[str, Mapping[str, Any]], file: Path) -> str:
-    """Draw three panels over the steps: distance, entropy with what was expected, energy.
+    """Plot distance, entropy and energy by step; return a message.
 
     Args:
-        recoveries: By what the legend calls them, each with ``verdict``, ``expected_entropy`` and
-            ``trace``: the values by step.
+        recoveries: By legend, each with ``verdict``, ``expected_entropy`` and ``trace``.
         file: An SVG or PNG.
-
-    Returns:
-        What was written, or that matplotlib is missing.
     """
 
     def draw(panels: Any) -> None:  # noqa: ANN401 - matplotlib's

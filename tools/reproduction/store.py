@@ -1,4 +1,4 @@
-"""Measurements on disk, one JSON line each as soon as it is made, so that a killed run goes on."""
+"""Measurements on disk, a JSON line each; an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Line = dict[str, Any]
 
 
 def claim(folder: Path, setting: dict[str, Any]) -> None:
-    """Make a work folder, or take one of the same setting.
+    """Make a work folder, or check the setting of an existing one.
 
     Raises:
-        InputError: If it holds another setting; the message names the first difference.
+        InputError: If the setting differs; the message names the first difference.
     """
     file = folder / "setting.json"
     wanted = json.loads(json.dumps(setting))
@@ -28,17 +28,19 @@ def claim(folder: Path, setting: dict[str, Any]) -> None:
     try:
         found = json.loads(file.read_text())
     except ValueError as error:
-        raise InputError(f"{file}: damaged: {error}; remove the folder, or give another") from error
+        raise InputError(
+            f"{file}: damaged: {error}; remove the folder, or use another --work"
+        ) from error
     if found != wanted:
         where, got, want = _difference(found, wanted)
         raise InputError(
-            f"{file}: the folder was begun with {where} {got!r}, this run wants {want!r}; give the "
-            "same options, or another --work"
+            f"{file}: the folder has {where} {got!r}, this run has {want!r}; use the same options, "
+            "or another --work"
         )
 
 
 def _difference(found: object, wanted: object, where: str = "") -> tuple[str, object, object]:
-    """The first place where two JSON values differ, and both values there."""
+    """Return the first difference of JSON values: place, and both values."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in sorted({*found, *wanted}):
             if found.get(key) != wanted.get(key):
@@ -51,10 +53,10 @@ def _difference(found: object, wanted: object, where: str = "") -> tuple[str, ob
 
 
 class Store:
-    """The measurements of one work folder, by a row's key and a task's name."""
+    """Measurements of one work folder, by row key and task."""
 
     def __init__(self, path: Path) -> None:
-        """Read what is there; a last line that was cut short is removed.
+        """Read a file, and remove an incomplete last line.
 
         Raises:
             InputError: If another line is damaged.
@@ -73,14 +75,11 @@ class Store:
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{path}:{number}: must be a JSON object with key and task, got {text[:40]!r}; "
-                    "remove the line, and it is measured again"
+                    "remove the line to measure it again"
                 ) from error
 
     def measured(self, key: str, task: str, measure: Callable[[], Line]) -> Line:
-        """A measurement: the one that is kept, or made now and kept, on disk first.
-
-        It gets the fields ``key`` and ``task``.
-        """
+        """Return the stored measurement, or store a new one with fields ``key`` and ``task``."""
         if (key, task) not in self._lines:
             line = {**measure(), "key": key, "task": task}
             with self._path.open("a") as file:

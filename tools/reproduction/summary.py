@@ -1,4 +1,4 @@
-"""From measurements to a table: means over tasks and seeds, with their standard errors."""
+"""Means over tasks and seeds, with standard errors."""
 
 from __future__ import annotations
 
@@ -18,27 +18,21 @@ COLUMNS = {
     "unknown": "unknown (GNu)",
     "shared": "labels alone (GNs)",
 }
-"""What is measured, in the order of the tables, and what tables call it."""
+"""Titles of the measures, in the order of the tables."""
 
 
 def measures_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The measures that any of the rows has."""
+    """Return the measures of any row."""
     return [measure for measure in COLUMNS if any(measure in row for row in rows)]
 
 
 def row_summary(row: Row, by_bank: Mapping[str, Sequence[Line]], masks: int) -> dict[str, Any]:
-    """The numbers of one row.
-
-    Args:
-        row: What was measured.
-        by_bank: A line a task, by bank.
-        masks: Masks in each bank.
+    """Summarize one row, given a line per task by bank, and the masks per bank.
 
     Returns:
-        For each measure that there is its mean over tasks, then banks, as a fraction; ``*_se``,
-        the binomial standard error of those of a sample, in which a batch is one draw; ``seeds``,
-        the means of each bank; ``tasks``, those of each task; milliseconds, medians over tasks;
-        and what was asked for, and whether it was met.
+        Each measure as a fraction, the mean over tasks, then banks; ``*_se``, the binomial
+        standard error of a sample, in which a batch is one draw; ``seeds``, means per bank;
+        ``tasks``, means per task; medians in milliseconds; ``asked``, the bars.
     """
     everything = [dict(line) for lines in by_bank.values() for line in lines]
     for line in everything:
@@ -76,7 +70,7 @@ def row_summary(row: Row, by_bank: Mapping[str, Sequence[Line]], masks: int) -> 
 
 
 def _near(line: Line) -> float | None:
-    """Fraction of the sample inferred to within 10 degrees; None where tasks are no rotations."""
+    """Return the fraction inferred within 10 degrees; None without rotations."""
     names = line.get("inferred_as", {})
     if not line["images"] or not all(
         name.startswith("rotated-") for name in (line["task"], *names)
@@ -87,6 +81,6 @@ def _near(line: Line) -> float | None:
 
 
 def _turn(one: str, other: str) -> float:
-    """Degrees between two rotated tasks, the shorter way round."""
+    """Return the smaller angle between two tasks, in degrees."""
     degrees = abs(float(one.partition("-")[2]) - float(other.partition("-")[2])) % 360
     return min(degrees, 360 - degrees)

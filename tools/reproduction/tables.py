@@ -1,9 +1,10 @@
-"""Tables of results: for a terminal, and in an experiment's own place in the documentation."""
+"""Tables for a terminal and for the documentation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from supsup_runtime.console import to_table
@@ -16,9 +17,9 @@ class Table:
     """Cells as text.
 
     Attributes:
-        title: A line above the table; empty for none.
-        header: Names of the columns.
-        rows: As many cells each as the header has.
+        title: Line above the table; empty for none.
+        header: Names of columns.
+        rows: One cell per column.
     """
 
     title: str = ""
@@ -26,15 +27,30 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
+def compact(title: str, columns: Mapping[str, Sequence[str]], *in_title: str) -> Table:
+    """Make a table without empty columns; uniform columns of `in_title` move to the title."""
+    full = {name: cells for name, cells in columns.items() if not set(cells) <= {"", "-"}}
+    moved = [name for name in in_title if name in full and len(set(full[name])) == 1]
+    told = [f"{name} {full.pop(name)[0]}" for name in moved]
+    title += f"; {', '.join(told)}" if told else ""
+    rows = [list(row) for row in zip(*full.values(), strict=True)]
+    return Table(title=title, header=list(full), rows=rows)
+
+
+def once(cells: Sequence[str]) -> list[str]:
+    """Blank cells that repeat the one above."""
+    return ["" if above == cell else cell for above, cell in pairwise(["", *cells])]
+
+
 def to_text(tables: Sequence[Table]) -> str:
-    """Tables for a terminal."""
+    """Format tables for a terminal."""
     made = [to_table(table.header, table.rows) for table in tables]
     titles = [f"{table.title}\n" if table.title else "" for table in tables]
     return "\n\n".join(title + text for title, text in zip(titles, made, strict=True))
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """Tables for the documentation."""
+    """Format tables for the documentation."""
     parts = []
     for table in tables:
         lines = [f"{table.title}:", ""] if table.title else []
@@ -48,10 +64,10 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def record(file: Path, name: str, text: str) -> None:
-    """Put `text` between the two comments of an experiment; all else in the file stays as it is.
+    """Replace what is between the two comments of an experiment in `file`.
 
     Raises:
-        InputError: If the file has no place for it.
+        InputError: If the file lacks one of the comments.
     """
     first, last = f"<!-- reproduce:{name} -->", f"<!-- /reproduce:{name} -->"
     found = file.read_text() if file.is_file() else ""
@@ -59,7 +75,7 @@ def record(file: Path, name: str, text: str) -> None:
     _, closed, after = rest.partition(last)
     if not (opened and closed):
         raise InputError(
-            f"{file}: must have the line {first}, and after it {last}, once each; put them where "
-            "the rows are to go"
+            f"{file}: must have the line {first}, and after it {last}, once each; add them where "
+            "the rows belong"
         )
     write_whole(file, f"{before}{first}\n{text}\n{last}{after}".encode())
