@@ -55,7 +55,7 @@ docs: $(VENV)/.docs
 
 dist: install
 	rm -rf dist
-	$(BIN)/python -m build --quiet
+	$(BIN)/python -m build --quiet --no-isolation
 
 # In a copy, as each mutant replaces the code that it changes. Takes half an hour.
 mutants: $(VENV)/.mutants

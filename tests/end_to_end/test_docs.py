@@ -13,14 +13,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOCUMENTS = (
-    "README.md",
-    "docs/HOPFIELD.md",
-    "docs/guide-device.md",
-    "docs/guide-embed.md",
-    "docs/guide-research.md",
-)
 PACKAGES = tuple(REPOSITORY / name for name in ("runtime", "export", "train"))
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 _FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 
 # What examples of docstrings may take as there: a network, a task's data, a bank, a model of it.
@@ -44,7 +38,22 @@ export(bank, "out.onnx")
 ```
 """
 
-# One process a document: its Python blocks share one namespace, its shell blocks run in between.
+# What the contract's examples take as there: two models, and inputs of their network.
+_GIVEN_MODELS = """```sh
+supsup-train permuted --tasks 4 --model mlp-32-16 --outputs 30 --steps 20 --bank masks/
+supsup-hopfield encode --bank masks/
+supsup-export --bank masks/ out.onnx
+supsup-export --bank masks/ stream.onnx --hopfield --stream
+```
+```python
+import numpy as np
+
+images = x = np.zeros((100, 64), np.float32)
+```
+"""
+GIVEN = {"docs/CONTRACT.md": _GIVEN_MODELS}
+
+# One process per document: its Python blocks share one namespace, its shell blocks run in between.
 _DRIVER = """
 import json, pathlib, subprocess, sys
 
@@ -97,13 +106,20 @@ def _run(document: str, text: str, folder: Path) -> subprocess.CompletedProcess[
     )
 
 
+EXAMPLES = {
+    str(page.relative_to(REPOSITORY)): text for page in PAGES if _blocks(text := page.read_text())
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", EXAMPLES)
 def test_examples_run(document: str, tmp_path: Path) -> None:
-    text = (REPOSITORY / document).read_text()
-    assert _blocks(text), f"{document} has no example to run"
-    done = _run(document, text, tmp_path)
+    done = _run(document, GIVEN.get(document, "") + EXAMPLES[document], tmp_path)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_pages_with_examples_are_found() -> None:
+    assert {"README.md", "docs/CONTRACT.md", "docs/guide-device.md"} <= EXAMPLES.keys()
 
 
 DOCSTRINGS = _docstrings(*PACKAGES)
@@ -150,12 +166,12 @@ def test_other_blocks_are_not_run(info: str) -> None:
 
 
 def test_markdown_links_lead_somewhere() -> None:
-    for document in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]:
+    for document in PAGES:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
 def test_nothing_is_left_to_fill_in() -> None:
-    for document in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]:
+    for document in PAGES:
         assert "@@" not in document.read_text(), document.name

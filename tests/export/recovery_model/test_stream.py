@@ -321,7 +321,7 @@ def test_a_model_that_takes_no_step_is_refused(tmp_path: Path) -> None:
 def test_the_example_of_the_contract_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It imports only onnxruntime and numpy; the stream's last batch is shorter."""
     section = CONTRACT.read_text().split("\n## Recovering a stream in one call\n")[1]
-    code = re.findall(r"^```text\n(import .*?)^```$", section, re.MULTILINE | re.DOTALL)[0]
+    code = re.findall(r"^```python\n(import .*?)^```$", section, re.MULTILINE | re.DOTALL)[0]
     (tmp_path / "stream.onnx").write_bytes(made("units").path.read_bytes())
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(4).standard_normal((64 * 3 + 10, 30)).astype(np.float32)
