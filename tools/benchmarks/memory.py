@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime  # noqa: F401 - imported before loading is timed
 
 import supsup_runtime
+from supsup_runtime.evaluation.needs import process_bytes, reset_peak
 
 if TYPE_CHECKING:
     from tools.benchmarks.timing import Result, Row, Setup
@@ -69,8 +70,8 @@ def main() -> None:
     file, threads = sys.argv[1], int(sys.argv[2])
     x = np.zeros((1, 784), np.float32)
     x[:] = np.random.default_rng(0).standard_normal(x.shape)
-    peak_reset = _reset_peak()
-    before = _memory("VmRSS")
+    peak_reset = reset_peak()
+    before = process_bytes("VmRSS")
     start = time.perf_counter()
     model = supsup_runtime.load(file, threads=threads)
     loaded = time.perf_counter()
@@ -79,28 +80,11 @@ def main() -> None:
     found = {
         "load_s": loaded - start,
         "first_call_s": called - loaded,
-        "resident_bytes": _memory("VmRSS") - before,
-        "peak_bytes": _memory("VmHWM") - before,
+        "resident_bytes": process_bytes("VmRSS") - before,
+        "peak_bytes": process_bytes("VmHWM") - before,
         "peak_reset": peak_reset,
     }
     print(json.dumps(found))
-
-
-def _reset_peak() -> bool:
-    """Set the peak to the resident memory; return False if not permitted."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _memory(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return 1024 * int(value.split()[0])
-    raise OSError(f"/proc/self/status: no field {field}; this measurement needs Linux")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,28 @@
-"""The command supsup-inspect: what a bank or a model holds."""
+"""The command supsup-inspect: what a bank or model holds and needs."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
-from supsup_runtime.console import parser, print_result, run_command, to_table
+from supsup_runtime.console import (
+    add_options,
+    parser,
+    positive,
+    print_result,
+    run_command,
+    to_table,
+)
 from supsup_runtime.errors import ModelError
+from supsup_runtime.evaluation.needs import call_times, measure_memory, needs
 from supsup_runtime.hopfield.file import STORE_FILE
 from supsup_runtime.hopfield.matrix import MAX_UNITS
 from supsup_runtime.hopfield.storage import storage
 from supsup_runtime.model.metadata import ModelInfo
+from supsup_runtime.model.model import load
 from supsup_runtime.model.protobuf import read_metadata
 
 
@@ -24,32 +34,32 @@ def main() -> None:
 def _run() -> None:
     made = parser(
         "supsup-inspect",
-        "Say what a bank or a model holds.",
-        ("masks/", "masks/ --storage", "out.onnx --json"),
+        "Show what a bank or model holds, and what a model needs on a device.",
+        ("masks/", "masks/ --storage", "out.onnx --measure --time"),
     )
-    made.what_in.add_argument("path", type=Path, help="a bank's folder, or a model")
-    made.what_out.add_argument(
-        "--storage",
-        action="store_true",
-        help="of a bank: bytes as explicit masks and in a Hopfield store, and which is smaller",
-    )
-    made.what_out.add_argument("--json", action="store_true", help="answer in JSON")
+    made.what_in.add_argument("path", type=Path, help="folder of a bank, or model file")
+    for name, text in (
+        ("--storage", "bank: compare bytes of explicit masks and of a Hopfield store"),
+        ("--measure", "model: load it in a process and measure its memory (default: estimate it)"),
+        ("--time", "model: time calls on single images, with the task known and inferred"),
+        ("--json", "print the result as JSON"),
+    ):
+        made.what_out.add_argument(name, action="store_true", help=text)
+    add_options(made.speed, [("--threads", positive, 1, "threads per call, 1 to 1024")])
     arguments = made.parse_args()
     path: Path = arguments.path
     if not path.exists():
         raise ModelError(f"{path}: no such bank or model")
+    for option, wants_folder in (("storage", True), ("measure", False), ("time", False)):
+        if getattr(arguments, option) and path.is_dir() != wants_folder:
+            wanted, got = ("bank", "file") if wants_folder else ("model", "folder")
+            raise ModelError(f"{path}: --{option} needs a {wanted}, got a {got}")
     if arguments.storage:
-        _print_storage(path, as_json=arguments.json)
+        found = storage(MaskBank.open(path))
+        print_result(found, as_json=arguments.json, text=_storage_text(found))
         return
-    value = _bank(path) if path.is_dir() else _model(path)
+    value = _bank(path) if path.is_dir() else _model(path, arguments)
     print_result(value, as_json=arguments.json, text=_to_text(value))
-
-
-def _print_storage(path: Path, *, as_json: bool) -> None:
-    if not path.is_dir():
-        raise ModelError(f"{path}: --storage wants the folder of a bank, got a file")
-    found = storage(MaskBank.open(path))
-    print_result(found, as_json=as_json, text=_storage_text(found))
 
 
 def _storage_text(value: dict[str, Any]) -> str:
@@ -90,9 +100,19 @@ def _bank(path: Path) -> dict[str, Any]:
     }
 
 
-def _model(path: Path) -> dict[str, Any]:
+def _model(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     info = ModelInfo.from_metadata(read_metadata(path), place=str(path))
-    store = info.hopfield
+    store, recovers = info.hopfield, info.mode.startswith("recover")
+    needed, threads = needs(path, info), arguments.threads
+    if arguments.measure:
+        needed |= measure_memory(path, recovers=recovers, threads=threads)
+    if arguments.time and recovers:
+        raise ModelError(
+            f"{path}: --time needs a model with explicit masks, got mode {info.mode!r}; time "
+            "recovery with supsup-hopfield recover"
+        )
+    if arguments.time:
+        needed |= call_times(load(path, threads=threads)) | {"threads": threads}
     return {
         "kind": "model",
         "path": str(path),
@@ -106,6 +126,8 @@ def _model(path: Path) -> dict[str, Any]:
         "target": info.target,
         "tasks": [task.name for task in info.tasks],
         **_network(info.network, len(info.tasks)),
+        "memory": "measured" if arguments.measure else "estimated",
+        **needed,
     }
 
 

@@ -21,6 +21,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 _PEAK = {"cpu": 6, "cuda": 10, "portable": 3, "recover": 4}
 """Peak memory of loading, in file sizes (docs/PERFORMANCE.md): file, masks in ONNX Runtime, codes
 (2 or 4 bits per weight), repacked codes. `recover`: 330 MB for 88 MB, fixed layers three times."""
+_RESIDENT = {"cpu": 4, "cuda": 6.5, "portable": 1.5, "recover": 3}
+"""Memory of a loaded model, in file sizes."""
+_SESSION_BYTES = 28 << 20
+"""What ONNX Runtime takes for two sessions, whatever the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +91,7 @@ def _refuse_kind(file: Path, info: ModelInfo, *, recovers: bool) -> None:
 
 
 def _refuse_too_large(file: Path, info: ModelInfo) -> None:
-    needed, available = bytes_to_load(info, file.stat().st_size), available_bytes()
+    (needed, _), available = bytes_to_load(info, file.stat().st_size), available_bytes()
     remedy = _SMALLER_STORE if info.mode == "recover" else _FEWER_TASKS
     if available is not None and needed > available:
         raise ModelError(
@@ -96,10 +100,12 @@ def _refuse_too_large(file: Path, info: ModelInfo) -> None:
         )
 
 
-def bytes_to_load(info: ModelInfo, file_bytes: int) -> int:
-    """Estimate the peak memory of loading, in bytes."""
-    kind = {"known": "portable", "recover": "recover"}.get(info.mode, info.target)
-    return _PEAK[kind] * file_bytes + 16 * info.network.num_masked
+def bytes_to_load(info: ModelInfo, file_bytes: int) -> tuple[int, int]:
+    """Estimate the memory at the peak of loading and after it, in bytes."""
+    by_mode = {"known": "portable", "recover": "recover", "recover-stream": "recover"}
+    kind = by_mode.get(info.mode, info.target)
+    fixed = _SESSION_BYTES + 16 * info.network.num_masked
+    return _PEAK[kind] * file_bytes + fixed, int(_RESIDENT[kind] * file_bytes) + fixed
 
 
 def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:

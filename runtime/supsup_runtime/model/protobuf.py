@@ -1,4 +1,4 @@
-"""Read the metadata of an ONNX file without loading the graph.
+"""Read metadata and operators of an ONNX file without loading it.
 
 ``metadata_props`` is field 14 of ``ModelProto``, with ``key`` = 1 and ``value`` = 2.
 """
@@ -16,6 +16,16 @@ _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}
 """Bytes of protobuf's fixed-width wire types."""
 MAX_ENTRY_BYTES = 1 << 28
+_MAX_NAME_BYTES = 1 << 16
+_WITHIN = {
+    "model": {7: "graph", 8: "opset"},
+    "graph": {1: "node"},
+    "node": {5: "attribute"},
+    "attribute": {6: "graph", 11: "graph"},
+}
+"""Messages within messages that lead to operators, by field number of onnx.proto."""
+_READ = {"node": (4, 7), "opset": (1, 2)}
+"""A node's operator and domain; an opset's domain and version."""
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -40,23 +50,79 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
+def read_operators(model: BinaryIO, *, place: str) -> tuple[dict[str, int], set[str]]:
+    """Read opsets and operators of an ONNX model, those of subgraphs included; skip its tensors.
+
+    Returns:
+        The version of each domain (``""`` is ``ai.onnx``), and the operators, such as ``Add`` and
+        ``com.microsoft.MatMulNBits``.
+
+    Raises:
+        ModelError: If the model is not a protobuf message or is cut short.
+    """
+    opsets: dict[str, int] = {}
+    operators: set[str] = set()
+    try:
+        for kind, values in _messages(model, model.seek(0, 2)):
+            if kind == "opset":
+                opsets[values.get(1, b"").decode()] = int.from_bytes(values.get(2, b""))
+            else:
+                parts = [values.get(number, b"").decode() for number in (7, 4)]
+                operators.add(".".join(part for part in parts if part not in {"", "ai.onnx"}))
+    except (EOFError, ValueError) as error:
+        raise ModelError(f"{place}: not an ONNX model, or cut short: {error}") from error
+    return opsets, operators
+
+
+def _messages(file: BinaryIO, end: int) -> Iterator[tuple[str, dict[int, bytes]]]:
+    """Yield what `_READ` names of each message, at any depth, without recursion."""
+    file.seek(0)
+    stack: list[tuple[str, int, dict[int, bytes]]] = [("model", end, {})]
+    while stack:
+        kind, end, values = stack[-1]
+        if file.tell() >= end:
+            stack.pop()
+            if kind in _READ:
+                yield kind, values
+            continue
+        number, wire_type, value = _header(file, end)
+        if number in _READ.get(kind, ()):
+            is_number = wire_type == 0
+            values[number] = value.to_bytes(8) if is_number else file.read(_small(value))
+        elif wire_type == _LENGTH_DELIMITED and number in _WITHIN.get(kind, {}):
+            stack.append((_WITHIN[kind][number], file.tell() + value, {}))
+        elif wire_type != 0:
+            file.seek(value, 1)
+
+
+def _small(size: int) -> int:
+    if size > _MAX_NAME_BYTES:
+        raise ValueError(f"a name must have at most {_MAX_NAME_BYTES} bytes, got {size}")
+    return size
+
+
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
     """Yield number and size of each length-delimited field; the caller must consume it."""
     while file.tell() < end:
-        tag = _varint(file)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == 0:
-            _varint(file)
-            continue
-        size = _varint(file) if wire_type == _LENGTH_DELIMITED else _FIXED.get(wire_type, -1)
-        if size < 0 or number == 0:
-            raise ValueError(f"unknown field {number} of wire type {wire_type}")
-        if file.tell() + size > end:
-            raise EOFError(f"field {number} of {size} bytes ends after byte {end}")
+        number, wire_type, value = _header(file, end)
         if wire_type == _LENGTH_DELIMITED:
-            yield number, size
-        else:
-            file.seek(size, 1)
+            yield number, value
+        elif wire_type != 0:
+            file.seek(value, 1)
+
+
+def _header(file: BinaryIO, end: int) -> tuple[int, int, int]:
+    """Read a field's number and wire type, and its value if a varint, else its size."""
+    tag = _varint(file)
+    number, wire_type = tag >> 3, tag & 7
+    if wire_type == 0:
+        return number, wire_type, _varint(file)
+    size = _varint(file) if wire_type == _LENGTH_DELIMITED else _FIXED.get(wire_type, -1)
+    if size < 0 or number == 0:
+        raise ValueError(f"unknown field {number} of wire type {wire_type}")
+    if file.tell() + size > end:
+        raise EOFError(f"field {number} of {size} bytes ends after byte {end}")
+    return number, wire_type, size
 
 
 def _entry(file: BinaryIO, size: int) -> tuple[str, str]:

@@ -194,4 +194,7 @@ def test_storage_of_a_network_too_large_or_without_masks(tmp_path: Path) -> None
     assert "this network has no masked parameter" in done.stderr
     file = tmp_path / "file"
     file.write_bytes(b"")
-    assert "wants the folder of a bank" in run("supsup-inspect", file, "--storage", status=1).stderr
+    assert (
+        "--storage needs a bank, got a file"
+        in run("supsup-inspect", file, "--storage", status=1).stderr
+    )

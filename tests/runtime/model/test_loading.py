@@ -53,7 +53,7 @@ def test_where_nothing_is_known(tmp_path: Path) -> None:
 def test_what_loading_takes_depends_on_the_codes() -> None:
     known = replace(INFO, mode="known", objective="")
     sizes = [
-        bytes_to_load(info, 1_000_000)
+        bytes_to_load(info, 1_000_000)[0]
         for info in (known, INFO, replace(INFO, target="cuda"), replace(INFO, target="portable"))
     ]
     assert sizes[0] == sizes[3] < sizes[1] < sizes[2]

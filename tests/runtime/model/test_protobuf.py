@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import GraphProto, TensorProto, helper
 
+from banks import make_bank
+from supsup_export.bank_model.compose import Request
+from supsup_export.exporter import export
 from supsup_runtime.errors import ModelError
-from supsup_runtime.model.protobuf import MAX_ENTRY_BYTES, read_metadata
+from supsup_runtime.model.metadata import Target
+from supsup_runtime.model.protobuf import MAX_ENTRY_BYTES, read_metadata, read_operators
 
 VALUES = {"a": "", "org.supsup.tasks": "ä" * 300, "b": "1"}
 
@@ -43,6 +49,52 @@ def test_every_cut_is_refused_or_at_the_end_of_a_field(tmp_path: Path) -> None:
     path.write_bytes(whole[:-1])
     with pytest.raises(ModelError, match="not an ONNX model, or cut short: field 14 of"):
         read_metadata(path)
+
+
+def operators_of(graph: GraphProto) -> set[str]:
+    found = set()
+    for node in graph.node:
+        found.add(f"{node.domain}.{node.op_type}" if node.domain else node.op_type)
+        for attribute in node.attribute:
+            for within in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                found |= operators_of(within)
+    return found
+
+
+@pytest.mark.parametrize("target", ["cpu", "portable"])
+def test_operators_are_those_that_onnx_finds(tmp_path: Path, target: Target) -> None:
+    bank = make_bank(tmp_path / "masks", "cnn", outputs=6, real_outputs=4, tasks=3)
+    path = export(bank, tmp_path / "out.onnx", request=Request(target=target), check=False).path
+    model = onnx.load(path)
+    with path.open("rb") as file:
+        opsets, operators = read_operators(file, place="m")
+    assert opsets == {each.domain: each.version for each in model.opset_import}
+    assert operators == operators_of(model.graph)
+    assert {"If", "Loop"} <= operators if target == "portable" else "If" in operators
+
+
+@given(st.binary(max_size=200))
+def test_operators_of_garbage_are_refused_or_few(data: bytes) -> None:
+    with suppress(ModelError):
+        read_operators(BytesIO(data), place="m")
+
+
+def test_deep_nesting_is_no_recursion() -> None:
+    data, depth = b"", 3000
+    for _ in range(depth):
+        for tag in (0x32, 0x2A, 0x0A):  # graph of an attribute, attribute of a node, node
+            size = len(data)
+            data = bytes([tag]) + _varint(size) + data
+    read_operators(BytesIO(b"\x3a" + _varint(len(data)) + data), place="m")
+    name = b"\x22" + _varint(1 << 17) + b"a" * (1 << 17)
+    node = b"\x0a" + _varint(len(name)) + name
+    with pytest.raises(ModelError, match=r"m: not an ONNX model.*a name must have at most 65536"):
+        read_operators(BytesIO(b"\x3a" + _varint(len(node)) + node), place="m")
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low]) if not rest else bytes([low | 0x80]) + _varint(rest)
 
 
 def test_an_entry_that_is_too_large_is_not_read(tmp_path: Path) -> None:
