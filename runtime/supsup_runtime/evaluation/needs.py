@@ -19,6 +19,7 @@ from supsup_runtime.model.loading import bytes_to_load, open_model
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.protobuf import read_operators
+from supsup_runtime.model.session import import_onnxruntime
 
 _CALLS = 50
 _MEASURE = "from supsup_runtime.evaluation.needs import main; main()"
@@ -71,8 +72,7 @@ def measure_memory(path: Path, *, recovers: bool, threads: int = 1) -> dict[str,
 def main() -> None:
     """Load a model in this process, and print the bytes it takes as JSON."""
     path, recovers, threads = sys.argv[1:]
-    import onnxruntime  # noqa: F401 - imported before the memory is read
-
+    import_onnxruntime()  # which is not counted
     reset_peak()
     before = process_bytes("VmRSS")
     loaded = open_model(

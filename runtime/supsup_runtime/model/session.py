@@ -189,7 +189,7 @@ def open_session(
         ModelError: If ONNX Runtime cannot read the model.
         InputError: If `device` or `threads` is out of range, or `providers` is empty.
     """
-    onnxruntime = _import()
+    onnxruntime = import_onnxruntime()
     wanted = list(providers) if providers is not None else [_provider(device)]
     if not wanted:
         raise InputError("providers must name at least one, got none")
@@ -234,7 +234,12 @@ def _options(onnxruntime: Any, threads: int) -> Any:  # noqa: ANN401 - onnxrunti
     return options
 
 
-def _import() -> Any:  # noqa: ANN401 - onnxruntime has no types
+def import_onnxruntime() -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """Import onnxruntime.
+
+    Raises:
+        ProviderUnavailableError: If it is not installed, or both of its wheels are.
+    """
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
     if len(installed) == 2:
         raise ProviderUnavailableError(
