@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from supsup_runtime.bank.fields import Fields, strings
+from supsup_runtime.bank.fields import Fields, is_integer, is_number, is_unicode, strings
 from supsup_runtime.errors import BankError
 
 
@@ -40,3 +40,46 @@ def test_fields_of_their_types() -> None:
 def test_other_types_are_refused(call: Callable[[Fields], Any], message: str) -> None:
     with pytest.raises(BankError, match=message):
         call(Fields({"true": True, "list": [1, True]}, {"list", "true"}, "here"))
+
+
+@pytest.mark.parametrize("names", [{"a"}, {"a", "b", "c"}, {"a", "c"}])
+def test_fields_and_strings_are_exactly_those_named(names: set[str]) -> None:
+    value = {"a": "x", "b": "y"}
+    with pytest.raises(BankError, match="it must have the strings"):
+        strings(value, names, "it")
+    with pytest.raises(BankError, match="fields must be"):
+        Fields(value, names)
+    with pytest.raises(BankError, match="it must have the strings"):
+        strings({"a": 1}, {"a"}, "it")
+
+
+@pytest.mark.parametrize("format_", [0, 1, 3, True, "2", None])
+def test_another_format_of_a_file_is_refused(format_: object) -> None:
+    with pytest.raises(BankError, match=f"f: thing format must be 2, got {format_!r}; a newer"):
+        Fields.of_file({"format": format_}, {"format"}, kind="thing", version=2, place="f")
+    assert Fields.of_file({"format": 2}, {"format"}, kind="thing", version=2)["format"] == 2
+
+
+@pytest.mark.parametrize("digest", ["aa", "cc", "", None])
+def test_a_file_of_another_network_is_refused(digest: object) -> None:
+    names, value = {"format", "digest"}, {"format": 2, "digest": digest}
+    message = f"^the thing belongs to another network: digest must be bb, got {digest!r}"
+    with pytest.raises(BankError, match=message):
+        Fields.of_file(value, names, kind="thing", version=2, digest="bb")
+    Fields.of_file({"format": 2, "digest": "bb"}, names, kind="thing", version=2, digest="bb")
+    Fields.of_file(value, names, kind="thing", version=2)
+
+
+def test_lengths_of_lists_are_those_allowed() -> None:
+    fields = Fields({"f": [1, 2]}, {"f"})
+    for least, most in ((0, 2), (2, 2), (0, 3), (2, None)):
+        assert fields.items("f", least=least, most=most) == [1, 2]
+    for least, most in ((3, None), (0, 1), (3, 4)):
+        with pytest.raises(BankError, match="f must be a list"):
+            fields.items("f", least=least, most=most)
+
+
+def test_kinds_of_values() -> None:
+    assert [is_number(v) for v in (1, 1.5, True, "1", None)] == [True, True, False, False, False]
+    assert [is_integer(v) for v in (1, 1.0, False, "1")] == [True, False, False, False]
+    assert [is_unicode(v) for v in ("ä", "\ud800")] == [True, False]

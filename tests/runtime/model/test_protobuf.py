@@ -97,6 +97,36 @@ def _varint(value: int) -> bytes:
     return bytes([low]) if not rest else bytes([low | 0x80]) + _varint(rest)
 
 
+def test_fields_of_every_wire_type_are_skipped(tmp_path: Path) -> None:
+    """Numbers of 8 and 4 bytes, a varint of all 10 bytes, bytes; between and within entries."""
+    other = b"\x09" + bytes(8) + b"\x15" + bytes(4) + b"\x18" + b"\xff" * 9 + b"\x01" + b"\x22\x01a"
+    entry = b"\x0a\x01k\x12\x01v"
+    path = tmp_path / "m.onnx"
+    path.write_bytes(other + b"\x72" + _varint(len(entry)) + entry + other)
+    assert read_metadata(path) == {"k": "v"}
+    path.write_bytes(b"\x72\x03\x12\x01v")
+    assert read_metadata(path) == {"": "v"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\x02\x00", "unknown field 0 of wire type 2"),
+        (b"\x0b\x00", "unknown field 1 of wire type 3"),
+        (b"\x0e\x00", "unknown field 1 of wire type 6"),
+        (b"\x09" + bytes(7), "field 1 of 8 bytes ends after byte 8"),
+        (b"\x15" + bytes(3), "field 2 of 4 bytes ends after byte 4"),
+        (b"\x08" + b"\xff" * 10 + b"\x01", "a number ends too early"),
+        (b"\x08", "a number ends too early"),
+    ],
+)
+def test_other_fields_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=f"not an ONNX model, or cut short: {message}"):
+        read_metadata(path)
+
+
 def test_an_entry_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     path, size = tmp_path / "m.onnx", MAX_ENTRY_BYTES + 1
     header = b"\x72\x81\x80\x80\x80\x01"  # field 14, length 2**28 + 1
