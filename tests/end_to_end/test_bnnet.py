@@ -71,8 +71,8 @@ def test_what_differs_is_refused(trained: Path) -> None:
     assert "10 real outputs, the stream's tasks have 2 classes; give --labels" in done.stderr
     same = ["split", *OPTIONS, "--tasks", 5, "--bank", trained / "masks"]
     done = run("supsup-train", *same, "--lr-schedule", "constant", status=1)
-    assert "was learned with schedule 'cosine', this run wants 'constant'" in done.stderr
+    assert "was learned with schedule 'cosine', this run has 'constant'" in done.stderr
     done = run("supsup-train", *same, "--labels", "own", status=1)
-    assert "made with real_outputs 10, this run wants 2" in done.stderr
+    assert "made with real_outputs 10, this run has 2" in done.stderr
     done = run("supsup-train", *same, "--labels", "mine", status=2)
     assert "--labels: invalid choice: 'mine'" in done.stderr

@@ -169,7 +169,7 @@ def test_another_network_does_not_resume(trained: Path) -> None:
     done = run("supsup-train", "permuted", "--model", "mlp-9", *bank, status=1)
     assert "give the module that the bank was made of" in done.stderr
     done = run("supsup-train", "permuted", *SMALL, "--weight-seed", 5, *bank, status=1)
-    assert "the bank was made with weight_seed 0, this run wants 5" in done.stderr
+    assert "the bank was made with weight_seed 0, this run has 5" in done.stderr
 
 
 def test_other_settings_do_not_resume(trained: Path, tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_other_settings_do_not_resume(trained: Path, tmp_path: Path) -> None:
     x, y = rng.rand(20, 8, 8).astype(np.float32), np.arange(20) % 10
     np.savez(tmp_path / "other.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     for options, message in (
-        (["--steps", 200, "--seed", 5], "was learned with seed 0, this run wants 5"),
-        (["--steps", 201], "was learned with steps 200, this run wants 201"),
+        (["--steps", 200, "--seed", 5], "was learned with seed 0, this run has 5"),
+        (["--steps", 201], "was learned with steps 200, this run has 201"),
         (["--steps", 200, "--data", tmp_path / "other.npz"], "was learned with data "),
     ):
         done = run("supsup-train", "permuted", *SMALL, *options, *bank, status=1)

@@ -133,8 +133,8 @@ def test_a_bank_of_another_setting_is_refused(tmp_path: Path) -> None:
     run("supsup-baseline", "psp", "permuted", *other)
     bank = MaskBank.open(found)
     for change, message in (
-        ({"stream": "rotated"}, "with stream 'rotated', this run wants 'permuted'"),
-        ({"settings": {"period": 6}}, "with settings {'period': 6}, this run wants"),
+        ({"stream": "rotated"}, "with stream 'rotated', this run has 'permuted'"),
+        ({"settings": {"period": 6}}, "with settings {'period': 6}, this run has"),
     ):
         task = bank.task(1)
         bank.replace(replace(task, training={**task.training, **change}))
@@ -163,7 +163,7 @@ def test_shared_masks_that_are_none_are_refused(tmp_path: Path) -> None:
         (lambda: file.write_bytes(b"no"), "must be the .npz of masks"),
         (lambda: file.write_bytes(b"PK\x03\x04"), "must be the .npz of masks"),
         (lambda: file.write_bytes(plain.getvalue()), "must be the .npz of masks"),
-        (lambda: np.savez(file, m0=np.zeros(3)), "has 0 tasks, this run wants 2"),
+        (lambda: np.savez(file, m0=np.zeros(3)), "has 0 tasks, this run has 2"),
         (lambda: np.savez(file, accuracy=np.zeros(2)), "has no m0"),
         (file.unlink, "no such file"),
     ):

@@ -216,7 +216,7 @@ def _from_shared(wanted: Bank, path: Path, file: Path) -> None:
         raise InputError(f"{file}: must be the .npz of masks: {error}; fetch it again") from error
     accuracy = arrays.get("accuracy", ())
     if len(accuracy) < wanted.tasks:
-        raise InputError(f"{file}: has {len(accuracy)} tasks, this run wants {wanted.tasks}")
+        raise InputError(f"{file}: has {len(accuracy)} tasks, this run has {wanted.tasks}")
     if (path / "bank.json").exists():
         bank = MaskBank.open(path)
     else:

@@ -46,7 +46,9 @@ def _run() -> None:
     add.add_argument("file", type=Path, help="task file of the same network")
     add.add_argument("--name", help="name of the task in this bank (default: the name in the file)")
     add.add_argument("--replace", action="store_true", help="replace a task of the same name")
-    remove = command(_remove, "remove", "Remove a task; each later task moves up one index.")
+    remove = command(
+        _remove, "remove", "Remove a task; the indices of later tasks decrease by one."
+    )
     remove.add_argument("name", help="name of the task")
     rename = command(_rename, "rename", "Rename a task; its index does not change.")
     rename.add_argument("old", help="current name of the task")

@@ -60,9 +60,9 @@ def _to_text(value: dict[str, Any], bank: Path) -> str:
     first += f"accepts {value['coverage']:.2%} of {value['images']} images"
     lines = [first]
     if value["accepted"] is None:
-        lines.append("  accepted of further images: not measured, none left; raise --per-task")
+        lines.append("  further images accepted: not measured, none left; raise --per-task")
     else:
-        lines.append(f"  accepted of further images: {value['accepted']:.2%}")
+        lines.append(f"  further images accepted: {value['accepted']:.2%}")
     if value["auroc"] is None:
         lines.append("  AUROC: not measured, the bank has only one task")
     else:

@@ -40,7 +40,7 @@ def _run() -> None:
     made.what_in.add_argument("path", type=Path, help="folder of a bank, or model file")
     for name, text in (
         ("--storage", "bank: compare bytes of explicit masks and of a Hopfield store"),
-        ("--measure", "model: load it in a process and measure its memory (default: estimate it)"),
+        ("--measure", "model: load it in a separate process to measure memory (default: estimate)"),
         ("--time", "model: time calls on single images, with the task known and inferred"),
         ("--json", "print the result as JSON"),
     ):

@@ -49,6 +49,8 @@ def open_model(
         InputError: As `open_session`.
     """
     file = Path(path)
+    if file.is_dir():
+        raise ModelError(f"{file}: must be a model file, got a folder; export the bank first")
     if not file.is_file():
         raise ModelError(f"{file}: no such file; make it with supsup-export")
     before = _identity(file)

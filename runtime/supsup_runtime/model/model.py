@@ -101,9 +101,10 @@ class Model:
         if isinstance(key, str):
             if key in self._by_name:
                 return self._by_name[key]
-            names = ", ".join(task.name for task in self.tasks[:3])
+            names = [task.name for task in self.tasks[:3]] + ["..."] * (self.num_tasks > 3)
             raise InputError(
-                f"task {key!r}: not among the {self.num_tasks} tasks of the model ({names}, ...)"
+                f"task {key!r}: not among the {self.num_tasks} tasks of the model "
+                f"({', '.join(names)})"
             )
         if not 0 <= key < self.num_tasks:
             raise InputError(f"task index must be in [0, {self.num_tasks}), got {key}")

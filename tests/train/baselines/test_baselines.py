@@ -198,9 +198,9 @@ def test_in_sequence_tells_of_all_tasks_so_far(tmp_path: Path, method: BaselineM
 def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bank"
     learn(path, recipe("batche"), 1)
-    with pytest.raises(InputError, match="learned with steps 3, this run wants 4"):
+    with pytest.raises(InputError, match="learned with steps 3, this run has 4"):
         learn(path, recipe("batche", 4), 2)
-    with pytest.raises(InputError, match="learned with method 'batche', this run wants 'heads'"):
+    with pytest.raises(InputError, match="learned with method 'batche', this run has 'heads'"):
         learn(path, recipe("heads"), 2)
     with pytest.raises(InputError, match=r"module: 'matrices.0' must have shape|such tensor"):
         learn(path, recipe("batche"), 2, matrices=True)

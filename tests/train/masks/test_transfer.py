@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_refused(
     other = st.Transfer(bank, replace(recipe, transfer="none"))
     with pytest.raises(InputError, match="the Transfer was made for transfer 'none', the recipe"):
         st.train_task(bank, module, stream.task(2), recipe=recipe, transfer=other)
-    with pytest.raises(InputError, match="learned with transfer 'scores', this run wants 'n"):
+    with pytest.raises(InputError, match="learned with transfer 'scores', this run has 'n"):
         check_resumed(bank, bank.task_names, replace(recipe, transfer="none"), {})
     file = bank.path / "transfer" / "0002.safetensors"
     data = file.read_bytes()

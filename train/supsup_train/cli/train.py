@@ -51,7 +51,7 @@ _RECIPE: tuple[Row, ...] = (
         "--er",
         float,
         None,
-        "top-k: density min(0.5, X * (out + in) / weights) per layer, X > 0 (default: --density)",
+        "top-k: density min(0.5, X * (out + in) / weights) per layer, X > 0 (default: use --density)",
     ),
     (
         "--transfer",
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     made.what_in.add_argument("--pictures", action="store_true", help=text)
     text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-... or cnn"
     made.method.add_argument("--model", default="lenet-300-100", help=text)
-    text = "your own network: FUNCTION(input_shape, outputs) (default: --model)"
+    text = "your own network: FUNCTION(input_shape, outputs) (default: use --model)"
     made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
     add_options(made.method, _NETWORK + _RECIPE)
     made.method.add_argument(

@@ -121,7 +121,7 @@ def open_bank(
         got = getattr(opened.network, name)
         if got != value:
             raise InputError(
-                f"{path}: the bank was made with {name} {got}, this run wants {value}; "
+                f"{path}: the bank was made with {name} {got}, this run has {value}; "
                 "give the same options, or another --bank"
             )
     check_module(fixed_copy(module), opened.network)
