@@ -170,8 +170,8 @@ def _composed(
     if stored is not None and request.mode != "infer":  # whose tasks cannot be judged
         if stored.stale:
             left_out = (
-                f"{bank.path}: its calibration was not exported: {stored.stale}; run supsup-calibrate "
-                "on this model and export again"
+                f"{bank.path}: its calibration was not exported: {stored.stale}; run "
+                "supsup-calibrate on this model and export again"
             )
         else:
             calibration = stored.calibration

@@ -160,8 +160,8 @@ def test_a_stale_calibration_is_left_out_and_said(tmp_path: Path) -> None:
     bank.add(random_task(bank.network, "new", seed=5))
     done = run("supsup-export", "--bank", bank.path, tmp_path / "stale.onnx", "--json")
     assert done.stderr == (
-        f"supsup-export: {bank.path}: its calibration was not exported: task 'new' was added or renamed "
-        "since; run supsup-calibrate on this model and export again\n"
+        f"supsup-export: {bank.path}: its calibration was not exported: task 'new' was added "
+        "or renamed since; run supsup-calibrate on this model and export again\n"
     )
     assert json.loads(done.stdout)["calibrated"] is False
     assert supsup.load(tmp_path / "stale.onnx").info.calibration is None

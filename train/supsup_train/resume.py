@@ -56,7 +56,7 @@ def check_resumed(
             if found[key] != value:
                 raise InputError(
                     f"{bank.path}: task {name!r} was learned with {key} {found[key]!r}, this "
-                    f"run wants {value!r}; give the same options, or another --bank"
+                    f"run has {value!r}; give the same options, or another --bank"
                 )
 
 

@@ -51,7 +51,7 @@ _RECIPE: tuple[Row, ...] = (
         "--er",
         float,
         None,
-        "top-k: density min(0.5, X * (out + in) / weights) per layer, X > 0 (default: use --density)",
+        "top-k: density min(0.5, X * (out + in) / weights) per layer (default: use --density)",
     ),
     (
         "--transfer",
