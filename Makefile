@@ -66,7 +66,7 @@ mutants: $(VENV)/.mutants
 	cosmic-ray init mutants.toml mutants.sqlite && \
 	cr-filter-operators mutants.sqlite mutants.toml && \
 	cosmic-ray --verbosity ERROR exec mutants.toml mutants.sqlite && \
-	cr-report --surviving-only --show-diff mutants.sqlite > surviving.txt; cr-report mutants.sqlite | tail -3
+	cr-report --surviving-only --show-diff mutants.sqlite > surviving.txt && cr-report mutants.sqlite | tail -3
 
 clean:
 	rm -rf $(VENV) build demo dist

@@ -11,6 +11,7 @@ import io
 import pickle
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -54,28 +55,34 @@ def key_of(
 ) -> Hashable:
     """Equal for modules that export to the same programs; None for one that cannot be pickled.
 
-    Classes count as themselves, so one that is defined again, in a file loaded again, is another.
+    Classes and functions count as themselves, so one that is defined again is another.
     """
     tensors = [*module.named_parameters(), *module.named_buffers()]
     free = {id(tensor): name for name, tensor in tensors if name in {*parameters, *state}}
-    described = io.BytesIO()
+    written, itself = io.BytesIO(), [type(part).forward for part in module.modules()]
     try:
-        _Described(described, free).dump((module, parameters, state, options))
-    except (pickle.PicklingError, AttributeError, TypeError):  # a local class, a lambda
+        _Described(written, free, itself).dump((module, parameters, state, options))
+    except (pickle.PicklingError, TypeError):
         return None
-    return described.getvalue(), tuple(type(part) for part in module.modules())
+    return written.getvalue(), tuple(itself)
 
 
 class _Described(pickle.Pickler):
-    """Pickles a module with its inputs by name, and its other tensors by value."""
+    """Pickles a module with its inputs by name, its other tensors by value, and code by identity.
 
-    def __init__(self, file: io.BytesIO, free: dict[int, str]) -> None:
+    What counts by identity is put into `itself`, which must be kept as long as the result.
+    """
+
+    def __init__(self, file: io.BytesIO, free: dict[int, str], itself: list[Any]) -> None:
         super().__init__(file)
-        self._free = free
+        self._free, self._itself = free, itself
 
-    def reducer_override(self, value: object) -> Any:  # noqa: ANN401 - or NotImplemented
+    def persistent_id(self, value: object) -> object:
+        if isinstance(value, type | FunctionType):
+            self._itself.append(value)
+            return id(value)
         if not isinstance(value, Tensor):
-            return NotImplemented
+            return None
         array = value.detach().cpu().numpy()
         content = self._free.get(id(value)) or array.tobytes()
-        return tuple, ((type(value).__name__, str(array.dtype), array.shape, content),)
+        return type(value).__name__, str(array.dtype), array.shape, value.requires_grad, content

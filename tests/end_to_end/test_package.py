@@ -77,7 +77,7 @@ def test_the_wheel_runs_a_model_with_onnxruntime_alone(dist: Path, tmp_path: Pat
     x = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     (wheel,) = dist.glob("*.whl")
-    venv.create(tmp_path / "fresh", with_pip=True)
+    venv.create(tmp_path / "fresh", with_pip=True, symlinks=True)
     programs = tmp_path / "fresh" / "bin"
 
     def run(*words: object, status: int = 0) -> str:

@@ -77,6 +77,7 @@ def test_values_of_inputs_do_not_matter() -> None:
         (changed(lambda m: m.layers.append(m.layers[1])), {}),
         (changed(lambda m: setattr(m, "forward", torch.relu)), {}),
         (changed(lambda m: setattr(m, "table", torch.zeros(2))), {}),
+        (changed(lambda m: m.layers[0].requires_grad_(requires_grad=False)), {}),
     ],
 )
 def test_other_networks_have_other_keys(module: nn.Module, options: dict[str, Any]) -> None:
@@ -94,20 +95,25 @@ def test_ties_and_copies_differ() -> None:
     assert key_of(tied, **options) != key_of(copied, **options)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda m: m.register_forward_hook(lambda _m, _x, y: 2 * y),
-        lambda m: m.layers[0].register_forward_pre_hook(lambda _m, x: x),
-        lambda m: setattr(m, "options", {"a": [lambda x: x]}),
-    ],
-)
-def test_what_is_hard_to_tell_is_not_shared(change: Callable[[Mlp], object]) -> None:
-    assert key_of(changed(change), **OPTIONS) is None
+def test_code_counts_by_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What closes over a value, is patched or is a hook is another module."""
+    plain = key_of(mlp(), **OPTIONS)
+    first, second = scaled(1.0), scaled(1.0)
+    keys = [plain, key_of(first, **OPTIONS), key_of(second, **OPTIONS)]
+    hooks = [
+        changed(lambda m: m.register_forward_hook(lambda _m, _x, y: y)),
+        changed(lambda m: m.register_forward_hook(lambda _m, _x, y: 2 * y)),
+    ]
+    keys += [key_of(module, **OPTIONS) for module in hooks]
+    monkeypatch.setattr(Mlp, "forward", lambda _self, x: x)
+    keys.append(key_of(mlp(), **OPTIONS))
+    assert None not in keys
+    assert len(set(keys)) == len(keys)
 
 
-def test_a_class_that_closes_over_values_is_not_shared() -> None:
-    assert key_of(scaled(1.0), **OPTIONS) is None
+def test_what_cannot_be_pickled_is_not_shared() -> None:
+    unpicklable = changed(lambda m: setattr(m, "stream", (bit for bit in [0])))
+    assert key_of(unpicklable, **OPTIONS) is None
 
 
 def test_a_class_defined_again_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +151,6 @@ def test_equal_networks_are_exported_once() -> None:
     assert shared(scaled(1.0), **closed) != shared(scaled(1.0), **closed)
     without = {**OPTIONS, "parameters": ["head.weight"]}
     assert shared(NoGradient(), **without) != shared(NoGradient(), **without)
-    hooked = changed(lambda m: m.register_forward_hook(lambda _m, _x, y: y))
-    assert shared(hooked, **OPTIONS) != shared(hooked, **OPTIONS)
 
 
 def test_tests_share_exports() -> None:

@@ -1,9 +1,10 @@
 """Score in passes: all tasks roughly, then exactly those that can still win.
 
-docs/CONTRACT.md, "Which scores are exact", describes the passes and the bounds. For any mask, the
-deviation by rounding is at most ``sqrt(sum step ** 2 / 12)``. Unscored weights add ``sum p u`` on
-average, with variance ``sum p (1 - p) u ** 2``: ``p`` is the share of tasks with the weight, ``u``
-is ``-W * dO/dW``. Trained masks spread wider; the first pass measures how much.
+docs/CONTRACT.md, "Which scores are exact", describes the passes. Rounding puts a value off by at
+most half a step of its block, up as often as down, so for any mask the deviation is at most
+``sqrt(sum step ** 2 / 12)``. Unscored weights add ``sum p u`` on average, with variance
+``sum p (1 - p) u ** 2``: ``p`` is the share of tasks with the weight, ``u`` is ``-W * dO/dW``.
+Trained masks spread wider; the first pass measures how much.
 
 Passes over the same codes are turns of one Loop: two nodes would repack them twice. The Loop is in
 the outermost graph, because ONNX Runtime 1.32 does not repack codes any deeper.

@@ -58,7 +58,7 @@ def differentiated(network: Network, *, with_gradient: bool) -> tuple[str, ...]:
 
 
 def write_index(folder: Path, index: BankIndex) -> BankIndex:
-    """Write bank.json and return the index with its digest; equal indices give equal bytes."""
+    """Write bank.json and return the index with its `sha256`; equal indices give equal bytes."""
     value = {
         "digest": index.digest,
         "format": FORMAT,

@@ -16,7 +16,7 @@ from supsup_runtime.console import (
     run_command,
     to_table,
 )
-from supsup_runtime.errors import ModelError
+from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.evaluation.needs import call_times, measure_memory, needs
 from supsup_runtime.hopfield.file import STORE_FILE
 from supsup_runtime.hopfield.matrix import MAX_UNITS
@@ -45,7 +45,8 @@ def _run() -> None:
         ("--json", "print the result as JSON"),
     ):
         made.what_out.add_argument(name, action="store_true", help=text)
-    add_options(made.speed, [("--threads", positive, 1, "threads per call, 1 to 1024")])
+    threads = "with --measure or --time: threads per call, 1 to 1024 (default: 1)"
+    add_options(made.speed, [("--threads", positive, None, threads)])
     arguments = made.parse_args()
     path: Path = arguments.path
     if not path.exists():
@@ -54,6 +55,10 @@ def _run() -> None:
         if getattr(arguments, option) and path.is_dir() != wants_folder:
             wanted, got = ("bank", "file") if wants_folder else ("model", "folder")
             raise ModelError(f"{path}: --{option} needs a {wanted}, got a {got}")
+    if arguments.threads is not None and not (arguments.measure or arguments.time):
+        raise InputError(
+            "--threads applies to --measure and --time; add one of them, or leave it out"
+        )
     if arguments.storage:
         found = storage(MaskBank.open(path))
         print_result(found, as_json=arguments.json, text=_storage_text(found))
@@ -67,7 +72,12 @@ def _storage_text(value: dict[str, Any]) -> str:
     tasks, a_task = value["tasks"], value["task_bytes"]
     rows: list[tuple[object, ...]] = [
         ("explicit tasks, as stored", f"{value['explicit_bytes']:,}", f"{tasks:,}", "any"),
-        (f"packed masks and state, {a_task:,} a task", f"{tasks * a_task:,}", f"{tasks:,}", "any"),
+        (
+            f"packed masks and state, {a_task:,} per task",
+            f"{tasks * a_task:,}",
+            f"{tasks:,}",
+            "any",
+        ),
     ]
     room = ", ".join(f"{count:,} ({rule})" for rule, count in value["capacity"].items())
     for dtype, size in value["hopfield_bytes"].items():
@@ -102,15 +112,14 @@ def _bank(path: Path) -> dict[str, Any]:
 
 def _model(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     info = ModelInfo.from_metadata(read_metadata(path), place=str(path))
-    store, recovers = info.hopfield, info.mode.startswith("recover")
-    needed, threads = needs(path, info), arguments.threads
+    store, threads = info.hopfield, arguments.threads or 1
+    refused = {"recover": ["time"], "recover-stream": ["time", "measure"]}.get(info.mode, [])
+    for option in refused:
+        if getattr(arguments, option):
+            raise ModelError(f"{path}: --{option} does not apply to a model of mode {info.mode}")
+    needed = needs(path, info)
     if arguments.measure:
-        needed |= measure_memory(path, recovers=recovers, threads=threads)
-    if arguments.time and recovers:
-        raise ModelError(
-            f"{path}: --time needs a model with explicit masks, got mode {info.mode!r}; time "
-            "recovery with supsup-hopfield recover"
-        )
+        needed |= measure_memory(path, threads=threads)
     if arguments.time:
         needed |= call_times(load(path, threads=threads)) | {"threads": threads}
     return {

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from supsup_runtime.errors import InputError, ModelError
+from supsup_runtime import errors
+from supsup_runtime.errors import InputError, ModelError, SupSupError
 from supsup_runtime.model.loading import bytes_to_load, open_model
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.model import Model
-from supsup_runtime.model.protobuf import read_operators
+from supsup_runtime.model.protobuf import read_metadata, read_operators
 from supsup_runtime.model.session import import_onnxruntime
 
 _CALLS = 50
@@ -40,7 +41,8 @@ def needs(path: Path, info: ModelInfo) -> dict[str, Any]:
         opsets, operators = read_operators(file, place=str(path))
     if info.forward:
         more = read_operators(BytesIO(info.forward), place=f"{path}: its forward program")
-        opsets, operators = more[0] | opsets, more[1] | operators
+        operators |= more[1]
+        opsets = {key: max(opsets.get(key, 0), more[0].get(key, 0)) for key in opsets | more[0]}
     peak, resident = bytes_to_load(info, path.stat().st_size)
     task_bytes = 4 * (info.network.num_masked + info.network.num_state)
     return {
@@ -52,36 +54,45 @@ def needs(path: Path, info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def measure_memory(path: Path, *, recovers: bool, threads: int = 1) -> dict[str, int]:
+def measure_memory(path: Path, *, threads: int = 1) -> dict[str, int]:
     """Measure ``load_peak_bytes`` and ``resident_bytes`` in a fresh process (Linux).
 
     Raises:
-        ModelError: If the process cannot load the model.
-        InputError: If the system has no ``/proc``.
+        SupSupError: As `load` or `load_hopfield`; or if the process is killed, or the system is
+            not Linux.
     """
     process_bytes("VmRSS")
-    command = [sys.executable, "-c", _MEASURE, str(path), str(int(recovers)), str(threads)]
+    command = [sys.executable, "-P", "-c", _MEASURE, str(path), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - own code
     if done.returncode != 0:
-        reason = done.stderr.strip().splitlines() or ["it was killed"]
-        raise ModelError(f"{path}: a process that loads it fails: {reason[-1]}")
-    found: dict[str, int] = json.loads(done.stdout)
+        raise ModelError(f"{path}: loading it was killed (status {done.returncode})")
+    found: dict[str, Any] = json.loads(done.stdout)
+    if "error" in found:
+        kind: type[SupSupError] = getattr(errors, found["error"])
+        raise kind(found["message"])
     return found
 
 
 def main() -> None:
-    """Load a model in this process, and print the bytes it takes as JSON."""
-    path, recovers, threads = sys.argv[1:]
+    """Load a model in this process, and print the bytes it takes, or the error, as JSON."""
+    found: dict[str, int | str]
+    try:
+        found = _memory_of(Path(sys.argv[1]), int(sys.argv[2]))
+    except SupSupError as error:
+        found = {"error": type(error).__name__, "message": str(error)}
+    sys.stdout.write(json.dumps(found))
+
+
+def _memory_of(path: Path, threads: int) -> dict[str, int | str]:
+    recovers = ModelInfo.from_metadata(read_metadata(path), place=str(path)).mode == "recover"
     import_onnxruntime()  # which is not counted
     reset_peak()
     before = process_bytes("VmRSS")
-    loaded = open_model(
-        path, recovers=bool(int(recovers)), check_memory=False, threads=int(threads)
-    )
+    opened = open_model(path, recovers=recovers, check_memory=False, threads=threads)
     resident = process_bytes("VmRSS") - before
     peak = max(resident, process_bytes("VmHWM") - before)  # Linux counts both in batches
-    sys.stdout.write(json.dumps({"load_peak_bytes": peak, "resident_bytes": resident}))
-    del loaded
+    del opened
+    return {"load_peak_bytes": peak, "resident_bytes": resident}
 
 
 def reset_peak() -> bool:

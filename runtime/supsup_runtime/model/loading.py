@@ -18,13 +18,17 @@ _FEWER_TASKS = (
 _SMALLER_STORE = "encode the bank's tasks with --dtype float16, or load with check_memory=False"
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
-_PEAK = {"cpu": 6, "cuda": 10, "portable": 3, "recover": 4}
+_PEAK = {"cpu": 6, "cuda": 10.5, "portable": 2, "recover": 4}
 """Peak memory of loading, in file sizes (docs/PERFORMANCE.md): file, masks in ONNX Runtime, codes
 (2 or 4 bits per weight), repacked codes. `recover`: 330 MB for 88 MB, fixed layers three times."""
-_RESIDENT = {"cpu": 4, "cuda": 6.5, "portable": 1.5, "recover": 3}
-"""Memory of a loaded model, in file sizes."""
-_SESSION_BYTES = 28 << 20
-"""What ONNX Runtime takes for two sessions, whatever the model."""
+_RESIDENT = {"cpu": 4.5, "cuda": 7.5, "portable": 1.5, "recover": 4}
+"""The same once loaded."""
+_SESSIONS = 12 << 20
+"""Bytes of two sessions of ONNX Runtime, whatever the model."""
+_WEIGHT_SCORED, _WEIGHT_SELECTED = 80, 24
+"""Bytes per masked weight at the peak, for its values in float32 several times."""
+_KEPT = 32 << 20
+"""Bytes that the allocator of C may keep once they are free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +110,11 @@ def bytes_to_load(info: ModelInfo, file_bytes: int) -> tuple[int, int]:
     """Estimate the memory at the peak of loading and after it, in bytes."""
     by_mode = {"known": "portable", "recover": "recover", "recover-stream": "recover"}
     kind = by_mode.get(info.mode, info.target)
-    fixed = _SESSION_BYTES + 16 * info.network.num_masked
-    return _PEAK[kind] * file_bytes + fixed, int(_RESIDENT[kind] * file_bytes) + fixed
+    scores = info.mode in {"full", "infer"}
+    weight = _WEIGHT_SCORED if scores else _WEIGHT_SELECTED
+    fixed = _SESSIONS + weight * info.network.num_masked
+    peak = int(_PEAK[kind] * file_bytes) + fixed
+    return peak, min(peak, int(_RESIDENT[kind] * file_bytes) + fixed + _KEPT)
 
 
 def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:

@@ -17,11 +17,13 @@ _FIXED = {1: 8, 5: 4}
 """Bytes of protobuf's fixed-width wire types."""
 MAX_ENTRY_BYTES = 1 << 28
 _MAX_NAME_BYTES = 1 << 16
+_MAX_VERSION = 1 << 31
 _WITHIN = {
-    "model": {7: "graph", 8: "opset"},
+    "model": {7: "graph", 8: "opset", 25: "function"},
+    "function": {7: "node"},
     "graph": {1: "node"},
     "node": {5: "attribute"},
-    "attribute": {6: "graph", 11: "graph"},
+    "attribute": {6: "graph"},
 }
 """Messages within messages that lead to operators, by field number of onnx.proto."""
 _READ = {"node": (4, 7), "opset": (1, 2)}
@@ -51,33 +53,35 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_operators(model: BinaryIO, *, place: str) -> tuple[dict[str, int], set[str]]:
-    """Read opsets and operators of an ONNX model, those of subgraphs included; skip its tensors.
+    """Read opsets and operators of an ONNX model, with subgraphs and functions; skip its tensors.
 
     Returns:
         The version of each domain (``""`` is ``ai.onnx``), and the operators, such as ``Add`` and
         ``com.microsoft.MatMulNBits``.
 
     Raises:
-        ModelError: If the model is not a protobuf message or is cut short.
+        ModelError: If the model is not a protobuf message or is cut short, or a name is empty or
+            cannot be printed.
     """
     opsets: dict[str, int] = {}
     operators: set[str] = set()
     try:
         for kind, values in _messages(model, model.seek(0, 2)):
             if kind == "opset":
-                opsets[values.get(1, b"").decode()] = int.from_bytes(values.get(2, b""))
+                opsets[_domain(values.get(1, b""))] = _version(values.get(2, 0))
             else:
-                parts = [values.get(number, b"").decode() for number in (7, 4)]
-                operators.add(".".join(part for part in parts if part not in {"", "ai.onnx"}))
+                domain = _domain(values.get(7, b""))
+                name = _name(values.get(4, b""))
+                operators.add(f"{domain}.{name}" if domain else name)
     except (EOFError, ValueError) as error:
         raise ModelError(f"{place}: not an ONNX model, or cut short: {error}") from error
     return opsets, operators
 
 
-def _messages(file: BinaryIO, end: int) -> Iterator[tuple[str, dict[int, bytes]]]:
+def _messages(file: BinaryIO, end: int) -> Iterator[tuple[str, dict[int, int | bytes]]]:
     """Yield what `_READ` names of each message, at any depth, without recursion."""
     file.seek(0)
-    stack: list[tuple[str, int, dict[int, bytes]]] = [("model", end, {})]
+    stack: list[tuple[str, int, dict[int, int | bytes]]] = [("model", end, {})]
     while stack:
         kind, end, values = stack[-1]
         if file.tell() >= end:
@@ -86,12 +90,11 @@ def _messages(file: BinaryIO, end: int) -> Iterator[tuple[str, dict[int, bytes]]
                 yield kind, values
             continue
         number, wire_type, value = _header(file, end)
-        if number in _READ.get(kind, ()):
-            is_number = wire_type == 0
-            values[number] = value.to_bytes(8) if is_number else file.read(_small(value))
-        elif wire_type == _LENGTH_DELIMITED and number in _WITHIN.get(kind, {}):
+        if wire_type == _LENGTH_DELIMITED and number in _WITHIN.get(kind, {}):
             stack.append((_WITHIN[kind][number], file.tell() + value, {}))
-        elif wire_type != 0:
+        elif number in _READ.get(kind, ()):
+            values[number] = file.read(_small(value)) if wire_type else value
+        elif wire_type:
             file.seek(value, 1)
 
 
@@ -99,6 +102,23 @@ def _small(size: int) -> int:
     if size > _MAX_NAME_BYTES:
         raise ValueError(f"a name must have at most {_MAX_NAME_BYTES} bytes, got {size}")
     return size
+
+
+def _name(value: int | bytes) -> str:
+    text = value.decode() if isinstance(value, bytes) else ""
+    if not text.isprintable() or not text:
+        raise ValueError(f"names must be printable text, got {value!r:.80}")
+    return text
+
+
+def _domain(value: int | bytes) -> str:
+    return "" if value in {b"", b"ai.onnx"} else _name(value)
+
+
+def _version(value: int | bytes) -> int:
+    if not isinstance(value, int) or value >= _MAX_VERSION:
+        raise ValueError(f"an opset must be below {_MAX_VERSION}, got {value!r:.80}")
+    return value
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
@@ -141,6 +161,8 @@ def _varint(file: BinaryIO) -> int:
         if not byte or shift > 63:
             raise EOFError("a number ends too early")
         value |= (byte[0] & 0x7F) << shift
+        if value >= 1 << 64:
+            raise ValueError("a number must be below 2**64")
         if byte[0] < 0x80:
             return value
         shift += 7

@@ -200,7 +200,12 @@ for i in range(int(sys.argv[2]), 10**6):
 
 @pytest.mark.parametrize(
     ("event", "name"),
-    [("os.rename", ".safetensors"), ("os.rename", "bank.json"), ("open", ".part")],
+    [
+        ("os.rename", ".safetensors"),
+        ("os.rename", "bank.json"),
+        ("open", ".part"),
+        ("os.remove", ".safetensors"),
+    ],
 )
 def test_a_killed_writer_leaves_a_whole_bank(
     bank: MaskBank, tmp_path: Path, event: str, name: str

@@ -80,16 +80,43 @@ def test_operators_of_garbage_are_refused_or_few(data: bytes) -> None:
 
 
 def test_deep_nesting_is_no_recursion() -> None:
-    data, depth = b"", 3000
+    data, depth = b"\x0a\x05\x22\x03Erf", 3000
     for _ in range(depth):
-        for tag in (0x32, 0x2A, 0x0A):  # graph of an attribute, attribute of a node, node
-            size = len(data)
-            data = bytes([tag]) + _varint(size) + data
-    read_operators(BytesIO(b"\x3a" + _varint(len(data)) + data), place="m")
+        for tag in (0x32, 0x2A):  # graph of an attribute, attribute of a node
+            data = bytes([tag]) + _varint(len(data)) + data
+        data = b"\x22\x02If" + data
+        data = b"\x0a" + _varint(len(data)) + data  # node of a graph
+    operators = read_operators(BytesIO(b"\x3a" + _varint(len(data)) + data), place="m")[1]
+    assert operators == {"Erf", "If"}
     name = b"\x22" + _varint(1 << 17) + b"a" * (1 << 17)
     node = b"\x0a" + _varint(len(name)) + name
     with pytest.raises(ModelError, match=r"m: not an ONNX model.*a name must have at most 65536"):
         read_operators(BytesIO(b"\x3a" + _varint(len(node)) + node), place="m")
+
+
+@pytest.mark.parametrize(
+    ("opset", "message"),
+    [
+        (b"\x10" + b"\xff" * 9 + b"\x7f", "a number must be below"),
+        (b"\x10" + b"\xff" * 9 + b"\x01", "an opset must be below 2147483648"),
+        (b"\x12\x02ab", "an opset must be below 2147483648, got b'ab'"),
+        (b"\x11" + bytes(8), "an opset must be below 2147483648, got b"),
+        (b"\x0a\x02\xff\xff", "codec can't decode"),
+        (b"\x0a\x04a\x1b[2", "names must be printable text"),
+        (b"\x08\x05", "names must be printable text, got 5"),
+    ],
+)
+def test_what_no_opset_is_is_refused(opset: bytes, message: str) -> None:
+    with pytest.raises(ModelError, match=f"m: not an ONNX model.*{message}"):
+        read_operators(BytesIO(b"\x42" + _varint(len(opset)) + opset), place="m")
+
+
+def test_a_node_needs_an_operator_and_functions_have_nodes() -> None:
+    with pytest.raises(ModelError, match="m: not an ONNX model"):
+        read_operators(BytesIO(b"\x3a\x04\x0a\x02\x3a\x00"), place="m")
+    function = b"\x3a\x05\x22\x03Erf"
+    model = b"\xca\x01" + _varint(len(function)) + function
+    assert read_operators(BytesIO(model), place="m") == ({}, {"Erf"})
 
 
 def _varint(value: int) -> bytes:
@@ -116,7 +143,8 @@ def test_fields_of_every_wire_type_are_skipped(tmp_path: Path) -> None:
         (b"\x0e\x00", "unknown field 1 of wire type 6"),
         (b"\x09" + bytes(7), "field 1 of 8 bytes ends after byte 8"),
         (b"\x15" + bytes(3), "field 2 of 4 bytes ends after byte 4"),
-        (b"\x08" + b"\xff" * 10 + b"\x01", "a number ends too early"),
+        (b"\x08" + b"\xff" * 10 + b"\x01", r"a number must be below 2\*\*64"),
+        (b"\x08" + b"\x80" * 10 + b"\x00", "a number ends too early"),
         (b"\x08", "a number ends too early"),
     ],
 )

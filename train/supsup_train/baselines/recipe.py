@@ -13,7 +13,7 @@ BaselineMethod = Literal[
 ]
 """A baseline: BatchE, PSP, separate heads, ``dense`` (upper bound) or ``sequence`` (lower bound).
 
-The shared weights of ``-random`` methods stay random; docs/guide-research.md has a table.
+The shared weights of ``-random`` methods stay random; docs/BASELINES.md has a table.
 """
 
 METHODS: tuple[BaselineMethod, ...] = get_args(BaselineMethod)

@@ -3,8 +3,9 @@
 One-shot inference over the learner's `K` masks gives ``nu = softmax(-dO / d alphas)``. If
 ``K * max nu < threshold``, the task is new and gets a mask (Wortsman et al. 2020, section 3.3).
 
-With few masks ``nu`` says little, so random *references* fill up to five, as in the authors' code.
-They are part of the softmax but never selected: if a reference is likeliest, the task is new.
+With few masks ``nu`` says little. The authors' code always infers among five masks, untrained ones
+included, and may train one that was never allocated. Here random *references* fill up to five: they
+are part of the softmax but never selected; if a reference is likeliest, the task is new.
 """
 
 from __future__ import annotations
