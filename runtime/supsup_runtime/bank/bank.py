@@ -18,6 +18,7 @@ from supsup_runtime.bank.calibration_file import (
     write_calibration,
 )
 from supsup_runtime.bank.index import (
+    FORMAT,
     MAX_TASKS,
     BankEntry,
     BankIndex,
@@ -35,9 +36,15 @@ from supsup_runtime.bank.task import (
     max_task_bytes,
 )
 from supsup_runtime.errors import BankError, OutputExistsError
-from supsup_runtime.files import exclusive, inside, read_file, write_whole
+from supsup_runtime.files import exclusive, inside, read_file, system_errors, write_whole
 
 MAX_PROGRAM_BYTES = 1 << 30
+_CREATED: dict[str, set[str]] = {
+    "": {".lock", "programs", "tasks"},
+    "programs": {"forward.onnx", "gradient.onnx"},
+    "tasks": set(),
+}
+"""Files and folders that `MaskBank.create` makes before the index, by folder."""
 
 
 class MaskBank:
@@ -47,6 +54,7 @@ class MaskBank:
         path: Folder of the bank.
         network: Network that all tasks share.
         digest: `Network.digest`, which every task file repeats.
+        format: 1 or 2; see `upgrade`.
         objectives: Objectives that `gradient` differentiates.
         forward: Forward program, an ONNX model.
         gradient: Gradient program, or None.
@@ -62,6 +70,11 @@ class MaskBank:
         self.forward = forward
         self.gradient = gradient
         self._index = index
+
+    @property
+    def format(self) -> int:
+        """Format of the index, and the newest that its task files may have."""
+        return self._index.format
 
     @classmethod
     def create(
@@ -85,13 +98,15 @@ class MaskBank:
             BankLockedError: If another process is creating a bank there.
         """
         folder = Path(path)
-        if folder.exists():
-            _refuse_used(folder)  # before creating .lock
-        folder.mkdir(parents=True, exist_ok=True)
+        with system_errors(folder, "created"):
+            if folder.exists():
+                _refuse_used(folder)  # before creating .lock
+            folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder):
             _refuse_used(folder)
-            (folder / "programs").mkdir(exist_ok=True)
-            (folder / "tasks").mkdir(exist_ok=True)
+            with system_errors(folder, "created"):
+                inside(folder, "programs").mkdir(exist_ok=True)
+                inside(folder, "tasks").mkdir(exist_ok=True)
             programs = {"forward": _program_entry(folder, "forward", forward)}
             if gradient is not None:
                 programs["gradient"] = _program_entry(folder, "gradient", gradient)
@@ -183,10 +198,34 @@ class MaskBank:
                     ) from error
                 entry = now
 
+    def read_task(self, path: str | Path) -> TaskMasks:
+        """Read and check a task file that may be added to this bank.
+
+        Args:
+            path: A task file, as in the ``tasks`` folder of a bank; may be a link.
+
+        Raises:
+            BankError: If it is missing, breaks a rule, is of another network, or of a newer format
+                than the bank.
+        """
+        data = read_file(Path(path), max_bytes=max_task_bytes(self.network), links=True)
+        return self._decode(data, str(path))
+
+    def _decode(self, data: bytes, place: str) -> TaskMasks:
+        return decode_task(data, self.network, self.digest, place=place, newest=self.format)
+
+    def encode(self, task: TaskMasks) -> bytes:
+        """Return the bytes of a task's file in this bank.
+
+        Raises:
+            BankError: If it does not fit.
+        """
+        return encode_task(task, self.network, self.digest, version=self.format)
+
     def _read_task(self, entry: BankEntry) -> TaskMasks:
         data = _read(self.path, entry, max_task_bytes(self.network))
         path = self.path / entry.file
-        task = decode_task(data, self.network, self.digest, place=str(path))
+        task = self._decode(data, str(path))
         if task.name != entry.name:
             raise BankError(f"{path}: task name must be {entry.name!r}, got {task.name!r}")
         return task
@@ -217,6 +256,18 @@ class MaskBank:
         """
         for index in range(len(self)):
             self.task(index)
+
+    def equal_tasks(self) -> list[tuple[str, str]]:
+        """Return pairs of tasks with equal masks and state, which no inference tells apart."""
+        seen: dict[tuple[str, ...], str] = {}
+        pairs = []
+        for task in self:
+            arrays = [*sorted(task.masks.items()), *sorted(task.state.items())]
+            marks = tuple(hashlib.sha256(array.tobytes()).hexdigest() for _, array in arrays)
+            first = seen.setdefault(marks, task.name)
+            if first != task.name:
+                pairs.append((first, task.name))
+        return pairs
 
     def add(self, task: TaskMasks) -> None:
         """Append a task: first its file, then the index.
@@ -279,6 +330,16 @@ class MaskBank:
             check()
             self._write_entries(tuple(e for i, e in enumerate(self.entries) if i not in gone))
 
+    def upgrade(self) -> None:
+        """Write the index in the newest format; task files stay as they are.
+
+        Raises:
+            BankLockedError: If the lock is taken.
+        """
+        with self.changing():
+            if self.format != FORMAT:
+                self._index = write_index(self.path, replace(self._index, format=FORMAT))
+
     def calibration(self) -> StoredCalibration | None:
         """Return the calibration, compared with the tasks on disk, or None.
 
@@ -302,6 +363,16 @@ class MaskBank:
                     "and calibrate again"
                 )
             write_calibration(self.path, calibration, self.digest, measured)
+
+    def check_lock(self) -> None:
+        """Take the writer's lock and leave it: call this before long work whose result is stored.
+
+        Raises:
+            BankError: See `changing`.
+            BankLockedError: If the lock is taken, or the file system has none.
+        """
+        with self.changing():
+            pass
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -344,7 +415,7 @@ class MaskBank:
         self._write_entries((*self.entries[:position], new, *self.entries[position + 1 :]))
 
     def _write_task(self, task: TaskMasks) -> BankEntry:
-        data = encode_task(task, self.network, self.digest)
+        data = self.encode(task)
         sha256 = hashlib.sha256(data).hexdigest()
         file = f"tasks/{task.name}.safetensors"
         if any(entry.file.casefold() == file.casefold() for entry in self.entries):
@@ -360,9 +431,14 @@ def is_blank(folder: Path) -> bool:
     """Return whether a folder holds at most leftovers of an interrupted `create`."""
     if not folder.is_dir():
         return False
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    whole = {path for path in files if not path.endswith(".part")}
-    return whole <= {".lock", "programs/forward.onnx", "programs/gradient.onnx"}
+    for place, known in _CREATED.items():
+        inner = folder / place
+        # stops at the first foreign name: the folder may be large, or another's
+        if inner.is_dir() and any(
+            path.name not in known and path.suffix != ".part" for path in inner.iterdir()
+        ):
+            return False
+    return True
 
 
 def _refuse_used(folder: Path) -> None:
@@ -374,7 +450,7 @@ def _refuse_used(folder: Path) -> None:
 
 def _program_entry(folder: Path, name: str, data: bytes) -> BankEntry:
     file = f"programs/{name}.onnx"
-    write_whole(folder / file, data)
+    write_whole(inside(folder, file), data)
     return BankEntry(name=name, file=file, sha256=hashlib.sha256(data).hexdigest())
 
 
