@@ -7,6 +7,7 @@ can come from a stranger, or another user can write in it.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import secrets
@@ -146,11 +147,14 @@ def read_file(path: Path, *, max_bytes: int, links: bool = False) -> bytes:
         BankError: If it is missing, not a regular file, or larger.
         FileError: If it cannot be read.
     """
-    with regular_file(path, links=links) as file, system_errors(path, "read"):
+    with regular_file(path, links=links) as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
-        data = file.read(size + 1)
+        try:
+            data: bytes = file.read(size + 1)
+        except OSError as error:
+            raise system_error(path, "read", error) from error
     if len(data) > size:
         raise BankError(f"{path}: grew while it was read; try again when it is complete")
     return data
@@ -168,9 +172,11 @@ def regular_file(path: Path, mode: str = "rb", *, links: bool = False) -> Iterat
     """
     extra = _UNBLOCKED if links else _UNBLOCKED | _NO_LINK
     try:
-        file = open(  # noqa: SIM115, PTH123 - closed below; Path.open has no opener
+        file = open(  # noqa: SIM115 - closed below; Path.open has no opener
             path, mode, opener=lambda name, flags: os.open(name, flags | extra, 0o666)
         )
+    except io.UnsupportedOperation as error:  # a pipe cannot be read and written
+        raise _irregular(path) from error
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
         raise BankError(f"{path}: missing; restore it from a copy of the bank") from error
     except OSError as error:

@@ -62,9 +62,8 @@ def begin_log(log: Path, keep: Callable[[bytes], bool] = bool, *, own: bool = Fa
         lines.append(last)
     kept = b"".join(line + b"\n" for line in lines if keep(line + b"\n"))
     if kept != data:
-        with open_log(
-            log, "r+b", own=own
-        ) as file:  # in place: the log may be a link or open elsewhere
+        # in place: the log may be a link or open elsewhere
+        with open_log(log, "r+b", own=own) as file:
             file.write(kept)
             file.truncate()
 

@@ -209,10 +209,7 @@ class MaskBank:
                 than the bank.
         """
         data = read_file(Path(path), max_bytes=max_task_bytes(self.network), links=True)
-        return self._decode(data, str(path))
-
-    def _decode(self, data: bytes, place: str) -> TaskMasks:
-        return decode_task(data, self.network, self.digest, place=place, newest=self.format)
+        return decode_task(data, self.network, self.digest, place=str(path), newest=self.format)
 
     def encode(self, task: TaskMasks) -> bytes:
         """Return the bytes of a task's file in this bank.
@@ -225,7 +222,9 @@ class MaskBank:
     def _read_task(self, entry: BankEntry) -> TaskMasks:
         data = _read(self.path, entry, max_task_bytes(self.network))
         path = self.path / entry.file
-        task = self._decode(data, str(path))
+        task = decode_task(
+            data, self.network, self.digest, place=str(path), newest=self.format, intact=True
+        )
         if task.name != entry.name:
             raise BankError(f"{path}: task name must be {entry.name!r}, got {task.name!r}")
         return task
@@ -262,8 +261,9 @@ class MaskBank:
         seen: dict[tuple[str, ...], str] = {}
         pairs = []
         for task in self:
-            arrays = [*sorted(task.masks.items()), *sorted(task.state.items())]
-            marks = tuple(hashlib.sha256(array.tobytes()).hexdigest() for _, array in arrays)
+            parts = [task.masks[p.name].tobytes() for p in self.network.parameters]
+            parts += [task.state[s.name].tobytes() for s in self.network.state]
+            marks = tuple(hashlib.sha256(part).hexdigest() for part in parts)
             first = seen.setdefault(marks, task.name)
             if first != task.name:
                 pairs.append((first, task.name))

@@ -9,7 +9,6 @@ from typing import Any, NoReturn, TypeGuard, TypeVar
 
 from supsup_runtime.errors import BankError
 
-
 MAX_VALUES = 1 << 20
 """Commas and opening brackets of one JSON text, those in strings included."""
 MAX_DEPTH = 100
@@ -19,18 +18,28 @@ MAX_DEPTH = 100
 def parse_json(data: bytes | str, prefix: str = "") -> Any:  # noqa: ANN401 - whatever JSON holds
     """Parse strict JSON of bounded size (docs/FORMAT.md, "JSON"), or raise `BankError`."""
     try:
-        text = data if isinstance(data, str) else data.decode()
-        brackets = text.count("[") + text.count("{")
-        if brackets + text.count(",") > MAX_VALUES:
-            raise ValueError(f"more than {MAX_VALUES} values")
-        value = json.loads(
-            text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique
-        )
-        if brackets > MAX_DEPTH and _is_deep(value):
-            raise ValueError(f"nested more than {MAX_DEPTH} times")
+        return _parsed(data if isinstance(data, str) else data.decode())
     except (ValueError, RecursionError) as error:  # ValueError: or over 4300 digits
         raise BankError(f"{prefix}must be JSON: {error!s:.200}") from error
+
+
+def _parsed(text: str) -> Any:  # noqa: ANN401
+    brackets = text.count("[") + text.count("{")
+    if brackets + text.count(",") > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values")
+    value = _DECODER.decode(text)
+    if brackets > MAX_DEPTH and _is_deep(value):
+        raise ValueError(f"nested more than {MAX_DEPTH} times")
     return value
+
+
+def _is_deep(value: Any) -> bool:  # noqa: ANN401
+    level, depth = [value], 0
+    while level and depth < MAX_DEPTH:
+        inner = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [child for items in inner for child in items if isinstance(child, dict | list)]
+        depth += 1
+    return bool(level)
 
 
 def _finite(text: str) -> float:
@@ -47,14 +56,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _is_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        lists = [item.values() if isinstance(item, dict) else item for item in level]
-        level = [child for items in lists for child in items if isinstance(child, dict | list)]
-        if not level:
-            return False
-    return True
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
 
 
 def canonical_json(value: object) -> str:

@@ -151,12 +151,26 @@ def encode_task(task: TaskMasks, network: Network, digest: str, *, version: int 
 
 
 def decode_task(
-    data: bytes, network: Network, digest: str, *, place: str, newest: int = FORMAT
+    data: bytes,
+    network: Network,
+    digest: str,
+    *,
+    place: str,
+    newest: int = FORMAT,
+    intact: bool = False,
 ) -> TaskMasks:
     """Invert `encode_task`, trusting nothing; messages call the file `place`.
 
+    Args:
+        data: Bytes of the file.
+        network: Network of the task.
+        digest: Its `Network.digest`.
+        place: Name of the file in messages.
+        newest: Format of the bank that the task is for.
+        intact: The index's SHA-256 of the file was checked, so its own need not be.
+
     Raises:
-        BankError: If a rule of docs/FORMAT.md is broken, or the format is above `newest`.
+        BankError: If a rule of docs/FORMAT.md is broken.
     """
     tensors, header = _FILE.read(data, digest, _tensor_names(network), place)
     if header["format"] > newest:
@@ -164,11 +178,16 @@ def decode_task(
             f"{place}: a task of format {header['format']} needs a bank of that format, got a "
             f"bank of format {newest}; run supsup-bank upgrade on the bank first"
         )
-    if header["format"] > 1:
+    if header["format"] > 1 and not intact:
         _check_seal(data, header["sha256"], place)
     encodings = header.get("encodings", dict)
-    sparse = [p for p in network.parameters if encodings.get(p.name) == "sparse"]
-    _check_expansion(sum(packed_bytes(p.size) for p in sparse), len(data), place)
+    sparse = [p.size for p in network.parameters if encodings.get(p.name) == "sparse"]
+    claimed = sum(map(packed_bytes, sparse))
+    if claimed > max(FREE_BYTES, MAX_EXPANSION * len(data)):
+        raise BankError(
+            f"{place}: sparse masks of {claimed} packed bytes are too much for a file of "
+            f"{len(data)}; store them packed"
+        )
     task = TaskMasks(
         name=header["name"],
         masks={
@@ -206,15 +225,6 @@ def _check_seal(data: bytes, told: object, place: str) -> None:
         raise BankError(
             f"{place}: the task is damaged or was changed: its own SHA-256 must be "
             f"{told!r:.80}, got {got.hexdigest()}; get the file again"
-        )
-
-
-def _check_expansion(num_bytes: int, file_bytes: int, place: str) -> None:
-    allowed = max(FREE_BYTES, MAX_EXPANSION * file_bytes)
-    if num_bytes > allowed:
-        raise BankError(
-            f"{place}: sparse masks of {num_bytes} packed bytes are too much for a file of "
-            f"{file_bytes}, at most {allowed}; store them packed"
         )
 
 

@@ -78,8 +78,8 @@ class TensorFile:
             except ValueError as error:  # too many or too large dimensions
                 raise BankError(f"{place}: shape of {name!r} is out of range: {error}") from error
         header = self._header(data[8 : 8 + frame], digest, place)
-        missing, extra = sorted(set(names) - set(tensors)), sorted(set(tensors) - set(names))
-        if missing or extra:
+        if tensors.keys() != set(names):
+            missing, extra = sorted(set(names) - set(tensors)), sorted(set(tensors) - set(names))
             raise BankError(
                 f"{place}: tensors must fit the network; missing {missing}, extra {extra}"
             )

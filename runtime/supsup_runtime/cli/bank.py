@@ -93,6 +93,8 @@ def _describe(bank: MaskBank, index: int) -> dict[str, Any]:
 
 def _verify(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank)
+    for entry in bank.entries:
+        bank.read_task(bank.path / entry.file)  # also its own SHA-256
     bank.calibration()  # checks the optional calibration file
     if has_store(bank):
         read_store(bank)

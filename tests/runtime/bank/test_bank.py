@@ -263,7 +263,7 @@ def test_a_full_disk_leaves_the_bank_as_it_was(
 ) -> None:
     regular_file = files_module.regular_file
 
-    def fail(*given: Any, **more: Any) -> Any:
+    def fail(*given: Any, **more: Any) -> object:
         if given[1:] in {(), ("ab",)} and isinstance(given[0], Path):
             return regular_file(*given, **more)  # reads, and takes the lock
         raise OSError(errno.ENOSPC, "No space left on device")

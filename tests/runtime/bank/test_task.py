@@ -125,7 +125,7 @@ def test_a_task_that_holds_its_own_digest_wrongly_is_refused() -> None:
         with pytest.raises(BankError, match="file: the task is damaged or was changed: its own SH"):
             decode_task(data.replace(own, told), NETWORK, "d", place="file")
     for value in (1, "", "a", "\ud800", None):
-        with pytest.raises(BankError, match="file: (the task is damaged|fields must be)"):
+        with pytest.raises(BankError, match=r"file: (the task is damaged|fields must be)"):
             decode_task(forged(sha256=value), NETWORK, "d", place="file")
 
 
