@@ -13,17 +13,13 @@ from supsup_runtime.bank.fields import Fields, parse_json, strings
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import check_name
 from supsup_runtime.errors import BankError
-from supsup_runtime.files import inside, read_file, remove_parts, write_whole
+from supsup_runtime.files import inside, read_file, write_whole
 
 FORMAT = 2
 MAX_TASKS = 100_000
 MAX_INDEX_BYTES = 64 << 20
 OBJECTIVES = ("entropy", "superfluous")
 _TASK_FILE = re.compile(r"tasks/[^/]+\.safetensors")
-_WRITTEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\+[0-9a-f]{8})?\.safetensors")
-"""Task file names as written."""
-_LOCKED = ("bank.json", "calibration.json", "hopfield.safetensors", "shared.safetensors")
-"""Files beside the index that are written with the lock held."""
 _FIELDS = {"digest", "format", "network", "objectives", "programs", "tasks"}
 _FORMATS = {1: _FIELDS, FORMAT: _FIELDS}
 
@@ -102,18 +98,6 @@ def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
         return replace(_parse_index(parse_json(data), folder), sha256=sha256)
     except (BankError, OverflowError) as error:  # number too large for a float
         raise BankError(f"{path}: {error}") from error
-
-
-def remove_leftovers(folder: Path, index: BankIndex) -> None:
-    """Remove leftovers of writers and unindexed task files, with the lock held."""
-    remove_parts(folder, *_LOCKED)
-    remove_parts(folder / "programs")
-    remove_parts(inside(folder, "tasks"))
-    named = {entry.file.casefold() for entry in index.entries}
-    for file in list((folder / "tasks").iterdir()):
-        unnamed = f"tasks/{file.name}".casefold() not in named
-        if unnamed and _WRITTEN.fullmatch(file.name) and file.is_file() and not file.is_symlink():
-            file.unlink(missing_ok=True)
 
 
 def _parse_index(value: object, folder: Path) -> BankIndex:

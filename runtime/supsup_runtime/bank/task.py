@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -161,13 +161,8 @@ def decode_task(
 ) -> TaskMasks:
     """Invert `encode_task`, trusting nothing; messages call the file `place`.
 
-    Args:
-        data: Bytes of the file.
-        network: Network of the task.
-        digest: Its `Network.digest`.
-        place: Name of the file in messages.
-        newest: Format of the bank that the task is for.
-        intact: The index's SHA-256 of the file was checked, so its own need not be.
+    `newest` is the format of the task's bank. If its index has shown the file to be `intact`, the
+    file's own SHA-256 is not checked again.
 
     Raises:
         BankError: If a rule of docs/FORMAT.md is broken.
@@ -255,6 +250,19 @@ def check_task(task: TaskMasks, network: Network, place: str) -> None:
         where = f"{place}: state {tensor.name!r}"
         check_array(task.state[tensor.name], np.float32, tensor.shape, place=where)
     check_labels(task.labels, network, place)
+
+
+def equal_tasks(tasks: Iterable[TaskMasks]) -> list[tuple[str, str]]:
+    """Return pairs of a bank's tasks with equal masks and state: no inference tells them apart."""
+    seen: dict[bytes, str] = {}
+    pairs = []
+    for task in tasks:
+        arrays: list[Array] = [*task.masks.values(), *task.state.values()]
+        content = hashlib.sha256(b"".join(array.tobytes() for array in arrays))
+        first = seen.setdefault(content.digest(), task.name)
+        if first != task.name:
+            pairs.append((first, task.name))
+    return pairs
 
 
 def check_labels(labels: tuple[str, ...], network: Network, place: str) -> None:

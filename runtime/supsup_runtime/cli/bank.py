@@ -11,6 +11,7 @@ from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import is_number
+from supsup_runtime.bank.task import equal_tasks
 from supsup_runtime.console import Options, parser, print_result, run_command, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.file import has_store, read_store
@@ -140,7 +141,7 @@ def _upgrade(arguments: argparse.Namespace) -> None:
 
 
 def _warn_equal(bank: MaskBank, name: str | None = None) -> None:
-    for first, other in bank.equal_tasks():
+    for first, other in equal_tasks(bank):
         if name in {None, first, other}:
             sys.stderr.write(
                 f"supsup-bank: warning: tasks {first!r} and {other!r} have equal masks and state: "

@@ -227,3 +227,12 @@ def test_an_accuracy_that_is_no_number_is_not_listed(bank: MaskBank, accuracy: o
     task = random_task(bank.network, "new")
     bank.add(dataclasses.replace(task, training={"accuracy": accuracy}))
     assert run("supsup-bank", "list", bank.path).stdout.splitlines()[-1].split()[-1] == "-"
+
+
+def test_a_reader_meets_a_bank_that_was_upgraded_since(tmp_path: Path) -> None:
+    bank = format_1(tmp_path / "old", tasks=1)
+    reader = MaskBank.open(bank.path)
+    bank.upgrade()
+    bank.replace(random_task(bank.network, "task-0", seed=9))
+    assert reader.format == 1
+    assert reader.task("task-0").masks["first"].tolist() == bank.task(0).masks["first"].tolist()

@@ -13,7 +13,8 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from supsup_runtime.bank.bank import MaskBank, is_blank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.folder import is_blank
 from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError, OutputExistsError
