@@ -21,11 +21,15 @@ class BankError(SupSupError, ValueError):
 
 
 class BankLockedError(SupSupError, RuntimeError):
-    """Another process is writing to the bank."""
+    """Another process is writing to the bank, or its file system cannot lock files."""
 
 
 class DataError(SupSupError, ValueError):
     """A data set or stream of tasks is invalid or unavailable."""
+
+
+class FileError(SupSupError, OSError):
+    """The system cannot read or write a file: no space, no permission, a broken disk."""
 
 
 class InputError(SupSupError, ValueError):

@@ -1,44 +1,94 @@
-"""Atomic writes, safe paths and the writer's lock."""
+"""Atomic writes, bounded reads, safe paths and the writer's lock.
+
+Files are opened without following links and without waiting, and must be regular files: the folder
+can come from a stranger, or another user can write in it.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
-from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
+from supsup_runtime.errors import (
+    BankError,
+    BankLockedError,
+    FileError,
+    OutputExistsError,
+    SupSupError,
+)
+
+_PART = re.compile(r"\..+\.part")
+_UNBLOCKED = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK"))
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_IS_LINK = {errno.ELOOP, errno.EMLINK}  # EMLINK: FreeBSD
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+_REMEDIES = {
+    errno.ENOSPC: "free space on the disk",
+    errno.EDQUOT: "free space, the user's quota is used up",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: "change its permissions, or choose another path",
+    errno.EPERM: "change its permissions, or choose another path",
+}
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` if the block succeeds.
 
-    Otherwise `path` is unchanged. Only a killed process leaves the temporary file.
+    Otherwise `path` is unchanged. Only a killed process leaves the temporary file; the next writer
+    removes it with `remove_parts`.
+
+    Raises:
+        FileError: If the system refuses, or the block raises an `OSError`.
     """
     part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")
-    part.touch(exist_ok=False)  # permissions follow the umask
-    try:
-        yield part
-        with part.open("rb+") as file:
+    with system_errors(path, "written"), part.open("xb") as file:  # permissions follow the umask
+        with suppress(OSError):  # no locks here: nobody can hold the bank's either
+            _flock(file)  # its writer lives
+        try:
+            yield part
             os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+            part.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds its old bytes or all new ones."""
-    with whole_file(path) as part:
-        part.write_bytes(data)
+    with whole_file(path) as part, regular_file(part, "r+b") as file:
+        file.write(data)
+
+
+def remove_parts(folder: Path, *names: str) -> None:
+    """Remove the temporary files of killed writers, of any file or only of those named.
+
+    Links, folders, and files whose writer lives stay.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    wanted = tuple(f".{name}" for name in names) or "."
+    for path in list(folder.iterdir()):
+        if _PART.fullmatch(path.name) and path.name.startswith(wanted):
+            with suppress(BankError, OSError), regular_file(path, "r+b") as file:
+                _flock(file)
+                path.unlink()
 
 
 def refuse_overwrite(path: Path, *, force: bool) -> None:
-    """Raise `OutputExistsError` if `path` is a folder, or exists without `force`."""
+    """Raise `OutputExistsError` if `path` is no regular file, or exists without `force`."""
     if path.is_dir():
         raise OutputExistsError(f"{path}: is a folder, expected the path of a file")
+    if path.exists() and not path.is_file():
+        raise OutputExistsError(f"{path}: is a device or pipe, expected the path of a file")
     if path.exists() and not force:
         raise OutputExistsError(f"{path}: exists already; pass --force to replace it")
 
@@ -48,16 +98,23 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold a bank's writer lock, which the system frees when the process ends.
 
     Raises:
-        BankLockedError: If another process holds it.
+        BankLockedError: If another process holds it, or the file system has no locks.
+        BankError: If ``.lock`` is a link, a pipe or a folder.
+        FileError: If ``.lock`` cannot be opened.
     """
-    import fcntl  # POSIX only; readers do not need it
-
-    with (folder / ".lock").open("ab") as lock:
+    with regular_file(folder / ".lock", "ab") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(lock)
         except BlockingIOError as error:
             raise BankLockedError(
                 f"{folder}: another process is writing to this bank; wait for it to end"
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise system_error(folder / ".lock", "locked", error) from error
+            raise BankLockedError(
+                f"{folder}: the file system cannot lock files ({error.strerror}), so a bank cannot "
+                "be changed there; change a copy on a local disk, and copy it back"
             ) from error
         yield
 
@@ -79,28 +136,98 @@ def inside(folder: Path, relative: str) -> Path:
         except OSError as error:  # name too long
             raise BankError(f"{folder}: {error.strerror}: {relative!r:.80}") from error
         if is_link:
-            raise BankError(f"{path}: symbolic links are refused in a bank; copy the file here")
+            raise _link(path)
     return path
 
 
-def read_file(path: Path, *, max_bytes: int) -> bytes:
-    """Read a bank's file.
+def read_file(path: Path, *, max_bytes: int, links: bool = False) -> bytes:
+    """Read a regular file of at most `max_bytes`; see `regular_file`.
 
     Raises:
-        BankError: If it is missing, not a regular file, or larger than `max_bytes`.
+        BankError: If it is missing, not a regular file, or larger.
+        FileError: If it cannot be read.
     """
-    with suppress(FileNotFoundError):  # removed meanwhile
-        if path.is_file():
-            size = path.stat().st_size
-            if size > max_bytes:
-                raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
-            return path.read_bytes()
-    raise BankError(f"{path}: missing; restore it from a copy of the bank")
+    with regular_file(path, links=links) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
+        try:
+            data: bytes = file.read(size + 1)
+        except OSError as error:
+            raise system_error(path, "read", error) from error
+    if len(data) > size:
+        raise BankError(f"{path}: grew while it was read; try again when it is complete")
+    return data
+
+
+@contextmanager
+def regular_file(path: Path, mode: str = "rb", *, links: bool = False) -> Iterator[IO[Any]]:
+    """Open a regular file, or create it with mode ``a``, without waiting for a pipe's other end.
+
+    Links are followed only if `links`, for a path that a person gave.
+
+    Raises:
+        BankError: If it is missing, or is no regular file.
+        FileError: If it cannot be opened.
+    """
+    extra = _UNBLOCKED if links else _UNBLOCKED | _NO_LINK
+    try:
+        file = open(  # noqa: SIM115 - closed below; Path.open has no opener
+            path, mode, opener=lambda name, flags: os.open(name, flags | extra, 0o666)
+        )
+    except io.UnsupportedOperation as error:  # a pipe cannot be read and written
+        raise _irregular(path) from error
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
+        raise BankError(f"{path}: missing; restore it from a copy of the bank") from error
+    except OSError as error:
+        if error.errno in _IS_LINK:
+            raise _link(path) from error
+        if error.errno in {errno.EISDIR, errno.ENXIO}:  # ENXIO: nobody reads the pipe
+            raise _irregular(path) from error
+        raise system_error(path, "opened", error) from error
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _irregular(path)
+        yield file
+
+
+@contextmanager
+def system_errors(path: Path, done: str) -> Iterator[None]:
+    """Raise the system's errors as `FileError`, for a `path` that cannot be `done`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, SupSupError | BrokenPipeError):
+            raise
+        raise system_error(path, done, error) from error
+
+
+def system_error(path: Path, done: str, error: OSError) -> FileError:
+    """Return a `FileError` with the system's reason and a remedy."""
+    remedy = _REMEDIES.get(error.errno or 0, "check the disk, and the path")
+    return FileError(f"{path}: cannot be {done}: {error.strerror or error}; {remedy}")
+
+
+def _link(path: Path) -> BankError:
+    return BankError(f"{path}: symbolic links are refused in a bank; copy the file here")
+
+
+def _irregular(path: Path) -> BankError:
+    return BankError(f"{path}: must be a regular file, is a folder, pipe or device; remove it")
+
+
+def _flock(file: IO[Any]) -> None:
+    import fcntl  # POSIX only; readers do not need it
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)  # make the rename durable
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # SMB and some of FUSE sync no folders
+            raise
     finally:
         os.close(descriptor)

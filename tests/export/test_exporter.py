@@ -50,6 +50,25 @@ def test_the_model_is_valid_plain_and_small(tmp_path: Path, model: str, target: 
     assert path.stat().st_size - 4 * 9 * network.num_state <= limit
 
 
+def test_an_upgraded_bank_gives_the_same_model(tmp_path: Path, real_bank: MaskBank) -> None:
+    network, forward, gradient = real_bank.network, real_bank.forward, real_bank.gradient
+    old = MaskBank.create(tmp_path / "old", network, forward=forward, gradient=gradient)
+    index = old.path / "bank.json"
+    index.write_text(index.read_text().replace('"format": 2', '"format": 1'))
+    old = MaskBank.open(old.path)
+    old.extend(real_bank)
+    numbers = {"threshold": 1.0, "coverage": 1.0, "images": 10, "auroc": None, "accepted": None}
+    old.set_calibration(Calibration.from_dict({"score": "entropy", **numbers}))
+    before = export(old, tmp_path / "before.onnx").path.read_bytes()
+    old.upgrade()
+    assert MaskBank.open(old.path).format == 2
+    assert export(old, tmp_path / "after.onnx").path.read_bytes() == before
+    calibrations = [tmp_path / "old" / "calibration.json", real_bank.path / "calibration.json"]
+    calibrations[0].unlink()
+    plain = export(old, tmp_path / "plain.onnx").path.read_bytes()
+    assert export(real_bank, tmp_path / "new.onnx").path.read_bytes() == plain != before
+
+
 def test_equal_banks_give_equal_bytes(tmp_path: Path) -> None:
     paths = []
     for name in ("a", "b"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from supsup_runtime.errors import InputError
+from supsup_runtime.errors import InputError, SupSupError
+from supsup_runtime.files import read_file, regular_file
 from supsup_train.masks.train_task import Progress as StepProgress
 
 
@@ -29,28 +30,40 @@ def progress_bars(*, quiet: bool) -> Progress:
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
 
 
-def begin_log(log: Path, keep: Callable[[bytes], bool] = bool) -> None:
+MAX_LOG_BYTES = 1 << 30
+
+
+def open_log(log: Path, mode: str = "ab", *, own: bool) -> AbstractContextManager[IO[bytes]]:
+    """Open a log; a bank's `own` must not be a link, pipe or device, another may."""
+    return regular_file(log, mode) if own else log.open(mode)
+
+
+def begin_log(log: Path, keep: Callable[[bytes], bool] = bool, *, own: bool = False) -> None:
     """Check that a log is writable; remove a truncated last line and what `keep` rejects."""
     if not log.parent.is_dir():
         raise InputError(
             f"--log: {log.parent} must be a folder, it does not exist; create it first"
         )
     try:
-        log.open("a").close()
+        with open_log(log, own=own):
+            pass
+    except SupSupError:
+        raise
     except OSError as error:
         raise InputError(
             f"--log: {log} cannot be written: {error.strerror}; give another file"
         ) from error
     if not log.is_file():  # a pipe or a device: nothing to trim
         return
-    data = log.read_bytes()
+    data = read_file(log, max_bytes=MAX_LOG_BYTES, links=not own)
     lines = data.split(b"\n")
     last = lines.pop()  # empty if the log ends with a newline
     if last and not (last.startswith(b"{") and not _is_json(last)):
         lines.append(last)
     kept = b"".join(line + b"\n" for line in lines if keep(line + b"\n"))
     if kept != data:
-        with log.open("r+b") as file:  # in place: the log may be a link or open elsewhere
+        # in place: the log may be a link or open elsewhere
+        with open_log(log, "r+b", own=own) as file:
             file.write(kept)
             file.truncate()
 
@@ -98,8 +111,8 @@ class Reporter:
         """Write pending lines to the log, once the bank exists if the log is in it."""
         if self._log is None and not (self._bank / "bank.json").exists():
             return
-        with (self._log or self._bank / "train.jsonl").open("a") as file:
-            file.writelines(self._waiting)
+        with open_log(self._log or self._bank / "train.jsonl", own=self._log is None) as file:
+            file.write("".join(self._waiting).encode())
         self._waiting.clear()
 
     def _say(self, text: str) -> None:
@@ -110,7 +123,7 @@ class Reporter:
 def reporting(bank: Path, log: Path | None, steps: int, *, quiet: bool) -> Iterator[Reporter]:
     """Provide a reporter; `log` defaults to ``train.jsonl`` in the bank."""
     if log is not None or (bank / "bank.json").exists():
-        begin_log(log or bank / "train.jsonl")
+        begin_log(log or bank / "train.jsonl", own=log is None)
     with progress_bars(quiet=quiet) as bars:
         made = Reporter(bars, bank, log, steps)
         yield made

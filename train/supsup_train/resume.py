@@ -51,11 +51,17 @@ def check_resumed(
         training = bank.task(name).training
         if "recipe" not in training:
             continue
-        found = {**defaults, **training["recipe"], **{key: training.get(key) for key in origin}}
+        learned = training["recipe"]
+        if not isinstance(learned, dict):
+            raise InputError(
+                f"{bank.path}: the training record of task {name!r} must have an object as recipe, "
+                f"got {learned!r:.80}; replace the task, or give another --bank"
+            )
+        found = {**defaults, **learned, **{key: training.get(key) for key in origin}}
         for key, value in wanted.items():
             if found[key] != value:
                 raise InputError(
-                    f"{bank.path}: task {name!r} was learned with {key} {found[key]!r}, this "
+                    f"{bank.path}: task {name!r} was learned with {key} {found[key]!r:.80}, this "
                     f"run has {value!r}; give the same options, or another --bank"
                 )
 

@@ -1,1 +1,1 @@
-"""The mask bank on disk, format 1 (docs/FORMAT.md)."""
+"""The mask bank on disk, format 2 (docs/FORMAT.md)."""

@@ -17,13 +17,20 @@ from supsup_runtime.bank.calibration_file import (
     read_calibration,
     write_calibration,
 )
+from supsup_runtime.bank.folder import (
+    make_folders,
+    read_entry,
+    refuse_used,
+    remove_leftovers,
+    write_program,
+)
 from supsup_runtime.bank.index import (
+    FORMAT,
     MAX_TASKS,
     BankEntry,
     BankIndex,
     differentiated,
     read_index,
-    remove_leftovers,
     write_index,
 )
 from supsup_runtime.bank.network import Network
@@ -34,8 +41,8 @@ from supsup_runtime.bank.task import (
     encode_task,
     max_task_bytes,
 )
-from supsup_runtime.errors import BankError, OutputExistsError
-from supsup_runtime.files import exclusive, inside, read_file, write_whole
+from supsup_runtime.errors import BankError
+from supsup_runtime.files import exclusive, inside, read_file, system_errors, write_whole
 
 MAX_PROGRAM_BYTES = 1 << 30
 
@@ -47,6 +54,7 @@ class MaskBank:
         path: Folder of the bank.
         network: Network that all tasks share.
         digest: `Network.digest`, which every task file repeats.
+        format: 1 or 2; see `upgrade`.
         objectives: Objectives that `gradient` differentiates.
         forward: Forward program, an ONNX model.
         gradient: Gradient program, or None.
@@ -62,6 +70,11 @@ class MaskBank:
         self.forward = forward
         self.gradient = gradient
         self._index = index
+
+    @property
+    def format(self) -> int:
+        """Format of the index, the newest that its task files may have."""
+        return self._index.format
 
     @classmethod
     def create(
@@ -85,16 +98,16 @@ class MaskBank:
             BankLockedError: If another process is creating a bank there.
         """
         folder = Path(path)
-        if folder.exists():
-            _refuse_used(folder)  # before creating .lock
-        folder.mkdir(parents=True, exist_ok=True)
+        with system_errors(folder, "created"):
+            if folder.exists():
+                refuse_used(folder)  # before creating .lock
+            folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder):
-            _refuse_used(folder)
-            (folder / "programs").mkdir(exist_ok=True)
-            (folder / "tasks").mkdir(exist_ok=True)
-            programs = {"forward": _program_entry(folder, "forward", forward)}
+            refuse_used(folder)
+            make_folders(folder)
+            programs = {"forward": write_program(folder, "forward", forward)}
             if gradient is not None:
-                programs["gradient"] = _program_entry(folder, "gradient", gradient)
+                programs["gradient"] = write_program(folder, "gradient", gradient)
             index = BankIndex(
                 network=network,
                 digest=network.digest(forward),
@@ -128,9 +141,9 @@ class MaskBank:
 
     @classmethod
     def _opened(cls, folder: Path, index: BankIndex, *, verify: bool) -> MaskBank:
-        forward = _read(folder, index.programs["forward"], MAX_PROGRAM_BYTES)
+        forward = read_entry(folder, index.programs["forward"], MAX_PROGRAM_BYTES)
         entry = index.programs.get("gradient")
-        gradient = _read(folder, entry, MAX_PROGRAM_BYTES) if entry else None
+        gradient = read_entry(folder, entry, MAX_PROGRAM_BYTES) if entry else None
         digest = index.network.digest(forward)
         if digest != index.digest:
             raise BankError(
@@ -167,10 +180,10 @@ class MaskBank:
         Raises:
             BankError: If it does not exist or breaks a rule.
         """
-        entry = self.entries[self.index(key)]
+        entry, index = self.entries[self.index(key)], self._index
         while True:
             try:
-                return self._read_task(entry)
+                return self._read_task(entry, index.format)
             except BankError as error:
                 index = read_index(self.path, self._index)
                 now = next((other for other in index.entries if other.name == entry.name), None)
@@ -183,10 +196,21 @@ class MaskBank:
                     ) from error
                 entry = now
 
-    def _read_task(self, entry: BankEntry) -> TaskMasks:
-        data = _read(self.path, entry, max_task_bytes(self.network))
+    def read_task(self, path: str | Path) -> TaskMasks:
+        """Read and check a task file that may be added to this bank, or raise `BankError`."""
+        data = read_file(Path(path), max_bytes=max_task_bytes(self.network), links=True)
+        return decode_task(data, self.network, self.digest, place=str(path), newest=self.format)
+
+    def encode(self, task: TaskMasks) -> bytes:
+        """Return the bytes of a task's file in this bank, or raise `BankError`."""
+        return encode_task(task, self.network, self.digest, version=self.format)
+
+    def _read_task(self, entry: BankEntry, newest: int) -> TaskMasks:
+        data = read_entry(self.path, entry, max_task_bytes(self.network))
         path = self.path / entry.file
-        task = decode_task(data, self.network, self.digest, place=str(path))
+        task = decode_task(
+            data, self.network, self.digest, place=str(path), newest=newest, intact=True
+        )
         if task.name != entry.name:
             raise BankError(f"{path}: task name must be {entry.name!r}, got {task.name!r}")
         return task
@@ -279,6 +303,12 @@ class MaskBank:
             check()
             self._write_entries(tuple(e for i, e in enumerate(self.entries) if i not in gone))
 
+    def upgrade(self) -> None:
+        """Write the index in the newest format; task files stay as they are."""
+        with self.changing():
+            if self.format != FORMAT:
+                self._index = write_index(self.path, replace(self._index, format=FORMAT))
+
     def calibration(self) -> StoredCalibration | None:
         """Return the calibration, compared with the tasks on disk, or None.
 
@@ -303,6 +333,11 @@ class MaskBank:
                 )
             write_calibration(self.path, calibration, self.digest, measured)
 
+    def check_lock(self) -> None:
+        """Take the lock and leave it, before long work whose result is stored; see `changing`."""
+        with self.changing():
+            pass
+
     @contextmanager
     def changing(self) -> Iterator[None]:
         """Hold the writer's lock, with `entries` read again.
@@ -311,7 +346,7 @@ class MaskBank:
 
         Raises:
             BankError: If the bank has another network now, or breaks a rule.
-            BankLockedError: If the lock is taken.
+            BankLockedError: If the lock is taken, or the file system has none.
         """
         with exclusive(self.path):
             index = read_index(self.path, self._index)
@@ -327,7 +362,7 @@ class MaskBank:
                 yield
             finally:
                 # read again, because a failed write may have replaced it
-                remove_leftovers(self.path, read_index(self.path, self._index))
+                remove_leftovers(self.path, read_index(self.path, self._index).entries)
 
     def _check_new(self, name: str, taken: set[str]) -> None:
         check_name(name)
@@ -344,7 +379,7 @@ class MaskBank:
         self._write_entries((*self.entries[:position], new, *self.entries[position + 1 :]))
 
     def _write_task(self, task: TaskMasks) -> BankEntry:
-        data = encode_task(task, self.network, self.digest)
+        data = self.encode(task)
         sha256 = hashlib.sha256(data).hexdigest()
         file = f"tasks/{task.name}.safetensors"
         if any(entry.file.casefold() == file.casefold() for entry in self.entries):
@@ -354,37 +389,3 @@ class MaskBank:
 
     def _write_entries(self, entries: tuple[BankEntry, ...]) -> None:
         self._index = write_index(self.path, replace(self._index, entries=entries))
-
-
-def is_blank(folder: Path) -> bool:
-    """Return whether a folder holds at most leftovers of an interrupted `create`."""
-    if not folder.is_dir():
-        return False
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    whole = {path for path in files if not path.endswith(".part")}
-    return whole <= {".lock", "programs/forward.onnx", "programs/gradient.onnx"}
-
-
-def _refuse_used(folder: Path) -> None:
-    if not is_blank(folder):
-        raise OutputExistsError(
-            f"{folder}: exists and is not an empty folder; open it, or choose another path"
-        )
-
-
-def _program_entry(folder: Path, name: str, data: bytes) -> BankEntry:
-    file = f"programs/{name}.onnx"
-    write_whole(folder / file, data)
-    return BankEntry(name=name, file=file, sha256=hashlib.sha256(data).hexdigest())
-
-
-def _read(folder: Path, entry: BankEntry, max_bytes: int) -> bytes:
-    path = inside(folder, entry.file)
-    data = read_file(path, max_bytes=max_bytes)
-    got = hashlib.sha256(data).hexdigest()
-    if got != entry.sha256:
-        raise BankError(
-            f"{path}: the file is damaged or was changed: SHA-256 must be {entry.sha256}, got "
-            f"{got}; restore it, or remove the task"
-        )
-    return data

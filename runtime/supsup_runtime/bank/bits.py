@@ -70,20 +70,21 @@ def compress(packed: Bytes, num_elements: int) -> Bytes:
 def decompress(blob: Bytes, num_elements: int, *, place: str) -> Bytes:
     """Invert `compress`, or raise `BankError` unless `blob` holds exactly `num_elements` bits.
 
-    The claimed length is checked before decoding.
+    The claimed length is checked before decoding; padding bits are kept, for `check_padding`.
     """
     claimed = _claimed_bits(blob)
     if claimed != num_elements:
         got = "no readable header" if claimed is None else f"{claimed} bits"
         raise BankError(f"{place}: the sparse mask must hold {num_elements} bits, got {got}")
-    stream = iter(blob.tobytes())
+    room = (8 * packed_bytes(num_elements)).to_bytes(8, "little")
+    stream = iter(b"\x08" + room + blob[1 + blob[0] :].tobytes())
     try:
         bits = sc_decode(stream)
     except (ValueError, StopIteration, IndexError) as error:
         raise BankError(f"{place}: the sparse mask cannot be decoded: {error}") from error
     if next(stream, None) is not None:
         raise BankError(f"{place}: the sparse mask has extra bytes after its end")
-    return np.frombuffer(bits.tobytes(), np.uint8)
+    return np.frombuffer(memoryview(bits).toreadonly(), np.uint8)
 
 
 def _claimed_bits(blob: Bytes) -> int | None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from supsup_runtime.bank.calibration import Calibration
-from supsup_runtime.bank.fields import Fields, canonical_json, strings
+from supsup_runtime.bank.fields import Fields, canonical_json, parse_json, strings
 from supsup_runtime.bank.index import MAX_INDEX_BYTES, MAX_TASKS, BankEntry
 from supsup_runtime.errors import BankError
 from supsup_runtime.files import inside, read_file, write_whole
 
 FORMAT = 1
 _FILE = "calibration.json"
-_FIELDS = {"calibration", "digest", "format", "tasks"}
+_FORMATS = {FORMAT: {"calibration", "digest", "format", "tasks"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +53,17 @@ def read_calibration(
     path = inside(folder, _FILE)
     if not path.exists():
         return None
+    data = read_file(path, max_bytes=MAX_INDEX_BYTES)
     try:
-        value = json.loads(read_file(path, max_bytes=MAX_INDEX_BYTES))
-        return _parse(value, digest, entries)
-    except (ValueError, OverflowError, RecursionError) as error:  # BankError is a ValueError
+        return _parse(parse_json(data), digest, entries)
+    except (BankError, OverflowError) as error:
         raise BankError(
             f"{path}: {error}; run supsup-calibrate again, or remove the file"
         ) from error
 
 
 def _parse(value: object, digest: str, entries: tuple[BankEntry, ...]) -> StoredCalibration:
-    found = Fields.of_file(value, _FIELDS, kind="calibration", version=FORMAT, digest=digest)
+    found = Fields.of_file(value, _FORMATS, kind="calibration", digest=digest)
     measured = [
         strings(item, {"name", "sha256"}, "a task")
         for item in found.items("tasks", least=1, most=MAX_TASKS)

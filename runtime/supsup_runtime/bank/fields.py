@@ -1,12 +1,62 @@
-"""JSON objects from files, checked for fields and types."""
+"""Strict JSON from files, and its objects checked for fields and types."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn, TypeGuard, TypeVar
 
 from supsup_runtime.errors import BankError
+
+MAX_VALUES = 1 << 20
+"""Commas and opening brackets of one JSON text, those in strings included."""
+MAX_DEPTH = 100
+"""Nesting of one JSON text."""
+
+
+def parse_json(data: bytes | str, prefix: str = "") -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Parse strict JSON of bounded size (docs/FORMAT.md, "JSON"), or raise `BankError`."""
+    try:
+        return _parsed(data if isinstance(data, str) else data.decode())
+    except (ValueError, RecursionError) as error:  # ValueError: or over 4300 digits
+        raise BankError(f"{prefix}must be JSON: {error!s:.200}") from error
+
+
+def _parsed(text: str) -> Any:  # noqa: ANN401
+    brackets = text.count("[") + text.count("{")
+    if brackets + text.count(",") > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values")
+    value = _DECODER.decode(text)
+    if brackets > MAX_DEPTH and _is_deep(value):
+        raise ValueError(f"nested more than {MAX_DEPTH} times")
+    return value
+
+
+def _is_deep(value: Any) -> bool:  # noqa: ANN401
+    level, depth = [value], 0
+    while level and depth < MAX_DEPTH:
+        inner = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [child for items in inner for child in items if isinstance(child, dict | list)]
+        depth += 1
+    return bool(level)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # NaN, Infinity, 1e999
+        raise ValueError(f"{text:.20} is not finite")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
 
 
 def canonical_json(value: object) -> str:
@@ -60,32 +110,32 @@ class Fields:
         self._prefix = f"{place}: " if place else ""
         if not isinstance(value, Mapping) or set(value) - set(optional) != set(names):
             got = sorted(value) if isinstance(value, Mapping) else type(value).__name__
-            raise BankError(f"{self._prefix}fields must be {sorted(names)}, got {got}")
+            raise BankError(f"{self._prefix}fields must be {sorted(names)}, got {got!s:.200}")
         self.value = value
 
     @classmethod
     def of_file(
         cls,
         value: object,
-        names: Collection[str],
+        formats: Mapping[int, Collection[str]],
         *,
         kind: str,
-        version: int,
         digest: str | None = None,
         place: str = "",
     ) -> Fields:
         """Check the top-level object of a file, with its ``format`` and ``digest``.
 
-        Messages call the content `kind` and the file `place`.
+        `formats` has the fields of each format. Messages call the content `kind` and the file
+        `place`.
         """
         prefix = f"{place}: " if place else ""
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
-        if found != version or isinstance(found, bool):  # True == 1
+        if not is_integer(found) or found not in formats:
             raise BankError(
-                f"{prefix}{kind} format must be {version}, got {found!r:.80}; a newer supsup may "
-                "read it"
+                f"{prefix}{kind} format must be {' or '.join(map(str, formats))}, got "
+                f"{found!r:.80}; a newer supsup may read it"
             )
-        fields = cls(value, names, place)
+        fields = cls(value, formats[found], place)
         if digest is not None and fields["digest"] != digest:
             raise BankError(
                 f"{prefix}the {kind} belongs to another network: digest must be {digest}, "

@@ -9,24 +9,19 @@ from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
-from supsup_runtime.bank.fields import Fields, strings
+from supsup_runtime.bank.fields import Fields, parse_json, strings
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import check_name
 from supsup_runtime.errors import BankError
 from supsup_runtime.files import inside, read_file, write_whole
 
-FORMAT = 1
+FORMAT = 2
 MAX_TASKS = 100_000
 MAX_INDEX_BYTES = 64 << 20
 OBJECTIVES = ("entropy", "superfluous")
 _TASK_FILE = re.compile(r"tasks/[^/]+\.safetensors")
-_WRITTEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\+[0-9a-f]{8})?\.safetensors")
-"""Task file names as written."""
-_PARTS = (
-    *(f".{name}.*.part" for name in ("bank.json", "calibration.json", "hopfield.safetensors")),
-    "programs/.*.part",
-)  # temporary files, written with the lock held
 _FIELDS = {"digest", "format", "network", "objectives", "programs", "tasks"}
+_FORMATS = {1: _FIELDS, FORMAT: _FIELDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +42,7 @@ class BankIndex:
     objectives: tuple[str, ...]
     programs: dict[str, BankEntry]
     entries: tuple[BankEntry, ...]
+    format: int = FORMAT
     sha256: str = ""
 
 
@@ -61,7 +57,7 @@ def write_index(folder: Path, index: BankIndex) -> BankIndex:
     """Write bank.json and return the index with its `sha256`; equal indices give equal bytes."""
     value = {
         "digest": index.digest,
-        "format": FORMAT,
+        "format": index.format,
         "network": index.network.to_dict(),
         "objectives": list(index.objectives),
         "programs": {
@@ -92,38 +88,20 @@ def read_index(folder: Path, known: BankIndex | None = None) -> BankIndex:
         BankError: If a rule is broken.
     """
     path = inside(folder, "bank.json")
-    if not path.is_file():
+    if not path.exists():
         raise BankError(f"{folder}: not a mask bank: bank.json is missing")
     data = read_file(path, max_bytes=MAX_INDEX_BYTES)
     sha256 = hashlib.sha256(data).hexdigest()
     if known is not None and known.sha256 == sha256:
         return known
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:  # ValueError: or over 4300 digits
-        raise BankError(f"{path}: must be JSON: {error}") from error
-    try:
-        return replace(_parse_index(value, folder), sha256=sha256)
+        return replace(_parse_index(parse_json(data), folder), sha256=sha256)
     except (BankError, OverflowError) as error:  # number too large for a float
         raise BankError(f"{path}: {error}") from error
 
 
-def remove_leftovers(folder: Path, index: BankIndex) -> None:
-    """Remove leftovers of writers and unindexed task files, with the lock held."""
-    named = {entry.file.casefold() for entry in index.entries}
-    parts = [part for pattern in (*_PARTS, "tasks/.*.part") for part in folder.glob(pattern)]
-    tasks = [
-        file
-        for file in (folder / "tasks").iterdir()
-        if _WRITTEN.fullmatch(file.name) and f"tasks/{file.name}".casefold() not in named
-    ]
-    for file in (*parts, *tasks):
-        if file.is_file() and not file.is_symlink():
-            file.unlink(missing_ok=True)
-
-
 def _parse_index(value: object, folder: Path) -> BankIndex:
-    found = Fields.of_file(value, _FIELDS, kind="bank", version=FORMAT)
+    found = Fields.of_file(value, _FORMATS, kind="bank")
     programs = found.get("programs", dict)
     if set(programs) not in ({"forward"}, {"forward", "gradient"}):
         raise BankError(f"programs must be forward and, optionally, gradient, got {programs!r:.80}")
@@ -143,6 +121,7 @@ def _parse_index(value: object, folder: Path) -> BankIndex:
         objectives=tuple(expected),
         programs={name: _program(name, item) for name, item in programs.items()},
         entries=entries,
+        format=found["format"],
     )
 
 

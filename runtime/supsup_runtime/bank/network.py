@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,12 @@ from supsup_runtime.errors import BankError
 MAX_TENSORS = 10_000
 """Masked parameters, or state tensors, of one network."""
 MAX_ELEMENTS = 2**33
-"""Masked weights of one network: a mask of 1 GB."""
+"""Masked weights of one network, a mask of 1 GB; also the values of one input."""
+MAX_RANK = 32
+"""Sizes of one shape."""
+MAX_OUTPUTS = 2**31 - 1
+_MIN_CONSTANT = 2.0**-149  # the smallest float32
+_MAX_CONSTANT = float(np.finfo(np.float32).max)
 ONES = "ones"
 SIGNED_CONSTANT = "signed-constant"
 INITS = (ONES, SIGNED_CONSTANT)
@@ -72,9 +78,9 @@ class MaskedParameter:
             raise BankError(
                 f"network: init of {self.name!r} must be one of {list(INITS)}, got {self.init!r}"
             )
-        if not (math.isfinite(self.constant) and self.constant > 0):
+        if not _MIN_CONSTANT <= self.constant <= _MAX_CONSTANT:
             raise BankError(
-                f"network: constant of {self.name!r} must be finite and positive, "
+                f"network: constant of {self.name!r} must be finite and positive in float32, "
                 f"got {self.constant}"
             )
         if self.init == ONES and self.constant != 1:
@@ -145,24 +151,27 @@ class Network:
     def __post_init__(self) -> None:
         if not 0 <= self.weight_seed <= MAX_SEED:
             raise BankError(
-                f"network: weight_seed must be in [0, {MAX_SEED}], got {self.weight_seed}"
+                f"network: weight_seed must be in [0, {MAX_SEED}], got {self.weight_seed!s:.40}"
+            )
+        if not 1 <= self.outputs <= MAX_OUTPUTS:
+            raise BankError(
+                f"network: outputs must be in [1, {MAX_OUTPUTS}], got {self.outputs!s:.40}"
             )
         if not 1 <= self.real_outputs <= self.outputs:
             raise BankError(
                 f"network: real_outputs must be in [1, outputs = {self.outputs}], "
-                f"got {self.real_outputs}"
+                f"got {self.real_outputs!s:.40}"
             )
-        if not all(size >= 1 for size in self.input_shape):
-            raise BankError(f"network: input_shape must be positive, got {self.input_shape}")
+        _check_shape("input_shape", self.input_shape)
         for kind, count in (("parameters", len(self.parameters)), ("state", len(self.state))):
             if count > MAX_TENSORS:
                 raise BankError(f"network: at most {MAX_TENSORS} {kind}, got {count}")
         if not self.parameters and not self.state:
             raise BankError("network: must have a masked parameter or a state tensor, got neither")
         names = [p.name for p in self.parameters] + [s.name for s in self.state]
-        if len(set(names)) < len(names):
-            twice = next(name for index, name in enumerate(names) if name in names[:index])
-            raise BankError(f"network: names must be unique, got {twice!r} twice")
+        twice, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise BankError(f"network: names must be unique, got {twice!r:.200} twice")
         if max(self.num_masked, self.num_state) > MAX_ELEMENTS:
             raise BankError(
                 f"network: at most {MAX_ELEMENTS} masked weights and as many of state, "
@@ -248,9 +257,15 @@ def _check_tensor(name: str, shape: tuple[int, ...]) -> None:
     if not name:
         raise BankError("network: a tensor's name must not be empty")
     if not is_unicode(name):
-        raise BankError(f"network: a tensor's name must be Unicode text, got {name!a}")
-    if not shape or not all(size >= 1 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
+        raise BankError(f"network: a tensor's name must be Unicode text, got {name!a:.200}")
+    _check_shape(f"shape of {name!r:.200}", shape, least=1)
+
+
+def _check_shape(what: str, shape: tuple[int, ...], *, least: int = 0) -> None:
+    """Check rank and sizes before their product: integers of a file can be huge."""
+    ranked = least <= len(shape) <= MAX_RANK and all(1 <= size <= MAX_ELEMENTS for size in shape)
+    if not ranked or math.prod(shape) > MAX_ELEMENTS:
         raise BankError(
-            f"network: shape of {name!r} must be positive with at most {MAX_ELEMENTS} elements, "
-            f"got {shape}"
+            f"network: {what} must be positive, with {least} to {MAX_RANK} sizes and at most "
+            f"{MAX_ELEMENTS} elements, got {shape!s:.80}"
         )

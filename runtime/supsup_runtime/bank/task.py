@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from supsup_runtime.arrays import Array, Bits, Bytes, Floats
-from supsup_runtime.bank.bits import check_padding, compress, count_ones, decompress, pack_mask
+from supsup_runtime.bank.bits import (
+    check_padding,
+    compress,
+    count_ones,
+    decompress,
+    pack_mask,
+    packed_bytes,
+)
 from supsup_runtime.bank.fields import canonical_json, is_unicode
 from supsup_runtime.bank.network import MaskedParameter, Network
-from supsup_runtime.bank.tensorfile import (
-    TensorFile,
-    check_array,
-    check_names,
-)
+from supsup_runtime.bank.tensorfile import TensorFile, check_array
 from supsup_runtime.errors import BankError
 
-FORMAT = 1
+FORMAT = 2
 MAX_HEADER_BYTES = 1 << 20
+FREE_BYTES = 64 << 20
+"""Packed bytes that the sparse masks of a small file may decode to."""
+MAX_EXPANSION = 1024
+"""Packed bytes that each byte of a larger file may decode to."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FIELDS = frozenset({"digest", "encodings", "format", "labels", "name", "training"})
 _FILE = TensorFile(
-    kind="task",
-    version=FORMAT,
-    fields=frozenset({"digest", "encodings", "format", "labels", "name", "training"}),
-    max_header=MAX_HEADER_BYTES,
+    kind="task", formats={1: _FIELDS, FORMAT: _FIELDS | {"sha256"}}, max_header=MAX_HEADER_BYTES
 )
+_UNSEALED = "0" * 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,13 +108,11 @@ def check_name(name: object) -> str:
 def max_task_bytes(network: Network) -> int:
     """Return an upper bound on the size of a task file."""
     packed = sum(parameter.size // 8 + 1 for parameter in network.parameters)
-    names = [p.name for p in network.parameters] + [s.name for s in network.state]
-    described = sum(200 + 6 * len(name) for name in names)  # up to 6 per escaped character
-    return packed + 4 * network.num_state + described + 2 * MAX_HEADER_BYTES
+    return packed + 4 * network.num_state + _FILE.frame_bytes(_tensor_names(network))
 
 
-def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
-    """Return the bytes of a task file, each mask packed or sparse, whichever is shorter.
+def encode_task(task: TaskMasks, network: Network, digest: str, *, version: int = FORMAT) -> bytes:
+    """Return the bytes of a task file of format `version`, masks packed or sparse if shorter.
 
     Equal tasks give equal bytes. A task that does not fit raises `BankError`.
     """
@@ -118,7 +123,9 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
     for parameter in network.parameters:
         packed = task.masks[parameter.name]
         sparse = compress(packed, parameter.size)
-        shorter = len(sparse) < len(packed)
+        shorter = len(sparse) < len(packed) and (
+            network.num_masked <= 8 * FREE_BYTES or len(packed) <= MAX_EXPANSION * len(sparse)
+        )
         encodings[parameter.name] = "sparse" if shorter else "packed"
         tensors[f"mask.{parameter.name}"] = sparse if shorter else packed
     for tensor in network.state:
@@ -126,31 +133,56 @@ def encode_task(task: TaskMasks, network: Network, digest: str) -> bytes:
     header = {
         "digest": digest,
         "encodings": encodings,
-        "format": FORMAT,
+        "format": version,
         "labels": list(task.labels),
         "name": task.name,
         "training": dict(task.training),
     }
+    if version > 1:
+        header["sha256"] = _UNSEALED
     try:
         text = canonical_json(header)
     except (TypeError, ValueError, RecursionError) as error:
         raise BankError(
             f"{place}: training must be JSON without NaN or infinity: {error}"
         ) from error
-    return _FILE.write(tensors, text, place)
+    data = _FILE.write(tensors, text, place)
+    return data if version == 1 else _sealed(data)
 
 
-def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> TaskMasks:
+def decode_task(
+    data: bytes,
+    network: Network,
+    digest: str,
+    *,
+    place: str,
+    newest: int = FORMAT,
+    intact: bool = False,
+) -> TaskMasks:
     """Invert `encode_task`, trusting nothing; messages call the file `place`.
+
+    `newest` is the format of the task's bank. If its index has shown the file to be `intact`, the
+    file's own SHA-256 is not checked again.
 
     Raises:
         BankError: If a rule of docs/FORMAT.md is broken.
     """
-    tensors, header = _FILE.read(data, digest, place)
-    expected = {f"mask.{p.name}" for p in network.parameters}
-    expected |= {f"state.{s.name}" for s in network.state}
-    check_names(tensors, expected, place)
+    tensors, header = _FILE.read(data, digest, _tensor_names(network), place)
+    if header["format"] > newest:
+        raise BankError(
+            f"{place}: a task of format {header['format']} needs a bank of that format, got a "
+            f"bank of format {newest}; run supsup-bank upgrade on the bank first"
+        )
+    if header["format"] > 1 and not intact:
+        _check_seal(data, header["sha256"], place)
     encodings = header.get("encodings", dict)
+    sparse = [p.size for p in network.parameters if encodings.get(p.name) == "sparse"]
+    claimed = sum(map(packed_bytes, sparse))
+    if claimed > max(FREE_BYTES, MAX_EXPANSION * len(data)):
+        raise BankError(
+            f"{place}: sparse masks of {claimed} packed bytes are too much for a file of "
+            f"{len(data)}; store them packed"
+        )
     task = TaskMasks(
         name=header["name"],
         masks={
@@ -163,6 +195,32 @@ def decode_task(data: bytes, network: Network, digest: str, *, place: str) -> Ta
     )
     check_task(task, network, place)
     return task
+
+
+def _tensor_names(network: Network) -> list[str]:
+    masks = [f"mask.{parameter.name}" for parameter in network.parameters]
+    return masks + [f"state.{tensor.name}" for tensor in network.state]
+
+
+def _sealed(data: bytes) -> bytes:
+    """Put a file's own SHA-256, taken with zeros in its place, into its header."""
+    mark = rb"\"sha256\":\""  # as safetensors escapes it; escaped twice inside labels
+    start = data.index(mark + _UNSEALED.encode()) + len(mark)
+    own = hashlib.sha256(data).hexdigest().encode()
+    return data[:start] + own + data[start + len(own) :]
+
+
+def _check_seal(data: bytes, told: object, place: str) -> None:
+    digits = told.encode() if isinstance(told, str) and is_unicode(told) else b""
+    start = data.find(digits, 8, 8 + int.from_bytes(data[:8], "little"))
+    view, got = memoryview(data), hashlib.sha256()
+    for part in (view[:start], _UNSEALED.encode(), view[start + len(digits) :]):
+        got.update(part)
+    if len(digits) != len(_UNSEALED) or start < 0 or got.hexdigest() != told:
+        raise BankError(
+            f"{place}: the task is damaged or was changed: its own SHA-256 must be "
+            f"{told!r:.80}, got {got.hexdigest()}; get the file again"
+        )
 
 
 def _mask(stored: Array, parameter: MaskedParameter, encoding: object, place: str) -> Bytes:
@@ -192,6 +250,19 @@ def check_task(task: TaskMasks, network: Network, place: str) -> None:
         where = f"{place}: state {tensor.name!r}"
         check_array(task.state[tensor.name], np.float32, tensor.shape, place=where)
     check_labels(task.labels, network, place)
+
+
+def equal_tasks(tasks: Iterable[TaskMasks]) -> list[tuple[str, str]]:
+    """Return pairs of a bank's tasks with equal masks and state: no inference tells them apart."""
+    seen: dict[bytes, str] = {}
+    pairs = []
+    for task in tasks:
+        arrays: list[Array] = [*task.masks.values(), *task.state.values()]
+        content = hashlib.sha256(b"".join(array.tobytes() for array in arrays))
+        first = seen.setdefault(content.digest(), task.name)
+        if first != task.name:
+            pairs.append((first, task.name))
+    return pairs
 
 
 def check_labels(labels: tuple[str, ...], network: Network, place: str) -> None:

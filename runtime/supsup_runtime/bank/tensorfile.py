@@ -6,8 +6,7 @@ safetensors checks the frame of the file; this module checks the rest.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from supsup_runtime.arrays import Array
-from supsup_runtime.bank.fields import Fields
+from supsup_runtime.bank.fields import Fields, parse_json
 from supsup_runtime.errors import BankError
 
 _DTYPES = {"U8": "u1", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
@@ -24,12 +23,22 @@ _DTYPES = {"U8": "u1", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorFile:
-    """A kind of file: tensors by name and a JSON header; messages call its content `kind`."""
+    """A kind of file: tensors by name and a JSON header; messages call its content `kind`.
+
+    Attributes:
+        kind: Its content.
+        formats: Header fields by format.
+        max_header: Largest header in characters.
+    """
 
     kind: str
-    version: int
-    fields: frozenset[str]
+    formats: Mapping[int, frozenset[str]]
     max_header: int
+
+    def frame_bytes(self, names: Collection[str]) -> int:
+        """Return an upper bound on a file's bytes besides its tensors."""
+        described = sum(200 + 6 * len(name) for name in names)  # up to 6 per escaped character
+        return described + 2 * self.max_header
 
     def write(self, tensors: Mapping[str, Array], header: str, place: str) -> bytes:
         """Return the bytes of a file; equal content gives equal bytes."""
@@ -37,13 +46,21 @@ class TensorFile:
         # one metadata key, because safetensors does not fix the order of several
         return safetensors.numpy.save(dict(tensors), metadata={"supsup": header})
 
-    def read(self, data: bytes, digest: str, place: str) -> tuple[dict[str, Array], Fields]:
-        """Return the read-only tensors and the header of a file.
+    def read(
+        self, data: bytes, digest: str, names: Collection[str], place: str
+    ) -> tuple[dict[str, Array], Fields]:
+        """Return the read-only tensors, exactly those of these names, and the header of a file.
 
         Raises:
-            BankError: If the file is incomplete, a dtype is unsupported, or the header is too long,
-                not finite JSON, or of another format or network.
+            BankError: If the file is incomplete, a tensor is missing, unknown or of an unsupported
+                dtype, or the header is too long, not strict JSON, or of another format or network.
         """
+        frame = int.from_bytes(data[:8], "little")
+        if self.frame_bytes(names) < frame < len(data):
+            raise BankError(
+                f"{place}: its first {frame} bytes must be at most {self.frame_bytes(names)} for "
+                "the tensors of this network"
+            )
         try:
             views = safetensors.deserialize(data)  # type: ignore[no-untyped-call]  # safetensors
         except safetensors.SafetensorError as error:
@@ -60,34 +77,25 @@ class TensorFile:
                 tensors[name] = np.frombuffer(view["data"], dtype).reshape(view["shape"])
             except ValueError as error:  # too many or too large dimensions
                 raise BankError(f"{place}: shape of {name!r} is out of range: {error}") from error
-        return tensors, self._header(data, digest, place)
-
-    def _header(self, data: bytes, digest: str, place: str) -> Fields:
-        length = int.from_bytes(data[:8], "little")  # already checked
-        text = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get("supsup", "")
-        self._check_size(text, place)
-        try:
-            header = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-        except (ValueError, RecursionError) as error:  # ValueError: or over 4300 digits
+        header = self._header(data[8 : 8 + frame], digest, place)
+        if tensors.keys() != set(names):
+            missing, extra = sorted(set(names) - set(tensors)), sorted(set(tensors) - set(names))
             raise BankError(
-                f"{place}: metadata 'supsup' must be JSON, got {text[:40]!r}"
-            ) from error
-        return Fields.of_file(
-            header, self.fields, place=place, kind=self.kind, version=self.version, digest=digest
-        )
+                f"{place}: tensors must fit the network; missing {missing}, extra {extra}"
+            )
+        return tensors, header
+
+    def _header(self, frame: bytes, digest: str, place: str) -> Fields:
+        text = (json.loads(frame).get("__metadata__") or {}).get("supsup", "")  # is valid
+        self._check_size(text, place)
+        header = parse_json(text, f"{place}: metadata 'supsup' ")
+        return Fields.of_file(header, self.formats, place=place, kind=self.kind, digest=digest)
 
     def _check_size(self, header: str, place: str) -> None:
         if len(header) > self.max_header:
             raise BankError(
                 f"{place}: header must have at most {self.max_header} characters, got {len(header)}"
             )
-
-
-def check_names(found: Iterable[str], expected: Iterable[str], place: str) -> None:
-    """Raise `BankError` if a tensor is missing or unknown."""
-    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    if missing or extra:
-        raise BankError(f"{place}: tensors must fit the network; missing {missing}, extra {extra}")
 
 
 def check_array(value: Array, dtype: npt.DTypeLike, shape: tuple[int, ...], *, place: str) -> None:
@@ -98,14 +106,3 @@ def check_array(value: Array, dtype: npt.DTypeLike, shape: tuple[int, ...], *, p
         )
     if not np.isfinite(value).all():
         raise BankError(f"{place} must be finite, got NaN or infinity")
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):  # 1e999
-        raise ValueError(f"{text} is out of range")
-    return value

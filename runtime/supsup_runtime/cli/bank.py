@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.task import decode_task, max_task_bytes
+from supsup_runtime.bank.fields import is_number
+from supsup_runtime.bank.task import equal_tasks
 from supsup_runtime.console import Options, parser, print_result, run_command, to_table
 from supsup_runtime.errors import InputError
-from supsup_runtime.files import read_file
 from supsup_runtime.hopfield.file import has_store, read_store
 
 _EXAMPLES = (
@@ -21,6 +22,7 @@ _EXAMPLES = (
     "add masks/ new-task.safetensors",
     "remove masks/ rotated-090",
     "rename masks/ rotated-090 upright",
+    "upgrade masks/",
 )
 
 
@@ -53,6 +55,7 @@ def _run() -> None:
     rename = command(_rename, "rename", "Rename a task; its index does not change.")
     rename.add_argument("old", help="current name of the task")
     rename.add_argument("new", help="new name of the task")
+    command(_upgrade, "upgrade", "Write the bank in the newest format; tasks stay as they are.")
     arguments = made.parse_args()
     arguments.run(arguments)
 
@@ -76,8 +79,9 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _describe(bank: MaskBank, index: int) -> dict[str, Any]:
     task, entry = bank.task(index), bank.entries[index]
+    accuracy = task.training.get("accuracy")  # of any type: for people
     return {
-        "accuracy": task.training.get("accuracy"),
+        "accuracy": accuracy if is_number(accuracy) else None,
         "bytes": (bank.path / entry.file).stat().st_size,
         "density": task.density(bank.network) if bank.network.parameters else None,
         "file": entry.file,
@@ -90,27 +94,30 @@ def _describe(bank: MaskBank, index: int) -> dict[str, Any]:
 
 def _verify(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank)
+    for entry in bank.entries:
+        bank.read_task(bank.path / entry.file)  # also its own SHA-256
     bank.calibration()  # checks the optional calibration file
     if has_store(bank):
         read_store(bank)
+    _warn_equal(bank)
     text = f"{bank.path}: {len(bank)} tasks, all files are valid"
     print_result({"ok": True, "num_tasks": len(bank)}, as_json=arguments.json, text=text)
 
 
 def _add(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
-    if not arguments.file.is_file():
+    if not arguments.file.exists():
         raise InputError(
             f"{arguments.file}: no such file; give a task file, as in the tasks/ folder of a bank"
         )
-    data = read_file(arguments.file, max_bytes=max_task_bytes(bank.network))
-    task = decode_task(data, bank.network, bank.digest, place=str(arguments.file))
+    task = bank.read_task(arguments.file)
     name = task.name if arguments.name is None else arguments.name
     task = task.renamed(name)
     if arguments.replace and name in bank:
         bank.replace(task)
     else:
         bank.add(task)
+    _warn_equal(bank, name)
     _say_changed(bank, f"added {name!r}", arguments)
 
 
@@ -124,6 +131,22 @@ def _rename(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     bank.rename(arguments.old, arguments.new)
     _say_changed(bank, f"renamed {arguments.old!r} to {arguments.new!r}", arguments)
+
+
+def _upgrade(arguments: argparse.Namespace) -> None:
+    bank = MaskBank.open(arguments.bank)
+    before = bank.format
+    bank.upgrade()
+    _say_changed(bank, f"format {before} is now format {bank.format}", arguments)
+
+
+def _warn_equal(bank: MaskBank, name: str | None = None) -> None:
+    for first, other in equal_tasks(bank):
+        if name in {None, first, other}:
+            sys.stderr.write(
+                f"supsup-bank: warning: tasks {first!r} and {other!r} have equal masks and state: "
+                "inference cannot tell them apart; remove one\n"
+            )
 
 
 def _say_changed(bank: MaskBank, what: str, arguments: argparse.Namespace) -> None:

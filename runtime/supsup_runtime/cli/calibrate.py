@@ -47,6 +47,7 @@ def _run() -> None:
     model = load_model(arguments)
     bank = MaskBank.open(arguments.bank, verify=False)
     check_same_bank(model, bank)
+    bank.check_lock()  # before the measurement
     how = inference_of(arguments, "exhaustive" if model.info.mode == "known" else "verified")
     samples = choose_samples(model, model_stream(arguments, model), per_task=arguments.per_task)
     measured = measure(model, samples, how=how, coverage=arguments.coverage, progress=say_progress)

@@ -92,8 +92,9 @@ def _encode(arguments: argparse.Namespace) -> None:
     store, errors = encode_into(bank, new, rule=arguments.rule, dtype=arguments.dtype)
     deleted: list[str] = []
     if arguments.delete_masks:
-        deleted = arguments.tasks or [n for n in bank.task_names if n in store]
-        delete_masks(bank, deleted)
+        named = arguments.tasks or store.task_names
+        deleted = [n for n in bank.task_names if n in named]  # the rest were deleted before
+        delete_masks(bank, deleted)  # even none: removes what an interruption left
     _say(bank, store, errors, deleted=deleted, as_json=arguments.json)
 
 

@@ -15,14 +15,10 @@ from supsup_runtime.bank.fields import Fields, canonical_json
 from supsup_runtime.bank.index import MAX_TASKS
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import check_labels, check_name
-from supsup_runtime.bank.tensorfile import (
-    TensorFile,
-    check_array,
-    check_names,
-)
+from supsup_runtime.bank.tensorfile import TensorFile, check_array
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.files import inside, read_file, write_whole
-from supsup_runtime.hopfield.matrix import HopfieldMatrix
+from supsup_runtime.hopfield.matrix import DTYPES, HopfieldMatrix
 from supsup_runtime.hopfield.store import (
     FINGERPRINT,
     TOLERATED,
@@ -41,8 +37,7 @@ MAX_DISTANCE = 0.02
 """Largest fraction of changed bits for a mask to be deleted."""
 _FILE = TensorFile(
     kind="Hopfield store",
-    version=FORMAT,
-    fields=frozenset({"digest", "dtype", "format", "rule", "sha256", "tasks"}),
+    formats={FORMAT: frozenset({"digest", "dtype", "format", "rule", "sha256", "tasks"})},
     max_header=MAX_HEADER_BYTES,
 )
 _TASK_FIELDS = {"fingerprints", "labels", "name"}  # and, if known, "entropy"
@@ -50,7 +45,7 @@ _TASK_FIELDS = {"fingerprints", "labels", "name"}  # and, if known, "entropy"
 
 def has_store(bank: MaskBank) -> bool:
     """Return whether a bank has a Hopfield store, without opening it."""
-    return inside(bank.path, STORE_FILE).is_file()
+    return inside(bank.path, STORE_FILE).exists()
 
 
 def read_store(bank: MaskBank) -> HopfieldStore:
@@ -60,7 +55,7 @@ def read_store(bank: MaskBank) -> HopfieldStore:
         BankError: If it is missing, or breaks a rule of docs/FORMAT.md.
     """
     path = inside(bank.path, STORE_FILE)
-    if not path.is_file():
+    if not path.exists():
         raise BankError(
             f"{bank.path}: the bank has no Hopfield store, {STORE_FILE} is missing; "
             "make it with supsup-hopfield encode"
@@ -148,6 +143,7 @@ def delete_masks(bank: MaskBank, names: Sequence[str]) -> None:
     Raises:
         BankError: If a task is not in both, was replaced after encoding, or more than
             `MAX_DISTANCE` of a mask's bits change. Nothing is deleted then.
+        FileError: If the system refuses to write.
         BankLockedError: If another process is writing.
     """
 
@@ -212,12 +208,13 @@ def _task_to_dict(task: StoredTask) -> dict[str, object]:
 
 def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
     """Invert `encode_store`, trusting nothing."""
-    tensors, header = _FILE.read(data, digest, place)
+    tensors, header = _FILE.read(data, digest, _tensor_names(network), place)
     items = header.items("tasks", most=MAX_TASKS)
     tasks = tuple(_task(item, network, place) for item in items)
     folded = [task.name.casefold() for task in tasks]
     if len(set(folded)) < len(folded):
         raise BankError(f"{place}: task names must be unique (they ignore case)")
+    _check_tensors(tensors, network, header["dtype"], place)  # before memory for matrices
     try:
         store = HopfieldStore(network, digest, rule=header["rule"], dtype=header["dtype"])
     except InputError as error:
@@ -233,17 +230,24 @@ def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> H
     return store
 
 
+def _tensor_names(network: Network) -> list[str]:
+    names = [f"{kind}.{p.name}" for p in network.parameters for kind in ("matrix", "sum")]
+    return names + [f"state.{s.name}" for s in network.state]
+
+
+def _check_tensors(tensors: dict[str, Array], network: Network, dtype: str, place: str) -> None:
+    expected: list[tuple[str, str, tuple[int, ...]]] = []
+    for p in network.parameters:
+        matrix = dtype if dtype in DTYPES else DTYPES[0]  # another is refused with the store
+        expected.append((f"matrix.{p.name}", matrix, (p.size * (p.size + 1) // 2,)))
+        expected.append((f"sum.{p.name}", "int32", (p.size,)))
+    expected += [(f"state.{s.name}", "float64", s.shape) for s in network.state]
+    for name, kind, shape in expected:
+        check_array(tensors[name], kind, shape, place=f"{place}: {name!r}")
+
+
 def _fill(store: HopfieldStore, tensors: dict[str, Array], place: str) -> None:
     network = store.network
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for p in network.parameters:
-        expected[f"matrix.{p.name}"] = (store.dtype, (p.size * (p.size + 1) // 2,))
-        expected[f"sum.{p.name}"] = ("int32", (p.size,))
-    for s in network.state:
-        expected[f"state.{s.name}"] = ("float64", s.shape)
-    check_names(tensors, expected, place)
-    for name, (dtype, shape) in expected.items():
-        check_array(tensors[name], dtype, shape, place=f"{place}: {name!r}")
     for p in network.parameters:
         half = tensors[f"matrix.{p.name}"]
         store.matrices[p.name] = HopfieldMatrix.from_half(half, p.size, rule=store.rule)
@@ -296,6 +300,4 @@ def _task(item: object, network: Network, place: str) -> StoredTask:
 
 def _max_bytes(network: Network) -> int:
     """Return an upper bound on a store's file size."""
-    names = [p.name for p in network.parameters] + [s.name for s in network.state]
-    described = sum(400 + 12 * len(name) for name in names)  # up to 6 per escaped character
-    return store_bytes(network, "float32") + described + 2 * MAX_HEADER_BYTES
+    return store_bytes(network, "float32") + _FILE.frame_bytes(_tensor_names(network))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
 from supsup_runtime.arrays import Bits, Floats
-from supsup_runtime.bank.fields import Fields, canonical_json
+from supsup_runtime.bank.fields import Fields, canonical_json, parse_json
 from supsup_runtime.bank.layout import join
 from supsup_runtime.bank.network import Network, StateTensor
 from supsup_runtime.errors import BankError
@@ -82,7 +81,9 @@ class HopfieldInfo:
             BankError: If it does not fit the network or `num_tasks`.
             ValueError: If it is not JSON or base64.
         """
-        found = Fields(json.loads(text), {field.name for field in fields(cls)}, "hopfield")
+        found = Fields(
+            parse_json(text, "hopfield "), {field.name for field in fields(cls)}, "hopfield"
+        )
         for name, allowed in (("rule", RULES), ("dtype", DTYPES)):
             if found[name] not in allowed:
                 raise BankError(f"hopfield: {name} must be one of {allowed}, got {found[name]!r}")

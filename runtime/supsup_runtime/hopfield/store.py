@@ -24,6 +24,7 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, check_task
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.hopfield.matrix import (
+    MAX_UNITS,
     HopfieldMatrix,
     capacity,
     expected_bit_error,
@@ -33,6 +34,8 @@ from supsup_runtime.hopfield.settle import settle
 
 FINGERPRINT = 16
 """Hexadecimal digits of a fingerprint."""
+MAX_MATRIX_BYTES = 4 << 30
+"""Bytes of all matrices of a store in memory."""
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT}}}")
 TOLERATED = math.erfc(math.sqrt(1 / (2 * 0.138))) / 2
 """Fraction of flipped bits above which to warn: Hebb's rule at capacity."""
@@ -111,6 +114,12 @@ class HopfieldStore:
             raise InputError(
                 "Hopfield store: the network must have masked parameters, got none; its tasks have "
                 "state alone, which a matrix cannot store"
+            )
+        num_bytes = sum(4 * p.size * p.size for p in network.parameters)
+        if num_bytes > MAX_MATRIX_BYTES and max(p.size for p in network.parameters) <= MAX_UNITS:
+            raise InputError(
+                f"Hopfield store: matrices of all parameters may take {MAX_MATRIX_BYTES:,} bytes "
+                f"in memory, got {num_bytes:,}; mask fewer units, or keep the explicit masks"
             )
         self.network = network
         self.digest = digest

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import random_task, small_network
+from supsup_runtime import files as files_module
 from supsup_runtime.bank import bank as bank_module
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.index import BankIndex, read_index, write_index
@@ -207,8 +207,10 @@ TASK = "tasks/task-1.safetensors"
         (lambda f: (f / "bank.json").write_text("{"), "bank.json: must be JSON"),
         (lambda f: (f / "bank.json").write_text("[" * 10**5), "bank.json: must be JSON"),
         (lambda f: (f / "bank.json").write_bytes(b"\xff"), "bank.json: must be JSON"),
-        (lambda f: (f / "bank.json").write_text("[]"), "bank format must be 1, got 'list'"),
-        (edit(lambda d: d.update(format=2)), "format must be 1, got 2; a newer supsup"),
+        (lambda f: (f / "bank.json").write_text("[]"), "bank format must be 1 or 2, got 'list'"),
+        (edit(lambda d: d.update(format=3)), "format must be 1 or 2, got 3; a newer supsup"),
+        (edit(lambda d: d.update(format=1.0)), "format must be 1 or 2, got 1.0"),
+        (edit(lambda d: d.update(format=1)), "a task of format 2 needs a bank of that format"),
         (edit(lambda d: d.update(extra=2)), "fields must be"),
         (edit(lambda d: d.update(digest="0" * 64)), "digest must be .* got 000"),
         (edit(lambda d: d.update(digest=3)), "digest must be a string"),
@@ -237,7 +239,7 @@ TASK = "tasks/task-1.safetensors"
         (edit(lambda d: d["tasks"][0].update(file=TASK)), "a file of its own, got .* twice"),
         (edit(lambda d: d["tasks"][0].update(file="bank.json")), "must be tasks/.*got 'bank.json'"),
         (edit(lambda d: d["programs"]["forward"].update(file=TASK)), "must be programs/forward"),
-        (edit(lambda d: d.update(format=True)), "format must be 1, got True"),
+        (edit(lambda d: d.update(format=True)), "format must be 1 or 2, got True"),
     ],
 )
 def test_what_breaks_a_rule_is_refused(bank: MaskBank, damage: Damage, message: str) -> None:
@@ -255,16 +257,23 @@ def test_limits(bank: MaskBank, monkeypatch: pytest.MonkeyPatch) -> None:
         MaskBank.open(bank.path)
 
 
-@pytest.mark.parametrize("owner", [Path, os])
+@pytest.mark.parametrize("step", ["write", "fsync"])
 def test_a_full_disk_leaves_the_bank_as_it_was(
-    bank: MaskBank, monkeypatch: pytest.MonkeyPatch, owner: object
+    bank: MaskBank, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    def fail(*_: object) -> None:
+    regular_file = files_module.regular_file
+
+    def fail(*given: Any, **more: Any) -> object:
+        if given[1:] in {(), ("ab",)} and isinstance(given[0], Path):
+            return regular_file(*given, **more)  # reads, and takes the lock
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = (bank.path / "bank.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(owner, "write_bytes" if owner is Path else "fsync", fail)
+        if step == "write":
+            patch.setattr(files_module, "regular_file", fail)
+        else:
+            patch.setattr("os.fsync", fail)
         for change in (bank.add, bank.replace):
             with pytest.raises(OSError, match="No space left"):
                 change(random_task(bank.network, "new" if change == bank.add else "task-0", 9))

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from supsup_runtime.bank.fields import Fields, is_integer, is_number, is_unicode, strings
+from supsup_runtime.bank.fields import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    Fields,
+    is_integer,
+    is_number,
+    is_unicode,
+    parse_json,
+    strings,
+)
 from supsup_runtime.errors import BankError
+
+BOTH = {1: {"format"}, 2: {"format", "digest"}}
 
 
 def test_fields_of_their_types() -> None:
@@ -53,21 +65,26 @@ def test_fields_and_strings_are_exactly_those_named(names: set[str]) -> None:
         strings({"a": 1}, {"a"}, "it")
 
 
-@pytest.mark.parametrize("format_", [0, 1, 3, True, "2", None])
+@pytest.mark.parametrize("format_", [0, 3, True, 1.0, "2", None])
 def test_another_format_of_a_file_is_refused(format_: object) -> None:
-    with pytest.raises(BankError, match=f"f: thing format must be 2, got {format_!r}; a newer"):
-        Fields.of_file({"format": format_}, {"format"}, kind="thing", version=2, place="f")
-    assert Fields.of_file({"format": 2}, {"format"}, kind="thing", version=2)["format"] == 2
+    with pytest.raises(
+        BankError, match=f"f: thing format must be 1 or 2, got {format_!r}; a newer"
+    ):
+        Fields.of_file({"format": format_}, BOTH, kind="thing", place="f")
+    for value in ({"format": 1}, {"format": 2, "digest": "d"}):
+        assert Fields.of_file(value, BOTH, kind="thing").value == value
+    with pytest.raises(BankError, match="fields must be"):
+        Fields.of_file({"format": 1, "digest": "d"}, BOTH, kind="thing")
 
 
 @pytest.mark.parametrize("digest", ["aa", "cc", "", None])
 def test_a_file_of_another_network_is_refused(digest: object) -> None:
-    names, value = {"format", "digest"}, {"format": 2, "digest": digest}
+    value = {"format": 2, "digest": digest}
     message = f"^the thing belongs to another network: digest must be bb, got {digest!r}"
     with pytest.raises(BankError, match=message):
-        Fields.of_file(value, names, kind="thing", version=2, digest="bb")
-    Fields.of_file({"format": 2, "digest": "bb"}, names, kind="thing", version=2, digest="bb")
-    Fields.of_file(value, names, kind="thing", version=2)
+        Fields.of_file(value, BOTH, kind="thing", digest="bb")
+    Fields.of_file({"format": 2, "digest": "bb"}, BOTH, kind="thing", digest="bb")
+    Fields.of_file(value, BOTH, kind="thing")
 
 
 def test_lengths_of_lists_are_those_allowed() -> None:
@@ -83,3 +100,39 @@ def test_kinds_of_values() -> None:
     assert [is_number(v) for v in (1, 1.5, True, "1", None)] == [True, True, False, False, False]
     assert [is_integer(v) for v in (1, 1.0, False, "1")] == [True, False, False, False]
     assert [is_unicode(v) for v in ("ä", "\ud800")] == [True, False]
+
+
+def test_strict_json() -> None:
+    for data in ('{"a": [1, 2.5, "x"], "b": {"a": null}}', '{"é": "[[{{,,"}'.encode(), b"1.0"):
+        assert parse_json(data) == json.loads(data)
+    deep = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    assert parse_json(deep) == json.loads(deep)
+    wide = "[" + "0," * (MAX_VALUES - 2) + "0]"
+    assert len(parse_json(wide)) == MAX_VALUES - 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ('{"a": 1}'.encode("utf-16"), "'utf-8' codec can't decode"),
+        ('{"a": 1}'.encode("utf-8-sig"), "Expecting value"),
+        (b"\xff", "'utf-8' codec can't decode"),
+        ('{"a": 1, "a": 1}', "a key stands twice"),
+        ('{"b": {"a": 1, "\\u0061": 2}}', "a key stands twice"),
+        ("NaN", "NaN is not finite"),
+        ("[-Infinity]", "-Infinity is not finite"),
+        ("1e999", "1e999 is not finite"),
+        ("1" * 5000, "Exceeds the limit"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "nested more than 100 times"),
+        ('{"a":' * 101 + "1" + "}" * 101, "nested more than 100 times"),
+        ("[" * 10**5, "recursion"),
+        ("[" + "[]," * (MAX_VALUES // 2) + "0]", "more than 1048576 values"),
+        ("", "Expecting value"),
+        ("{} {}", "Extra data"),
+    ],
+)
+def test_other_json_is_refused(data: bytes | str, message: str) -> None:
+    with pytest.raises(BankError, match=f"^it must be JSON: .*{message}") as caught:
+        parse_json(data, "it ")
+    assert len(str(caught.value)) < 250
+    assert "\n" not in str(caught.value)

@@ -18,8 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import random_task, small_network
+from supsup_runtime.bank import task as task_module
 from supsup_runtime.bank.network import MaskedParameter, Network
-from supsup_runtime.bank.task import TaskMasks, check_name, decode_task, encode_task
+from supsup_runtime.bank.task import (
+    FREE_BYTES,
+    TaskMasks,
+    _sealed,
+    check_name,
+    decode_task,
+    encode_task,
+    make_task,
+)
 from supsup_runtime.errors import BankError
 
 NETWORK = small_network(state=True)
@@ -63,22 +72,113 @@ def test_state_comes_back() -> None:
 
 
 def test_task_files_are_frozen() -> None:
-    """Format 1: these bytes are on devices."""
+    """These bytes are on devices, by format."""
     network = sized_network(9)
     task = TaskMasks(name="a", masks={"w": np.array([0x81, 1], np.uint8)})
-    assert encode_task(task, network, "d") == GOLDEN
     masks = {"w": np.packbits(np.arange(5000) % 997 == 5, bitorder="little")}
-    data = encode_task(TaskMasks(name="b", masks=masks), sized_network(5000), "d")
-    assert hashlib.sha256(data).hexdigest() == SPARSE_SHA256
+    sparse = TaskMasks(name="b", masks=masks)
+    for version, (golden, sha256) in {1: (GOLDEN, SPARSE), 2: (GOLDEN_2, SPARSE_2)}.items():
+        data = encode_task(task, network, "d", version=version)
+        assert data == golden
+        assert decode_task(data, network, "d", place="f", newest=version).name == "a"
+        data = encode_task(sparse, sized_network(5000), "d", version=version)
+        assert hashlib.sha256(data).hexdigest() == sha256
 
 
-SPARSE_SHA256 = "08a999cba1adeedb5d940ae3b85b3744c8f1fb05773ef07427ecbfc5175b09fc"
+SPARSE = "08a999cba1adeedb5d940ae3b85b3744c8f1fb05773ef07427ecbfc5175b09fc"
+SPARSE_2 = "dac996901cc397bad569d5d88e7e92a1e4896e98c7ade07f113d6465b842019d"
 GOLDEN = (
     b'\xc8\x00\x00\x00\x00\x00\x00\x00{"__metadata__":{"supsup":"{\\"digest\\":\\"d\\",\\"encod'
     b'ings\\":{\\"w\\":\\"packed\\"},\\"format\\":1,\\"labels\\":[],\\"name\\'
     b'":\\"a\\",\\"training\\":{}}"},"mask.w":{"dtype":"U8","shape":[2'
     b'],"data_offsets":[0,2]}}    \x81\x01'
 )
+
+
+GOLDEN_2 = (
+    b'\x18\x01\x00\x00\x00\x00\x00\x00{"__metadata__":{"supsup":"{\\"digest\\":\\"d\\",\\"encod'
+    b'ings\\":{\\"w\\":\\"packed\\"},\\"format\\":2,\\"labels\\":[],\\"name\\'
+    b'":\\"a\\",\\"sha256\\":\\"f50e54c560048f8d236e99d882388fda205f315'
+    b'4fc6ca95dad9c864ef1d80411\\",\\"training\\":{}}"},"mask.w":{"dt'
+    b'ype":"U8","shape":[2],"data_offsets":[0,2]}}    \x81\x01'
+)
+
+
+def test_every_flipped_bit_of_format_2_is_refused() -> None:
+    """Labels that look like the field are no trap."""
+    task = dataclasses.replace(
+        random_task(NETWORK, "a"), labels=(f'"sha256":"{"0" * 64}",', f'\\"sha256\\":\\"{"0" * 64}')
+    )
+    data = bytearray(encode_task(task, NETWORK, "d"))
+    assert decode_task(bytes(data), NETWORK, "d", place="file").labels == task.labels
+    for position, bit in itertools.product(range(len(data)), (0, 5)):
+        data[position] ^= 1 << bit
+        with pytest.raises(BankError, match="file: "):
+            decode_task(bytes(data), NETWORK, "d", place="file")
+        data[position] ^= 1 << bit
+
+
+def test_a_task_that_holds_its_own_digest_wrongly_is_refused() -> None:
+    data = encode_task(random_task(NETWORK, "a"), NETWORK, "d")
+    own = header_of(data)["sha256"].encode()
+    for told in (b"0" * 64, own[::-1], own.upper()):
+        with pytest.raises(BankError, match="file: the task is damaged or was changed: its own SH"):
+            decode_task(data.replace(own, told), NETWORK, "d", place="file")
+    for value in (1, "", "a", "\ud800", None):
+        with pytest.raises(BankError, match=r"file: (the task is damaged|fields must be)"):
+            decode_task(forged(sha256=value), NETWORK, "d", place="file")
+
+
+def test_a_newer_task_says_that_the_bank_needs_an_upgrade() -> None:
+    data = encode_task(random_task(NETWORK, "a"), NETWORK, "d")
+    message = "f: a task of format 2 needs a bank of that format, got a bank of format 1; run supsu"
+    with pytest.raises(BankError, match=message):
+        decode_task(data, NETWORK, "d", place="f", newest=1)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_sparse_masks_decode_to_a_bounded_size(version: int) -> None:
+    """A file of a few bytes can claim 2^33 weights."""
+    size = 8 * FREE_BYTES + 8
+    network, task = sized_network(size), TaskMasks(name="a", masks={"w": np.zeros(1, np.uint8)})
+    written = encode_task(task, sized_network(8), "d", version=version)
+    blob = np.frombuffer(b"\x04" + size.to_bytes(4, "little") + b"\x00", np.uint8)
+    header = {**header_of(written), "encodings": {"w": "sparse"}}
+    if version > 1:
+        header["sha256"] = "0" * 64
+    text = json.dumps(header, separators=(",", ":"))
+    data = safetensors.numpy.save({"mask.w": blob}, metadata={"supsup": text})
+    data = _sealed(data) if version > 1 else data
+    with pytest.raises(BankError, match=r"f: sparse masks of 67108865 packed bytes are too much"):
+        decode_task(data, network, "d", place="f")
+
+
+def test_a_large_mask_is_stored_sparse_only_if_a_reader_accepts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(task_module, "FREE_BYTES", 100)
+    monkeypatch.setattr(task_module, "MAX_EXPANSION", 8)
+    network = sized_network(8000)
+    for ones, encoding in ((0, "packed"), (20, "packed"), (100, "sparse"), (8000, "packed")):
+        mask = np.zeros((8000, 1), np.bool_)
+        mask[np.linspace(0, 7999, ones, dtype=int)] = True
+        data = encode_task(make_task("a", {"w": mask}), network, "d")
+        assert header_of(data)["encodings"] == {"w": encoding}
+        decode_task(data, network, "d", place="f")
+
+
+def test_padding_bits_of_sparse_masks_are_zero() -> None:
+    for blob in (b"\x01\x09\x02\xff\x03\x00", b"\x01\x09\xa1\x09\x00"):
+        sparse = np.frombuffer(blob, np.uint8)
+        data = forged({F: sparse}, encodings={"first": "sparse", "second": "packed"})
+        with pytest.raises(BankError, match="mask of 'first': padding bits must be zero"):
+            decode_task(data, NETWORK, "d", place="file")
+
+
+def test_a_frame_larger_than_the_network_needs_is_refused_unparsed() -> None:
+    data = rewritten(lambda value: value.update(x="y" * 2**22))
+    with pytest.raises(BankError, match=r"file: its first \d+ bytes must be at most \d+ for the t"):
+        decode_task(data, NETWORK, "d", place="file")
 
 
 def test_equal_tasks_give_equal_bytes_in_another_process() -> None:
@@ -124,9 +224,11 @@ def forged(tensors: dict[str, Any] | None = None, **changes: object) -> bytes:
     data = encode_task(random_task(NETWORK, "a"), NETWORK, "d")
     held = {**safetensors.numpy.load(data), **(tensors or {})}
     held = {key: value for key, value in held.items() if value is not None}
-    header = {**header_of(data), **changes}
-    text = json.dumps({key: value for key, value in header.items() if value is not None})
-    return safetensors.numpy.save(held, metadata={"supsup": text})
+    header = {**header_of(data), "sha256": "0" * 64, **changes}
+    header = {key: value for key, value in header.items() if value is not None}
+    text = json.dumps(header, separators=(",", ":"))
+    made = safetensors.numpy.save(held, metadata={"supsup": text})
+    return _sealed(made) if "sha256" not in changes else made
 
 
 def rewritten(change: Callable[[dict[str, Any]], object]) -> bytes:
@@ -158,9 +260,9 @@ F = "mask.first"
         (rewritten(lambda v: v[F].update(shape=[1] * 70 + [2])), "'mask.first' is out of range"),
         (rewritten(lambda v: v.update(__metadata__=None)), "'supsup' must be JSON"),
         (rewritten(lambda v: v.pop("__metadata__")), "'supsup' must be JSON"),
-        (with_text("no"), "'supsup' must be JSON, got 'no'"),
-        (with_text("[1]"), "format must be 1, got 'list'"),
-        (with_text("1" * 5000), "'supsup' must be JSON, got '111"),
+        (with_text("no"), "'supsup' must be JSON: Expecting value"),
+        (with_text("[1]"), "format must be 1 or 2, got 'list'"),
+        (with_text("1" * 5000), "'supsup' must be JSON: Exceeds"),
         (with_text(" " * (2**20 + 1)), "header must have at most 1048576 characters"),
         (forged(training={"loss": float("nan")}), "'supsup' must be JSON"),
         (forged(name="a" * 101), "task name: must be 1 to 100"),
@@ -172,7 +274,7 @@ F = "mask.first"
         (forged(encodings={}), "'packed' or 'sparse', got None"),
         (forged(encodings={"first": "sparse", "second": "packed"}), "sparse mask"),
         (forged(encodings=[]), "encodings must be an object"),
-        (forged(format=2), "task format must be 1, got 2"),
+        (forged(format=3), "task format must be 1 or 2, got 3"),
         (forged(labels=None), "file: fields must be"),
         (forged(extra=1), "file: fields must be"),
         (forged(labels=["a", "b", "c"]), r"at most 2 labels \(the real outputs\), got 3"),

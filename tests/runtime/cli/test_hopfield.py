@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from commands import Done, run
+from commands import Done, program, run, run_stopped
 from conftest import network_of, random_task
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import pack_mask
@@ -198,3 +199,53 @@ def test_storage_of_a_network_too_large_or_without_masks(tmp_path: Path) -> None
         "--storage needs a bank, got a file"
         in run("supsup-inspect", file, "--storage", status=1).stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "count"),
+    [
+        ("os.rename", STORE_FILE, 1),  # before the store is there
+        ("os.rename", "bank.json", 1),  # the store is there, the task as well
+        ("os.remove", ".safetensors", 1),  # the task's file is left, no longer named
+    ],
+)
+def test_a_killed_encoding_is_repeated_with_the_same_words(
+    wide: MaskBank, event: str, name: str, count: int
+) -> None:
+    words = ["encode", "--bank", wide.path, "task-1", "task-3", "--delete-masks"]
+    run_stopped(program("supsup-hopfield"), *words, event=event, name=name, count=count)
+    for _ in range(2):  # once more: nothing is left to do
+        said = json.loads(run("supsup-hopfield", *words, "--json").stdout)
+        assert said["num_encoded"] == 2
+        assert not list(wide.path.rglob("*.part"))
+        assert MaskBank.open(wide.path).task_names == ("task-0", "task-2")
+        assert len(list((wide.path / "tasks").iterdir())) == 2
+    assert said["deleted"] == []
+    assert "no task 'nope'" in encode(wide, "nope", "--delete-masks", status=3).stderr
+
+
+def test_a_store_that_is_no_file_is_refused(wide: MaskBank) -> None:
+    (wide.path / STORE_FILE).mkdir()
+    for command in ("encode", "verify"):
+        words = ["--bank", wide.path] if command == "encode" else [wide.path]
+        name = "supsup-hopfield" if command == "encode" else "supsup-bank"
+        done = run(name, command, *words, status=3)
+        assert f"{STORE_FILE}: must be a regular file" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_network_whose_matrices_take_too_much_is_refused(tmp_path: Path) -> None:
+    layers = [MaskedParameter.ones(f"layer-{i}", (16_384,)) for i in range(200)]
+    bank = MaskBank.create(tmp_path / "b", network_of(*layers), forward=b"f")
+    bank.add(random_task(bank.network, "a"))
+    done = encode(bank, status=1)
+    assert "may take 4,294,967,296 bytes in memory, got 214,748,364,800; mask fewer" in done.stderr
+    store = {
+        f"{kind}.{p.name}": np.zeros(1, np.float32) for p in layers for kind in ("matrix", "sum")
+    }
+    header = {"digest": bank.digest, "dtype": "float32", "format": 1, "rule": "hebb"}
+    text = json.dumps({**header, "sha256": "", "tasks": []})
+    data = safetensors.numpy.save(store, metadata={"supsup": text})
+    (bank.path / STORE_FILE).write_bytes(data)
+    done = encode(bank, status=3)
+    assert "'matrix.layer-0' must be float32 (134225920,), got float32 (1,)" in done.stderr

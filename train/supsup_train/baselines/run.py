@@ -13,11 +13,12 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from supsup_runtime.bank.bank import MaskBank, is_blank
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.folder import is_blank
 from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError, OutputExistsError
-from supsup_runtime.files import read_file, write_whole
+from supsup_runtime.files import exclusive, read_file, system_errors, write_whole
 from supsup_train.baselines.base import Baseline, State
 from supsup_train.baselines.batche import BatchE
 from supsup_train.baselines.heads import Heads
@@ -133,7 +134,7 @@ class _Run:
 
     def one_by_one(self, bank: MaskBank | None) -> MaskBank:
         made = bank
-        self.path.mkdir(parents=True, exist_ok=True)  # fail before the first task, if at all
+        _make_lockable(self.path, exist_ok=True)  # fail before the first task, if at all
 
         def learn(index: int) -> dict[str, Any]:
             nonlocal made
@@ -154,10 +155,11 @@ class _Run:
         folder = self.path.resolve()
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)  # left by a killed run
-        part.mkdir(parents=True)  # fail before the first task, if at all
+        _make_lockable(part, exist_ok=False)  # fail before the first task, if at all
         try:
             self.learn_all(part, every)
-            part.replace(folder)
+            with system_errors(folder, "written"):
+                part.replace(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return MaskBank.open(self.path)
@@ -229,6 +231,13 @@ class _Run:
             masked=[],
             state=state,
         )
+
+
+def _make_lockable(folder: Path, *, exist_ok: bool) -> None:
+    with system_errors(folder, "created"):
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    with exclusive(folder):
+        pass
 
 
 def _save_shared(baseline: Baseline, bank: MaskBank) -> None:

@@ -118,7 +118,8 @@ def run(words: Sequence[str] | None = None) -> None:
         origin = origin_of(stream)
         learner = NnsLearner(bank, module, recipe=recipe, settings=settings, origin=origin)
         log = arguments.log or arguments.bank / "train.jsonl"
-        learn_stream(learner, stream, recipe, log, quiet=arguments.quiet)
+        own = arguments.log is None
+        learn_stream(learner, stream, recipe, log, quiet=arguments.quiet, own=own)
         return
     with reporting(arguments.bank, arguments.log, recipe.steps, quiet=arguments.quiet) as reporter:
         train_stream(

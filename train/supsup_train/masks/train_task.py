@@ -111,10 +111,12 @@ def train_stream(
     Raises:
         InputError: If the bank's tasks were learned with another recipe or data, or for the
             reasons of `train_task` and `Transfer`.
+        BankLockedError: If the bank cannot be locked.
     """
     recipe = recipe or Recipe()
     origin = origin_of(stream)
     check_resumed(bank, stream.task_names, recipe, origin)
+    bank.check_lock()  # before the first task is learned
     transfer = Transfer(bank, recipe)
 
     def learn(index: int) -> dict[str, Any]:

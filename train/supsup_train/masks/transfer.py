@@ -19,9 +19,9 @@ from torch import Tensor
 from supsup_runtime.arrays import Scores
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
-from supsup_runtime.bank.task import TaskMasks, encode_task
-from supsup_runtime.errors import InputError
-from supsup_runtime.files import inside, write_whole
+from supsup_runtime.bank.task import TaskMasks
+from supsup_runtime.errors import BankError, InputError
+from supsup_runtime.files import inside, regular_file, remove_parts, write_whole
 from supsup_train.masks.learning import Tensors, score_bound
 from supsup_train.masks.recipe import Recipe, TransferKind
 from supsup_train.masks.rules import Rule
@@ -97,8 +97,8 @@ class Transfer:
             return
         sums = self._sums()
         more = {key: sums.get(key, 0.0) + value.double() for key, value in scores.items()}
-        data = encode_task(task, self._bank.network, self._bank.digest)
-        tasks = _fingerprint(self._bank, hashlib.sha256(data).hexdigest())
+        own = hashlib.sha256(self._bank.encode(task)).hexdigest()
+        tasks = _fingerprint(self._bank, own)
         path = self._path(len(self._bank) + 1)
         path.parent.mkdir(exist_ok=True)
         write_whole(path, save(more, metadata={"tasks": tasks}))
@@ -106,6 +106,7 @@ class Transfer:
     def tidy(self) -> None:
         """Remove outdated files; call this after you add a task to the bank."""
         kept = self._path(len(self._bank))
+        remove_parts(kept.parent)
         for old in kept.parent.glob("*.safetensors"):
             if old != kept:
                 old.unlink()
@@ -133,10 +134,10 @@ class Transfer:
         shapes = {p.name: p.shape for p in self._bank.network.parameters}
         remedy = "restore it, or start again in another bank (--transfer masks needs no file)"
         try:
-            with safe_open(path, framework="pt") as file:
+            with regular_file(path), safe_open(path, framework="pt") as file:
                 told = file.metadata() or {}
                 sums = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-        except (OSError, SafetensorError) as error:
+        except (BankError, OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read: {error}; {remedy}") from error
         if told.get("tasks") != _fingerprint(self._bank):
             raise InputError(f"{path}: must be of the bank's tasks, is of others; {remedy}")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
-from supsup_runtime.files import inside, read_file, write_whole
+from supsup_runtime.files import inside, read_file, remove_parts, write_whole
 from supsup_train.masks.learning import Learning
 from supsup_train.masks.recipe import Recipe
 
@@ -123,10 +123,11 @@ class LearnerFiles:
         }
         text = json.dumps(value, sort_keys=True, indent=1) + "\n"
         write_whole(inside(self._bank.path, "nns/learner.json"), text.encode())
-        kept = {"learner.json", *self._files.values()}
-        for old in self._folder.iterdir():
-            if old.name not in kept and old.name.endswith((".safetensors", ".part")):
-                old.unlink()  # outdated, or left by a killed run
+        remove_parts(self._folder)
+        kept = set(self._files.values())
+        for old in self._folder.glob("*.safetensors"):
+            if old.name not in kept and old.is_file():
+                old.unlink()  # outdated
 
     def read(self, index: int) -> dict[str, Tensor]:
         """Read the tensors of one task."""

@@ -112,6 +112,7 @@ class NnsLearner:
             InputError: If the checkpoint has another origin, recipe or settings, the recipe a
                 transfer, schedule or zero scores, or the network no masked parameters or none of
                 the outputs that the objective needs.
+            BankLockedError: If the bank cannot be locked.
         """
         self._bank, self._module = bank, module
         self._recipe, self._settings = recipe or Recipe(), settings or NnsSettings()
@@ -151,6 +152,7 @@ class NnsLearner:
             task = bank.task(_name(index))
             self._scorer.put(index, joined_mask(task, network), task.state)
         self._current = self._resumed(self._index) if self._index >= 0 else None
+        bank.check_lock()  # before the first batch is learned
 
     @property
     def num_tasks(self) -> int:

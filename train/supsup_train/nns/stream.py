@@ -16,7 +16,7 @@ from supsup_train.masks.learning import task_seed
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.train_task import batch_rows
 from supsup_train.nns.learner import Decision, NnsLearner
-from supsup_train.reporting import begin_log, progress_bars
+from supsup_train.reporting import begin_log, open_log, progress_bars
 
 
 def unlabelled_batches(
@@ -37,11 +37,11 @@ def unlabelled_batches(
 
 
 def learn_stream(
-    learner: NnsLearner, stream: Stream, recipe: Recipe, log: Path, *, quiet: bool
+    learner: NnsLearner, stream: Stream, recipe: Recipe, log: Path, *, quiet: bool, own: bool
 ) -> None:
     """Learn a stream from the learner's position; print and log its decisions.
 
-    `log` gets one JSON line per decision.
+    `log` gets one JSON line per decision; `own` says whether it is the bank's.
     """
     total = stream.num_tasks * recipe.steps
     kinds: Counter[str] = Counter()
@@ -49,7 +49,7 @@ def learn_stream(
     console = bars.console
     if learner.batches:
         console.print(f"resuming from batch {learner.batches}", highlight=False)
-    begin_log(log, lambda line: not _is_later(line, learner.batches))
+    begin_log(log, lambda line: not _is_later(line, learner.batches), own=own)
     with bars:
         bar = bars.add_task("batches", total=total, completed=learner.batches, loss="")
         for x, y in unlabelled_batches(stream, recipe, start=learner.batches):
@@ -57,8 +57,8 @@ def learn_stream(
             bars.advance(bar)
             if decision is not None:
                 kinds[decision.kind] += 1
-                with log.open("a") as file:
-                    file.write(json.dumps(asdict(decision), sort_keys=True) + "\n")
+                with open_log(log, own=own) as file:
+                    file.write((json.dumps(asdict(decision), sort_keys=True) + "\n").encode())
                 if decision.kind != "same":
                     console.print(_to_text(decision), highlight=False)
     learner.checkpoint()
