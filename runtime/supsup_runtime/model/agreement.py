@@ -101,9 +101,13 @@ def _fits(declared: Declared, wanted: Tensor, *, any_length: bool) -> bool:
     `any_length`: an axis of any length may also be declared with a fixed one.
     """
     sizes = list(zip(declared[1], wanted[1], strict=False))
-    return declared[0] == wanted[0] and len(declared[1]) == len(wanted[1]) and all(
-        got == want or not isinstance(got, int) or (want is None and any_length)
-        for got, want in sizes
+    return (
+        declared[0] == wanted[0]
+        and len(declared[1]) == len(wanted[1])
+        and all(
+            got == want or not isinstance(got, int) or (want is None and any_length)
+            for got, want in sizes
+        )
     )
 
 
