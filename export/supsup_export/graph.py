@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,11 @@ from onnx import (
     numpy_helper,
 )
 
+from supsup_runtime.arrays import Array
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
-from supsup_runtime.errors import BankError
+from supsup_runtime.errors import BankError, ModelError
+from supsup_runtime.model.protobuf import read_operators
 
 OPSET = 18
 IR_VERSION = 8
@@ -199,7 +203,7 @@ class Graph:
         """Copy a program's nodes; return this graph's values for its outputs."""
         names = dict(inputs)
         for tensor in program.initializer:
-            names[tensor.name] = self.constant(numpy_helper.to_array(tensor))
+            names[tensor.name] = self.constant(array_of(tensor))
         self.copy_nodes(program.node, names)
         return {value.name: names[value.name] for value in program.output}
 
@@ -208,7 +212,7 @@ class Graph:
         for node in nodes:
             made = copy.deepcopy(node)
             made.ClearField("name")
-            made.input[:] = [names[value] if value else "" for value in node.input]
+            made.input[:] = [_named(names, value) if value else "" for value in node.input]
             names.update({value: self.fresh("p") for value in node.output if value})
             made.output[:] = [names[value] if value else "" for value in node.output]
             for attribute in made.attribute:
@@ -221,11 +225,11 @@ class Graph:
         for value in source.input:
             names[value.name] = self.fresh("p")
         for tensor in source.initializer:
-            names[tensor.name] = self.constant(numpy_helper.to_array(tensor))
+            names[tensor.name] = self.constant(array_of(tensor))
         body.copy_nodes(source.node, names)
         graph = helper.make_graph(body.nodes, body.scope, source.input, source.output)
         for value in (*graph.input, *graph.output):
-            value.name = names[value.name]
+            value.name = _named(names, value.name)
         return graph
 
     def model(
@@ -245,13 +249,72 @@ class Graph:
         return model
 
 
-def parse(program: bytes) -> GraphProto:
-    """Return the graph of a serialized program."""
-    return onnx.load_model_from_string(program).graph
+def program_of(
+    bank: MaskBank, name: Literal["forward", "gradient"], outputs: Sequence[str]
+) -> GraphProto:
+    """Return the graph of a bank's program, with only what `outputs` need.
+
+    Raises:
+        BankError: If the program is damaged or missing, or its inputs or outputs are not those of
+            docs/FORMAT.md.
+    """
+    data = bank.forward if name == "forward" else bank.gradient or b""
+    place, network = f"{bank.path}/programs/{name}.onnx", bank.network
+    try:
+        read_operators(BytesIO(data), place=place)  # refuses tensors in other files
+        model = onnx.load_model_from_string(data)
+        onnx.checker.check_model(model)
+    except ModelError as error:
+        raise BankError(str(error)) from error
+    except Exception as error:
+        line = " ".join(str(error).split())
+        raise BankError(f"{place}: not a valid ONNX model: {line:.300}") from error
+    shapes = {t.name: list(t.shape) for t in (*network.parameters, *network.state)}
+    inputs = {"x": [0, *network.input_shape]} | shapes
+    wanted = {key: shapes.get(key.partition(".")[2], [0, network.outputs]) for key in outputs}
+    graph, opset = model.graph, {each.domain: each.version for each in model.opset_import}
+    found = {value.name: _declared(value) for value in graph.output}
+    fits = {value.name: _declared(value) for value in graph.input} == inputs
+    if (
+        opset != {"": OPSET}
+        or model.functions
+        or graph.sparse_initializer
+        or not fits
+        or {key: found.get(key) for key in outputs} != wanted
+        or {tensor.name for tensor in graph.initializer} & set(inputs)
+    ):
+        raise BankError(
+            f"{place}: must be a program of this network, opset {OPSET}, with float32 inputs "
+            f"{list(inputs)!s:.200} and outputs {list(outputs)!s:.200} of their shapes; create the "
+            "bank again"
+        )
+    return _prune(graph, outputs)
 
 
-def prune(program: GraphProto, outputs: Sequence[str]) -> GraphProto:
-    """Return a program with only what `outputs` need."""
+def array_of(tensor: TensorProto) -> Array:
+    """Return the values of a program's tensor."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except Exception as error:
+        raise BankError(
+            f"program: tensor {tensor.name!r:.80} must fit its type and shape: {error!s:.200}; "
+            "create the bank again"
+        ) from error
+
+
+def _declared(value: ValueInfoProto) -> list[int] | None:
+    """Return the sizes of a float32 tensor, 0 for any; None of other values."""
+    kind = value.type.tensor_type
+    return [d.dim_value for d in kind.shape.dim] if kind.elem_type == FLOAT else None
+
+
+def _named(names: Mapping[str, str], value: str) -> str:
+    if value not in names:
+        raise BankError(f"program: no node makes the value {value!r:.80}; create the bank again")
+    return names[value]
+
+
+def _prune(program: GraphProto, outputs: Sequence[str]) -> GraphProto:
     nodes, used = _needed(program.node, set(outputs))
     kept = {value.name: value for value in program.output}
     tensors = [tensor for tensor in program.initializer if tensor.name in used]
