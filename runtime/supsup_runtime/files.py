@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
 
@@ -15,18 +16,38 @@ from supsup_runtime.errors import BankError, BankLockedError, OutputExistsError
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` if the block succeeds.
 
-    Otherwise `path` is unchanged. Only a killed process leaves the temporary file.
+    Otherwise `path` is unchanged. Only a killed process leaves the temporary file; the next writer
+    removes it with `remove_parts`.
     """
     part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")
-    part.touch(exist_ok=False)  # permissions follow the umask
-    try:
-        yield part
-        with part.open("rb+") as file:
+    with part.open("xb") as file:  # permissions follow the umask
+        with suppress(OSError):  # no locks here
+            _flock(file)  # its writer lives
+        try:
+            yield part
             os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+            part.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, *names: str) -> None:
+    """Remove the temporary files of killed writers of the files named; others stay."""
+    wanted = tuple(f".{name[:200]}." for name in names)
+    for path in list(folder.iterdir()):
+        if path.name.startswith(wanted) and path.suffix == ".part":
+            with suppress(OSError):  # its writer lives, or it is a link or pipe
+                flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+                with os.fdopen(os.open(path, flags), "r+b") as file:
+                    _flock(file)
+                    path.unlink()
+
+
+def _flock(file: IO[bytes]) -> None:
+    import fcntl  # POSIX only; readers do not need it
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_whole(path: Path, data: bytes) -> None:

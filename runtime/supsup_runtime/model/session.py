@@ -69,11 +69,19 @@ class Session:
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """Run once; return arrays in the order of `outputs`."""
+        """Run once; return arrays in the order of `outputs`, which have the declared sizes."""
         try:
             result: list[Array] = self._session.run(list(outputs), dict(feeds))
         except Exception as error:
             raise failed_to_run(self.place, error) from error
+        for name, value in zip(outputs, result, strict=True):
+            declared = self.outputs[name][1]
+            sizes = zip(declared, value.shape, strict=False)
+            if declared and (  # empty: a scalar, or anything
+                len(declared) != value.ndim
+                or any(want != got for want, got in sizes if isinstance(want, int))
+            ):
+                raise _other_shape(self.place, name, declared, value.shape)
         return result
 
     def answer(self, shapes: Shapes, feeds: Mapping[str, Array]) -> list[Array]:
@@ -130,7 +138,7 @@ def failed_to_run(place: str, error: Exception) -> ModelError:
 
 
 def _other_shape(
-    place: str, name: str, expected: tuple[int, ...], got: tuple[int, ...]
+    place: str, name: str, expected: tuple[int | str | None, ...], got: tuple[int, ...]
 ) -> ModelError:
     return ModelError(
         f"{place}: the graph contradicts its metadata: {name} must have shape {expected}, got "
