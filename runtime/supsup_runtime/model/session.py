@@ -70,11 +70,8 @@ class Session:
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Run once; return arrays in the order of `outputs`, which have the declared sizes."""
-        try:
-            result: list[Array] = self._session.run(list(outputs), dict(feeds))
-        except Exception as error:
-            raise failed_to_run(self.place, error) from error
-        for name, value in zip(outputs, result, strict=True):
+        values = self._run(list(outputs), feeds)
+        for name, value in zip(outputs, values, strict=True):
             declared = self.outputs[name][1]
             sizes = zip(declared, value.shape, strict=False)
             if declared and (  # empty: a scalar, or anything
@@ -82,11 +79,18 @@ class Session:
                 or any(want != got for want, got in sizes if isinstance(want, int))
             ):
                 raise _other_shape(self.place, name, declared, value.shape)
-        return result
+        return values
+
+    def _run(self, outputs: list[str], feeds: Mapping[str, Array]) -> list[Array]:
+        try:
+            values: list[Array] = self._session.run(outputs, feeds)
+        except Exception as error:
+            raise failed_to_run(self.place, error) from error
+        return values
 
     def answer(self, shapes: Shapes, feeds: Mapping[str, Array]) -> list[Array]:
         """Run once; return arrays of these shapes, or raise `ModelError`."""
-        values = self.run(list(shapes), feeds)
+        values = self._run([*shapes], feeds)
         for (name, shape), value in zip(shapes.items(), values, strict=True):
             if value.shape != shape:
                 raise _other_shape(self.place, name, shape, value.shape)
