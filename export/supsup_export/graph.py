@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnx import (
     GraphProto,
     ModelProto,
@@ -24,10 +22,8 @@ from onnx import (
 )
 
 from supsup_runtime.arrays import Array
-from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
-from supsup_runtime.errors import BankError, ModelError
-from supsup_runtime.model.protobuf import read_operators
+from supsup_runtime.errors import BankError
 
 OPSET = 18
 IR_VERSION = 8
@@ -278,46 +274,10 @@ class Graph:
         return made
 
 
-def program_of(
-    bank: MaskBank, name: Literal["forward", "gradient"], outputs: Sequence[str]
-) -> GraphProto:
-    """Return the graph of a bank's program, with only what `outputs` need.
-
-    Raises:
-        BankError: If the program is damaged or missing, or its inputs or outputs are not those of
-            docs/FORMAT.md.
-    """
-    data = bank.forward if name == "forward" else bank.gradient or b""
-    place, network = f"{bank.path}/programs/{name}.onnx", bank.network
-    try:
-        read_operators(BytesIO(data), place=place)  # refuses tensors in other files
-        model = onnx.load_model_from_string(data)
-        onnx.checker.check_model(model)
-    except ModelError as error:
-        raise BankError(str(error)) from error
-    except Exception as error:
-        line = " ".join(str(error).split())
-        raise BankError(f"{place}: not a valid ONNX model: {line:.300}") from error
-    shapes = {t.name: list(t.shape) for t in (*network.parameters, *network.state)}
-    inputs = {"x": [0, *network.input_shape]} | shapes
-    wanted = {key: shapes.get(key.partition(".")[2], [0, network.outputs]) for key in outputs}
-    graph, opset = model.graph, {each.domain: each.version for each in model.opset_import}
-    found = {value.name: _declared(value) for value in graph.output}
-    fits = {value.name: _declared(value) for value in graph.input} == inputs
-    if (
-        opset != {"": OPSET}
-        or model.functions
-        or graph.sparse_initializer
-        or not fits
-        or {key: found.get(key) for key in outputs} != wanted
-        or {tensor.name for tensor in graph.initializer} & set(inputs)
-    ):
-        raise BankError(
-            f"{place}: must be a program of this network, opset {OPSET}, with float32 inputs "
-            f"{list(inputs)!s:.200} and outputs {list(outputs)!s:.200} of their shapes; create the "
-            "bank again"
-        )
-    return _prune(graph, outputs)
+def constants_of(graph: GraphProto) -> dict[str, TensorProto]:
+    """Return the constants of a graph that `Graph.model` made."""
+    made = {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
+    return made | {tensor.name: tensor for tensor in graph.initializer}
 
 
 def array_of(tensor: TensorProto) -> Array:
@@ -331,19 +291,14 @@ def array_of(tensor: TensorProto) -> Array:
         ) from error
 
 
-def _declared(value: ValueInfoProto) -> list[int] | None:
-    """Return the sizes of a float32 tensor, 0 for any; None of other values."""
-    kind = value.type.tensor_type
-    return [d.dim_value for d in kind.shape.dim] if kind.elem_type == FLOAT else None
-
-
 def _named(names: Mapping[str, str], value: str) -> str:
     if value not in names:
         raise BankError(f"program: no node makes the value {value!r:.80}; create the bank again")
     return names[value]
 
 
-def _prune(program: GraphProto, outputs: Sequence[str]) -> GraphProto:
+def prune(program: GraphProto, outputs: Sequence[str]) -> GraphProto:
+    """Return a program with only what `outputs` need."""
     nodes, used = _needed(program.node, set(outputs))
     kept = {value.name: value for value in program.output}
     tensors = [tensor for tensor in program.initializer if tensor.name in used]

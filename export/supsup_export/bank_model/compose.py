@@ -12,7 +12,8 @@ from supsup_export.bank_model.inference import Inferring
 from supsup_export.bank_model.layout import Layout
 from supsup_export.bank_model.shortlist import CONTENDERS, choose_scoring
 from supsup_export.bank_model.weights import fixed_weights, state_of, superposed_weights
-from supsup_export.graph import BOOL, FLOAT, INT64, Graph, Value, program_of
+from supsup_export.graph import BOOL, FLOAT, INT64, Graph, Value
+from supsup_export.programs import program_of
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import Network

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto
 
-from supsup_export.graph import FLOAT, Graph, Value, program_of, refuse_large
+from supsup_export.graph import FLOAT, Graph, Value, refuse_large
+from supsup_export.programs import program_of
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto
 
-from supsup_export.graph import FLOAT, Graph, array_of, program_of, refuse_large
+from supsup_export.graph import FLOAT, Graph, array_of, refuse_large
+from supsup_export.programs import program_of
 from supsup_export.task_model.parity import Stored
 from supsup_export.task_model.ternary import Ternary, floats, product, ternary
 from supsup_runtime.arrays import Bits, Floats
