@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnx import (
     GraphProto,
     ModelProto,
@@ -22,6 +21,7 @@ from onnx import (
     numpy_helper,
 )
 
+from supsup_runtime.arrays import Array
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
 from supsup_runtime.errors import BankError
 
@@ -199,7 +199,7 @@ class Graph:
         """Copy a program's nodes; return this graph's values for its outputs."""
         names = dict(inputs)
         for tensor in program.initializer:
-            names[tensor.name] = self.constant(numpy_helper.to_array(tensor))
+            names[tensor.name] = self.constant(array_of(tensor))
         self.copy_nodes(program.node, names)
         return {value.name: names[value.name] for value in program.output}
 
@@ -208,7 +208,7 @@ class Graph:
         for node in nodes:
             made = copy.deepcopy(node)
             made.ClearField("name")
-            made.input[:] = [names[value] if value else "" for value in node.input]
+            made.input[:] = [_named(names, value) if value else "" for value in node.input]
             names.update({value: self.fresh("p") for value in node.output if value})
             made.output[:] = [names[value] if value else "" for value in node.output]
             for attribute in made.attribute:
@@ -221,11 +221,11 @@ class Graph:
         for value in source.input:
             names[value.name] = self.fresh("p")
         for tensor in source.initializer:
-            names[tensor.name] = self.constant(numpy_helper.to_array(tensor))
+            names[tensor.name] = self.constant(array_of(tensor))
         body.copy_nodes(source.node, names)
         graph = helper.make_graph(body.nodes, body.scope, source.input, source.output)
         for value in (*graph.input, *graph.output):
-            value.name = names[value.name]
+            value.name = _named(names, value.name)
         return graph
 
     def model(
@@ -233,8 +233,18 @@ class Graph:
     ) -> ModelProto:
         """Finish the outermost graph without unused nodes."""
         nodes, used = _needed(self.nodes, {output for output, _, _ in outputs})
-        constants = [t for key, t in self._constants.items() if key in used]
-        graph = helper.make_graph(nodes, name, _infos(inputs), _infos(outputs), constants)
+        constants = {key: tensor for key, tensor in self._constants.items() if key in used}
+        given = {key for key, _, _ in inputs}
+        # onnx.compose renames in bodies what nodes make, not initializers
+        captured = {value for node in nodes for value in _captures(node)} - given
+        made = [key for key in constants if key in captured]
+        nodes = [
+            *(helper.make_node("Constant", [], [key], value=constants.pop(key)) for key in made),
+            *self._reaching(nodes, given - set(constants)),
+        ]
+        graph = helper.make_graph(
+            nodes, name, _infos(inputs), _infos(outputs), list(constants.values())
+        )
         domains = {node.domain for node in _all_nodes(nodes)} - {""}
         opsets = [helper.make_opsetid("", OPSET)]
         opsets += [helper.make_opsetid(domain, 1) for domain in sorted(domains)]
@@ -244,10 +254,47 @@ class Graph:
         helper.set_model_props(model, metadata)
         return model
 
+    def _reaching(self, nodes: Iterable[NodeProto], inputs: set[str]) -> list[NodeProto]:
+        """Return the nodes, and others by which each If and Loop reads what its bodies capture.
 
-def parse(program: bytes) -> GraphProto:
-    """Return the graph of a serialized program."""
-    return onnx.load_model_from_string(program).graph
+        onnx.utils.extract_model keeps what nodes read, not what bodies capture. ONNX Runtime folds
+        most of the added nodes.
+        """
+        made: list[NodeProto] = []
+        for node in nodes:
+            at = {"If": 0, "Loop": 1}.get(node.op_type, len(node.input))
+            values = _captures(node) - inputs
+            values -= _behind(node.input, made) if values else set()
+            if values and "".join(node.input[at : at + 1]):
+                part = self.subgraph("")
+                empty = [part.op("Shape", value, start=0, end=0) for value in sorted(values)]
+                node.input[at] = part.op("Reshape", node.input[at], part.join(empty))
+                made += part.nodes
+            made.append(node)
+        return made
+
+
+def constants_of(graph: GraphProto) -> dict[str, TensorProto]:
+    """Return the constants of a graph that `Graph.model` made."""
+    made = {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
+    return made | {tensor.name: tensor for tensor in graph.initializer}
+
+
+def array_of(tensor: TensorProto) -> Array:
+    """Return the values of a program's tensor."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except Exception as error:
+        raise BankError(
+            f"program: tensor {tensor.name!r:.80} must fit its type and shape: {error!s:.200}; "
+            "create the bank again"
+        ) from error
+
+
+def _named(names: Mapping[str, str], value: str) -> str:
+    if value not in names:
+        raise BankError(f"program: no node makes the value {value!r:.80}; create the bank again")
+    return names[value]
 
 
 def prune(program: GraphProto, outputs: Sequence[str]) -> GraphProto:
@@ -273,11 +320,30 @@ def _needed(nodes: Sequence[NodeProto], wanted: set[str]) -> tuple[list[NodeProt
 
 
 def _reads(node: NodeProto) -> set[str]:
-    inner = list(_all_nodes([node]))
-    bodies = [a.g for each in inner for a in each.attribute if a.HasField("g")]
-    return {value for each in inner for value in each.input} | {
-        value.name for graph in bodies for value in graph.output
-    }
+    return set(node.input) | _captures(node)
+
+
+def _captures(node: NodeProto) -> set[str]:
+    """Return the values of outer graphs that a node's bodies read."""
+    inner = [each for each in _all_nodes([node]) if each is not node]
+    bodies = [a.g for each in (node, *inner) for a in each.attribute if a.HasField("g")]
+    own = {value for each in inner for value in each.output}
+    own |= {value.name for graph in bodies for value in (*graph.input, *graph.initializer)}
+    read = {value for each in inner for value in each.input}
+    read |= {value.name for graph in bodies for value in graph.output}
+    return read - own - {""}
+
+
+def _behind(values: Iterable[str], nodes: Iterable[NodeProto]) -> set[str]:
+    """Return values, and those that the nodes that made them read, at any distance."""
+    makers = {value: node for node in nodes for value in node.output}
+    found, left = set(values), list(values)
+    while left:
+        maker = makers.get(left.pop())
+        new = set(maker.input) - found if maker else set()
+        found |= new
+        left += new
+    return found
 
 
 def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:

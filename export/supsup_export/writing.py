@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,8 @@ from onnx import ModelProto
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError, OutputExistsError
-from supsup_runtime.files import refuse_overwrite, whole_file
+from supsup_runtime.files import refuse_overwrite, remove_parts, whole_file
+from supsup_runtime.model.metadata import PREFIX
 
 
 def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
@@ -39,21 +41,23 @@ def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
 def placed(output: Path, model: ModelProto, *, sidecar: bool) -> Iterator[Path]:
     """Write a model to a temporary file, and move it to `output` when the block succeeds.
 
-    The block gets the temporary path. `sidecar` adds the metadata; without it an old one is
-    removed.
+    The block gets the temporary path. `sidecar` adds the metadata and the model's SHA-256; an old
+    one is removed, and so is what killed exports left.
     """
     beside = _sidecar_of(output)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    with ExitStack() as stack:  # complete both files before moving either
+    values = {entry.key: entry.value for entry in model.metadata_props}
+    remove_parts(output.parent, output.name, beside.name)
+    with ExitStack() as stack:  # complete both files before moving either, the model first
+        other = stack.enter_context(whole_file(beside)) if sidecar else None
         part = stack.enter_context(whole_file(output))
         part.write_bytes(model.SerializeToString(deterministic=True))
         del model
         yield part
-        if sidecar:
-            text = json.dumps(metadata, indent=1, sort_keys=True) + "\n"
-            stack.enter_context(whole_file(beside)).write_text(text)
-        else:
-            beside.unlink(missing_ok=True)
+        if other is not None:
+            with part.open("rb") as file:
+                values[PREFIX + "model_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            other.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
+        beside.unlink(missing_ok=True)  # before the model moves: a kill leaves it beside no other
 
 
 def _sidecar_of(output: Path) -> Path:

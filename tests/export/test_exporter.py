@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import resource
 import signal
 import subprocess
@@ -23,6 +26,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
+from supsup_runtime.files import whole_file
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import open_session
 
@@ -217,6 +221,52 @@ def test_a_sidecar_never_describes_another_model(tmp_path: Path, real_bank: Mask
         export(real_bank, path)
     export(real_bank, path, force=True)
     assert not beside.exists()
+
+
+def test_a_sidecar_names_its_model(tmp_path: Path, real_bank: MaskBank) -> None:
+    path = export(real_bank, tmp_path / "out.onnx", sidecar=True).path
+    beside = json.loads(path.with_name("out.onnx.json").read_text())
+    assert beside.pop("org.supsup.model_sha256") == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert beside == open_session(path, place="m").metadata
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "kept"),
+    [
+        ("os.rename", "out.onnx", {"old", "none"}),  # the sidecar is removed, the model not moved
+        ("os.rename", "out.onnx.json", {"new", "none"}),  # the model moved, the sidecar not
+    ],
+)
+def test_a_kill_leaves_no_sidecar_of_another_model(
+    tmp_path: Path, real_bank: MaskBank, event: str, name: str, kept: set[str]
+) -> None:
+    path, beside = tmp_path / "out.onnx", tmp_path / "out.onnx.json"
+    old = export(real_bank, path, sidecar=True, request=Request(target="portable")).path
+    whole = old.read_bytes()
+    arguments = ["--bank", real_bank.path, path, "--force", "--sidecar"]
+    run_stopped(program("supsup-export"), *arguments, event=event, name=name, count=1)
+    left = {"old" if path.read_bytes() == whole else "new", "none" if not beside.exists() else "a"}
+    assert left == kept
+    assert list(tmp_path.glob(".*.part"))
+    export(real_bank, path, sidecar=True, force=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["masks", "out.onnx", "out.onnx.json"]
+
+
+def test_what_killed_exports_left_is_removed_and_no_more(
+    tmp_path: Path, real_bank: MaskBank
+) -> None:
+    others = [".other.onnx.0123456789abcdef.part", ".out.onnx.txt", "out.onnx.a.part"]
+    left = [".out.onnx.0123456789abcdef.part", ".out.onnx.json.0123456789abcdef.part"]
+    for name in (*others, *left):
+        (tmp_path / name).touch()
+    (tmp_path / ".out.onnx.link.part").symlink_to(tmp_path / others[0])
+    os.mkfifo(tmp_path / ".out.onnx.pipe.part")
+    with whole_file(tmp_path / "out.onnx") as writing:  # another export, which lives
+        export(real_bank, tmp_path / "out.onnx")
+        assert writing.exists()
+    here = {path.name for path in tmp_path.iterdir()}
+    assert here >= set(others)
+    assert not here & set(left)
 
 
 def test_each_task_is_read_once_to_lay_out_and_once_to_check(

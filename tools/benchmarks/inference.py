@@ -30,7 +30,7 @@ from tools.benchmarks.timing import Candidate, Result, Row, Setup, measure
 from tools.pictures import picture
 
 import supsup_runtime
-from supsup_runtime.model.loading import available_bytes
+from supsup_runtime.model.memory import available_bytes
 from supsup_runtime.model.model import Model
 
 PEERS = {

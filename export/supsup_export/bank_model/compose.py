@@ -12,7 +12,8 @@ from supsup_export.bank_model.inference import Inferring
 from supsup_export.bank_model.layout import Layout
 from supsup_export.bank_model.shortlist import CONTENDERS, choose_scoring
 from supsup_export.bank_model.weights import fixed_weights, state_of, superposed_weights
-from supsup_export.graph import BOOL, FLOAT, INT64, Graph, Value, parse, prune
+from supsup_export.graph import BOOL, FLOAT, INT64, Graph, Value
+from supsup_export.programs import program_of
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import Network
@@ -156,7 +157,7 @@ def _graph(
             target=request.target,
             scoring=info.scoring,
             weights=weights,
-            gradient=prune(parse(bank.gradient or b""), outputs),
+            gradient=program_of(bank, "gradient", outputs),
             objective=info.objective,
         )
         if request.mode == "infer":
@@ -176,7 +177,7 @@ def _graph(
     if network.state:
         state = state_of(graph, layout, tasks, alphas)
         values.append(graph.op("Identity", state, name="state"))
-    forward = parse(bank.forward)
+    forward = program_of(bank, "forward", ["logits"])
 
     def logits(body: Graph) -> list[str]:
         feeds = body.cut(parameters, network.parameters) | body.cut(state, network.state)

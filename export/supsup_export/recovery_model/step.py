@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto
 
-from supsup_export.graph import FLOAT, Graph, Value, parse, prune, refuse_large
+from supsup_export.graph import FLOAT, Graph, Value, refuse_large
+from supsup_export.programs import program_of
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError
@@ -138,8 +139,8 @@ def add_network(graph: Graph, bank: MaskBank, *, x: str, mask: str, state: str) 
     names = [f"{OBJECTIVE}.{p.name}" for p in network.parameters]
     feeds = {"x": x} | graph.cut(_times_weights(graph, network, mask), network.parameters)
     feeds |= graph.cut(state, network.state)
-    logits = graph.inline(parse(bank.forward), feeds)["logits"]
-    slopes = graph.inline(prune(parse(bank.gradient or b""), names), feeds)
+    logits = graph.inline(program_of(bank, "forward", ["logits"]), feeds)["logits"]
+    slopes = graph.inline(program_of(bank, "gradient", names), feeds)
     slope = graph.join([graph.reshape(slopes[name], [-1]) for name in names])
     return [logits, _entropy(graph, logits), _times_weights(graph, network, slope)]
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto
 
-from supsup_export.graph import FLOAT, Graph, parse, refuse_large
+from supsup_export.graph import FLOAT, Graph, array_of, refuse_large
+from supsup_export.programs import program_of
 from supsup_export.task_model.parity import Stored
 from supsup_export.task_model.ternary import Ternary, floats, product, ternary
 from supsup_runtime.arrays import Bits, Floats
@@ -72,7 +73,7 @@ class _Composer:
     def __init__(self, bank: MaskBank, task: TaskMasks, bits: int) -> None:
         self.graph = Graph()
         self.stored: list[Stored] = []
-        self._program = parse(bank.forward)
+        self._program = program_of(bank, "forward", ["logits"])
         self._values = {"x": "x"}  # from program to graph
         self._ternary: dict[str, Ternary] = {}
         for name, value in task.state.items():
@@ -95,7 +96,7 @@ class _Composer:
     def add_program(self) -> None:
         names, graph = self._values, self.graph
         for tensor in self._program.initializer:
-            names[tensor.name] = graph.constant(numpy_helper.to_array(tensor))
+            names[tensor.name] = graph.constant(array_of(tensor))
         linear = _Linear({name for name, w in self._ternary.items() if w.signs.ndim == 2})
         for node in self._program.node:
             found = linear.weight_of(node)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 
 from supsup_export.checking import (
     LOGITS_TOLERANCE,
@@ -22,7 +22,7 @@ from supsup_export.checking import (
     open_program,
     relative_error,
 )
-from supsup_export.graph import FLOAT
+from supsup_export.graph import FLOAT, array_of, constants_of
 from supsup_export.task_model.ternary import unpack_codes
 from supsup_runtime.arrays import Array, Floats
 from supsup_runtime.bank.bank import MaskBank
@@ -124,7 +124,7 @@ def _check_two_bits(
     nodes = {value: node for node in model.graph.node for value in node.output}
     present = [item for item in stored if item.value in nodes]
     values = {"x": x, **_run(model, {v for s in present for v in (s.value, s.left)}, x)}
-    initializers = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    constants = {name: array_of(t) for name, t in constants_of(model.graph).items()}
     failures = findings.failures
     for item in present:
         weight = tensors[item.parameter]
@@ -133,8 +133,8 @@ def _check_two_bits(
                 failures.append(f"the weights of {item.parameter!r} differ")
             continue
         weight = weight.T if item.transposed else weight
-        scale = initializers[nodes[nodes[item.value].input[2]].input[0]]
-        decoded = unpack_codes(initializers[item.codes], weight.shape[1]) * scale
+        scale = constants[nodes[nodes[item.value].input[2]].input[0]]
+        decoded = unpack_codes(constants[item.codes], weight.shape[1]) * scale
         if not np.array_equal(decoded, weight):
             failures.append(f"the codes of {item.parameter!r} differ")
         failures += _check_product(item, nodes[item.value], values, weight)

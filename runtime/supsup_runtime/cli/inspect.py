@@ -23,6 +23,7 @@ from supsup_runtime.hopfield.matrix import MAX_UNITS
 from supsup_runtime.hopfield.storage import storage
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.model import load
+from supsup_runtime.model.origin import identify
 from supsup_runtime.model.protobuf import read_metadata
 
 
@@ -49,7 +50,7 @@ def _run() -> None:
     add_options(made.speed, [("--threads", positive, None, threads)])
     arguments = made.parse_args()
     path: Path = arguments.path
-    if not path.exists():
+    if not identify(path):
         raise ModelError(f"{path}: no such bank or model")
     for option, wants_folder in (("storage", True), ("measure", False), ("time", False)):
         if getattr(arguments, option) and path.is_dir() != wants_folder:

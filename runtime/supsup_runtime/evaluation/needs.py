@@ -19,7 +19,7 @@ from supsup_runtime.errors import InputError, ModelError, SupSupError
 from supsup_runtime.model.loading import bytes_to_load, open_model
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.model import Model
-from supsup_runtime.model.protobuf import read_metadata, read_operators
+from supsup_runtime.model.protobuf import open_file, read_metadata, read_operators
 from supsup_runtime.model.session import import_onnxruntime
 
 _CALLS = 50
@@ -35,9 +35,9 @@ def needs(path: Path, info: ModelInfo) -> dict[str, Any]:
         ``opsets`` by domain, and ``operators`` of the graph and of its forward program.
 
     Raises:
-        ModelError: If the model is cut short.
+        ModelError: If the model is cut short, or has tensors in other files.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         opsets, operators = read_operators(file, place=str(path))
     if info.forward:
         more = read_operators(BytesIO(info.forward), place=f"{path}: its forward program")

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Unpack
 
 from supsup_runtime.errors import ModelError
+from supsup_runtime.model.agreement import check_agreement
+from supsup_runtime.model.memory import available_bytes
 from supsup_runtime.model.metadata import ModelInfo
+from supsup_runtime.model.origin import Origin, identify
 from supsup_runtime.model.protobuf import read_metadata
 from supsup_runtime.model.session import Session, SessionOptions, open_session
 
@@ -16,8 +19,6 @@ _FEWER_TASKS = (
     "check_memory=False"
 )
 _SMALLER_STORE = "encode the bank's tasks with --dtype float16, or load with check_memory=False"
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 _PEAK = {"cpu": 6, "cuda": 10.5, "portable": 2, "recover": 4}
 """Peak memory of loading, in file sizes (docs/PERFORMANCE.md): file, masks in ONNX Runtime, codes
 (2 or 4 bits per weight), repacked codes. `recover`: 330 MB for 88 MB, fixed layers three times."""
@@ -33,11 +34,12 @@ _KEPT = 32 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedModel:
-    """Metadata, graph and forward program of a model."""
+    """Metadata, graph and forward program of a model, which agree; and its file."""
 
     info: ModelInfo
     session: Session
     forward: Session
+    origin: Origin
 
 
 def open_model(
@@ -48,33 +50,24 @@ def open_model(
     Raises:
         ModelError: Before loading, if the file is missing, not a supsup model, of another
             contract or kind, or, with `check_memory`, too large for the memory available; later,
-            if it was replaced meanwhile.
+            if it was replaced meanwhile, or its graph contradicts its metadata.
         ProviderUnavailableError: As `open_session`.
         InputError: As `open_session`.
     """
     file = Path(path)
-    if file.is_dir():
-        raise ModelError(f"{file}: must be a model file, got a folder; export the bank first")
-    if not file.is_file():
-        raise ModelError(f"{file}: no such file; make it with supsup-export")
-    before = _identity(file)
+    before = identify(file)
     info = ModelInfo.from_metadata(read_metadata(file), place=str(file))
     _refuse_kind(file, info, recovers=recovers)
     if check_memory:
         _refuse_too_large(file, info)
     opened = open_session(file, place=str(file), **session)
-    if _identity(file) != before:
+    if identify(file) != before:
         raise ModelError(f"{file}: the file was replaced while it was loaded; load it again")
     forward = open_session(info.forward, place=f"{file}: its forward program", **session)
-    return OpenedModel(info=info, session=opened, forward=forward)
-
-
-def _identity(file: Path) -> tuple[int, ...]:
-    try:
-        found = file.stat()
-    except FileNotFoundError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+    check_agreement(info, opened, forward)
+    options = {**session, "check_memory": check_memory}
+    origin = Origin(file=file.absolute(), identity=before, options=options)
+    return OpenedModel(info=info, session=opened, forward=forward, origin=origin)
 
 
 def _refuse_kind(file: Path, info: ModelInfo, *, recovers: bool) -> None:
@@ -115,37 +108,3 @@ def bytes_to_load(info: ModelInfo, file_bytes: int) -> tuple[int, int]:
     fixed = _SESSIONS + weight * info.network.num_masked
     peak = int(_PEAK[kind] * file_bytes) + fixed
     return peak, min(peak, int(_RESIDENT[kind] * file_bytes) + fixed + _KEPT)
-
-
-def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
-    """Return the bytes available without swapping, within cgroup v2's limit; None if unknown."""
-    limits = [_of_machine(meminfo), _of_container(cgroup)]
-    known = [limit for limit in limits if limit is not None]
-    return min(known) if known else None
-
-
-def _of_machine(meminfo: Path) -> int | None:
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    return None
-
-
-def _of_container(cgroup: Path) -> int | None:
-    try:
-        limit = (cgroup / "memory.max").read_text().strip()
-        used = int((cgroup / "memory.current").read_text())
-        used -= _file_cache(cgroup / "memory.stat")
-    except (OSError, ValueError):
-        return None
-    return max(0, int(limit) - used) if limit.isdigit() else None
-
-
-def _file_cache(stat: Path) -> int:
-    """Return the bytes of the file cache, which is freed on demand."""
-    pairs = (line.split() for line in stat.read_text().splitlines())
-    return sum(int(value) for key, value in pairs if key in {"active_file", "inactive_file"})

@@ -28,6 +28,8 @@ RECOVERING = ("recover", "recover-stream")
 """Modes of models with a Hopfield store instead of masks."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
 _BIT_ORDER = "least-significant-first"
+MAX_JSON = 1 << 26
+"""Characters of a JSON text; what it holds takes up to 25 times as many bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,8 @@ class ModelInfo:
             raise BankError(
                 "calibration: score log-odds needs superfluous outputs, the network has none"
             )
+        if self.objective == "superfluous" and not self.network.superfluous_outputs:
+            raise BankError("objective superfluous needs superfluous outputs, the network has none")
 
     def to_metadata(self) -> dict[str, str]:
         """Return the ``metadata_props``, sorted; lists as JSON, bytes as base64."""
@@ -168,9 +172,9 @@ def _parse(
     _require("target", values["target"], targets)
     _require("scoring", scoring, get_args(Scoring))
     forward = base64.b64decode(values["forward"], validate=True)
-    network = Network.from_dict(json.loads(values["network"]))
+    network = Network.from_dict(_json(values["network"]))
     _require("digest", values["digest"], (network.digest(forward),))
-    tasks = _tasks(json.loads(values["tasks"]))
+    tasks = _tasks(_json(values["tasks"]))
     return ModelInfo(
         network=network,
         digest=values["digest"],
@@ -180,11 +184,17 @@ def _parse(
         target=values["target"],
         scoring=scoring,  # type: ignore[arg-type]  # as above
         forward=forward,
-        calibration=None if calibration is None else Calibration.from_dict(json.loads(calibration)),
+        calibration=None if calibration is None else Calibration.from_dict(_json(calibration)),
         hopfield=None
         if hopfield is None
         else HopfieldInfo.from_json(hopfield, network, num_tasks=len(tasks)),
     )
+
+
+def _json(text: str) -> object:
+    if len(text) > MAX_JSON:
+        raise BankError(f"JSON must have at most {MAX_JSON} characters, got {len(text)}")
+    return json.loads(text)
 
 
 def _require(key: str, value: str, allowed: Sequence[str]) -> None:

@@ -60,11 +60,14 @@ def load(
             f"cache_bytes must be an integer in [0, {MAX_CACHE_BYTES}], got {cache_bytes!r}"
         )
     opened = open_model(path, recovers=False, check_memory=check_memory, **session)
-    return Model(Engine(opened.session, opened.forward, opened.info, cache_bytes=cache_bytes))
+    return Model(Engine(opened, cache_bytes=cache_bytes))
 
 
 class Model:
     """A loaded model, safe to call from several threads.
+
+    Pickling or copying it loads the same file again, if its content is still the same; a model
+    loaded with `sess_options` refuses.
 
     Attributes:
         info: Metadata of the model.
@@ -78,6 +81,9 @@ class Model:
         self.info = engine.info
         self.num_tasks = engine.num_tasks
         self.place = engine.place
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self._engine.origin.reduced(load)
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -301,7 +307,7 @@ class Model:
         if logits is None:
             logits = self._mixed_logits(x, tasks)
         else:
-            self._engine.keep_recurring({task.index for task in tasks})
+            self._engine.keep_recurring(x, {task.index for task in tasks})
         return self._answer(logits, tasks, inferences)
 
     def _predict_one_shot(self, x: Images) -> Prediction:

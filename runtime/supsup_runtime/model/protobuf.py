@@ -1,50 +1,89 @@
 """Read metadata and operators of an ONNX file without loading it.
 
-``metadata_props`` is field 14 of ``ModelProto``, with ``key`` = 1 and ``value`` = 2.
+Memory is bounded by `MAX_METADATA_BYTES` and the depth of nesting, and no tensor is read.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from supsup_runtime.errors import ModelError
+from supsup_runtime.model.metadata import PREFIX
 
+MAX_METADATA_BYTES = 1 << 28
+"""Of all our metadata together."""
 _METADATA_PROPS = 14
+_MAX_NAME_BYTES = 1 << 16
+_MAX_VERSION = 1 << 31
+_MAX_TAG = (1 << 32) - 1
+"""Of larger ones protobuf takes the lowest bits."""
+_PIECE_BYTES = 1 << 14
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}
 """Bytes of protobuf's fixed-width wire types."""
-MAX_ENTRY_BYTES = 1 << 28
-_MAX_NAME_BYTES = 1 << 16
-_MAX_VERSION = 1 << 31
 _WITHIN = {
-    "model": {7: "graph", 8: "opset", 25: "function"},
-    "function": {7: "node"},
-    "graph": {1: "node"},
+    "model": {7: "graph", 8: "opset", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
-    "attribute": {6: "graph"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
 }
-"""Messages within messages that lead to operators, by field number of onnx.proto."""
-_READ = {"node": (4, 7), "opset": (1, 2)}
-"""A node's operator and domain; an opset's domain and version."""
+"""Messages within messages that lead to operators and tensors, by field number of onnx.proto."""
+_READ = {"node": (4, 7), "opset": (1, 2), "tensor": (8, 13, 14)}
+"""A node's operator and domain; an opset's domain and version; a tensor's name, and where its data
+are if not in the tensor."""
+Values: TypeAlias = "dict[int, int | bytes]"
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a model for reading; never wait, as for the writer of a pipe.
+
+    Raises:
+        ModelError: If it is missing, not a regular file, or cannot be read.
+    """
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file; make it with supsup-export") from error
+    except IsADirectoryError as error:
+        raise ModelError(
+            f"{path}: must be a model file, got a folder; export the bank first"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: no path at all
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ModelError(f"{path}: must be a regular file, got a pipe or device")
+    return file
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Read the metadata of the ``.onnx`` file at `path`.
+    """Read the metadata of the ``.onnx`` file at `path` whose keys begin with ``org.supsup.``.
 
     Raises:
-        ModelError: If the file is not a protobuf message, is cut short, or an entry is too large.
+        ModelError: If the file is not a regular one, not a protobuf message, cut short or in ORT's
+            format, or the metadata are too large.
     """
-    metadata = {}
-    with path.open("rb") as file:
+    metadata: dict[str, str] = {}
+    with open_file(path) as file:
+        data, at, room = _Pieces(file), 0, MAX_METADATA_BYTES
+        if path.suffix == ".ort" or data.read(4, 4) == b"ORTM":
+            raise ModelError(
+                f"{path}: models in ORT format are not loaded, as their metadata cannot be read "
+                "before; load the .onnx file that it was made from"
+            )
         try:
-            for number, size in _fields(file, path.stat().st_size):
-                if number == _METADATA_PROPS:
-                    key, value = _entry(file, size)
-                    metadata[key] = value
-                else:
-                    file.seek(size, 1)
+            while at < data.size:
+                number, wire_type, size, at = _header(data, at, data.size)
+                if number == _METADATA_PROPS and wire_type == _LENGTH_DELIMITED:
+                    room -= _keep(metadata, data, at, at + size, room)
+                at += size if wire_type else 0
         except (EOFError, ValueError) as error:
             raise ModelError(
                 f"{path}: not an ONNX model, or cut short: {error}; make it with supsup-export"
@@ -52,50 +91,75 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
+def _keep(metadata: dict[str, str], data: _Pieces, at: int, end: int, room: int) -> int:
+    """Add an entry to `metadata` if it is ours, and return the bytes it takes of `room`."""
+    found = {1: (at, 0), 2: (at, 0)}  # key and value: where, and of what size
+    while at < end:
+        number, wire_type, size, at = _header(data, at, end)
+        if wire_type == _LENGTH_DELIMITED:
+            found[number] = at, size
+        at += size if wire_type else 0
+    (key_at, key_size), (value_at, size) = found[1], found[2]
+    if data.read(key_at, min(key_size, len(PREFIX))) != PREFIX.encode():
+        return 0
+    if key_size + size > room:
+        raise ValueError(f"its metadata must have at most {MAX_METADATA_BYTES} bytes, got more")
+    metadata[data.read(key_at, key_size).decode()] = data.read(value_at, size).decode()
+    return key_size + size
+
+
 def read_operators(model: BinaryIO, *, place: str) -> tuple[dict[str, int], set[str]]:
-    """Read opsets and operators of an ONNX model, with subgraphs and functions; skip its tensors.
+    """Read opsets and operators of an ONNX model, with subgraphs and functions.
 
     Returns:
         The version of each domain (``""`` is ``ai.onnx``), and the operators, such as ``Add`` and
         ``com.microsoft.MatMulNBits``.
 
     Raises:
-        ModelError: If the model is not a protobuf message or is cut short, or a name is empty or
-            cannot be printed.
+        ModelError: If the model is not a protobuf message or is cut short, a name is empty or
+            cannot be printed, or a tensor's data are in another file.
     """
     opsets: dict[str, int] = {}
     operators: set[str] = set()
+    outside: list[int | bytes] = []
     try:
-        for kind, values in _messages(model, model.seek(0, 2)):
+        for kind, values in _messages(_Pieces(model)):
             if kind == "opset":
                 opsets[_domain(values.get(1, b""))] = _version(values.get(2, 0))
-            else:
+            elif kind == "node":
                 domain = _domain(values.get(7, b""))
                 name = _name(values.get(4, b""))
                 operators.add(f"{domain}.{name}" if domain else name)
+            elif 13 in values or values.get(14):
+                outside.append(values.get(8, b""))
     except (EOFError, ValueError) as error:
         raise ModelError(f"{place}: not an ONNX model, or cut short: {error}") from error
+    if outside:
+        raise ModelError(
+            f"{place}: tensors must have their data in the model, got {outside[0]!r:.80} with data "
+            "in another file; save the model as one file"
+        )
     return opsets, operators
 
 
-def _messages(file: BinaryIO, end: int) -> Iterator[tuple[str, dict[int, int | bytes]]]:
+def _messages(data: _Pieces) -> Iterator[tuple[str, Values]]:
     """Yield what `_READ` names of each message, at any depth, without recursion."""
-    file.seek(0)
-    stack: list[tuple[str, int, dict[int, int | bytes]]] = [("model", end, {})]
+    at = 0
+    stack: list[tuple[str, int, Values]] = [("model", data.size, {})]
     while stack:
         kind, end, values = stack[-1]
-        if file.tell() >= end:
+        if at >= end:
             stack.pop()
             if kind in _READ:
                 yield kind, values
             continue
-        number, wire_type, value = _header(file, end)
+        number, wire_type, value, at = _header(data, at, end)
         if wire_type == _LENGTH_DELIMITED and number in _WITHIN.get(kind, {}):
-            stack.append((_WITHIN[kind][number], file.tell() + value, {}))
-        elif number in _READ.get(kind, ()):
-            values[number] = file.read(_small(value)) if wire_type else value
-        elif wire_type:
-            file.seek(value, 1)
+            stack.append((_WITHIN[kind][number], at + value, {}))
+            continue
+        if number in _READ.get(kind, ()):
+            values[number] = data.read(at, _small(value)) if wire_type else value
+        at += value if wire_type else 0
 
 
 def _small(size: int) -> int:
@@ -121,48 +185,59 @@ def _version(value: int | bytes) -> int:
     return value
 
 
-def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """Yield number and size of each length-delimited field; the caller must consume it."""
-    while file.tell() < end:
-        number, wire_type, value = _header(file, end)
-        if wire_type == _LENGTH_DELIMITED:
-            yield number, value
-        elif wire_type != 0:
-            file.seek(value, 1)
+class _Pieces:
+    """Bytes of a file by position, read a piece at a time."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._start, self._piece = 0, b""
+        self.size = file.seek(0, 2)
+
+    def __getitem__(self, at: int) -> int:
+        index = at - self._start
+        if not 0 <= index < len(self._piece):
+            self._start, self._piece, index = at, self.read(at, _PIECE_BYTES), 0
+        if not self._piece:
+            raise EOFError("a number ends too early")
+        return self._piece[index]
+
+    def read(self, at: int, size: int) -> bytes:
+        """Return the bytes at a position, fewer at the end."""
+        self._file.seek(at)
+        return self._file.read(size)
 
 
-def _header(file: BinaryIO, end: int) -> tuple[int, int, int]:
-    """Read a field's number and wire type, and its value if a varint, else its size."""
-    tag = _varint(file)
+def _header(data: _Pieces, at: int, end: int) -> tuple[int, int, int, int]:
+    """Read a field's number and wire type, its value if a varint, else its size; and where it ends.
+
+    That is the position of the content, if it has a size.
+    """
+    tag, at = _varint(data, at)
     number, wire_type = tag >> 3, tag & 7
-    if wire_type == 0:
-        return number, wire_type, _varint(file)
-    size = _varint(file) if wire_type == _LENGTH_DELIMITED else _FIXED.get(wire_type, -1)
-    if size < 0 or number == 0:
+    if wire_type in _FIXED:
+        size = _FIXED[wire_type]
+    elif wire_type in {0, _LENGTH_DELIMITED}:
+        size, at = _varint(data, at)
+    else:
+        size = -1
+    if size < 0 or number == 0 or tag > _MAX_TAG:
         raise ValueError(f"unknown field {number} of wire type {wire_type}")
-    if file.tell() + size > end:
+    if at + (size if wire_type else 0) > end:
         raise EOFError(f"field {number} of {size} bytes ends after byte {end}")
-    return number, wire_type, size
+    return number, wire_type, size, at
 
 
-def _entry(file: BinaryIO, size: int) -> tuple[str, str]:
-    if size > MAX_ENTRY_BYTES:
-        raise ValueError(f"a metadata entry must have at most {MAX_ENTRY_BYTES} bytes, got {size}")
-    texts = {1: "", 2: ""}
-    for number, length in _fields(file, file.tell() + size):
-        texts[number] = file.read(length).decode()
-    return texts[1], texts[2]
-
-
-def _varint(file: BinaryIO) -> int:
+def _varint(data: _Pieces, at: int) -> tuple[int, int]:
+    """Return a number and the position behind it."""
     value = shift = 0
     while True:
-        byte = file.read(1)
-        if not byte or shift > 63:
+        byte = data[at]
+        at += 1
+        if shift > 63:
             raise EOFError("a number ends too early")
-        value |= (byte[0] & 0x7F) << shift
+        value |= (byte & 0x7F) << shift
         if value >= 1 << 64:
             raise ValueError("a number must be below 2**64")
-        if byte[0] < 0x80:
-            return value
+        if byte < 0x80:
+            return value, at
         shift += 7

@@ -1,6 +1,7 @@
 """The only module that imports onnxruntime.
 
-A missing provider is an error here; ONNX Runtime itself would warn and run on the CPU.
+A missing provider is an error here; ONNX Runtime itself would warn and run on the CPU. All that
+ONNX Runtime raises becomes a `ModelError`.
 """
 
 from __future__ import annotations
@@ -8,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 import numpy as np
 
 from supsup_runtime.arrays import Array, Floats, Images
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
+from supsup_runtime.model.protobuf import open_file, read_operators
 
+Declared: TypeAlias = tuple[str, tuple[int | str | None, ...]]
+"""Type of an input or output, such as ``tensor(float)``, and its shape with names of axes."""
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+"""Outputs to compute, and the shape that each must have."""
 Device = Literal["cpu", "cuda"]
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ON_CUDA = {_PROVIDERS["cuda"], "NvTensorRTRTXExecutionProvider", "TensorrtExecutionProvider"}
@@ -36,15 +43,24 @@ class SessionOptions(TypedDict, total=False):
 
 
 class Session:
-    """A typed ONNX Runtime session."""
+    """A typed ONNX Runtime session.
+
+    Attributes:
+        place: Name in messages.
+        inputs: What it declares of its inputs, by name, those with a default included.
+        outputs: The same of its outputs.
+        optional: Names of inputs with a default.
+    """
 
     def __init__(self, session: Any, place: str) -> None:  # noqa: ANN401 - onnxruntime has no types
         self._session = session
         self.place = place
         optional = session.get_overridable_initializers()  # inputs with a default
-        inputs = [*session.get_inputs(), *optional]
-        self.input_names = tuple(str(value.name) for value in inputs)
-        self.output_names = tuple(str(value.name) for value in session.get_outputs())
+        self.inputs = _declared([*session.get_inputs(), *optional])
+        self.outputs = _declared(session.get_outputs())
+        self.optional = set(_declared(optional))
+        self.input_names = tuple(self.inputs)
+        self.output_names = tuple(self.outputs)
         self.providers = tuple(map(str, session.get_providers()))
 
     @property
@@ -53,24 +69,55 @@ class Session:
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """Run once; return arrays in the order of `outputs`."""
-        result: list[Array] = self._session.run(list(outputs), dict(feeds))
-        return result
+        """Run once; return arrays in the order of `outputs`, which have the declared sizes."""
+        values = self._run(list(outputs), feeds)
+        for name, value in zip(outputs, values, strict=True):
+            declared = self.outputs[name][1]
+            sizes = zip(declared, value.shape, strict=False)
+            if declared and (  # empty: a scalar, or anything
+                len(declared) != value.ndim
+                or any(want != got for want, got in sizes if isinstance(want, int))
+            ):
+                raise _other_shape(self.place, name, declared, value.shape)
+        return values
+
+    def _run(self, outputs: list[str], feeds: Mapping[str, Array]) -> list[Array]:
+        try:
+            values: list[Array] = self._session.run(outputs, feeds)
+        except Exception as error:
+            raise failed_to_run(self.place, error) from error
+        return values
+
+    def answer(self, shapes: Shapes, feeds: Mapping[str, Array]) -> list[Array]:
+        """Run once; return arrays of these shapes, or raise `ModelError`."""
+        values = self._run([*shapes], feeds)
+        for (name, shape), value in zip(shapes.items(), values, strict=True):
+            if value.shape != shape:
+                raise _other_shape(self.place, name, shape, value.shape)
+        return values
 
     @property
     def device(self) -> Device:
         """Device of the session's tensors."""
         return "cuda" if _ON_CUDA.intersection(self.providers) else "cpu"
 
-    def fetch(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Any]:
-        """Run once; return OrtValues on the session's device."""
-        binding = self._session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, array)
-        for name in outputs:
-            binding.bind_output(name, self.device)
-        self._session.run_with_iobinding(binding)
-        return list(binding.get_outputs())
+    def fetch(self, shapes: Shapes, feeds: Mapping[str, Array]) -> list[Any]:
+        """Run once; return OrtValues of these shapes on the session's device."""
+        try:
+            binding = self._session.io_binding()
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, array)
+            for name in shapes:
+                binding.bind_output(name, self.device)
+            self._session.run_with_iobinding(binding)
+            values = list(binding.get_outputs())
+            found = [tuple(value.shape()) for value in values]
+        except Exception as error:
+            raise failed_to_run(self.place, error) from error
+        for (name, shape), got in zip(shapes.items(), found, strict=True):
+            if got != shape:
+                raise _other_shape(self.place, name, shape, got)
+        return values
 
     def bind(self, parts: Sequence[BoundPart], output: str, columns: int) -> BoundProgram:
         """Bind all inputs except `x`."""
@@ -82,7 +129,25 @@ class Session:
                 binding.bind_input(part.name, self.device, 0, np.float32, part.shape, address)
             return _Binding(self, self._session, binding, output, columns)
 
-        return BoundProgram(bind, parts)
+        return BoundProgram(bind, parts, self.place)
+
+
+def _declared(values: Sequence[Any]) -> dict[str, Declared]:
+    return {str(value.name): (str(value.type), tuple(value.shape)) for value in values}
+
+
+def failed_to_run(place: str, error: Exception) -> ModelError:
+    """Return what to raise for an error of ONNX Runtime in a call."""
+    return ModelError(f"{place}: ONNX Runtime cannot run it: {_one_line(error)}")
+
+
+def _other_shape(
+    place: str, name: str, expected: tuple[int | str | None, ...], got: tuple[int, ...]
+) -> ModelError:
+    return ModelError(
+        f"{place}: the graph contradicts its metadata: {name} must have shape {expected}, got "
+        f"{got}; export the bank again"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,18 +166,24 @@ class BoundProgram:
     Thread-safe: each run takes a free binding, or makes one. All share the weights.
     """
 
-    def __init__(self, bind: Callable[[], _Binding], parts: Sequence[BoundPart]) -> None:
+    def __init__(
+        self, bind: Callable[[], _Binding], parts: Sequence[BoundPart], place: str
+    ) -> None:
         self._bind = bind
+        self._place = place
         self._parts = parts  # keeps the bound memory alive
         self._free: list[_Binding] = []
 
     def run(self, x: Images) -> Floats:
         """Run on a C-contiguous batch ``float32 (batch, ...)``; return a new array."""
         try:
-            binding = self._free.pop()  # atomic, like append
-        except IndexError:
-            binding = self._bind()
-        y = binding.run(x)
+            try:
+                binding = self._free.pop()  # atomic, like append
+            except IndexError:
+                binding = self._bind()
+            y = binding.run(x)
+        except Exception as error:
+            raise failed_to_run(self._place, error) from error
         if len(self._free) < _MAX_FREE:
             self._free.append(binding)
         return y
@@ -186,7 +257,7 @@ def open_session(
     Raises:
         ProviderUnavailableError: If onnxruntime or the provider is missing or fails to load, or
             both onnxruntime wheels are installed.
-        ModelError: If ONNX Runtime cannot read the model.
+        ModelError: If ONNX Runtime cannot read the model, or a tensor's data are in another file.
         InputError: If `device` or `threads` is out of range, or `providers` is empty.
     """
     onnxruntime = import_onnxruntime()
@@ -202,12 +273,14 @@ def open_session(
             f"{available}; install supsup[gpu] instead of supsup[cpu]"
         )
     options = sess_options or _options(onnxruntime, threads)
+    with BytesIO(model) if isinstance(model, bytes) else open_file(model) as file:
+        read_operators(file, place=place)  # refuses tensors in other files
     source = model if isinstance(model, bytes) else str(model)
     try:
         session = onnxruntime.InferenceSession(source, options, providers=wanted)
-    except _ort_errors() as error:
+        opened = Session(session, place)
+    except Exception as error:
         raise ModelError(f"{place}: ONNX Runtime cannot load it: {_one_line(error)}") from error
-    opened = Session(session, place)
     if opened.providers[0] != name:  # available, but failed to load
         raise ProviderUnavailableError(
             f"{name} failed to load and onnxruntime fell back to {opened.providers[0]}; "
@@ -230,7 +303,7 @@ def _options(onnxruntime: Any, threads: int) -> Any:  # noqa: ANN401 - onnxrunti
     options.inter_op_num_threads = 1
     # idle threads must not spin on the cores of the application
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # errors are raised
     return options
 
 
@@ -262,17 +335,6 @@ def _is_installed(distribution: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _ort_errors() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    # their only common base is Exception
-    names = (
-        "EPFail EngineError Fail InvalidArgument InvalidGraph InvalidProtobuf NoModel NoSuchFile "
-        "NotFound NotImplemented RuntimeException"
-    )
-    return tuple(getattr(state, name) for name in names.split())
 
 
 def _one_line(error: Exception) -> str:

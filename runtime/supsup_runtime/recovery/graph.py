@@ -36,6 +36,7 @@ class HopfieldGraph:
     """An opened recovery model; `HopfieldModel` checks the arguments.
 
     Attributes:
+        origin: Where it was loaded from, and how.
         place: Path, for messages.
         parts: Slices of the parameters in a flat mask.
     """
@@ -43,6 +44,7 @@ class HopfieldGraph:
     def __init__(self, opened: OpenedModel, store: HopfieldInfo) -> None:
         self._session = opened.session
         self._forward = opened.forward
+        self.origin = opened.origin
         self.place = opened.session.place
         self.info = opened.info
         self.store = store
@@ -70,7 +72,8 @@ class HopfieldGraph:
         }
         if self.info.network.state:
             feeds["state"] = self._state(x, statistics)
-        h, e, gradient = self._session.run(["entropy", "energy", "gradient"], feeds)
+        shapes = {"entropy": (), "energy": (), "gradient": (self.info.network.num_masked,)}
+        h, e, gradient = self._session.answer(shapes, feeds)
         return Step(entropy=float(h), energy=float(e), gradient=gradient)
 
     def logits(self, x: Images, mask: Bits, *, statistics: Statistics) -> Floats:
@@ -78,7 +81,8 @@ class HopfieldGraph:
         network = self.info.network
         feeds = {"x": x, **cut(network.parameters, self._weights * mask)}
         feeds |= cut(network.state, self._state(x, statistics))
-        logits: Floats = self._forward.run(["logits"], feeds)[0]
+        shapes = {"logits": (len(x), network.outputs)}
+        logits: Floats = self._forward.answer(shapes, feeds)[0]
         return logits
 
     def settle(self, mask: Bits) -> tuple[Bits, bool]:

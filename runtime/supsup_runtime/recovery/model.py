@@ -69,6 +69,8 @@ def load_hopfield(
 class HopfieldModel:
     """A loaded model that recovers masks; calls are independent and thread-safe.
 
+    It is pickled and copied as a `Model` is.
+
     Attributes:
         info: Metadata of the model.
         store: Metadata of its Hopfield store.
@@ -78,6 +80,9 @@ class HopfieldModel:
         self._graph = graph
         self.info: ModelInfo = graph.info
         self.store: HopfieldInfo = graph.store
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self._graph.origin.reduced(load_hopfield)
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:

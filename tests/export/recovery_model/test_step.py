@@ -12,7 +12,7 @@ from banks import make_bank
 from commands import run
 from stores import store_bank, unit_task
 from supsup_export.exporter import export_recovery
-from supsup_export.graph import Graph
+from supsup_export.graph import Graph, constants_of
 from supsup_export.recovery_model import step
 from supsup_export.recovery_model.parity import RecoveryCheck
 from supsup_export.recovery_model.step import compose_recovery
@@ -51,7 +51,8 @@ def test_the_model_is_valid_and_plain(tmp_path: Path, rule: str, dtype: str) -> 
     assert not loaded.functions
     assert [value.name for value in loaded.graph.input] == INPUTS
     assert [value.name for value in loaded.graph.output] == OUTPUTS
-    kinds = {t.name: t.data_type for t in loaded.graph.initializer if t.dims[:] == [65, 65]}
+    constants = constants_of(loaded.graph).values()
+    kinds = {t.name: t.data_type for t in constants if t.dims[:] == [65, 65]}
     assert set(kinds.values()) == {
         onnx.TensorProto.FLOAT16 if dtype == "float16" else onnx.TensorProto.FLOAT
     }
@@ -66,7 +67,7 @@ def test_the_model_is_valid_and_plain(tmp_path: Path, rule: str, dtype: str) -> 
 def test_a_layer_is_in_the_graph_once(tmp_path: Path, bank: MaskBank) -> None:
     """The forward and the gradient program share their fixed weights."""
     loaded = onnx.load(export_recovery(bank, tmp_path / "recover.onnx").path)
-    shapes = [tuple(t.dims) for t in loaded.graph.initializer]
+    shapes = [tuple(t.dims) for t in constants_of(loaded.graph).values()]
     for layer in ((30, 65), (65, 33)):
         assert shapes.count(layer) + shapes.count(layer[::-1]) == 1
 

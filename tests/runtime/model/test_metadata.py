@@ -33,6 +33,21 @@ def test_models_that_do_not_say_how_they_score_score_exactly() -> None:
     assert ModelInfo.from_metadata(metadata, place="m").scoring == "exact"
 
 
+def test_long_json_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supsup_runtime.model.metadata.MAX_JSON", 300)
+    metadata = INFO.to_metadata() | {PREFIX + "tasks": "[" + "[]," * 100 + "[]]"}
+    with pytest.raises(ModelError, match=r"JSON must have at most 300 characters, got \d+$"):
+        ModelInfo.from_metadata(metadata, place="m")
+
+
+def test_superfluous_needs_superfluous_outputs() -> None:
+    network = replace(INFO.network, real_outputs=INFO.network.outputs)
+    digest = {PREFIX + "digest": network.digest(FORWARD), PREFIX + "objective": "superfluous"}
+    metadata = replace(INFO, network=network).to_metadata() | digest
+    with pytest.raises(ModelError, match="objective superfluous needs superfluous outputs"):
+        ModelInfo.from_metadata(metadata, place="m")
+
+
 def _large_constant() -> str:
     network = INFO.network.to_dict()
     network["parameters"][0]["constant"] = 10**400

@@ -4,21 +4,34 @@ import os
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import GraphProto, TensorProto, helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    helper,
+)
 
 from banks import make_bank
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.errors import ModelError
-from supsup_runtime.model.metadata import Target
-from supsup_runtime.model.protobuf import MAX_ENTRY_BYTES, read_metadata, read_operators
+from supsup_runtime.model.metadata import PREFIX, Target
+from supsup_runtime.model.protobuf import (
+    MAX_METADATA_BYTES,
+    read_metadata,
+    read_operators,
+)
 
-VALUES = {"a": "", "org.supsup.tasks": "ä" * 300, "b": "1"}
+VALUES = {"org.supsup.a": "", "org.supsup.tasks": "ä" * 300, "org.supsup": "no", "b": "1"}
 
 
 def model_bytes(values: dict[str, str]) -> bytes:
@@ -34,7 +47,7 @@ def test_metadata_are_those_that_onnx_wrote(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     for values in (VALUES, {}):
         path.write_bytes(model_bytes(values))
-        assert read_metadata(path) == values
+        assert read_metadata(path) == {k: v for k, v in values.items() if k.startswith(PREFIX)}
 
 
 def test_every_cut_is_refused_or_at_the_end_of_a_field(tmp_path: Path) -> None:
@@ -43,7 +56,7 @@ def test_every_cut_is_refused_or_at_the_end_of_a_field(tmp_path: Path) -> None:
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
         with suppress(ModelError):
-            assert len(read_metadata(path)) < len(VALUES)
+            assert len(read_metadata(path)) <= 2
             read += 1
     assert read <= 12  # a cut between two fields is a shorter message
     path.write_bytes(whole[:-1])
@@ -127,12 +140,13 @@ def _varint(value: int) -> bytes:
 def test_fields_of_every_wire_type_are_skipped(tmp_path: Path) -> None:
     """Numbers of 8 and 4 bytes, a varint of all 10 bytes, bytes; between and within entries."""
     other = b"\x09" + bytes(8) + b"\x15" + bytes(4) + b"\x18" + b"\xff" * 9 + b"\x01" + b"\x22\x01a"
-    entry = b"\x0a\x01k\x12\x01v"
+    key, value = b"\x0a\x0corg.supsup.k", b"\x12\x01v"
     path = tmp_path / "m.onnx"
-    path.write_bytes(other + b"\x72" + _varint(len(entry)) + entry + other)
-    assert read_metadata(path) == {"k": "v"}
+    for entry in (key + value, value + other + key + b"\x08\x05", b"\x0a\x01a" + key + value):
+        path.write_bytes(other + b"\x72" + _varint(len(entry)) + entry + other)
+        assert read_metadata(path) == {"org.supsup.k": "v"}
     path.write_bytes(b"\x72\x03\x12\x01v")
-    assert read_metadata(path) == {"": "v"}
+    assert read_metadata(path) == {}
 
 
 @pytest.mark.parametrize(
@@ -155,14 +169,132 @@ def test_other_fields_are_refused(tmp_path: Path, data: bytes, message: str) -> 
         read_metadata(path)
 
 
-def test_an_entry_that_is_too_large_is_not_read(tmp_path: Path) -> None:
-    path, size = tmp_path / "m.onnx", MAX_ENTRY_BYTES + 1
-    header = b"\x72\x81\x80\x80\x80\x01"  # field 14, length 2**28 + 1
-    path.write_bytes(header)
-    os.truncate(path, len(header) + size)  # a hole, which takes no space on the disk
-    message = f"a metadata entry must have at most {MAX_ENTRY_BYTES} bytes, got {size}"
-    with pytest.raises(ModelError, match=message):
+def entry_of(key: bytes, value_bytes: int) -> bytes:
+    """The beginning of an entry, whose value follows."""
+    begun = b"\x0a" + _varint(len(key)) + key + b"\x12" + _varint(value_bytes)
+    return b"\x72" + _varint(len(begun) + value_bytes) + begun
+
+
+def test_metadata_are_bounded_together(tmp_path: Path) -> None:
+    """Their values are holes in the file, which take no space on the disk."""
+    path, half = tmp_path / "m.onnx", MAX_METADATA_BYTES // 2
+    with path.open("wb") as file:
+        for key in (b"org.supsup.a", b"other.b", b"other.c", b"org.supsup.d"):
+            file.write(entry_of(key, half))
+            file.seek(half, 1)
+        file.truncate()
+    with pytest.raises(ModelError, match=f"must have at most {MAX_METADATA_BYTES} bytes, got more"):
         read_metadata(path)
+
+
+def test_metadata_of_others_are_not_read(tmp_path: Path) -> None:
+    path, size = tmp_path / "m.onnx", 1 << 34
+    path.write_bytes(entry_of(b"other", size))
+    os.truncate(path, path.stat().st_size + size)
+    assert read_metadata(path) == {}
+
+
+def test_a_hole_ends_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with pytest.raises(ModelError, match="unknown field 0 of wire type 0"):
+        read_metadata(path)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "m.onnx", tmp_path / "link.onnx"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link, Path("/dev/zero")):
+        with pytest.raises(ModelError, match=r": must be a regular file, got a pipe or device$"):
+            read_metadata(path)
+    with pytest.raises(ModelError, match=r"none\.onnx: no such file; make it with supsup-export$"):
+        read_metadata(tmp_path / "none.onnx")
+    with pytest.raises(ModelError, match="must be a model file, got a folder"):
+        read_metadata(tmp_path)
+    for name in ("a" * 300, "a\0b", "a\ud800"):
+        with pytest.raises(ModelError, match=": cannot be read: "):
+            read_metadata(tmp_path / name)
+
+
+def test_ort_format_is_refused_by_name(tmp_path: Path) -> None:
+    named, unnamed = tmp_path / "m.ort", tmp_path / "m.onnx"
+    named.write_bytes(model_bytes(VALUES))
+    unnamed.write_bytes(b"\x18\x00\x00\x00ORTM" + bytes(8))
+    for path in (named, unnamed):
+        with pytest.raises(ModelError, match=r"ORT format are not loaded.*load the \.onnx file"):
+            read_metadata(path)
+
+
+OUTSIDE = helper.make_tensor("secret", TensorProto.FLOAT, [2], [1.0, 2.0])
+OUTSIDE.ClearField("float_data")
+OUTSIDE.data_location = TensorProto.EXTERNAL
+OUTSIDE.external_data.add(key="location", value="secret.bin")
+
+
+def constant(**values: Any) -> NodeProto:
+    return helper.make_node("Constant", [], ["c"], **values)
+
+
+def model_of(*nodes: NodeProto, **more: Any) -> ModelProto:
+    return helper.make_model(helper.make_graph(nodes, "g", [], [], **more))
+
+
+def models_with_data_outside() -> dict[str, ModelProto]:
+    """By where the tensor is."""
+    sparse = SparseTensorProto(values=OUTSIDE, dims=[2])
+    body = helper.make_graph([constant(value=OUTSIDE)], "body", [], [])
+    several = constant()
+    several.attribute.add(name="tensors", type=AttributeProto.TENSORS).tensors.append(OUTSIDE)
+    bodies = constant()
+    bodies.attribute.add(name="graphs", type=AttributeProto.GRAPHS).graphs.append(body)
+    function = helper.make_function("d", "F", [], ["c"], [constant(value=OUTSIDE)], [])
+    default = helper.make_function("d", "F", [], [], [], [])
+    default.attribute_proto.append(helper.make_attribute("value", OUTSIDE))
+    made = {
+        "initializer": model_of(initializer=[OUTSIDE]),
+        "sparse initializer": model_of(sparse_initializer=[sparse]),
+        "attribute": model_of(constant(value=OUTSIDE)),
+        "attribute of several": model_of(several),
+        "sparse attribute": model_of(constant(sparse_value=sparse)),
+        "branch": model_of(helper.make_node("If", ["c"], ["y"], then_branch=body)),
+        "graphs": model_of(bodies),
+        "function": model_of(),
+        "default of a function": model_of(),
+        "training": model_of(),
+    }
+    made["function"].functions.append(function)
+    made["default of a function"].functions.append(default)
+    made["training"].training_info.add().algorithm.CopyFrom(body)
+    return made
+
+
+@pytest.mark.parametrize("where", models_with_data_outside())
+def test_data_in_other_files_are_refused(where: str) -> None:
+    model = models_with_data_outside()[where]
+    message = r"^m: tensors must have their data in the model, got b'secret' with data in another"
+    with pytest.raises(ModelError, match=message):
+        read_operators(BytesIO(model.SerializeToString()), place="m")
+
+
+def test_half_of_what_says_that_data_are_outside_is_enough() -> None:
+    for tensor in (b"\x70\x01", b"\x70\x81\x80\x80\x80\x10", b"\x6a\x00", b"\x72\x01\x01"):
+        with pytest.raises(ModelError, match="must have their data in the model"):
+            read_operators(BytesIO(nested(b"\x3a\x2a", tensor)), place="m")
+    assert read_operators(BytesIO(nested(b"\x3a\x2a", b"\x70\x00")), place="m") == ({}, set())
+
+
+def test_tags_of_more_than_32_bits_are_refused() -> None:
+    """Protobuf takes the lowest 32 bits of this one, which say graph."""
+    with pytest.raises(ModelError, match="unknown field"):
+        read_operators(BytesIO(b"\xba\x80\x80\x80\x10\x00"), place="m")
+
+
+def nested(tags: bytes, data: bytes) -> bytes:
+    for tag in reversed(tags):
+        data = bytes([tag]) + _varint(len(data)) + data
+    return data
 
 
 @given(st.binary(max_size=200))

@@ -46,10 +46,12 @@ def test_arguments_and_models_are_checked() -> None:
         with pytest.raises(InputError, match=message):
             open_session(b"", place="m", threads=threads)  # type: ignore[arg-type]  # 1.5, on purpose
     with pytest.raises(ModelError, match="place: ONNX Runtime cannot load it"):
+        open_session(b"", place="place")
+    with pytest.raises(ModelError, match="place: not an ONNX model, or cut short"):
         open_session(b"garbage", place="place")
     with pytest.raises(InputError, match="providers must name at least one"):
         open_session(b"", place="m", providers=[])
-    with pytest.raises(ModelError, match=r"m: ONNX Runtime cannot load it.*none\.onnx"):
+    with pytest.raises(ModelError, match=r"none\.onnx: no such file"):
         open_session(Path("none.onnx"), place="m")
 
 
@@ -60,7 +62,7 @@ def test_idle_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Mock(side_effect=onnxruntime.InferenceSession)
     monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
     with pytest.raises(ModelError):
-        open_session(b"garbage", place="m", threads=2)
+        open_session(b"", place="m", threads=2)
     options = opened.call_args.args[1]
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
