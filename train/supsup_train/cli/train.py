@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import get_args
 
@@ -113,7 +114,10 @@ def run(words: Sequence[str] | None = None) -> None:
         input_shape=stream.input_shape,
         real_outputs=stream.real_outputs,
         weight_seed=arguments.weight_seed,
+        masked=arguments.mask,
     )
+    masked = ", ".join(f"{p.name} {p.shape}" for p in bank.network.parameters)
+    sys.stderr.write(f"masked parameters: {masked}\n")
     if settings is not None:
         origin = origin_of(stream)
         learner = NnsLearner(bank, module, recipe=recipe, settings=settings, origin=origin)
@@ -140,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     made.method.add_argument("--model", default="lenet-300-100", help=text)
     text = "your own network: FUNCTION(input_shape, outputs) (default: use --model)"
     made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
+    text = "mask this parameter, repeatable (default: weights of layers and products)"
+    made.method.add_argument("--mask", action="append", metavar="NAME", help=text)
     add_options(made.method, _NETWORK + _RECIPE)
     made.method.add_argument(
         "--scenario",
