@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import get_args
 
+import torch
 from torch import nn
 
 from supsup_runtime.console import Row, add_options, add_renamed, parser, positive, run_command
@@ -174,6 +175,7 @@ def _rule(arguments: argparse.Namespace) -> Rule:
 
 def _module(arguments: argparse.Namespace, stream: Stream) -> nn.Module:
     shape, outputs = stream.input_shape, arguments.outputs
+    torch.manual_seed(arguments.weight_seed)  # constants must be the same in the next run
     if arguments.module is not None:
         return load_module(arguments.module, input_shape=shape, outputs=outputs)
     seed = arguments.weight_seed

@@ -126,7 +126,7 @@ class Learning:
             changed = [n for n in after if n not in self.state and not after[n].equal(before[n])]
             raise InputError(
                 f"{place}: training changes what the bank does not store, such as "
-                f"{changed or 'attributes'}; keep it in float32 buffers named in state= of create_bank"
+                f"{changed or 'attributes'}; keep it in float32 buffers named in state="
             )
 
 

@@ -24,8 +24,8 @@ FORWARD_ALONE = (
 )
 _ROWS = 4
 # Rounding relative to the largest value: of the same operators on another number of rows, and of a
-# backward pass by other operators. To it comes what the network makes of 64 roundings of its input.
-_LOGITS, _GRADIENTS, _MOVED = 2.0**-17, 2.0**-13, 2.0**-18
+# backward pass by other operators. To it comes what 128 roundings of the input change.
+_LOGITS, _GRADIENTS, _MOVED = 2.0**-17, 2.0**-15, 2.0**-17
 
 
 class ProgramError(SupSupError, ValueError):

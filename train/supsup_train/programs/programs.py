@@ -57,7 +57,10 @@ aten = torch.ops.aten
 # Options by which a random operator is off.
 _SWITCHES = {"train", "training", "dropout_p"}
 _EXAMPLE_BATCH = 37  # a prime, unlikely to be another dimension
-_TORCH_WARNING = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # raised within torch 2.13
+# Of torch 2.13 about itself, and about the tensors that `functional_call` puts in and takes out.
+_TORCH_WARNING = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated|While compiling, we found certain"
+)
 _OPERATOR = re.compile(r"OpOverload\(op='([^']+)', overload='([^']+)'\)")
 
 _CAPTURABLE = "it must accept this shape in batches of any size, and not branch on values"
@@ -90,6 +93,8 @@ def describe(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, list
     """
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     tensors = {name: value.detach() for name, value in tensors.items()}
+    if not tensors:
+        raise ProgramError("network: it must have a parameter to mask or a tensor as state")
     with _quiet():
         captured = _capture(copy.deepcopy(module).eval(), input_shape, tensors)
         outputs = _count_outputs(captured, len(tensors))
@@ -184,7 +189,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.CRITICAL)  # failures are raised anyway
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", _TORCH_WARNING, FutureWarning)
+            warnings.filterwarnings("ignore", _TORCH_WARNING)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
