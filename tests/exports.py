@@ -62,7 +62,7 @@ def key_of(
     written, itself = io.BytesIO(), [type(part).forward for part in module.modules()]
     try:
         _Described(written, free, itself).dump((module, parameters, state, options))
-    except (pickle.PicklingError, TypeError):
+    except (pickle.PicklingError, TypeError, RuntimeError):  # the last of parametrizations
         return None
     return written.getvalue(), tuple(itself)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import get_args
 
+import torch
 from torch import nn
 
 from supsup_runtime.console import Row, add_options, add_renamed, parser, positive, run_command
@@ -113,7 +115,10 @@ def run(words: Sequence[str] | None = None) -> None:
         input_shape=stream.input_shape,
         real_outputs=stream.real_outputs,
         weight_seed=arguments.weight_seed,
+        masked=arguments.mask,
     )
+    masked = ", ".join(f"{p.name} {p.shape}" for p in bank.network.parameters)
+    sys.stderr.write(f"masked parameters: {masked}\n")
     if settings is not None:
         origin = origin_of(stream)
         learner = NnsLearner(bank, module, recipe=recipe, settings=settings, origin=origin)
@@ -141,6 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     made.method.add_argument("--model", default="lenet-300-100", help=text)
     text = "your own network: FUNCTION(input_shape, outputs) (default: use --model)"
     made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
+    text = "mask this parameter, repeatable (default: weights of layers and products)"
+    made.method.add_argument("--mask", action="append", metavar="NAME", help=text)
     add_options(made.method, _NETWORK + _RECIPE)
     made.method.add_argument(
         "--scenario",
@@ -169,6 +176,7 @@ def _rule(arguments: argparse.Namespace) -> Rule:
 
 def _module(arguments: argparse.Namespace, stream: Stream) -> nn.Module:
     shape, outputs = stream.input_shape, arguments.outputs
+    torch.manual_seed(arguments.weight_seed)  # constants must be the same in the next run
     if arguments.module is not None:
         return load_module(arguments.module, input_shape=shape, outputs=outputs)
     seed = arguments.weight_seed

@@ -16,11 +16,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, make_task
-from supsup_runtime.errors import InputError
+from supsup_runtime.errors import InputError, SupSupError
 from supsup_train.masks.recipe import Recipe, ScoreInit
 from supsup_train.networks.create_bank import check_module, fixed_copy, tensors_of
 
 Tensors = dict[str, Tensor]
+_ROWS = 4  # of the last batch, to compare logits
 
 
 class Learning:
@@ -37,8 +38,9 @@ class Learning:
         self, network: Network, module: nn.Module, recipe: Recipe, scores: Tensors
     ) -> None:
         """Copy the module, its state and the scores."""
-        self.module = fixed_copy(module)
+        self.module, self._untrained = fixed_copy(module), fixed_copy(module).eval()
         check_module(self.module, network)
+        self._seen: Tensor | None = None
         self._rule = recipe.rule
         names = [parameter.name for parameter in network.parameters]
         densities = recipe.rule.densities([parameter.shape for parameter in network.parameters])
@@ -47,8 +49,11 @@ class Learning:
         self.scores = {name: value.clone().requires_grad_() for name, value in scores.items()}
         tensors, parameters = tensors_of(self.module), dict(self.module.named_parameters())
         self.state = {each.name: tensors[each.name].detach().clone() for each in network.state}
+        self._buffers = [name for name in self.state if name not in parameters]
         trained = [v.requires_grad_() for name, v in self.state.items() if name in parameters]
-        self.optimizer = make_optimizer(recipe, [*self.scores.values(), *trained])
+        # torch refuses no tensors, as of tasks that differ in running statistics alone
+        learned = [*self.scores.values(), *trained] or [torch.zeros(0)]
+        self.optimizer = make_optimizer(recipe, learned)
         self._schedule = (
             CosineAnnealingLR(self.optimizer, T_max=recipe.steps)
             if recipe.schedule == "cosine"
@@ -65,8 +70,9 @@ class Learning:
     def to_task(
         self, name: str, training: Mapping[str, Any], *, labels: tuple[str, ...] = ()
     ) -> TaskMasks:
-        """Return the task with its training record; refuse values that are not finite."""
+        """Return the task with its training record; refuse what is not finite or not stored."""
         check_learned(name, self.optimizer)
+        self._check_stored(f"task {name!r}")
         with torch.no_grad():
             masks = {key: mask.bool().numpy() for key, mask in self.masks().items()}
         state = {key: value.detach().numpy() for key, value in self.state.items()}
@@ -74,27 +80,54 @@ class Learning:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits under the current masks, ``float32 (batch, outputs)``."""
-        masked = {
-            name: self._rule.masked(weight, self.scores[name], self._densities[name])
-            for name, weight in self._weights.items()
-        }
-        logits: Tensor = functional_call(self.module, {**masked, **self.state}, (x,))
-        return logits
+        return self._run(self.module, x)
 
     def step(self, place: str, x: Tensor, y: Tensor) -> float:
         """Train on one batch and return its loss; `place` starts error messages."""
         try:
             logits = self.logits(x)
-        except ValueError as error:
-            if len(x) > 1:
-                raise
-            raise InputError(
-                f"{place}: the module cannot learn from a batch of 1: {error}; use a larger batch"
-            ) from error
+        except SupSupError:
+            raise
+        except Exception as error:  # a module may raise any
+            reason, remedy = str(error).strip().partition("\n")[0], "mend the module"
+            if len(x) == 1:
+                reason, remedy = f"from a batch of 1: {reason}", "use a larger batch"
+            raise InputError(f"{place}: the module cannot learn {reason}; {remedy}") from error
         loss = descend(place, logits, y, self.optimizer)
         if self._schedule is not None:
             self._schedule.step()
+        is_first, self._seen = self._seen is None, x[:_ROWS]
+        if is_first:
+            self._check_stored(place)
         return loss
+
+    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
+        masked = {
+            name: self._rule.masked(weight, self.scores[name], self._densities[name])
+            for name, weight in self._weights.items()
+        }
+        values = {**masked, **self.state}
+        logits: Tensor = functional_call(module, values, (x,))  # puts new buffers into `values`
+        self.state |= {name: values[name].detach() for name in self._buffers}
+        return logits
+
+    @torch.no_grad()
+    def _check_stored(self, place: str) -> None:
+        """Refuse a module in which training changes more than masks and state."""
+        if self._seen is None:
+            return
+        was_training = self.module.training
+        got = self._run(self.module.eval(), self._seen)
+        self.module.train(was_training)
+        wanted = self._run(self._untrained, self._seen)
+        tolerance = 1e-5 * float(wanted.abs().max())  # the same operators on the same rows
+        if not torch.allclose(got, wanted, rtol=0, atol=tolerance, equal_nan=True):
+            before, after = dict(self._untrained.named_buffers()), dict(self.module.named_buffers())
+            changed = [n for n in after if n not in self.state and not after[n].equal(before[n])]
+            raise InputError(
+                f"{place}: training changes what the bank does not store, such as "
+                f"{changed or 'attributes'}; keep it in float32 buffers named in state="
+            )
 
 
 def initial_scores(
@@ -123,7 +156,8 @@ def descend(place: str, logits: Tensor, labels: Tensor, optimizer: torch.optim.O
     if not isfinite(value):
         raise InputError(f"{place}: the loss must be finite, got {value}; lower the learning rate")
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     optimizer.step()
     return value
 

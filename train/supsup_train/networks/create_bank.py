@@ -11,11 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.errors import InputError
-from supsup_train.programs.programs import export_programs
+from supsup_train.programs.agreement import is_count
+from supsup_train.programs.programs import describe, export_programs
+
+# Of parameters: the first. Of buffers: what numpy and ONNX have.
+_DTYPES = (
+    *(torch.float32, torch.float64, torch.float16, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
 
 
 def create_bank(
@@ -41,12 +49,13 @@ def create_bank(
         real_outputs: Number of leading outputs that are labels; the others are superfluous and
             make the task of a single input inferable.
         weight_seed: Seed of the weights, in ``[0, 2**64)``.
-        masked: Names of the parameters to mask; by default those of two or more dimensions and
-            those in a class attribute `masked_names` of the modules. One-dimensional parameters
-            must be all ones.
+        masked: Names of the parameters to mask; by default those of two or more dimensions that
+            the module uses as the weight of a linear layer, convolution, matrix product, recurrent
+            layer or embedding look-up, and those in a class attribute `masked_names` of the
+            modules. One-dimensional parameters must be all ones.
         state: Names of the buffers or, then trained, parameters that are per task; by default the
-            running statistics of batch normalisation and those in the class attributes
-            `state_names`.
+            running statistics of batch normalisation, those in the class attributes `state_names`,
+            and other float32 buffers that training changes.
         require_gradient: If False, a bank whose gradient cannot be exported has the forward program
             only; tasks are then inferred by trying each mask.
 
@@ -54,19 +63,22 @@ def create_bank(
         The bank, without tasks.
 
     Raises:
-        InputError: If a name or masked parameter, or the module's output, is not as stated.
+        InputError: If `input_shape`, a name, a dtype or a masked parameter is not as stated.
         BankError: If `real_outputs` or `weight_seed` is out of range.
-        ProgramError: If an operator cannot be exported; the message names it.
+        ProgramError: If the module cannot be exported, or would train one way and answer another;
+            the message names the operator, buffer or function.
         OutputExistsError: If the folder is not empty.
     """
+    input_shape = _shape(input_shape)
     fixed = fixed_copy(module)
-    names = _masked_names(fixed, masked)
-    kept = _state_names(fixed, state)
+    outputs, weights, changed = describe(fixed, input_shape)
+    names = _masked_names(fixed, masked, weights)
+    kept = _state_names(fixed, state, changed)
     tensors = tensors_of(fixed)
     network = Network(
         weight_seed=weight_seed,
-        input_shape=tuple(input_shape),
-        outputs=_count_outputs(fixed, input_shape),
+        input_shape=input_shape,
+        outputs=outputs,
         real_outputs=real_outputs,
         parameters=tuple(_parameter(name, tuple(tensors[name].shape)) for name in names),
         state=tuple(StateTensor(name=name, shape=tuple(tensors[name].shape)) for name in kept),
@@ -90,6 +102,7 @@ def open_bank(
     input_shape: tuple[int, ...],
     real_outputs: int,
     weight_seed: int = 0,
+    masked: Sequence[str] | None = None,
 ) -> MaskBank:
     """Open the bank of a module; create it if missing.
 
@@ -99,6 +112,8 @@ def open_bank(
         input_shape: Shape of one input.
         real_outputs: Number of leading outputs that are labels.
         weight_seed: Seed of the weights, in ``[0, 2**64)``.
+        masked: Names of the parameters to mask, in any order; by default as `create_bank`, or as
+            the bank has them.
 
     Returns:
         The bank.
@@ -115,10 +130,14 @@ def open_bank(
         "weight_seed": weight_seed,
     }
     if not (Path(path) / "bank.json").exists():
-        return create_bank(path, module, **wanted)
+        return create_bank(path, module, **wanted, masked=masked)
     opened = MaskBank.open(path)
+    network = opened.network
+    has: dict[str, Any] = {name: getattr(network, name) for name in wanted}
+    if masked is not None:
+        wanted["masked"], has["masked"] = sorted(masked), sorted(p.name for p in network.parameters)
     for name, value in wanted.items():
-        got = getattr(opened.network, name)
+        got = has[name]
         if got != value:
             raise InputError(
                 f"{path}: the bank was made with {name} {got}, this run has {value}; "
@@ -129,13 +148,49 @@ def open_bank(
 
 
 def fixed_copy(module: nn.Module) -> nn.Module:
-    """Copy a module and set its biases to zero (paper, section 3)."""
-    fixed = copy.deepcopy(module)
+    """Copy a module, not compiled, and set its biases to zero (paper, section 3).
+
+    Raises:
+        InputError: If it cannot be copied, or a tensor has no shape or a dtype that programs lack.
+    """
+    try:
+        fixed = _plain(copy.deepcopy(module))
+        tensors = tensors_of(fixed)
+    except Exception as error:  # a module may raise any
+        raise InputError(
+            f"module: must be an nn.Module that can be copied, got {type(module).__name__}: "
+            f"{error}; use torch.nn.utils.parametrizations in place of weight_norm and "
+            "spectral_norm of torch.nn.utils"
+        ) from error
+    for name, tensor in tensors.items():
+        if is_lazy(tensor):
+            raise InputError(f"module: {name!r} has no shape yet; run the module on an input")
+        allowed = _DTYPES[:1] if isinstance(tensor, nn.Parameter) else _DTYPES
+        if tensor.dtype not in allowed:
+            raise InputError(
+                f"module: {name!r} must be {allowed[0]}, got {tensor.dtype}; convert it, such as "
+                "by module.float()"
+            )
     with torch.no_grad():
         for name, parameter in fixed.named_parameters():
             if "bias" in name.rpartition(".")[2] and parameter.ndim == 1:
                 parameter.zero_()
     return fixed
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """Undo `torch.compile`."""
+    for name, part in module.named_children():
+        if (new := _plain(part)) is not part:
+            setattr(module, name, new)
+    plain: nn.Module = getattr(module, "_orig_mod", module)
+    return plain
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    if isinstance(value, Sequence) and all(type(n) is int and n > 0 for n in value):
+        return tuple(value)
+    raise InputError(f"input_shape: must be positive integers, such as (784,), got {value!r}")
 
 
 def check_module(module: nn.Module, network: Network) -> None:
@@ -161,7 +216,7 @@ def _constants_digest(tensors: dict[str, Tensor], own: set[str]) -> str:
     """Hash names, shapes and values of the tensors that are not in `own`."""
     digest = hashlib.sha256()
     for name in sorted(set(tensors) - own):
-        if not name.endswith("num_batches_tracked"):  # only counts training batches
+        if not is_count(name):
             value = tensors[name].detach().contiguous()
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.numpy().tobytes())
@@ -195,11 +250,12 @@ def _told(module: nn.Module, attribute: str) -> list[str]:
     return told
 
 
-def _masked_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
+def _masked_names(module: nn.Module, wanted: Sequence[str] | None, weights: list[str]) -> list[str]:
     parameters = dict(module.named_parameters())
     if wanted is None:
         told = _told(module, "masked_names")
-        wanted = [name for name, value in parameters.items() if value.ndim >= 2 or name in told]
+        large = {name for name in weights if tensors_of(module)[name].ndim >= 2}
+        wanted = [name for name in parameters if name in large.union(told)]
     for name in wanted:
         if name not in parameters or parameters[name].ndim < 1:
             raise InputError(
@@ -214,28 +270,16 @@ def _masked_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
     return list(wanted)
 
 
-def _state_names(module: nn.Module, wanted: Sequence[str] | None) -> list[str]:
+def _state_names(module: nn.Module, wanted: Sequence[str] | None, changed: list[str]) -> list[str]:
     tensors = tensors_of(module)
     if wanted is None:
         norms = [name for name, part in module.named_modules() if isinstance(part, _BatchNorm)]
         names = [f"{norm}.{key}" for norm in norms for key in ("running_mean", "running_var")]
         names = [name.removeprefix(".") for name in names]
-        wanted = [name for name in names if name in tensors] + _told(module, "state_names")
+        names = [name for name in names if name in tensors] + _told(module, "state_names")
+        names += [name for name in changed if tensors[name].dtype == torch.float32]
+        wanted = list(dict.fromkeys(names))
     for name in wanted:
         if name not in tensors or not tensors[name].is_floating_point():
             raise InputError(f"state: {name!r} must be a float parameter or buffer of the module")
     return list(wanted)
-
-
-def _count_outputs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
-    training = module.training
-    with torch.no_grad():
-        logits = module.eval()(torch.zeros(2, *input_shape))
-    module.train(training)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(
-            f"module: must map (batch, {', '.join(map(str, input_shape))}) to (batch, outputs), "
-            f"a batch of 2 gave {got}"
-        )
-    return int(logits.shape[1])

@@ -19,11 +19,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.func import functional_call
@@ -35,34 +37,35 @@ from torch.fx.node import Argument, Target
 
 from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.errors import SupSupError
+from supsup_train.programs.agreement import (
+    FORWARD_ALONE,
+    REPLACE,
+    ProgramError,
+    check_gradients,
+    check_logits,
+    make_trial,
+)
 from supsup_train.programs.backward_ops import backward_decompositions
 from supsup_train.programs.forward_ops import DIFFERENTIABLE
 from supsup_train.programs.onnx_file import Shape, to_onnx
+from supsup_train.programs.weights import sources, weights_of
+
+__all__ = ["ProgramError", "Programs", "describe", "export_programs"]
 
 aten = torch.ops.aten
 
-# Position and name of an option that must be off, by operator.
-_REFUSED = {
-    aten.avg_pool2d.default: (6, "divisor_override"),
-    aten.avg_pool3d.default: (6, "divisor_override"),
-    aten.dropout.default: (2, "train"),
-    aten.scaled_dot_product_attention.default: (4, "dropout_p"),
-}
+# Options by which a random operator is off.
+_SWITCHES = {"train", "training", "dropout_p"}
 _EXAMPLE_BATCH = 37  # a prime, unlikely to be another dimension
-_TORCH_WARNING = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # raised within torch 2.13
+# Of torch 2.13 about itself, and about the tensors that `functional_call` puts in and takes out.
+_TORCH_WARNING = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated|While compiling, we found certain"
+)
 _OPERATOR = re.compile(r"OpOverload\(op='([^']+)', overload='([^']+)'\)")
 
 _CAPTURABLE = "it must accept this shape in batches of any size, and not branch on values"
-_REPLACE = "replace it in the module"
-_FORWARD_ALONE = (
-    f"{_REPLACE}, or pass require_gradient=False to write a bank with the forward program alone"
-)
 
 _log = logging.getLogger(__name__)
-
-
-class ProgramError(SupSupError, ValueError):
-    """Raised if a network cannot be exported; the message names the operator and the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,27 @@ class Programs:
 
     forward: bytes
     gradient: bytes | None
+
+
+def describe(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, list[str], list[str]]:
+    """Trace a module in eval mode, and take two training steps with a copy.
+
+    Returns:
+        The number of logits, the tensors used as weights, and the buffers that training changes.
+
+    Raises:
+        ProgramError: If it cannot be traced, or trained on inputs of this shape.
+    """
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    tensors = {name: value.detach() for name, value in tensors.items()}
+    if not tensors:
+        raise ProgramError("network: it must have a parameter to mask or a tensor as state")
+    with _quiet():
+        captured = _capture(copy.deepcopy(module).eval(), input_shape, tensors)
+        outputs = _count_outputs(captured, len(tensors))
+        with _refusal(f"training on x of shape {('batch', *input_shape)}", REPLACE):
+            trial = make_trial(module, input_shape, dict(module.named_parameters()))
+    return outputs, weights_of(captured, tensors), trial.changed
 
 
 def export_programs(
@@ -104,14 +128,15 @@ def export_programs(
     inputs |= {name: tuple(tensor.shape) for name, tensor in free.items()}
     with _quiet():
         captured = _capture(copy.deepcopy(module).eval(), input_shape, free | constants)
-        _check_operators(captured)
         outputs = _count_outputs(captured, len(free))
         if not 1 <= real_outputs <= outputs:
             raise ProgramError(
                 f"network: real_outputs must be in [1, {outputs}], its outputs, got {real_outputs}"
             )
         logits: dict[str, Shape] = {"logits": ("batch", outputs)}
-        with _refusal("forward pass", _REPLACE):
+        with _refusal("forward pass", REPLACE):
+            trial = make_trial(module, input_shape, free)
+            check_logits(trial, captured.module(), [*constants.values()])
             forward = _convert(captured, inputs, constants, logits)
         objectives = OBJECTIVES if real_outputs < outputs else OBJECTIVES[:1]
         gradients = {
@@ -119,9 +144,12 @@ def export_programs(
         }
         gradient = None
         try:
-            with _refusal("gradient", _FORWARD_ALONE):
+            with _refusal("gradient", FORWARD_ALONE):
                 differentiated, lifted = _differentiate(captured, len(free), real_outputs)
-                gradient = _convert(differentiated, inputs, constants | lifted, gradients)
+                constants |= lifted
+                held, pulls = [*constants.values()], partial(_cotangents, real_outputs=real_outputs)
+                check_gradients(trial, differentiated.module(), held, pulls)
+                gradient = _convert(differentiated, inputs, constants, gradients)
         except ProgramError as error:
             if require_gradient:
                 raise
@@ -161,7 +189,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.CRITICAL)  # failures are raised anyway
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", _TORCH_WARNING, FutureWarning)
+            warnings.filterwarnings("ignore", _TORCH_WARNING)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -173,9 +201,9 @@ def _refusal(what: str, remedy: str) -> Iterator[None]:
     """Convert torch's exceptions to a one-line `ProgramError` with a remedy."""
     try:
         yield
-    except ProgramError:
+    except SupSupError:
         raise
-    except (RuntimeError, ValueError, TypeError) as error:  # torch has no common base class
+    except Exception as error:  # a module, and torch, may raise any
         causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
@@ -213,20 +241,32 @@ def _capture(
         _refusal(f"forward pass on x of shape {('batch', *input_shape)}", _CAPTURABLE),
         redirect_stderr(StringIO()),  # torch prints partial graphs on failure
     ):
-        return torch.export.export(function, (x, *tensors.values()), dynamic_shapes=batch)
+        examples = (x, *tensors.values())
+        try:
+            captured = torch.export.export(function, examples, dynamic_shapes=batch)
+        except UserError:  # the other tracer follows `len(x)`
+            captured = torch.export.export(function, examples, dynamic_shapes=batch, strict=True)
+    _check_operators(captured)
+    return captured
 
 
 def _check_operators(captured: ExportedProgram) -> None:
     """Refuse options that torch.onnx would translate wrongly, and randomness."""
     for node in captured.graph.nodes:
-        position, option = _REFUSED.get(node.target, (0, ""))
-        refused = bool(option and len(node.args) > position and node.args[position])
+        schema = getattr(node.target, "_schema", None)
+        names = [each.name for each in schema.arguments] if schema else []
+        options = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        refused = options.get("divisor_override") and "with divisor_override"
         if node.target is aten.lstm.input:
             hidden, cell = (each.meta["val"].shape[-1] for each in node.args[1])
-            option, refused = "proj_size", hidden != cell
+            refused = hidden != cell and "with proj_size"
+        switches = _SWITCHES.intersection(names)
+        is_off = switches and not any(options.get(each) for each in switches)
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and not is_off:
+            refused = "is random in eval mode, which"
         if refused:
             raise ProgramError(
-                f"network: operator {node.target} with {option} cannot be exported; {_REPLACE}"
+                f"network: operator {node.target} {refused} cannot be exported; {REPLACE}"
             )
 
 
@@ -241,23 +281,11 @@ def _count_outputs(captured: ExportedProgram, num_free: int) -> int:
         raise ProgramError(
             f"network: the logits must be float32 (batch, outputs), got {logits.dtype} {shape}"
         )
-    sources = _sources(result)
-    if x not in sources or sources.isdisjoint(free):
-        missing = "x" if x not in sources else "any of the parameters"
+    known = sources(result)
+    if x not in known or known.isdisjoint(free):
+        missing = "x" if x not in known else "any of the parameters"
         raise ProgramError(f"network: the logits do not depend on {missing}")
     return int(logits.shape[1])
-
-
-def _sources(node: fx.Node) -> set[fx.Node]:
-    """Return the nodes that a node's values depend on, other than through shapes."""
-    found: set[fx.Node] = set()
-    waiting = [node]
-    while waiting:
-        node = waiting.pop()
-        if node not in found and not isinstance(node.meta.get("val"), torch.SymInt):
-            found.add(node)
-            waiting.extend(node.all_input_nodes)
-    return found
 
 
 class _Differentiable(fx.Interpreter):
@@ -277,7 +305,7 @@ def _differentiate(
         if free_unbacked_symbols(node.meta.get("val")):
             raise ProgramError(
                 f"network: operator {node.target} depends on the values of a tensor in a way that "
-                f"cannot be differentiated; {_FORWARD_ALONE}"
+                f"cannot be differentiated; {FORWARD_ALONE}"
             )
     specs = captured.graph_signature.input_specs
     fed = [i for i, spec in enumerate(specs) if spec.kind is InputKind.USER_INPUT]
@@ -291,7 +319,7 @@ def _differentiate(
         with torch.enable_grad():
             (logits,) = interpreter.run(*[values[i] for i in range(len(specs))])
         if not logits.requires_grad:
-            raise ProgramError(f"network: the logits have no gradient; {_FORWARD_ALONE}")
+            raise ProgramError(f"network: the logits have no gradient; {FORWARD_ALONE}")
         pulled: list[Tensor] = []
         for cotangent in _cotangents(logits.detach(), real_outputs):
             pulled += torch.autograd.grad(
