@@ -223,9 +223,12 @@ class Graph:
         for tensor in source.initializer:
             names[tensor.name] = self.constant(numpy_helper.to_array(tensor))
         body.copy_nodes(source.node, names)
+        outputs = body.own([names[value.name] for value in source.output])
         graph = helper.make_graph(body.nodes, body.scope, source.input, source.output)
-        for value in (*graph.input, *graph.output):
+        for value in graph.input:
             value.name = names[value.name]
+        for value, name in zip(graph.output, outputs, strict=True):
+            value.name = name
         return graph
 
     def model(
