@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,18 +19,18 @@ from supsup_runtime.model.session import Session, open_session
 LOGITS_TOLERANCE = 1e-4
 """Relative to the largest logit. Weights agree to one rounding (6e-8), which sums of some thousand
 terms over a few layers amplify."""
-SCORE_TOLERANCES = {"cpu": 3e-5, "cuda": 3e-5, "portable": 1e-5}
-"""Relative to the largest score or, if larger (few scores may cancel), half the norm of W * dO/dW,
-the spread of random masks' scores; without masks, of a task's terms, state * dO/dstate. `cpu`, and
-`cuda` on the CPU: two int8 rows leave out at most 1 / 254 / 254 = 1.6e-5 of a block's peak per
-term, of either sign. `portable`: float32 sums."""
 ROUNDED_TOLERANCE = 3e-2
-"""As above, for inexact scores of a rounded model: one int8 row leaves out at most 1 / 254 of a
-block's peak per term; in practice several thousandths of the largest score."""
+"""Relative to the scale of scores, for inexact scores of a rounded model: one int8 row leaves out
+at most 1 / 254 of a block's peak per term; in practice several thousandths of the largest score."""
 RECOVERY_TOLERANCE = 1e-5
 """Relative to the largest value; for the energy, to the sum of ``|z_i (Psi z)_i| / 2``, whose terms
 may cancel. Both sides sum some thousand float32 terms, each rounded by 6e-8, in different
 orders."""
+_UNIT = 2.0**-24
+"""Largest relative error of a float32 operation."""
+_DEVIATIONS = 6
+_MOVED = 8
+"""Sums in another order differ by up to a few times what `nudged` changes; 3 was measured."""
 
 
 def check_onnx(path: Path, *, place: str) -> None:
@@ -44,6 +46,33 @@ def open_program(bank: MaskBank, name: Literal["forward", "gradient"]) -> Sessio
     """Open a program of the bank."""
     program = bank.forward if name == "forward" else bank.gradient
     return open_session(program or b"", place=f"{bank.path}/programs/{name}.onnx")
+
+
+def nudged(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Move each value by one rounding, up or down: as much as another order of sums may."""
+    rng, factors = np.random.default_rng(1), (1 - 2 * _UNIT, 1 + 2 * _UNIT)
+    return {
+        name: (value * rng.choice(factors, value.shape)).astype(np.float32)
+        for name, value in tensors.items()
+    }
+
+
+def score_tolerance(
+    scale: float, *, num_terms: int, moved: float, peaks: Array | None = None, factor: float = 1
+) -> float:
+    """Return how far a score may differ, absolute (docs/CONTRACT.md, "Accuracy").
+
+    Args:
+        scale: Largest score or, if larger, the spread of scores.
+        num_terms: Terms of a score, summed in float32.
+        moved: Change of the scores if each input of the gradient is `nudged`.
+        peaks: Largest magnitude of what int8 rounds, per block of 256 terms; None without int8.
+        factor: Largest factor of a rounded term.
+    """
+    steps = np.zeros(1) if peaks is None else peaks.astype(np.float64) / 127
+    int8 = math.sqrt(256 * float(np.square(steps).sum()) / 12)
+    sums = _UNIT * math.sqrt(num_terms) * scale
+    return _DEVIATIONS * factor * int8 + factor * sums + _MOVED * moved
 
 
 def relative_error(got: Array, want: Array, least_scale: float = 0.0) -> float:

@@ -223,9 +223,12 @@ class Graph:
         for tensor in source.initializer:
             names[tensor.name] = self.constant(array_of(tensor))
         body.copy_nodes(source.node, names)
+        outputs = body.own([_named(names, value.name) for value in source.output])
         graph = helper.make_graph(body.nodes, body.scope, source.input, source.output)
-        for value in (*graph.input, *graph.output):
+        for value in graph.input:
             value.name = _named(names, value.name)
+        for value, name in zip(graph.output, outputs, strict=True):
+            value.name = name
         return graph
 
     def model(

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from supsup_export.bank_model.layout import ROW_BITS
 from supsup_export.bank_model.reference import Reference
+from supsup_export.bank_model.scores import num_rows, rounding_factor
 from supsup_export.bank_model.shortlist import CONTENDERS
 from supsup_export.checking import (
     LOGITS_TOLERANCE,
     ROUNDED_TOLERANCE,
-    SCORE_TOLERANCES,
     Findings,
     check_onnx,
+    nudged,
     open_program,
+    score_tolerance,
 )
 from supsup_runtime.arrays import Array, Images, Scores
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.layout import join
-from supsup_runtime.model.metadata import ModelInfo, Scoring
+from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import Session, open_session
 
 MAX_CHECKED_TASKS = 50
@@ -32,6 +35,19 @@ _BATCH = 3
 Tensors = dict[str, Array]
 Superposition: TypeAlias = tuple[list[int], list[float]]
 """Tasks and alphas; empty for all equally."""
+
+
+class _Wanted(NamedTuple):
+    """Scores ``float64 (tasks,)``, their spread, how far rounding moves them, and their gradient."""
+
+    scores: Scores
+    spread: float
+    moved: float
+    gradient: Tensors
+
+    @property
+    def scale(self) -> float:
+        return max(float(np.abs(self.scores).max()), self.spread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,36 +135,53 @@ class _Check:
             places.append(([0, len(self._bank) - 1], [0.3, 0.7]))
         asked = [(x, place) for x in (self.x, *images) for place in places]
         rows = [(self.x[i : i + 1], places[0]) for i in range(_BATCH * full)]
-        wanted = list(zip(*self._scores([*asked, *rows]), strict=True))
-        for (x, place), (want, spread) in zip(asked, wanted, strict=False):
-            self._inference_at(x, place, want, float(spread))
+        wanted = self._wanted([*asked, *rows])
+        for (x, place), want in zip(asked, wanted, strict=False):
+            self._inference_at(x, place, want)
         if full:
             self._rows(wanted[len(asked) :])
 
-    def _inference_at(self, x: Array, place: Superposition, want: Scores, spread: float) -> None:
+    def _inference_at(self, x: Array, place: Superposition, want: _Wanted) -> None:
         indices, alphas = place
         got = self._run(x, indices, alphas, infer=True)
-        tolerance = SCORE_TOLERANCES[self._info.target]
-        scale = max(float(np.abs(want).max()), spread)
+        allowed, scale = self._allowed(want, int8=True), want.scale
         if "task_scores" in got:
             scores = got["task_scores"]
             if self._info.scoring != "exact" and not indices:
-                scores = _contending(scores, want, tolerance * scale, self._info.scoring)
+                rounded = ROUNDED_TOLERANCE * scale if self._info.scoring == "rounded" else np.inf
+                scores = _contending(scores, want.scores, allowed, rounded)
             where = f"task_scores at {indices or 'all'}"
-            self.findings.compare(where, scores, want, tolerance, spread)
+            self.findings.compare(where, scores, want.scores, allowed / (scale or 1.0), scale)
         if "task" in got:
             best = int(got["task"][0])
-            short = np.array([(want.max() - want[best]) / (scale or 1.0)])
-            self.findings.compare("task inferred", short, np.zeros(1), tolerance)
+            short = np.array([want.scores.max() - want.scores[best]]) / (scale or 1.0)
+            self.findings.compare("task inferred", short, np.zeros(1), allowed / (scale or 1.0))
             self._compare(got, x, ([best], [1.0]), "inferred", 0.0)
 
-    def _rows(self, wanted: Sequence[tuple[Scores, float]]) -> None:
+    def _rows(self, wanted: Sequence[_Wanted]) -> None:
         got = self._run(self.x, [], [], infer=True, per_image=np.array(True))
         found = got["task_scores"].reshape(_BATCH, len(self._bank))
-        tolerance = SCORE_TOLERANCES["portable"]  # float32 for every target
-        for i, (row, (want, spread)) in enumerate(zip(found, wanted, strict=True)):
-            self.findings.compare(f"task_scores of row {i}", row, want, tolerance, spread)
+        for i, (row, want) in enumerate(zip(found, wanted, strict=True)):
+            tolerance = self._allowed(want, int8=False) / (want.scale or 1.0)
+            self.findings.compare(
+                f"task_scores of row {i}", row, want.scores, tolerance, want.scale
+            )
         self.findings.compare("task of each row", got["task"], found.argmax(axis=1), 0.0)
+
+    def _allowed(self, want: _Wanted, *, int8: bool) -> float:
+        """Return how far scores may differ; rows are scored in float32 for every target."""
+        target, network = self._info.target, self._bank.network
+        num_terms = network.num_masked + sum(s.size for s in network.state)
+        if target == "portable" or not int8 or not network.parameters:
+            return score_tolerance(want.scale, num_terms=num_terms, moved=want.moved)
+        bytes_ = len(self._bank) * ROW_BITS // 8 * -(-network.num_masked // ROW_BITS)
+        return score_tolerance(
+            want.scale,
+            num_terms=num_terms,
+            moved=want.moved,
+            peaks=self._reference.peaks(want.gradient) / 254 ** (num_rows(target, bytes_) - 1),
+            factor=rounding_factor(target),
+        )
 
     def _run(
         self, x: Array, indices: list[int], alphas: list[float], *, infer: bool, **more: Array
@@ -176,28 +209,35 @@ class _Check:
             logits = self._forward.run(["logits"], {"x": x, **tensors})[0]
             self.findings.compare(f"logits {what}", got["logits"], logits, LOGITS_TOLERANCE)
 
-    def _scores(self, asked: Sequence[tuple[Array, Superposition]]) -> tuple[Scores, Scores]:
-        program, gradients = open_program(self._bank, "gradient"), []
+    def _wanted(self, asked: Sequence[tuple[Array, Superposition]]) -> list[_Wanted]:
+        program, gradients, changes = open_program(self._bank, "gradient"), [], []
         for x, place in asked:
             tensors = self._reference.superposed(*place)
             names = [f"{self._info.objective}.{name}" for name in tensors]
-            found = program.run(names, {"x": x, **tensors})
+            feeds = {"x": x, **tensors}
+            found, other = (program.run(names, each) for each in (feeds, nudged(feeds)))
             gradients.append(dict(zip(tensors, found, strict=True)))
-        return self._reference.scores(gradients)
+            pairs = zip(tensors, found, other, strict=True)
+            changes.append({name: b.astype(np.float64) - a for name, a, b in pairs})
+        scores, spreads = self._reference.scores([*gradients, *changes])
+        moved = np.abs(scores).max(axis=1) + spreads
+        return [
+            _Wanted(scores[i], float(spreads[i]), float(moved[len(asked) + i]), gradient)
+            for i, gradient in enumerate(gradients)
+        ]
 
 
-def _contending(got: Array, want: Array, allowed: float, scoring: Scoring) -> Array:
+def _contending(got: Array, want: Array, allowed: float, rounded: float) -> Array:
     """Replace scores that may be inexact by the wanted ones.
 
-    At least `CONTENDERS` must be exact, the best among them. Others may be off if they are below
-    the best on both sides; in a rounded model, by no more than the rounding.
+    At least `CONTENDERS` must be exact, the best among them. Others may be off by `rounded` if they
+    are below the best on both sides.
     """
     if got.shape != want.shape:
         return got
-    close = np.abs(got - want) <= allowed
+    error = np.abs(got - want)
+    close = error <= allowed
     if close.sum() < CONTENDERS or not close[got.argmax()]:
         return got
-    given_up = ~close & (got < got.max()) & (want < want.max())
-    if scoring == "rounded":
-        given_up &= np.abs(got - want) <= ROUNDED_TOLERANCE / SCORE_TOLERANCES["cpu"] * allowed
+    given_up = ~close & (got < got.max()) & (want < want.max()) & (error <= rounded)
     return np.where(given_up, want, got.astype(np.float64))

@@ -1,6 +1,7 @@
 """What a bank's tasks compute, in numpy: the reference of a check.
 
-Independent of the exporter's layout. Sums are float64, with an error of 1e-13 of the largest score.
+Independent of the exporter's layout. Weights are rounded as CONTRACT.md says, because a ReLU at 0
+turns a different last digit into another gradient. Scores are summed in float64.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ class Reference:
         """Return weights and state, ``float32`` by name, of given tasks or of all equally."""
         tensors = {}
         for name, weight in self.weights.items():
+            mask = self._ones[name].astype(np.float32) * np.float32(1 / self._num_tasks)
             if indices:
-                masks = (unpack_mask(self._masks[name][i], weight.shape) for i in indices)
-                mask = sum(alpha * bits for alpha, bits in zip(alphas, masks, strict=True))
-            else:
-                mask = self._ones[name] / self._num_tasks
-            tensors[name] = np.asarray(mask * weight, np.float32)
+                mask = np.zeros(weight.shape, np.float32)
+                for i, alpha in zip(indices, alphas, strict=True):
+                    mask += np.float32(alpha) * unpack_mask(self._masks[name][i], weight.shape)
+            tensors[name] = mask * weight
         for name, values in self._state.items():
             chosen = values[list(indices)] if indices else values
             shares = np.array(alphas) if indices else np.full(len(values), 1 / len(values))
@@ -78,6 +79,12 @@ class Reference:
             scores -= vectors @ flat.T
             by_state += np.square(vectors) @ np.square(flat, dtype=np.float64).T
         return scores, 0.5 * np.sqrt(masked if self.weights else by_state.max(axis=1))
+
+    def peaks(self, gradient: Mapping[str, Array]) -> Array:
+        """Return the largest magnitude of W * dO/dW per block of 256, across parameters."""
+        flat = np.concatenate([(gradient[k] * w).reshape(-1) for k, w in self.weights.items()])
+        blocks: Array = np.abs(np.pad(flat, (0, -flat.size % 256))).reshape(-1, 256)
+        return blocks.max(axis=1)
 
 
 def _flat(gradients: Sequence[Mapping[str, Array]], name: str) -> Scores:

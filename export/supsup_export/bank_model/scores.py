@@ -98,6 +98,11 @@ def block_peaks(graph: Graph, vector: str, target: Target) -> str:
     return graph.op("ReduceMax", graph.op("Abs", blocks), axis, keepdims=1)
 
 
+def num_rows(target: Target, packed_bytes: int) -> int:
+    """Return the rows of `exact_rows`, for a bank of this size."""
+    return 3 if target == "cuda" or packed_bytes <= _SMALL_BANK_BYTES else 2
+
+
 def exact_rows(graph: Graph, layout: Layout, vector: str, target: Target) -> str:
     """Split ``float32 (256 * blocks,)``, in `by_bit` order, into rows for `row_products`.
 
@@ -106,7 +111,7 @@ def exact_rows(graph: Graph, layout: Layout, vector: str, target: Target) -> str
     row, because scores of few terms may cancel. So do four-bit codes, whose constant
     (`row_products`) makes the last row's rounding six times as large.
     """
-    count = 3 if target == "cuda" or layout.masks.nbytes <= _SMALL_BANK_BYTES else 2
+    count = num_rows(target, layout.masks.nbytes)
     rest = graph.reshape(vector, [-1, block_size(target)])
     rows = []
     for _ in range(count - 1):

@@ -191,6 +191,22 @@ def slice_backward(
     return _embed(grad, dim, begin, size - stop) if stop - begin < size else grad
 
 
+def diagonal_backward(
+    grad: Tensor, sizes: Sequence[int | SymInt], offset: int, dim1: int, dim2: int
+) -> Tensor:
+    """Backward of ``x.diagonal(offset, dim1, dim2)``, ``x`` of shape ``sizes``."""
+    rows, columns = sizes[dim1], sizes[dim2]
+    if isinstance(rows, SymInt) or isinstance(columns, SymInt):
+        return _NOT_COVERED
+    places = [(i, i + offset) for i in range(rows) if 0 <= i + offset < columns]
+    spread = [
+        [float((row, column) == place) for row in range(rows) for column in range(columns)]
+        for place in places
+    ]
+    embedded = (grad @ torch.tensor(spread)).unflatten(-1, (rows, columns))
+    return embedded.movedim((-2, -1), (dim1, dim2))
+
+
 # Operator overload (a type without a public name) to decomposition.
 _BACKWARD: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: convolution_backward,
@@ -198,6 +214,7 @@ _BACKWARD: dict[Any, Callable[..., Any]] = {
     aten.avg_pool3d_backward.default: avg_pool_backward,
     aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,  # noqa: SLF001 (aten)
     aten._adaptive_avg_pool3d_backward.default: adaptive_avg_pool_backward,  # noqa: SLF001 (aten)
+    aten.diagonal_backward.default: diagonal_backward,
     aten.reflection_pad1d_backward.default: _reflection_pad,
     aten.reflection_pad2d_backward.default: _reflection_pad,
     aten.reflection_pad3d_backward.default: _reflection_pad,

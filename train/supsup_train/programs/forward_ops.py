@@ -1,23 +1,26 @@
-"""Forward operators rewritten as arithmetic that PyTorch can differentiate.
+"""Forward operators rewritten as arithmetic that ONNX has and PyTorch can differentiate.
 
 PyTorch cannot differentiate running statistics, selects attention kernels by device, and has
-recurrent kernels whose backward ONNX lacks. Each function has the signature of its operator and
-ignores dropout.
+operators whose backward ONNX lacks. `PORTABLE` are those that ONNX lacks, or torch.onnx translates
+wrongly, in the forward pass, too. Each function has the signature of its operator and ignores
+dropout. `recurrence` has the recurrent layers.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp.decompositions import affine_grid_generator, grid_sampler_2d
 from torch.nn import functional
 
-aten = torch.ops.aten
+from supsup_train.programs.recurrence import gru_step, lstm_step, recurrent, simple_step
 
-Step = Callable[[Tensor, Tensor, list[Tensor]], list[Tensor]]
+aten = torch.ops.aten
 
 
 def batch_norm(
@@ -78,85 +81,116 @@ def attention(
     return scores.softmax(-1) @ value
 
 
-def _gru_step(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> list[Tensor]:
-    """Gates in PyTorch's order: reset, update, new."""
-    (hidden,) = state
-    input_reset, input_update, input_new = from_input.chunk(3, 1)
-    hidden_reset, hidden_update, hidden_new = from_hidden.chunk(3, 1)
-    reset = torch.sigmoid(input_reset + hidden_reset)
-    update = torch.sigmoid(input_update + hidden_update)
-    new = torch.tanh(input_new + reset * hidden_new)
-    return [new + update * (hidden - new)]
+def adaptive_avg_pool(x: Tensor, size: Sequence[int]) -> Tensor:
+    """``aten.adaptive_avg_pool2d``, which for size 1 writes strides that ONNX cannot express."""
+    if all(each == 1 for each in size):
+        return x.mean([*range(-len(size), 0)], keepdim=True)
+    pooled: Tensor = aten.adaptive_avg_pool2d(x, size)
+    return pooled
 
 
-def _lstm_step(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> list[Tensor]:
-    """Gates in PyTorch's order: input, forget, cell, output; state: hidden, cell."""
-    enter, forget, new, leave = (from_input + from_hidden).chunk(4, 1)
-    cell = torch.sigmoid(forget) * state[1] + torch.sigmoid(enter) * torch.tanh(new)
-    return [torch.sigmoid(leave) * torch.tanh(cell), cell]
+def adaptive_max_pool(x: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """``aten.adaptive_max_pool1d`` to ``3d``, without indices."""
+    for axis, outputs in enumerate(size, start=-len(size)):
+        length = x.shape[axis]
+        spans = [(i * length // outputs, -(-(i + 1) * length // outputs)) for i in range(outputs)]
+        x = torch.stack([x.narrow(axis, a, b - a).amax(axis) for a, b in spans], axis)
+    return x, None
 
 
-def _one_direction(
-    step: Step, inputs: list[Tensor], state: list[Tensor], weights: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    input_weight, hidden_weight, *biases = weights
-    input_bias, hidden_bias = biases or (None, None)
-    projected = functional.linear(torch.stack(inputs), input_weight, input_bias)
-    hidden = []
-    for from_input in projected.unbind():
-        from_hidden = functional.linear(state[0], hidden_weight, hidden_bias)
-        state = step(from_input, from_hidden, state)
-        hidden.append(state[0])
-    return hidden, state
+def weight_norm(direction: Tensor, length: Tensor, dim: int = 0) -> Tensor:
+    """``aten._weight_norm``: `direction`, scaled to a norm of `length` over all axes but `dim`."""
+    others = [axis for axis in range(direction.dim()) if axis != dim]
+    return direction * (length / direction.square().sum(others, keepdim=True).sqrt())
 
 
-def recurrent(step: Step) -> Callable[..., tuple[Tensor, ...]]:
-    """Unroll ``aten.gru.input`` or ``aten.lstm.input``.
+def bilinear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``aten.bilinear``: ``(..., n)`` and ``(..., m)`` to ``(..., out)``."""
+    outputs, _, width = weight.shape
+    seen = (left @ weight.movedim(1, 0).flatten(1)).unflatten(-1, (outputs, width))
+    y = (seen * right.unsqueeze(-2)).sum(-1)
+    return y if bias is None else y + bias
 
-    `step` maps the projections of input and hidden state, ``(batch, gates * hidden)``, and the
-    state to the next state.
-    """
 
-    def unrolled(
-        x: Tensor,
-        initial: Tensor | Sequence[Tensor],
-        weights: Sequence[Tensor],
-        has_biases: bool,
-        num_layers: int,
-        _dropout: float,
-        _train: bool,
-        bidirectional: bool,
-        batch_first: bool,
-    ) -> tuple[Tensor, ...]:
-        num_directions = 2 if bidirectional else 1
-        num_weights = 4 if has_biases else 2
-        initials = [initial] if isinstance(initial, Tensor) else list(initial)
-        values = list(x.unbind(1 if batch_first else 0))
-        finals: list[list[Tensor]] = []
-        for layer in range(num_layers):
-            outputs = []
-            for direction in range(num_directions):
-                index = layer * num_directions + direction
-                order = -1 if direction else 1
-                hidden, final = _one_direction(
-                    step,
-                    values[::order],
-                    [tensor[index] for tensor in initials],
-                    weights[index * num_weights : (index + 1) * num_weights],
-                )
-                outputs.append(hidden[::order])
-                finals.append(final)
-            values = [torch.cat(both, -1) for both in zip(*outputs, strict=True)]
-        output = torch.stack(values, 1 if batch_first else 0)
-        return output, *[torch.stack(each) for each in zip(*finals, strict=True)]
+def product(
+    x: Tensor, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """``aten.prod.dim_int``, in pairs: its backward divides by `x`."""
+    x = x.movedim(dim, 0).to(dtype or x.dtype)
+    while len(x) > 1:
+        half = len(x) // 2
+        x = torch.cat([x[:half] * x[half : 2 * half], x[2 * half :]])
+    return x.movedim(0, dim) if keepdim else x[0]
 
-    return unrolled
+
+def cumulative_product(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """``aten.cumprod`` of an axis that is not the batch."""
+    return torch.stack([*accumulate(x.to(dtype or x.dtype).unbind(dim), torch.mul)], dim)
+
+
+def atan2(y: Tensor, x: Tensor) -> Tensor:
+    """``aten.atan2``; torch.onnx turns the wrong way for ``y = 0`` and ``x < 0``."""
+    slope = torch.where((x == 0) & (y == 0), y, y / x)
+    below = (y < 0) | (1 / y < 0)  # -0, too
+    return torch.atan(slope) + torch.where(x < 0, torch.where(below, -math.pi, math.pi), 0.0)
+
+
+def grid_sample(x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool) -> Tensor:
+    """``aten.grid_sampler``, by indexing."""
+    sampled: Tensor = grid_sampler_2d(x, grid, mode, padding, align_corners)
+    return sampled
+
+
+def embedding_bag(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    _scale_by_frequency: bool,
+    mode: int,
+    _sparse: bool,
+    factors: Tensor | None,
+    include_last_offset: bool,
+    padding: int | None = None,
+) -> tuple[Tensor | None, ...]:
+    """``aten.embedding_bag`` as a product with a matrix of which look-up is in which bag."""
+    starts = offsets[:-1] if include_last_offset else offsets
+    begun = torch.arange(indices.shape[0]) >= starts.unsqueeze(1)  # (bags, look-ups)
+    inside = (begun.sum(0) == torch.arange(1, starts.shape[0] + 1).unsqueeze(1)).float()
+    if padding is not None:
+        inside = inside * (indices != padding)
+    rows = functional.embedding(indices, weight)
+    if mode == 2:
+        bags = torch.where(inside.unsqueeze(-1) > 0, rows, -math.inf).amax(1)
+        return bags, None, None, None
+    if factors is not None:
+        rows = rows * factors.unsqueeze(-1)
+    bags = inside @ rows
+    if mode == 1:
+        bags = bags / inside.sum(1, keepdim=True).clamp(min=1)
+    return bags, None, None, None
 
 
 # Operator overload (a type without a public name) to replacement.
+PORTABLE: dict[Any, Callable[..., Any]] = {
+    aten.adaptive_max_pool1d.default: adaptive_max_pool,
+    aten.adaptive_max_pool2d.default: adaptive_max_pool,
+    aten.adaptive_max_pool3d.default: adaptive_max_pool,
+    aten.atan2.default: atan2,
+    aten.cumprod.default: cumulative_product,
+    aten.embedding_bag.padding_idx: embedding_bag,
+}
 DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
+    **{each: rewritten for each, rewritten in PORTABLE.items() if rewritten is not atan2},
+    aten._weight_norm.default: weight_norm,  # noqa: SLF001 (aten)
+    aten.adaptive_avg_pool2d.default: adaptive_avg_pool,
+    aten.affine_grid_generator.default: affine_grid_generator,
     aten.batch_norm.default: batch_norm,
+    aten.bilinear.default: bilinear,
+    aten.grid_sampler.default: grid_sample,
+    aten.prod.dim_int: product,
     aten.scaled_dot_product_attention.default: attention,
-    aten.gru.input: recurrent(_gru_step),
-    aten.lstm.input: recurrent(_lstm_step),
+    aten.gru.input: recurrent(gru_step),
+    aten.lstm.input: recurrent(lstm_step),
+    aten.rnn_relu.input: recurrent(simple_step(torch.relu)),
+    aten.rnn_tanh.input: recurrent(simple_step(torch.tanh)),
 }

@@ -15,6 +15,8 @@ import onnxscript.optimizer
 import torch
 from onnx import helper, numpy_helper
 
+from supsup_train.programs.forward_ops import PORTABLE
+
 OPSET = 18
 IR_VERSION = 8
 
@@ -38,6 +40,8 @@ def to_onnx(
     Raises:
         torch.onnx.OnnxExporterError: If an operator has no translation.
     """
+    if any(node.target in PORTABLE for node in program.graph.nodes):
+        program = program.run_decompositions(PORTABLE)
     exported = torch.onnx.export(
         program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False
     )
