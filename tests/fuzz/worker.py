@@ -1,0 +1,54 @@
+"""A process that judges a range of cases, ``TARGET SEED FIRST COUNT SEEDS OUT``.
+
+It writes a line for each case while the case runs, so that whoever started it knows which case
+ended the process: one letter for each stage, then the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+
+from fuzz.judge import judge, limit_process, work_folder
+from fuzz.target import Target
+from fuzz.targets import TARGETS
+
+
+def case_random(target: str, seed: int, number: int) -> Random:
+    """What makes a case, and makes it again."""
+    return Random(f"{target}/{seed}/{number}")  # noqa: S311 - no secret
+
+
+def work(name: str, target: Target, seed: int, numbers: range, out: Path) -> None:
+    """Judge cases, one line each in a file; see `fuzz.campaign.read_lines`."""
+    folder = work_folder()
+    descriptor = os.open(out, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    with out.with_suffix(".stack").open("w") as stacks:
+        limit_process(stacks)
+        try:
+            for number in numbers:
+                case = target.make(case_random(name, seed, number))
+                verdict = judge(
+                    target, case, folder, lambda stage: os.write(descriptor, stage[:1].encode())
+                )
+                os.write(descriptor, json.dumps(asdict(verdict)).encode() + b"\n")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    """Run the command."""
+    warnings.simplefilter("ignore")
+    name, seed, first, count, seeds, out = sys.argv[1:]
+    numbers = range(int(first), int(first) + int(count))
+    work(name, TARGETS[name].load()(Path(seeds)), int(seed), numbers, Path(out))
+
+
+if __name__ == "__main__":
+    main()
