@@ -18,12 +18,12 @@ BANKS = ("plain", "sparse", "units", "state")
 """Masks; masks that are stored sparse; masks over units with state, a Hopfield store and a
 calibration; state alone."""
 
-_LEARN = "permuted --data data.npz --tasks 2 --steps 2 --outputs 5 --threads 1 --quiet"
+LEARN = "permuted --data data.npz --steps 2 --outputs 5 --threads 1 --quiet"
 _LINES = f"""
-supsup-train {_LEARN} --model mlp-6 --bank plain
-supsup-train {_LEARN} --model mlp-64-48 --rule top-k --density 0.02 --bank sparse
-supsup-train {_LEARN} --model bnnet-9-7 --bank units
-supsup-baseline batche {_LEARN} --model mlp-6 --bank state
+supsup-train {LEARN} --tasks 2 --model mlp-6 --bank plain
+supsup-train {LEARN} --tasks 2 --model mlp-64-48 --rule top-k --density 0.02 --bank sparse
+supsup-train {LEARN} --tasks 2 --model bnnet-9-7 --bank units
+supsup-baseline batche {LEARN} --tasks 2 --model mlp-6 --bank state
 supsup-hopfield encode --bank units
 supsup-export --bank plain full.onnx
 supsup-calibrate full.onnx permuted --data data.npz --bank plain

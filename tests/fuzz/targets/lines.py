@@ -11,10 +11,9 @@ from typing import TextIO
 
 from exports import each_made_once
 from fuzz.case import Case
-from fuzz.seeds import TASKS
+from fuzz.seeds import LEARN, TASKS
 from fuzz.target import Reach, Refused, Target, command
 
-_LEARN = "permuted --data data.npz --tasks 2 --steps 2 --outputs 5 --threads 1 --quiet"
 _VALID = tuple(
     line.split()
     for line in f"""
@@ -42,10 +41,10 @@ supsup-export --bank plain out.onnx --graph-outputs logits,task --objective entr
 supsup-export --bank plain out.onnx --task {TASKS[0]} --bits 2
 supsup-export --bank plain full.onnx --force --no-check
 supsup-export --bank units out.onnx --hopfield --stream
-supsup-train {_LEARN} --model mlp-6 --bank plain
-supsup-train {_LEARN} --model mlp-6 --bank new --lr 0.1 --rule top-k --density 0.5
-supsup-train {_LEARN} --model mlp-6 --bank new --scenario NNs --period 1 --max-tasks 2
-supsup-baseline psp {_LEARN} --model mlp-6 --bank new --every 1
+supsup-train {LEARN} --tasks 2 --model mlp-6 --bank plain
+supsup-train {LEARN} --tasks 2 --model mlp-6 --bank new --lr 0.1 --rule top-k --density 0.5
+supsup-train {LEARN} --tasks 2 --model mlp-6 --bank new --scenario NNs --period 1 --max-tasks 2
+supsup-baseline psp {LEARN} --tasks 2 --model mlp-6 --bank new --every 1
 """.strip().splitlines()
 )
 _ODD = (
