@@ -18,7 +18,6 @@ from fuzz.campaign import campaign, code_digest
 from fuzz.case import Case
 from fuzz.judge import judge, work_folder
 from fuzz.report import to_text, write_table
-from fuzz.seeds import make_seeds
 from fuzz.target import Target
 from fuzz.targets import TARGETS
 from fuzz.worker import case_random

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -74,7 +74,7 @@ def run_chunk(name: str, seed: int, numbers: range, seeds: Path) -> Counts:
         while first < numbers.stop:
             out = Path(folder) / f"{first}"
             words = [name, str(seed), str(first), str(numbers.stop - first), str(seeds), str(out)]
-            done = subprocess.run(  # noqa: S603 - our own code
+            done = subprocess.run(
                 [sys.executable, "-m", "fuzz.worker", *words],
                 capture_output=True,
                 check=False,
@@ -136,15 +136,19 @@ def campaign(
             key: pool.submit(run_chunk, key[0], seed, numbers, seeds)
             for key, numbers in todo.items()
         }
-        for left, ((name, _), job) in zip(range(len(jobs), 0, -1), jobs.items(), strict=True):
-            counts = job.result()
-            found[name].join(counts)
-            numbers = todo[name, _]
-            line = {"name": name, "first": numbers.start, "end": numbers.stop}
-            file.write(json.dumps({**line, "counts": asdict(counts)}) + "\n")
+        for left, (key, job) in zip(range(len(jobs), 0, -1), jobs.items(), strict=True):
+            counts, numbers = job.result(), todo[key]
+            found[key[0]].join(counts)
+            line = {"name": key[0], "first": numbers.start, "end": numbers.stop}
+            file.write(json.dumps({**line, "counts": _to_dict(counts)}) + "\n")
             file.flush()
             sys.stderr.write(f"fuzz: {left - 1} chunks left\n")
     return found
+
+
+def _to_dict(counts: Counts) -> dict[str, object]:
+    """Not `asdict`, which makes counts of a counter's items."""
+    return {each.name: getattr(counts, each.name) for each in fields(counts)}
 
 
 def _finished(state: Path) -> Iterator[tuple[str, range, Counts]]:

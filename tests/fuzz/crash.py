@@ -19,6 +19,8 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+from tools.reproduction.tables import Table, to_markdown
+
 from commands import run
 from exports import each_made_once
 from fuzz.aftermath import KINDS as FINDINGS
@@ -29,7 +31,6 @@ from fuzz.report import record
 from fuzz.seeds import LEARN, TASKS
 from fuzz.stops import KINDS, Stop, run_line
 from supsup_runtime.console import to_table
-from tools.reproduction.tables import Table, to_markdown
 
 _FIRST = TASKS[0]
 LINES = {

@@ -49,10 +49,10 @@ def parse(data: bytes) -> list[Field]:
 
 
 def _inner(data: bytes) -> bytes | list[Field]:
-    if (
-        1 < len(data) <= _MAX_PARSED
-        and not data.isascii()
-        or data[:1] in (b"\x08", b"\x0a", b"\x12")
+    if (1 < len(data) <= _MAX_PARSED and not data.isascii()) or data[:1] in (
+        b"\x08",
+        b"\x0a",
+        b"\x12",
     ):
         try:
             return parse(data)

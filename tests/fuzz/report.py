@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tools.reproduction.tables import Table, to_markdown
+
 from fuzz.campaign import Counts
 from fuzz.target import STAGES
 from supsup_runtime.console import to_table
-from tools.reproduction.tables import Table, to_markdown
 
 KINDS = ("answer", "refused", "foreign", "wrong", "hang", "died", "memory", "endless")
 _HEADER = ("target", "cases", *STAGES, *KINDS, "peak MiB")

@@ -58,8 +58,7 @@ def _make_data(folder: Path) -> None:
     np.save(folder / "x.npy", rng.standard_normal((4, FEATURES)).astype(np.float32))
     x = rng.integers(0, 256, (24, FEATURES), np.uint8)
     y = np.arange(24, dtype=np.int64) % CLASSES
-    parts = {"x_train": x[:12], "y_train": y[:12], "x_test": x[12:], "y_test": y[12:]}
-    np.savez(folder / "data.npz", **parts)
+    np.savez(folder / "data.npz", x_train=x[:12], y_train=y[:12], x_test=x[12:], y_test=y[12:])
     idx = folder / "idx"
     idx.mkdir()
     pictures = rng.integers(0, 256, (12, 3, 2), np.uint8)

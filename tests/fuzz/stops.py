@@ -19,7 +19,9 @@ from typing import Any, NoReturn
 
 from commands import SCRIPTS
 
-_EVENTS = frozenset("open os.rename os.remove os.mkdir os.rmdir os.link os.symlink".split())
+_EVENTS = frozenset(
+    ["open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink"]
+)
 """Audit events of Python; of opens, those that write or sync a folder."""
 TRACEBACK = 70
 SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
@@ -65,7 +67,7 @@ def _in_child(words: list[str], folder: Path, saying: int, watch: Callable[..., 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(saying, 1)
         os.dup2(saying, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: PTH123, SIM115
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         os.chdir(folder)
         sys.argv = words
         module, _, function = SCRIPTS[words[0]].partition(":")

@@ -33,7 +33,7 @@ class Wrong(Exception):  # noqa: N818 - it is a verdict
     """An answer that must not be: misread, accepted against a rule, or badly printed."""
 
 
-class Refused(SupSupError):
+class Refused(SupSupError):  # noqa: N818 - as above
     """A command refused the case."""
 
 

@@ -29,14 +29,16 @@ def work(name: str, target: Target, seed: int, numbers: range, out: Path) -> Non
     """Judge cases, one line each in a file; see `fuzz.campaign.read_lines`."""
     folder = work_folder()
     descriptor = os.open(out, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+    def reach(stage: str) -> None:
+        os.write(descriptor, stage[:1].encode())
+
     with out.with_suffix(".stack").open("w") as stacks:
         limit_process(stacks)
         try:
             for number in numbers:
                 case = target.make(case_random(name, seed, number))
-                verdict = judge(
-                    target, case, folder, lambda stage: os.write(descriptor, stage[:1].encode())
-                )
+                verdict = judge(target, case, folder, reach)
                 os.write(descriptor, json.dumps(asdict(verdict)).encode() + b"\n")
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -67,8 +67,8 @@ class Bank(Target):
         bank.calibration()
         if has_store(bank):
             read_store(bank)
-        for words in (["supsup-inspect", folder], ["supsup-bank", "list", folder]):
-            command(*words)
+        command("supsup-inspect", folder)
+        command("supsup-bank", "list", folder)
         _change(bank, case.words["change"])
         reach("call")
 

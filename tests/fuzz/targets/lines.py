@@ -77,7 +77,16 @@ _ODD = (
     *("0x10", "1_000", "٣", "plain/", "plain/bank.json", "data.npz", "idx", "units", "*", "~"),
 )
 _WORK = frozenset(
-    "--steps --tasks --alpha-steps --per-task --max-tasks --batch-size --model --outputs".split()
+    [
+        "--steps",
+        "--tasks",
+        "--alpha-steps",
+        "--per-task",
+        "--max-tasks",
+        "--batch-size",
+        "--model",
+        "--outputs",
+    ]
 )
 """Numbers that mean work which a person may want: no large ones. --outputs is in 5000 digits."""
 _LARGE = frozenset(("1000", "2147483648", "18446744073709551616", "9" * 30, "9" * 5000, "1_000"))
@@ -141,7 +150,7 @@ def _odd(rng: Random, option: str) -> str:
 
 def _output(kind: str) -> TextIO | None:
     if kind == "full":
-        return open("/dev/full", "w")  # noqa: SIM115, PTH123 - as a shell opens it
+        return open("/dev/full", "w")  # noqa: PTH123 - as a shell opens it
     if kind == "pipe":
         reading, writing = os.pipe()
         os.close(reading)

@@ -17,8 +17,8 @@ from fuzz.mutate import bytes_of, changed_value, choice, dumped, encoded, text
 from fuzz.protobuf import BYTES, Field, mutated, parse, serialize
 from fuzz.seeds import FEATURES, MODELS
 from fuzz.target import Reach, Target, Wrong, command
-from fuzz.tensors import joined, split
 from fuzz.targets.banks import sign_files, sign_network
+from fuzz.tensors import joined, split
 from supsup_export import export
 from supsup_runtime import Model as Loaded
 from supsup_runtime import load, load_hopfield
@@ -208,7 +208,8 @@ def _program_of(rng: Random, data: bytes) -> bytes:
         tensor.ClearField("raw_data")
         tensor.data_location = onnx.TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value="secret")
-    return model.SerializeToString()
+    changed: bytes = model.SerializeToString()
+    return changed
 
 
 class Program(Target):
