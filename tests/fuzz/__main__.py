@@ -60,7 +60,7 @@ def main() -> None:
 def _run(arguments: argparse.Namespace, seeds: Path) -> None:
     state = BUILD / f"{code_digest(seeds)}-{arguments.seed}.jsonl"
     found = campaign(arguments.cases, arguments.targets, arguments.seed, seeds, state)
-    print(to_text(found, arguments.seed))
+    sys.stdout.write(to_text(found, arguments.seed) + "\n")
     if arguments.record:
         write_table(arguments.record, found, arguments.seed)
     sys.exit(
@@ -74,8 +74,10 @@ def _one(arguments: argparse.Namespace, target: Target, case: Case) -> None:
     if arguments.command == "keep":
         case.keep(CORPUS / f"{arguments.target}-{arguments.name}.zip")
         return
-    print(case.words, case.odd, {name: len(data) for name, data in case.files.items()})
-    print(asdict(judge(target, case, work_folder(), print)))
+    sizes = {name: len(data) for name, data in case.files.items()}
+    sys.stdout.write(f"{case.words} {case.odd} {sizes}\n")
+    verdict = judge(target, case, work_folder(), lambda stage: print(stage, flush=True))  # noqa: T201
+    sys.stdout.write(f"{asdict(verdict)}\n")
 
 
 if __name__ == "__main__":

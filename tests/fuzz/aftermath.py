@@ -110,7 +110,7 @@ def _plain(name: str) -> str:
 
 
 def _steady(files: Files) -> dict[str, object]:
-    """Files without logs, which have times, and banks by their tasks, whose files may have any name."""
+    """Files but logs, which have times; task files, whose names may differ, by the index alone."""
     found: dict[str, object] = {n: d for n, d in files.items() if not n.endswith("train.jsonl")}
     for name in [name for name in files if name.endswith("/bank.json")]:
         index = json.loads(files[name])

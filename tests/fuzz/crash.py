@@ -33,14 +33,16 @@ from fuzz.stops import KINDS, Stop, run_line
 from supsup_runtime.console import to_table
 
 _FIRST = TASKS[0]
+_SECOND = f"plain/tasks/{TASKS[1]}.safetensors"
+_NNS = "--scenario NNs --period 1"
 LINES = {
     "train": f"supsup-train {LEARN} --tasks 4 --model mlp-6 --bank plain",
     "train, new bank": f"supsup-train {LEARN} --tasks 2 --model mlp-6 --bank new",
     "train, transfer": f"supsup-train {LEARN} --tasks 3 --model mlp-6 --bank new --transfer masks",
-    "train, NNs": f"supsup-train {LEARN} --tasks 2 --model mlp-6 --bank new --scenario NNs --period 1",
+    "train, NNs": f"supsup-train {LEARN} --tasks 2 --model mlp-6 --bank new {_NNS}",
     "baseline": f"supsup-baseline batche {LEARN} --tasks 3 --model mlp-6 --bank state",
     "bank add": f"supsup-bank add plain plain/tasks/{_FIRST}.safetensors --name added",
-    "bank replace": f"supsup-bank add plain plain/tasks/{TASKS[1]}.safetensors --name {_FIRST} --replace",
+    "bank replace": f"supsup-bank add plain {_SECOND} --name {_FIRST} --replace",
     "bank remove": f"supsup-bank remove plain {_FIRST}",
     "bank rename": f"supsup-bank rename plain {_FIRST} upright",
     "calibrate": "supsup-calibrate full.onnx permuted --data data.npz --bank plain --coverage 0.8",
@@ -81,10 +83,11 @@ def main() -> None:
     if arguments.part:
         first, step = arguments.part
         for each in stops(range(first, arguments.stops, step), arguments.seed, arguments.seeds):
-            print(json.dumps(asdict(each)), flush=True)
+            sys.stdout.write(json.dumps(asdict(each)) + "\n")
+            sys.stdout.flush()
         return
     found = _in_two(arguments.stops, arguments.seed)
-    print(to_text(found))
+    sys.stdout.write(to_text(found) + "\n")
     if arguments.record:
         title = f"`make crash N={len(found)}`, seed {arguments.seed}"
         cells = [

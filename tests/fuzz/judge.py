@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import IO
 
-from fuzz.case import Case
+from fuzz.case import Case, read_files
 from fuzz.target import Reach, Target, Wrong
 from supsup_runtime.errors import SupSupError
 from supsup_runtime.evaluation.needs import process_bytes, reset_peak
@@ -64,15 +64,13 @@ def judge(target: Target, case: Case, folder: Path, reach: Reach) -> Verdict:
     for each in (inner, outside):
         shutil.rmtree(each, ignore_errors=True)
         each.mkdir()
-    (outside / "secret").write_text("SECRET")
+    (outside / "secret").write_bytes(b"SECRET")
     case.write(inner)
     reset_peak()
     before = process_bytes("VmRSS")
     verdict = _timed(target, case, inner, reach)
     peak = max(0, process_bytes("VmHWM") - before)
-    if [path.name for path in outside.iterdir()] != ["secret"] or (
-        outside / "secret"
-    ).read_text() != "SECRET":
+    if read_files(outside) != {"secret": b"SECRET"}:
         verdict = Verdict(kind="wrong", what="wrote outside its folder")
     bound = target.memory(case)
     if peak > bound and verdict.kind in {"answer", "refused"}:

@@ -112,10 +112,9 @@ def _collect(tree: Any, places: list[tuple[Any, Any]]) -> None:  # noqa: ANN401 
 
 
 def _other(rng: Random, value: Any) -> Any:  # noqa: ANN401 - any JSON
-    if rng.random() < 0.15:
-        return rng.choice((None, True, [], {}, [[]], [value], {"a": value}))
-    if rng.random() < 0.1:
-        return f"@raw{rng.randrange(len(_RAW))}@"
+    odd = (None, True, [], {}, [[]], [value], {"a": value}, f"@raw{rng.randrange(len(_RAW))}@")
+    if rng.random() < 0.2:
+        return rng.choice((*odd, odd[-1]))
     if isinstance(value, str):
         return text(rng, value)
     if isinstance(value, bool) or value is None:

@@ -6,6 +6,7 @@ for one, so that mutations reach tensors and attributes deep in an ONNX model.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
@@ -49,15 +50,11 @@ def parse(data: bytes) -> list[Field]:
 
 
 def _inner(data: bytes) -> bytes | list[Field]:
-    if (1 < len(data) <= _MAX_PARSED and not data.isascii()) or data[:1] in (
-        b"\x08",
-        b"\x0a",
-        b"\x12",
-    ):
-        try:
+    """Fields, if it is a message; most that begin with field 1 or 2, or are not text, are."""
+    likely = data[:1] in {b"\x08", b"\x0a", b"\x12"} or not data.isascii()
+    if likely and len(data) <= _MAX_PARSED:
+        with suppress(ValueError):
             return parse(data)
-        except ValueError:
-            pass
     return data
 
 

@@ -11,7 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import TextIO
+from typing import ClassVar, TextIO
 from unittest.mock import patch
 
 from commands import SCRIPTS
@@ -38,7 +38,13 @@ class Refused(SupSupError):  # noqa: N818 - as above
 
 
 class Target(ABC):
-    """A reader or interface under test."""
+    """A reader or interface under test.
+
+    Attributes:
+        room: Bytes that a case may take whatever its size.
+    """
+
+    room: ClassVar[int] = 64 << 20
 
     def __init__(self, seeds: Path) -> None:
         """Read the valid files that cases are made from, and import what they are used with."""
@@ -54,7 +60,7 @@ class Target(ABC):
 
     def memory(self, case: Case) -> int:
         """Bytes that the case may take at most, beyond what the process has (SECURITY.md)."""
-        return (64 << 20) + 100 * case.size
+        return self.room + 100 * case.size
 
 
 def command(

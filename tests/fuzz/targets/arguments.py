@@ -46,7 +46,7 @@ device: 'cpu' | 'cuda'
 flag: True | False
 labels: () | ('a', 'b') | ('\\x1b[31m',) | ('\\ud800',) | (1,) | 'ab' | ('a',) * 9
 mask: m | m.astype('f4') | m[:-1] | m.tolist() | m[None] | ~m | None | 'm'
-masks: bits | {{}} | dict(bits, more=m) | {{1: m}} | None | {{n: m for n in bits}} | dict(bits, **state)
+masks: bits | {{}} | dict(bits, more=m) | {{1: m}} | None | {{n: m for n in bits}} | 5
 method: None | 'one-shot' | 'verified' | 'binary' | supsup.Inference(method='gradient')
 model: 'mlp-4' | 'mlp-' | 'cnn' | 'bnnet-3' | 'mlp-0' | 'mlp--1' | 'mlp-a' | 'mlp-1e9'
 name: '{TASKS[0]}' | 'new' | 'a-b'
@@ -61,7 +61,7 @@ stream: 'permuted' | 'split' | 'mixed' | 'rotated'
 target: 'cpu' | 'portable'
 task: '{TASKS[0]}' | 0 | 1 | np.int64(0)
 tasks: [0, 1] | (0,) | ['{TASKS[1]}'] | [0] * 4 | np.arange(2)
-training: None | {{}} | {{'accuracy': .5}} | {{'recipe': 5}} | {{'a': np.nan}} | {{1: object()}} | []
+training: None | {{}} | {{'accuracy': .5}} | {{'recipe': 5}} | {{'a': np.nan}} | {{1: len}} | []
 x: x | x | x | x[:1] | x[:0] | x[0] | x.T | x.T.copy().T | x[::-1] | x[:, ::-1] | x.astype('f8')
 """.strip().splitlines()
 }
@@ -146,6 +146,8 @@ _HOLE = re.compile(r"\{([a-z]+)\}")
 class Arguments(Target):
     """One call with one or two odd values."""
 
+    room = 512 << 20
+
     def __init__(self, seeds: Path) -> None:
         super().__init__(seeds)
         # no call changes these; the banks are copied for each case
@@ -184,9 +186,6 @@ class Arguments(Target):
         if case.words["never"]:
             raise Wrong(f"{case.words['of']} accepts {case.words['never']}")
 
-    def memory(self, case: Case) -> int:
-        return (512 << 20) + case.size
-
 
 def _names(seeds: Path) -> dict[str, Any]:
     """What the expressions speak of."""
@@ -210,7 +209,6 @@ def _names(seeds: Path) -> dict[str, Any]:
         "recovering": recovering,
         "replace": replace,
         "samples": evaluation.choose_samples(model, stream, per_task=4),
-        "state": {"more": np.zeros(1)},
         "stream": stream,
         "supsup": supsup,
         "train": supsup_train,

@@ -77,18 +77,17 @@ _ODD = (
     *("0x10", "1_000", "٣", "plain/", "plain/bank.json", "data.npz", "idx", "units", "*", "~"),
 )
 _WORK = frozenset(
-    [
+    (
         "--steps",
         "--tasks",
         "--alpha-steps",
         "--per-task",
         "--max-tasks",
         "--batch-size",
-        "--model",
         "--outputs",
-    ]
+    )
 )
-"""Numbers that mean work which a person may want: no large ones. --outputs is in 5000 digits."""
+"""Numbers that mean work which a person may want: no large ones."""
 _LARGE = frozenset(("1000", "2147483648", "18446744073709551616", "9" * 30, "9" * 5000, "1_000"))
 _OUT = ("", "", "", "", "", "", "none", "full", "pipe")
 """Standard output: kept, closed, on a full disk, a pipe that nobody reads."""
@@ -96,6 +95,8 @@ _OUT = ("", "", "", "", "", "", "none", "full", "pipe")
 
 class CommandLine(Target):
     """One command in this process, in a folder with banks, models and data."""
+
+    room = 1 << 30
 
     def __init__(self, seeds: Path) -> None:
         super().__init__(seeds)
@@ -120,9 +121,6 @@ class CommandLine(Target):
             raise Refused
         reach("load")
         reach("call")
-
-    def memory(self, case: Case) -> int:
-        return 1 << 30
 
 
 def _change(rng: Random, words: list[str]) -> None:

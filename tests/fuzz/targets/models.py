@@ -25,6 +25,7 @@ from supsup_runtime import load, load_hopfield
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import SupSupError
 
+_PROGRAMS = ("forward", "gradient")
 _METADATA = 14
 _PREFIX = "org.supsup."
 _BATCH = np.linspace(-1, 1, 3 * FEATURES, dtype=np.float32).reshape(3, FEATURES)
@@ -32,6 +33,8 @@ _BATCH = np.linspace(-1, 1, 3 * FEATURES, dtype=np.float32).reshape(3, FEATURES)
 
 class Model(Target):
     """A model file: its metadata, forward program and graph, changed alone or together."""
+
+    room = 256 << 20
 
     def __init__(self, seeds: Path) -> None:
         super().__init__(seeds)
@@ -62,9 +65,6 @@ class Model(Target):
         if _asked(model):
             reach("call")
         _check_length(path, model)
-
-    def memory(self, case: Case) -> int:
-        return (256 << 20) + 100 * case.size
 
 
 def _mode(data: bytes) -> bytes:
@@ -215,13 +215,15 @@ def _program_of(rng: Random, data: bytes) -> bytes:
 class Program(Target):
     """The programs of a bank, as the export takes them in."""
 
+    room = 512 << 20
+
     def __init__(self, seeds: Path) -> None:
         super().__init__(seeds)
         self._banks = [read_files(seeds / name) for name in ("plain", "units", "state")]
 
     def make(self, rng: Random) -> Case:
         files = dict(rng.choice(self._banks))
-        name = choice(rng, ((2.0, "programs/forward.onnx"), (1.0, "programs/gradient.onnx")))
+        name = f"programs/{choice(rng, ((2.0, _PROGRAMS[0]), (1.0, _PROGRAMS[1])))}.onnx"
         files[name] = _program_of(rng, files[name])
         return Case(
             files={f"bank/{key}": data for key, data in _signed(files).items()}
@@ -231,11 +233,8 @@ class Program(Target):
     def use(self, folder: Path, case: Case, reach: Reach) -> None:
         os.chdir(folder)  # where a location without a folder would lead
         bank = MaskBank.open("bank")
-        try:
-            onnx.load_model_from_string(bank.forward)
+        if all(_is_onnx(case.files[f"bank/programs/{name}.onnx"]) for name in _PROGRAMS):
             reach("header")
-        except Exception:  # noqa: BLE001, S110 - then it is damaged
-            pass
         for check in (True, False):
             path = folder / f"{check}.onnx"
             try:
@@ -251,8 +250,13 @@ class Program(Target):
             reach("call")
             return
 
-    def memory(self, case: Case) -> int:
-        return (512 << 20) + 100 * case.size
+
+def _is_onnx(data: bytes) -> bool:
+    try:
+        onnx.load_model_from_string(data)
+    except Exception:  # noqa: BLE001 - protobuf has many
+        return False
+    return True
 
 
 def _signed(files: dict[str, bytes]) -> dict[str, bytes]:
