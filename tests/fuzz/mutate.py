@@ -112,7 +112,16 @@ def _collect(tree: Any, places: list[tuple[Any, Any]]) -> None:  # noqa: ANN401 
 
 
 def _other(rng: Random, value: Any) -> Any:  # noqa: ANN401 - any JSON
-    odd = (None, True, [], {}, [[]], [value], {"a": value}, f"@raw{rng.randrange(len(_RAW))}@")
+    odd: tuple[Any, ...] = (
+        None,
+        True,
+        [],
+        {},
+        [[]],
+        [value],
+        {"a": value},
+        f"@raw{rng.randrange(len(_RAW))}@",
+    )
     if rng.random() < 0.2:
         return rng.choice((*odd, odd[-1]))
     if isinstance(value, str):
