@@ -8,19 +8,18 @@ python -m fuzz keep bank 0 123 name       put it into tests/fuzz/corpus
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fuzz.campaign import campaign, code_digest
+from fuzz.campaign import campaign, code_digest, fresh_seeds
 from fuzz.case import Case
 from fuzz.judge import judge, work_folder
 from fuzz.report import to_text, write_table
 from fuzz.target import Target
-from fuzz.targets import TARGETS
-from fuzz.worker import case_random
+from fuzz.targets import TARGETS, load_target
+from fuzz.worker import made_case
 
 CORPUS = Path(__file__).parent / "corpus"
 BUILD = Path("build/fuzz")
@@ -46,15 +45,12 @@ def main() -> None:
             one.add_argument("name")
     arguments = made.parse_args()
     with TemporaryDirectory() as folder:
-        seeds = Path(folder) / "seeds"
-        # in a process of its own: workers are started from one that has run nothing
-        subprocess.run([sys.executable, "-W", "ignore", "-m", "fuzz.seeds", seeds], check=True)
+        seeds = fresh_seeds(Path(folder) / "seeds")
         if arguments.command == "run":
             _run(arguments, seeds)
         else:
-            target = TARGETS[arguments.target].load()(seeds)
-            rng = case_random(arguments.target, arguments.seed, arguments.number)
-            _one(arguments, target, target.make(rng))
+            target = load_target(TARGETS[arguments.target].place)(seeds)
+            _one(arguments, target, made_case(target, arguments.seed, arguments.number))
 
 
 def _run(arguments: argparse.Namespace, seeds: Path) -> None:

@@ -67,18 +67,18 @@ class Counts:
         self.findings[key] = count + found[0], sorted({*numbers, *found[1]})[:_KEPT], detail
 
 
-def run_chunk(name: str, seed: int, numbers: range, seeds: Path) -> Counts:
+def run_chunk(place: str, seed: int, numbers: range, seeds: Path) -> Counts:
     """Judge a range of cases, each process as long as it lives."""
     counts, first = Counts(), numbers.start
     with TemporaryDirectory() as folder:
         while first < numbers.stop:
             out = Path(folder) / f"{first}"
-            words = [name, str(seed), str(first), str(numbers.stop - first), str(seeds), str(out)]
+            words = [place, str(seed), str(first), str(numbers.stop - first), str(seeds), str(out)]
             done = subprocess.run(
                 [sys.executable, "-m", "fuzz.worker", *words],
                 capture_output=True,
                 check=False,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
+                env=environment(),
             )
             if done.returncode > 0 and b"Traceback" in done.stderr:
                 raise RuntimeError(done.stderr.decode(errors="replace"))
@@ -89,6 +89,20 @@ def run_chunk(name: str, seed: int, numbers: range, seeds: Path) -> Counts:
                 counts.add(first, unfinished, ended(done.returncode, stack))
                 first += 1
     return counts
+
+
+def environment() -> dict[str, str]:
+    """The environment of a process of this package, with one thread and its memory in one place."""
+    path = os.pathsep.join([f"{_ROOT / 'tests'}", f"{_ROOT}", os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+
+
+def fresh_seeds(folder: Path) -> Path:
+    """Make the valid files, in a process of its own: what starts workers has run nothing."""
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "fuzz.seeds", folder], check=True, env=environment()
+    )
+    return folder
 
 
 def _count_lines(out: Path, first: int, counts: Counts) -> int:
@@ -133,7 +147,7 @@ def campaign(
     state.parent.mkdir(parents=True, exist_ok=True)
     with state.open("a") as file, ThreadPoolExecutor(2) as pool:
         jobs = {
-            key: pool.submit(run_chunk, key[0], seed, numbers, seeds)
+            key: pool.submit(run_chunk, TARGETS[key[0]].place, seed, numbers, seeds)
             for key, numbers in todo.items()
         }
         for left, (key, job) in zip(range(len(jobs), 0, -1), jobs.items(), strict=True):

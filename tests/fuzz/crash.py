@@ -25,6 +25,7 @@ from commands import run
 from exports import each_made_once
 from fuzz.aftermath import KINDS as FINDINGS
 from fuzz.aftermath import Reference, left_wrong, repeated_wrong, said_wrong
+from fuzz.campaign import environment, fresh_seeds
 from fuzz.case import read_files
 from fuzz.judge import work_folder
 from fuzz.report import record
@@ -86,7 +87,9 @@ def main() -> None:
             sys.stdout.write(json.dumps(asdict(each)) + "\n")
             sys.stdout.flush()
         return
-    found = _in_two(arguments.stops, arguments.seed)
+    with TemporaryDirectory() as folder:
+        seeds = fresh_seeds(Path(folder) / "seeds")
+        found = run_stops(arguments.stops, arguments.seed, seeds)
     sys.stdout.write(to_text(found) + "\n")
     if arguments.record:
         title = f"`make crash N={len(found)}`, seed {arguments.seed}"
@@ -98,22 +101,21 @@ def main() -> None:
     sys.exit(any(each.findings for each in found))
 
 
-def _in_two(count: int, seed: int) -> list[Stopped]:
-    with TemporaryDirectory() as folder:
-        seeds = Path(folder) / "seeds"
-        subprocess.run([sys.executable, "-W", "ignore", "-m", "fuzz.seeds", seeds], check=True)
-        words = ["--stops", str(count), "--seed", str(seed), "--seeds", str(seeds), "--part"]
-        parts = [
-            subprocess.Popen(
-                [sys.executable, "-m", "fuzz.crash", *words, str(part), "2"],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for part in range(2)
-        ]
-        lines = [line for part in parts for line in part.communicate()[0].splitlines()]
+def run_stops(count: int, seed: int, seeds: Path) -> list[Stopped]:
+    """Stop commands, in two processes."""
+    words = ["--stops", str(count), "--seed", str(seed), "--seeds", str(seeds), "--part"]
+    parts = [
+        subprocess.Popen(
+            [sys.executable, "-m", "fuzz.crash", *words, str(part), "2"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        for part in range(2)
+    ]
+    lines = [line for part in parts for line in part.communicate()[0].splitlines()]
     if any(part.returncode for part in parts):
-        raise SystemExit("crash: a part failed; its error is above")
+        raise RuntimeError("a process that stops commands failed; its error is above")
     return sorted((Stopped(**json.loads(line)) for line in lines), key=lambda each: each.number)
 
 
@@ -124,7 +126,7 @@ def stops(numbers: Iterable[int], seed: int, seeds: Path) -> Iterator[Stopped]:
     try:
         with each_made_once():
             for number in numbers:
-                rng = Random(f"crash/{seed}/{number}")  # noqa: S311 - no secret
+                rng = Random(f"crash/{seed}/{number}")
                 name = rng.choice(list(LINES))
                 if name not in known:
                     known[name] = _reference(name, seeds, at)

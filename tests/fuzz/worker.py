@@ -1,4 +1,4 @@
-"""A process that judges a range of cases, ``TARGET SEED FIRST COUNT SEEDS OUT``.
+"""A process that judges a range of cases, ``PLACE SEED FIRST COUNT SEEDS OUT``.
 
 It writes a line for each case while the case runs, so that whoever started it knows which case
 ended the process: one letter for each stage, then the verdict.
@@ -15,17 +15,18 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
+from fuzz.case import Case
 from fuzz.judge import judge, limit_process, work_folder
 from fuzz.target import Target
-from fuzz.targets import TARGETS
+from fuzz.targets import load_target
 
 
-def case_random(target: str, seed: int, number: int) -> Random:
-    """What makes a case, and makes it again."""
-    return Random(f"{target}/{seed}/{number}")  # noqa: S311 - no secret
+def made_case(target: Target, seed: int, number: int) -> Case:
+    """A case, the same for the same seed and number."""
+    return target.make(Random(f"{type(target).__name__}/{seed}/{number}"))
 
 
-def work(name: str, target: Target, seed: int, numbers: range, out: Path) -> None:
+def work(target: Target, seed: int, numbers: range, out: Path) -> None:
     """Judge cases, one line each in a file; see `fuzz.campaign.read_lines`."""
     folder = work_folder()
     descriptor = os.open(out, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
@@ -37,8 +38,7 @@ def work(name: str, target: Target, seed: int, numbers: range, out: Path) -> Non
         limit_process(stacks)
         try:
             for number in numbers:
-                case = target.make(case_random(name, seed, number))
-                verdict = judge(target, case, folder, reach)
+                verdict = judge(target, made_case(target, seed, number), folder, reach)
                 os.write(descriptor, json.dumps(asdict(verdict)).encode() + b"\n")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -47,9 +47,9 @@ def work(name: str, target: Target, seed: int, numbers: range, out: Path) -> Non
 def main() -> None:
     """Run the command."""
     warnings.simplefilter("ignore")
-    name, seed, first, count, seeds, out = sys.argv[1:]
+    place, seed, first, count, seeds, out = sys.argv[1:]
     numbers = range(int(first), int(first) + int(count))
-    work(name, TARGETS[name].load()(Path(seeds)), int(seed), numbers, Path(out))
+    work(load_target(place)(Path(seeds)), int(seed), numbers, Path(out))
 
 
 if __name__ == "__main__":

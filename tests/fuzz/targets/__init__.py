@@ -10,10 +10,10 @@ from fuzz.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A target; its module is imported where it is used, as some take seconds.
+    """A target.
 
     Attributes:
-        place: Module and class.
+        place: Module and class, for `load_target`.
         share: Part of a campaign, relative to the others.
         quick: Number of cases that take some ten seconds.
     """
@@ -22,11 +22,12 @@ class Entry:
     share: float
     quick: int
 
-    def load(self) -> type[Target]:
-        """Import the target."""
-        module, _, name = self.place.partition(":")
-        found: type[Target] = getattr(import_module(f"fuzz.targets.{module}"), name)
-        return found
+
+def load_target(place: str) -> type[Target]:
+    """Import a target, which can take seconds."""
+    module, _, name = place.partition(":")
+    found: type[Target] = getattr(import_module(f"fuzz.targets.{module}"), name)
+    return found
 
 
 TARGETS = {

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 
 from fuzz.case import Case, read_files
+from fuzz.forge import forge
 from fuzz.mutate import bytes_of, changed_value, choice, dumped, encoded, json_of
 from fuzz.seeds import BANKS
 from fuzz.target import Reach, Refused, Target, Wrong, command
-from fuzz.tensors import split, tensors_of
+from fuzz.tensors import replaced, sealed, split, tensors_of
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.hopfield.file import has_store, read_store
 
+_HOW = ((0.4, "tensors"), (0.35, "index"), (0.1, "bytes"), (0.1, "odd"), (0.05, "grow"))
+_ODD = ("folder", "fifo", "link:../outside/secret", "link:../outside", "link:/dev/zero")
 _MAX_WEIGHTS = 1 << 20
 """Weights that a case regrows: more are honest work, not a fault."""
 
@@ -32,23 +34,26 @@ class Bank(Target):
         self._banks = [read_files(seeds / name) for name in BANKS]
 
     def make(self, rng: Random) -> Case:
-        files = dict(rng.choice(self._banks))
-        how = choice(rng, ((0.45, "tensors"), (0.35, "index"), (0.1, "bytes"), (0.1, "odd")))
-        odd = {}
-        if how == "index":
+        number = rng.randrange(len(self._banks))
+        files, odd = dict(self._banks[number]), {}
+        how = choice(rng, _HOW)
+        if how == "grow" and BANKS[number] != "state":
+            _grow(rng, files)
+        elif how == "index":
             files["bank.json"] = _index_of(rng, files)
         elif how == "odd":
-            odd[rng.choice([*files, "tasks", "programs"])] = _odd(rng)
+            name = rng.choice([*files, "tasks", "programs"])
+            odd[name] = rng.choice(_ODD)
+            files = {
+                file: data for file, data in files.items() if not f"{file}/".startswith(f"{name}/")
+            }
         else:
-            kind = ".safetensors" if how == "tensors" else ""
+            kind = "" if how == "bytes" else ".safetensors"
             file = rng.choice([name for name in files if name.endswith(kind) and files[name]])
-            mutation = tensors_of if how == "tensors" and file != "shared.safetensors" else bytes_of
+            mutation = tensors_of if kind and file != "shared.safetensors" else bytes_of
             files[file] = mutation(rng, files[file])
-        for name in odd:
-            for below in [file for file in files if file == name or file.startswith(f"{name}/")]:
-                del files[below]
         if rng.random() < 0.8:
-            sign_files(files)
+            forge(files)
         return Case(files=files, odd=odd, words={"change": rng.choice(("rename", "remove", "add"))})
 
     def use(self, folder: Path, case: Case, reach: Reach) -> None:
@@ -73,44 +78,29 @@ class Bank(Target):
         reach("call")
 
 
-def _odd(rng: Random) -> str:
-    return rng.choice(
-        ("folder", "fifo", "link:../outside/secret", "link:../outside", "link:/dev/zero")
-    )
-
-
 def _index_of(rng: Random, files: dict[str, bytes]) -> bytes:
-    """Change the index, its network half the time, and make the network's digest true."""
+    """Change the index, its network half the time."""
     index = json.loads(files["bank.json"])
-    part = "network" if rng.random() < 0.5 else None
-    if part is None:
-        index = changed_value(rng, index)
+    if rng.random() < 0.5:
+        index["network"] = changed_value(rng, index["network"])
     else:
-        index[part] = changed_value(rng, index[part])
-    if isinstance(index, dict) and rng.random() < 0.8:
-        sign_network(index)
+        index = changed_value(rng, index)
     return encoded(rng, dumped(index))
 
 
-def sign_network(index: dict[str, Any]) -> None:
-    forward = index.get("programs", {})
-    forward = forward.get("forward", {}) if isinstance(forward, dict) else {}
-    if isinstance(forward, dict) and "digest" in index:
-        told = {"forward": forward.get("sha256"), "network": index.get("network")}
-        index["digest"] = hashlib.sha256(dumped(told)).hexdigest()
-
-
-def sign_files(files: dict[str, bytes]) -> None:
-    """Make the SHA-256 of the files that the index names true, as a forger would."""
-    try:
-        index = json.loads(files["bank.json"])
-        entries = [*index["programs"].values(), *index["tasks"]]
-        for entry in entries:
-            if entry["file"] in files:
-                entry["sha256"] = hashlib.sha256(files[entry["file"]]).hexdigest()
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        return
-    files["bank.json"] = json.dumps(index).encode()
+def _grow(rng: Random, files: dict[str, bytes]) -> None:
+    """Make the first parameter large and its masks sparse and empty: a few bytes for millions."""
+    index = json.loads(files["bank.json"])
+    parameter = index["network"]["parameters"][0]
+    parameter["shape"][-1] *= 1 << rng.randrange(4, 34)
+    size = math.prod(parameter["shape"])
+    mask = bytes([6]) + size.to_bytes(6, "little") + b"\0"
+    for name in [name for name in files if name.startswith("tasks/")]:
+        header, data = replaced(*split(files[name]), f"mask.{parameter['name']}", mask)
+        told = json.loads(header["__metadata__"]["supsup"])
+        told["encodings"][parameter["name"]] = "sparse"
+        files[name] = sealed(header, told, data)
+    files["bank.json"] = dumped(index)
 
 
 def _change(bank: MaskBank, how: str) -> None:

@@ -13,12 +13,11 @@ import numpy as np
 import onnx
 
 from fuzz.case import Case, read_files
+from fuzz.forge import forge
 from fuzz.mutate import bytes_of, changed_value, choice, dumped, encoded, text
 from fuzz.protobuf import BYTES, Field, mutated, parse, serialize
 from fuzz.seeds import FEATURES, MODELS
 from fuzz.target import Reach, Target, Wrong, command
-from fuzz.targets.banks import sign_files, sign_network
-from fuzz.tensors import joined, split
 from supsup_export import export
 from supsup_runtime import Model as Loaded
 from supsup_runtime import load, load_hopfield
@@ -225,10 +224,9 @@ class Program(Target):
         files = dict(rng.choice(self._banks))
         name = f"programs/{choice(rng, ((2.0, _PROGRAMS[0]), (1.0, _PROGRAMS[1])))}.onnx"
         files[name] = _program_of(rng, files[name])
-        return Case(
-            files={f"bank/{key}": data for key, data in _signed(files).items()}
-            | {"secret": b"SECRET" * 100}
-        )
+        forge(files)
+        inner = {f"bank/{key}": data for key, data in files.items()}
+        return Case(files={**inner, "secret": b"SECRET" * 100})
 
     def use(self, folder: Path, case: Case, reach: Reach) -> None:
         os.chdir(folder)  # where a location without a folder would lead
@@ -257,21 +255,3 @@ def _is_onnx(data: bytes) -> bool:
     except Exception:  # noqa: BLE001 - protobuf has many
         return False
     return True
-
-
-def _signed(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Make the digests of the programs true, also in the task files, as a forger would."""
-    sign_files(files)
-    index = json.loads(files["bank.json"])
-    sign_network(index)
-    for name in [name for name in files if name.startswith("tasks/")]:
-        header, data = split(files[name])
-        told = json.loads(header["__metadata__"]["supsup"])
-        told["digest"] = index["digest"]
-        header["__metadata__"]["supsup"] = dumped(told).decode()
-        files[name] = joined(dumped(header), data)
-    files["bank.json"] = dumped(index)
-    sign_files(files)
-    for name in ("calibration.json", "hopfield.safetensors"):
-        files.pop(name, None)
-    return files
