@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.campaign import fresh_seeds, run_chunk
+from fuzz.crash import LINES, run_stops
 from fuzz.targets import TARGETS
 
 pytestmark = pytest.mark.slow
