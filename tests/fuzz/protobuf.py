@@ -10,10 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
-from fuzz.mutate import bytes_of, integer, text
+from fuzz.mutate import bytes_of, flip, integer, text
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _SIZES = {FIXED64: 8, FIXED32: 4}
+_MIN_DATA = 16
 _MAX_PARSED = 1 << 16
 """Longer contents are data: masks, weights."""
 
@@ -102,6 +103,26 @@ def mutated(rng: Random, data: bytes) -> bytes:
         if places:
             _change(rng, *rng.choice(places))
     return serialize(fields)
+
+
+def flipped(rng: Random, data: bytes) -> bytes:
+    """Flip bits of a tensor's data, so that the message stays as valid as it was."""
+    fields = parse(data)
+    places: list[tuple[list[Field], int]] = []
+    _collect(fields, places)
+    data_of = [value for inner, index in places if _is_data(value := inner[index])]
+    if data_of:
+        field = rng.choice(data_of)
+        assert isinstance(field.value, bytes)
+        changed = bytearray(field.value)
+        for _ in range(rng.choice((1, 3, 20))):
+            flip(rng, changed)
+        field.value = bytes(changed)
+    return serialize(fields)
+
+
+def _is_data(field: Field) -> bool:
+    return isinstance(field.value, bytes) and len(field.value) >= _MIN_DATA
 
 
 def _collect(fields: list[Field], places: list[tuple[list[Field], int]]) -> None:

@@ -121,7 +121,7 @@ def npy_of(rng: Random, file: bytes) -> bytes:
     size = int.from_bytes(file[8:10], "little")
     header, data = file[10 : 10 + size].decode("latin-1"), file[10 + size :]
     if how == "data":
-        data = rng.choice((bytes_of, _floats_of, _floats_of))(rng, data)
+        data = rng.choice((bytes_of, _floats_of, _bits_of, _bits_of))(rng, data)
         return file[: 10 + size] + data
     header = _header_of(rng, header).rstrip()
     text = header.encode("latin-1", errors="replace")[: 2**16 - 65]
@@ -136,6 +136,12 @@ def _floats_of(rng: Random, data: bytes) -> bytes:
             at = 4 * rng.randrange(len(data) // 4)
             value = rng.choice((0.0, -1.5, 1e-40, 1e30, 3e38, float("inf"), float("nan")))
             changed[at : at + 4] = struct.pack("<f", value)
+    return bytes(changed)
+
+
+def _bits_of(rng: Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    flip(rng, changed)
     return bytes(changed)
 
 
@@ -184,9 +190,8 @@ def zip_of(rng: Random, file: bytes) -> bytes:
         members.append((name, npy_of(rng, data)))
     else:
         members[index] = rng.choice(("../x.npy", "x_train", "x_train.npy/", "\u202e.npy")), data
-    return archived(
-        members, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))
-    )
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+    return archived(members, rng.choices(methods, (5, 4, 1))[0])
 
 
 def archived(members: list[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:

@@ -38,6 +38,7 @@ _SOMETIMES = (
 _USUAL = {
     line.partition(": ")[0]: tuple(line.partition(": ")[2].split(" | "))
     for line in f"""
+new: folder / 'new' | str(folder / 'new') | folder / 'none' / 'new' | folder / 'plain' | ''
 alphas: [1.0] | [.5, .5] | np.ones(2) | (1, 0) | [np.nan] | [1e39] | ['1'] | [[1], [1, 2]]
 any: None | {{}} | []
 bank: folder / 'plain' | str(folder / 'plain') | folder | '\\0' | b'x' | 1 | 'a' * 9999
@@ -100,7 +101,7 @@ recovering.logits({x}, {mask})
 recovering.settle({mask})
 recovering.find({mask})
 supsup.MaskBank.open({bank})
-supsup.MaskBank.create(folder / {name}, bank.network, forward={any})
+supsup.MaskBank.create({new}, bank.network, forward={any})
 bank.task({task})
 bank.index({task})
 bank.rename({name}, {name})
@@ -115,10 +116,10 @@ supsup.MaskedParameter(name={name}, shape={shape}, constant={number})
 supsup.StateTensor(name={name}, shape={shape})
 replace(bank.network, weight_seed={count}, input_shape={shape})
 replace(bank.network, outputs={count}, real_outputs={count}, state={any})
-export.export(bank, folder / {name}, request=export.Request(target={target}, outputs={outputs}))
+export.export(bank, {new}, request=export.Request(target={target}, outputs={outputs}))
 export.export(bank, {path}, force={flag}, sample={x}, request=export.Request(scoring='screened'))
-export.export_task(bank, {task}, folder / {name}, bits={count})
-export.export_recovery(units, folder / {name}, stream={flag})
+export.export_task(bank, {task}, {new}, bits={count})
+export.export_recovery(units, {new}, stream={flag})
 hopfield.encode_into(units, {names}, rule={rule})
 hopfield.delete_masks(units, {names})
 hopfield.read_store(units).encode({any})
@@ -156,7 +157,7 @@ class Arguments(Target):
     def make(self, rng: Random) -> Case:
         call = rng.choice(_CALLS)
         kinds = _HOLE.findall(call)
-        odd = rng.choices(range(len(kinds)), k=rng.choice((0, 1, 1, 1, 2))) if kinds else []
+        odd = rng.choices(range(len(kinds)), k=rng.choice((0, 0, 1, 1, 2))) if kinds else []
         values, never = [], ""
         for index, kind in enumerate(kinds):
             value = rng.choice(_USUAL[kind])

@@ -106,7 +106,7 @@ class CommandLine(Target):
 
     def make(self, rng: Random) -> Case:
         words = list(rng.choice(_VALID))
-        for _ in range(rng.choice((0, 1, 1, 1, 2))):
+        for _ in range(rng.choice((0, 0, 1, 1, 2))):
             _change(rng, words)
         return Case(files={}, words={"line": words, "out": rng.choice(_OUT)})
 

@@ -14,8 +14,8 @@ import onnx
 
 from fuzz.case import Case, read_files
 from fuzz.forge import forge
-from fuzz.mutate import bytes_of, changed_value, choice, dumped, encoded, text
-from fuzz.protobuf import BYTES, Field, mutated, parse, serialize
+from fuzz.mutate import Mutation, bytes_of, changed_value, choice, dumped, encoded, text
+from fuzz.protobuf import BYTES, Field, flipped, mutated, parse, serialize
 from fuzz.seeds import FEATURES, MODELS
 from fuzz.target import Reach, Target, Wrong, command
 from supsup_export import export
@@ -27,6 +27,10 @@ from supsup_runtime.errors import SupSupError
 _PROGRAMS = ("forward", "gradient")
 _METADATA = 14
 _PREFIX = "org.supsup."
+_HOW = (
+    *((0.35, "graph"), (0.2, "data"), (0.2, "metadata"), (0.15, "forward")),
+    *((0.06, "both"), (0.04, "bytes")),
+)
 _BATCH = np.linspace(-1, 1, 3 * FEATURES, dtype=np.float32).reshape(3, FEATURES)
 
 
@@ -42,13 +46,15 @@ class Model(Target):
 
     def make(self, rng: Random) -> Case:
         data = rng.choices(self._models, (5, 2, 3, 2, 2, 0.5))[0]
-        how = choice(rng, ((0.5, "graph"), (0.3, "metadata"), (0.15, "forward"), (0.05, "bytes")))
-        if how == "graph":
-            data = _mutated_graph(rng, data)
-        elif how == "bytes":
+        how = choice(rng, _HOW)
+        if how == "bytes":
             data = bytes_of(rng, data)
-        else:
-            data = _told_of(rng, data, forward=how == "forward")
+        if how in {"graph", "data"}:
+            data = _graph_of(rng, data, mutated if how == "graph" else flipped)
+        if how in {"metadata", "both"}:
+            data = _told_of(rng, data, forward=False)
+        if how in {"forward", "both"}:
+            data = _told_of(rng, data, forward=True)
         return Case(files={"m.onnx": data, "secret": b"SECRET" * 100})
 
     def use(self, folder: Path, case: Case, reach: Reach) -> None:
@@ -131,11 +137,12 @@ def _check_length(path: Path, model: Loaded) -> None:
             raise Wrong("parameters of another length or type are taken for weights")
 
 
-def _mutated_graph(rng: Random, data: bytes) -> bytes:
+def _graph_of(rng: Random, data: bytes, mutation: Mutation) -> bytes:
+    """Change what is no metadata."""
     fields = parse(data)
     kept = [field for field in fields if field.number == _METADATA]
     graph = serialize([field for field in fields if field.number != _METADATA])
-    return mutated(rng, graph) + serialize(kept)
+    return mutation(rng, graph) + serialize(kept)
 
 
 def _told_of(rng: Random, data: bytes, *, forward: bool) -> bytes:
