@@ -29,6 +29,8 @@ _MAX_WEIGHTS = 1 << 20
 class Bank(Target):
     """A whole bank, with files that are damaged, forged, missing or no files."""
 
+    room = 256 << 20  # for sparse masks
+
     def __init__(self, seeds: Path) -> None:
         super().__init__(seeds)
         self._banks = [read_files(seeds / name) for name in BANKS]
@@ -147,6 +149,8 @@ class _InBank(Target):
 
 class Task(_InBank):
     """A task file that comes over the air and is added to a bank."""
+
+    room = 256 << 20
 
     _bank, _file = "plain", "tasks/permuted-0000.safetensors"
 

@@ -17,7 +17,7 @@ from fuzz.forge import forge
 from fuzz.mutate import Mutation, bytes_of, changed_value, choice, dumped, encoded, text
 from fuzz.protobuf import BYTES, Field, flipped, mutated, parse, serialize
 from fuzz.seeds import FEATURES, MODELS
-from fuzz.target import Reach, Target, Wrong, command
+from fuzz.target import Reach, Refused, Target, Wrong, command
 from supsup_export import export
 from supsup_runtime import Model as Loaded
 from supsup_runtime import load, load_hopfield
@@ -254,6 +254,7 @@ class Program(Target):
             model.predict(np.ones((2, *shape), np.float32))
             reach("call")
             return
+        raise Refused
 
 
 def _is_onnx(data: bytes) -> bool:
