@@ -17,7 +17,7 @@ from supsup_runtime.model.protobuf import read_metadata
 
 KINDS = ("lost", "damaged", "traceback", "status", "not repeatable", "other result", ".part left")
 _REFUSALS = (1, 3)
-"""Statuses of a command that finds its work done, such as a name that is taken."""
+"""Statuses of such a refusal."""
 Files = Mapping[str, bytes]
 Entries = Mapping[str, Mapping[str, str]]
 """Digest of each task's file, by bank and name."""
@@ -89,7 +89,9 @@ def _model_wrong(path: Path, reference: Reference) -> Iterator[str]:
         yield f"damaged: {sidecar.name} describes another model"
 
 
-def repeated_wrong(ended: Ended, folder: Path, reference: Reference) -> Iterator[str]:
+def repeated_wrong(
+    words: list[str], ended: Ended, folder: Path, reference: Reference
+) -> Iterator[str]:
     """Findings after the same command was run again."""
     now = _steady(read_files(folder))
     wanted = _steady(reference.after)
@@ -97,10 +99,16 @@ def repeated_wrong(ended: Ended, folder: Path, reference: Reference) -> Iterator
     parts = [name for name in now if name.endswith(".part")]
     if parts:
         yield f".part left: {_plain(parts[0])}"
-    if ended.status and not (ended.status in _REFUSALS and not differing):
+    done = not differing and ended.status in _REFUSALS and _may_be_done(words)
+    if ended.status and not done:
         yield f"not repeatable: {ended.text.strip()[-150:]}"
     elif set(differing) - set(parts):
         yield f"other result: {', '.join(sorted(set(differing) - set(parts)))[:150]}"
+
+
+def _may_be_done(words: list[str]) -> bool:
+    """Whether a command refuses to do again what is done, as its output or the name is there."""
+    return words[0] == "supsup-bank" or (words[0] == "supsup-export" and "--force" not in words)
 
 
 def _plain(name: str) -> str:

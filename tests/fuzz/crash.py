@@ -172,7 +172,7 @@ def _reference(name: str, seeds: Path, folder: Path) -> Reference:
 def _findings(words: list[str], reference: Reference, stop: Stop, folder: Path) -> Iterator[str]:
     yield from said_wrong(run_line(words, folder, stop), stop)
     yield from left_wrong(folder, reference)
-    yield from repeated_wrong(run_line(words, folder), folder, reference)
+    yield from repeated_wrong(words, run_line(words, folder), folder, reference)
 
 
 def to_text(found: Sequence[Stopped]) -> str:

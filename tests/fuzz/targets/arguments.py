@@ -39,12 +39,12 @@ _USUAL = {
     line.partition(": ")[0]: tuple(line.partition(": ")[2].split(" | "))
     for line in f"""
 new: folder / 'new' | str(folder / 'new') | folder / 'none' / 'new' | folder / 'plain' | ''
-alphas: [1.0] | [.5, .5] | np.ones(2) | (1, 0) | [np.nan] | [1e39] | ['1'] | [[1], [1, 2]]
+alphas: [.5, .5] | [1.0] | np.ones(2) | (1, 0) | [np.nan] | [1e39] | ['1'] | [[1], [1, 2]]
 any: None | {{}} | []
 bank: folder / 'plain' | str(folder / 'plain') | folder | '\\0' | b'x' | 1 | 'a' * 9999
 count: 1 | 2 | np.int64(3)
 device: 'cpu' | 'cuda'
-flag: True | False
+flag: False | True
 labels: () | ('a', 'b') | ('\\x1b[31m',) | ('\\ud800',) | (1,) | 'ab' | ('a',) * 9
 mask: m | m.astype('f4') | m[:-1] | m.tolist() | m[None] | ~m | None | 'm'
 masks: bits | {{}} | dict(bits, more=m) | {{1: m}} | None | {{n: m for n in bits}} | 5
@@ -66,7 +66,7 @@ training: None | {{}} | {{'accuracy': .5}} | {{'recipe': 5}} | {{'a': np.nan}} |
 x: x | x | x | x[:1] | x[:0] | x[0] | x.T | x.T.copy().T | x[::-1] | x[:, ::-1] | x.astype('f8')
 """.strip().splitlines()
 }
-"""By kind, what is right and what is nearly so."""
+"""By kind, what is right, and first what mostly is."""
 _USUAL["x"] += (
     *("x.astype('f2')", "x.astype('>f4')", "x.astype(object)", "x.astype('U9')", "x.tolist()"),
     *("x * np.float32(1e38)", "x + np.nan", "x[:, :0]", "x[None]", "np.ma.array(x, mask=x > 0)"),
@@ -110,7 +110,7 @@ bank.replace({any})
 bank.add({any})
 bank.add(supsup.make_task({name}, {masks}, labels={labels}, training={training}))
 bank.add(supsup.TaskMasks(name={name}, masks={masks}, labels={labels}))
-supsup.make_task({name}, {masks}, state={any})
+supsup.make_task('new', {masks}, state={any})
 supsup.MaskedParameter.signed_kaiming({name}, {shape})
 supsup.MaskedParameter(name={name}, shape={shape}, constant={number})
 supsup.StateTensor(name={name}, shape={shape})
@@ -160,7 +160,7 @@ class Arguments(Target):
         odd = rng.choices(range(len(kinds)), k=rng.choice((0, 0, 1, 1, 2))) if kinds else []
         values, never = [], ""
         for index, kind in enumerate(kinds):
-            value = rng.choice(_USUAL[kind])
+            value = _USUAL[kind][0] if rng.random() < 0.6 else rng.choice(_USUAL[kind])
             if index in odd:
                 value = rng.choice(_NEVER if rng.random() < 0.6 else _SOMETIMES)
                 if kind in _CHECKED and value in _NEVER:

@@ -51,10 +51,10 @@ class Model(Target):
             data = bytes_of(rng, data)
         if how in {"graph", "data"}:
             data = _graph_of(rng, data, mutated if how == "graph" else flipped)
-        if how in {"metadata", "both"}:
-            data = _told_of(rng, data, forward=False)
         if how in {"forward", "both"}:
             data = _told_of(rng, data, forward=True)
+        if how in {"metadata", "both"}:
+            data = _told_of(rng, data, forward=False)
         return Case(files={"m.onnx": data, "secret": b"SECRET" * 100})
 
     def use(self, folder: Path, case: Case, reach: Reach) -> None:
