@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo test test-all lint types unit slow docs dist mutants install clean
+.PHONY: demo test test-all lint types unit slow docs dist mutants fuzz crash install clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -50,7 +50,7 @@ test-all: test slow docs
 docs: $(VENV)/.docs
 	rm -rf build/pages build/site
 	mkdir -p build/pages
-	cp -r README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs build/pages
+	cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE docs build/pages
 	for page in *.md docs/*.md; do sed 's/^```sh no-run$$/```sh/' $$page > build/pages/$$page; done
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	! grep -rl --include=*.html '<p>```' build/site  # a fence that was not understood
@@ -69,6 +69,18 @@ mutants: $(VENV)/.mutants
 	cr-filter-operators mutants.sqlite mutants.toml && \
 	cosmic-ray --verbosity ERROR exec mutants.toml mutants.sqlite && \
 	cr-report --surviving-only --show-diff mutants.sqlite > surviving.txt && cr-report mutants.sqlite | tail -3
+
+# N changed files and arguments, or N stopped commands, from a seed. RECORD=1 writes the table of docs/RELIABILITY.md.
+N ?= 1000
+SEED ?= 0
+FUZZ = PYTHONPATH=tests:. $(BIN)/python -m
+RECORDED = $(if $(RECORD),--record docs/RELIABILITY.md)
+
+fuzz: install
+	$(FUZZ) fuzz run --cases $(N) --seed $(SEED) $(RECORDED)
+
+crash: install
+	$(FUZZ) fuzz.crash --stops $(N) --seed $(SEED) $(RECORDED)
 
 clean:
 	rm -rf $(VENV) build demo dist

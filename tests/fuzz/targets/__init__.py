@@ -1,0 +1,45 @@
+"""The targets: what each is about, its part of a campaign, and its cases in `make test-all`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from fuzz.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A target.
+
+    Attributes:
+        place: Module and class, for `load_target`.
+        share: Part of a campaign, relative to the others.
+        quick: Number of cases that take some ten seconds.
+    """
+
+    place: str
+    share: float
+    quick: int
+
+
+def load_target(place: str) -> type[Target]:
+    """Import a target, which can take seconds."""
+    module, _, name = place.partition(":")
+    found: type[Target] = getattr(import_module(f"fuzz.targets.{module}"), name)
+    return found
+
+
+TARGETS = {
+    "bank": Entry("banks:Bank", 2.0, 500),
+    "task": Entry("banks:Task", 2.5, 500),
+    "calibration": Entry("banks:Calibration", 1.0, 500),
+    "hopfield": Entry("banks:Hopfield", 1.0, 500),
+    "npy": Entry("data:Npy", 1.5, 400),
+    "npz": Entry("data:Npz", 1.0, 1500),
+    "idx": Entry("data:Idx", 1.0, 1500),
+    "model": Entry("models:Model", 0.55, 200),
+    "program": Entry("models:Program", 0.05, 40),
+    "arguments": Entry("arguments:Arguments", 0.25, 300),
+    "commands": Entry("lines:CommandLine", 0.15, 100),
+}
