@@ -17,13 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from supsup_runtime.errors import (
-    BankError,
-    BankLockedError,
-    FileError,
-    OutputExistsError,
-    SupSupError,
-)
+from supsup_runtime import errors
+from supsup_runtime.errors import BankError, BankLockedError, FileError, OutputExistsError
 
 _PART = re.compile(r"\..+\.part")
 _UNBLOCKED = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK"))
@@ -35,7 +30,6 @@ _REMEDIES = {
     errno.EDQUOT: "free space, the user's quota is used up",
     errno.EROFS: "choose a folder that can be written",
     errno.EACCES: "change its permissions, or choose another path",
-    errno.EPERM: "change its permissions, or choose another path",
 }
 
 
@@ -99,8 +93,6 @@ def exclusive(folder: Path) -> Iterator[None]:
 
     Raises:
         BankLockedError: If another process holds it, or the file system has no locks.
-        BankError: If ``.lock`` is a link, a pipe or a folder.
-        FileError: If ``.lock`` cannot be opened.
     """
     with regular_file(folder / ".lock", "ab") as lock:
         try:
@@ -144,17 +136,13 @@ def read_file(path: Path, *, max_bytes: int, links: bool = False) -> bytes:
     """Read a regular file of at most `max_bytes`; see `regular_file`.
 
     Raises:
-        BankError: If it is missing, not a regular file, or larger.
-        FileError: If it cannot be read.
+        BankError: If it is larger.
     """
-    with regular_file(path, links=links) as file:
+    with regular_file(path, links=links) as file, system_errors(path, "read"):
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
-        try:
-            data: bytes = file.read(size + 1)
-        except OSError as error:
-            raise system_error(path, "read", error) from error
+        data: bytes = file.read(size + 1)
     if len(data) > size:
         raise BankError(f"{path}: grew while it was read; try again when it is complete")
     return data
@@ -197,7 +185,7 @@ def system_errors(path: Path, done: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, SupSupError | BrokenPipeError):
+        if isinstance(error, errors.SupSupError | BrokenPipeError):
             raise
         raise system_error(path, done, error) from error
 

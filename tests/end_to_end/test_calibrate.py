@@ -22,6 +22,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data import load_dataset, make_stream
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation import choose_samples, evaluate_task, measure
+from supsup_runtime.files import exclusive
 from supsup_runtime.model.inference import Inference, Method
 from supsup_runtime.objectives import Score, evidence
 
@@ -92,6 +93,18 @@ def test_what_is_measured_is_numpys(
         assert measured.left_out[left_out].rejected == rejected
     assert [task.auroc for task in measured.left_out] == pytest.approx(aurocs, abs=1e-12)
     assert found.auroc == pytest.approx(np.mean(aurocs), abs=1e-12)
+
+
+def test_a_bank_that_is_locked_is_noticed_before_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded(tmp_path, tasks=1)
+    monkeypatch.setattr(
+        "supsup_runtime.cli.calibrate.choose_samples", lambda *_: pytest.fail("measured")
+    )
+    with exclusive(tmp_path / "masks"):
+        words = [tmp_path / "out.onnx", "permuted", "--bank", tmp_path / "masks"]
+        assert "another process is writing" in calibrate(*words, status=1).stderr
 
 
 def test_one_task_has_no_auroc_and_one_image_no_others(tmp_path: Path) -> None:

@@ -23,13 +23,7 @@ _DTYPES = {"U8": "u1", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorFile:
-    """A kind of file: tensors by name and a JSON header; messages call its content `kind`.
-
-    Attributes:
-        kind: Its content.
-        formats: Header fields by format.
-        max_header: Largest header in characters.
-    """
+    """A kind of file: tensors by name and a JSON header, whose fields `formats` has by format."""
 
     kind: str
     formats: Mapping[int, frozenset[str]]

@@ -143,7 +143,6 @@ def delete_masks(bank: MaskBank, names: Sequence[str]) -> None:
     Raises:
         BankError: If a task is not in both, was replaced after encoding, or more than
             `MAX_DISTANCE` of a mask's bits change. Nothing is deleted then.
-        FileError: If the system refuses to write.
         BankLockedError: If another process is writing.
     """
 

@@ -81,9 +81,8 @@ class HopfieldInfo:
             BankError: If it does not fit the network or `num_tasks`.
             ValueError: If it is not JSON or base64.
         """
-        found = Fields(
-            parse_json(text, "hopfield "), {field.name for field in fields(cls)}, "hopfield"
-        )
+        value, names = parse_json(text, "hopfield "), {field.name for field in fields(cls)}
+        found = Fields(value, names, "hopfield")
         for name, allowed in (("rule", RULES), ("dtype", DTYPES)):
             if found[name] not in allowed:
                 raise BankError(f"hopfield: {name} must be one of {allowed}, got {found[name]!r}")
