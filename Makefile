@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo test test-all lint types unit slow docs dist mutants fuzz crash install clean
+# The oldest onnxruntime that pyproject.toml allows.
+FLOOR = $(shell sed -n 's/^cpu = \["onnxruntime>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+
+.PHONY: demo test test-all lint types unit slow floor docs dist mutants fuzz crash install clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -43,9 +46,17 @@ unit: install
 slow: install
 	$(PYTEST) -m slow
 
+# Beside the environment, whose newer onnxruntime it hides.
+floor: install
+	rm -rf build/floor
+	$(BIN)/pip install --quiet --no-deps --target build/floor onnxruntime==$(FLOOR)
+	export PYTHONPATH=build/floor && \
+	$(BIN)/python -c 'import onnxruntime as o; assert o.__version__ == "$(FLOOR).0", o.__version__' && \
+	$(PYTEST) -m "not slow" tests/parity tests/runtime/model tests/runtime/recovery tests/export
+
 test: lint types unit
 
-test-all: test slow docs
+test-all: test slow floor docs
 
 docs: $(VENV)/.docs
 	rm -rf build/pages build/site

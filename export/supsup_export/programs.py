@@ -36,7 +36,8 @@ def program_of(
     except Exception as error:
         line = " ".join(str(error).split())
         raise BankError(f"{place}: not a valid ONNX model: {line:.300}") from error
-    shapes = {t.name: list(t.shape) for t in (*network.parameters, *network.state)}
+    shapes = {t.name: list(t.shape) for t in network.parameters}
+    shapes |= {t.name: list(t.shape) for t in network.state}
     inputs = {"x": [0, *network.input_shape]} | shapes
     wanted = {key: shapes.get(key.partition(".")[2], [0, network.outputs]) for key in outputs}
     graph, opset = model.graph, {each.domain: each.version for each in model.opset_import}

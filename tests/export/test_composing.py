@@ -104,7 +104,7 @@ def test_each_output_can_be_extracted(models: dict[str, Path], tmp_path: Path, k
 
 def model_of(op: str, *, output: str) -> ModelProto:
     """A normaliser ``(x - 1) / 2``, or a softmax."""
-    shape = ["batch", 1, 8, 8] if op == "normalise" else ["batch", 6]
+    shape: list[str | int] = ["batch", 1, 8, 8] if op == "normalise" else ["batch", 6]
     nodes = [
         helper.make_node("Sub", ["x", "one"], ["away"]),
         helper.make_node("Div", ["away", "two"], [output]),
@@ -130,7 +130,7 @@ def test_a_normaliser_in_front_answers_right_or_is_refused(
     onnx.save(merged, path)
     plain, model = supsup.load(models["full"]), supsup.load(path, cache_bytes=0)
     for given in ({"task": 1}, {}, {"per_image": True}):
-        want = plain.predict((X - 1) / 2, **given)
+        want = plain.predict((X - np.float32(1)) / np.float32(2), **given)
         got = model.predict(X, **given)
         np.testing.assert_array_equal(got.logits, want.logits)
         assert got.tasks == want.tasks

@@ -86,7 +86,8 @@ DAMAGE: list[tuple[Callable[[ModelProto], None], str]] = [
 def test_damaged_programs_are_refused_by_name(
     tmp_path: Path, damage: Callable[[ModelProto], None], message: str, name: str
 ) -> None:
-    data = dict(zip(("forward", "gradient"), programs(*MODEL), strict=False))
+    forward, gradient, _ = programs(*MODEL)
+    data = {"forward": forward, "gradient": gradient}
     model = onnx.load_model_from_string(data[name])
     damage(model)
     bank = bank_of(tmp_path, **data | {name: model.SerializeToString()})
@@ -111,7 +112,8 @@ def test_only_our_errors_come_out(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
-    both = dict(zip(("forward", "gradient"), programs(*MODEL), strict=False))
+    forward, gradient, _ = programs(*MODEL)
+    both = {"forward": forward, "gradient": gradient}
     damaged = bytearray(both[name])
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(damaged) - 1))

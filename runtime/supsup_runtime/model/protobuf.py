@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -22,6 +23,8 @@ _MAX_VERSION = 1 << 31
 _MAX_TAG = (1 << 32) - 1
 """Of larger ones protobuf takes the lowest bits."""
 _PIECE_BYTES = 1 << 14
+_HEADER_BYTES = 20
+"""Of two varints, the most that a field begins with."""
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}
 """Bytes of protobuf's fixed-width wire types."""
@@ -41,7 +44,7 @@ are if not in the tensor."""
 Values: TypeAlias = "dict[int, int | bytes]"
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Open a model for reading; never wait, as for the writer of a pipe.
 
     Raises:
@@ -80,7 +83,7 @@ def read_metadata(path: Path) -> dict[str, str]:
             )
         try:
             while at < data.size:
-                number, wire_type, size, at = _header(data, at, data.size)
+                number, wire_type, size, at = data.header(at, data.size)
                 if number == _METADATA_PROPS and wire_type == _LENGTH_DELIMITED:
                     room -= _keep(metadata, data, at, at + size, room)
                 at += size if wire_type else 0
@@ -95,7 +98,7 @@ def _keep(metadata: dict[str, str], data: _Pieces, at: int, end: int, room: int)
     """Add an entry to `metadata` if it is ours, and return the bytes it takes of `room`."""
     found = {1: (at, 0), 2: (at, 0)}  # key and value: where, and of what size
     while at < end:
-        number, wire_type, size, at = _header(data, at, end)
+        number, wire_type, size, at = data.header(at, end)
         if wire_type == _LENGTH_DELIMITED:
             found[number] = at, size
         at += size if wire_type else 0
@@ -153,7 +156,7 @@ def _messages(data: _Pieces) -> Iterator[tuple[str, Values]]:
             if kind in _READ:
                 yield kind, values
             continue
-        number, wire_type, value, at = _header(data, at, end)
+        number, wire_type, value, at = data.header(at, end)
         if wire_type == _LENGTH_DELIMITED and number in _WITHIN.get(kind, {}):
             stack.append((_WITHIN[kind][number], at + value, {}))
             continue
@@ -186,58 +189,53 @@ def _version(value: int | bytes) -> int:
 
 
 class _Pieces:
-    """Bytes of a file by position, read a piece at a time."""
+    """Fields of a file by position, which is read a piece at a time."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._start, self._piece = 0, b""
         self.size = file.seek(0, 2)
 
-    def __getitem__(self, at: int) -> int:
-        index = at - self._start
-        if not 0 <= index < len(self._piece):
-            self._start, self._piece, index = at, self.read(at, _PIECE_BYTES), 0
-        if not self._piece:
-            raise EOFError("a number ends too early")
-        return self._piece[index]
-
     def read(self, at: int, size: int) -> bytes:
         """Return the bytes at a position, fewer at the end."""
         self._file.seek(at)
         return self._file.read(size)
 
+    def header(self, at: int, end: int) -> tuple[int, int, int, int]:
+        """Read a field's number and wire type, its value if a varint, else its size; and its end.
 
-def _header(data: _Pieces, at: int, end: int) -> tuple[int, int, int, int]:
-    """Read a field's number and wire type, its value if a varint, else its size; and where it ends.
+        That is the position of the content, if it has a size.
+        """
+        index = at - self._start
+        if not 0 <= index <= len(self._piece) - _HEADER_BYTES:
+            self._start, self._piece, index = at, self.read(at, _PIECE_BYTES), 0
+        try:
+            tag, index = _varint(self._piece, index)
+            number, wire_type = tag >> 3, tag & 7
+            size = _FIXED.get(wire_type, -1)
+            if wire_type in {0, _LENGTH_DELIMITED}:
+                size, index = _varint(self._piece, index)
+        except IndexError as error:
+            raise EOFError("a number ends too early") from error
+        if size < 0 or number == 0 or tag > _MAX_TAG:
+            raise ValueError(f"unknown field {number} of wire type {wire_type}")
+        at = self._start + index
+        if at + (size if wire_type else 0) > end:
+            raise EOFError(f"field {number} of {size} bytes ends after byte {end}")
+        return number, wire_type, size, at
 
-    That is the position of the content, if it has a size.
-    """
-    tag, at = _varint(data, at)
-    number, wire_type = tag >> 3, tag & 7
-    if wire_type in _FIXED:
-        size = _FIXED[wire_type]
-    elif wire_type in {0, _LENGTH_DELIMITED}:
-        size, at = _varint(data, at)
-    else:
-        size = -1
-    if size < 0 or number == 0 or tag > _MAX_TAG:
-        raise ValueError(f"unknown field {number} of wire type {wire_type}")
-    if at + (size if wire_type else 0) > end:
-        raise EOFError(f"field {number} of {size} bytes ends after byte {end}")
-    return number, wire_type, size, at
 
-
-def _varint(data: _Pieces, at: int) -> tuple[int, int]:
-    """Return a number and the position behind it."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
+def _varint(data: bytes, index: int) -> tuple[int, int]:
+    """Return a number and the index behind it."""
+    byte = data[index]
+    value, shift = byte & 0x7F, 7
+    while byte >= 0x80:
+        index += 1
+        byte = data[index]
         if shift > 63:
             raise EOFError("a number ends too early")
         value |= (byte & 0x7F) << shift
         if value >= 1 << 64:
             raise ValueError("a number must be below 2**64")
-        if byte < 0x80:
-            return value, at
         shift += 7
+    return value, index + 1

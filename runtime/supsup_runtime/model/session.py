@@ -277,7 +277,10 @@ def open_session(
         read_operators(file, place=place)  # refuses tensors in other files
     source = model if isinstance(model, bytes) else str(model)
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=wanted)
+        # without its fallback, which prints and tries again
+        session = onnxruntime.InferenceSession(
+            source, options, providers=wanted, enable_fallback=False
+        )
         opened = Session(session, place)
     except Exception as error:
         raise ModelError(f"{place}: ONNX Runtime cannot load it: {_one_line(error)}") from error
