@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from supsup_runtime.arrays import checked_index, shown
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.calibration_file import (
     StoredCalibration,
@@ -201,13 +202,11 @@ class MaskBank:
             names = self.task_names
             if key not in names:
                 raise BankError(
-                    f"{self.path}: no task {key!r} among its {len(names)}; "
+                    f"{self.path}: no task {shown(key)} among its {len(names)}; "
                     "list them with supsup-bank list"
                 )
             return names.index(key)
-        if not 0 <= key < len(self):
-            raise BankError(f"{self.path}: task index must be in [0, {len(self)}), got {key}")
-        return key
+        return checked_index(f"{self.path}: task index", key, len(self), error=BankError)
 
     def verify(self) -> None:
         """Read and check every task.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from supsup_runtime.arrays import Array, Bits, Bytes, Floats
+from supsup_runtime.arrays import Array, Bits, Bytes, Floats, check_kind
 from supsup_runtime.bank.bits import check_padding, compress, count_ones, decompress, pack_mask
 from supsup_runtime.bank.fields import canonical_json, is_unicode
 from supsup_runtime.bank.network import MaskedParameter, Network
@@ -77,8 +77,11 @@ def make_task(
         training: Training record as JSON.
 
     Raises:
-        BankError: If a mask is not boolean.
+        BankError: If a mask is not boolean, or an argument of another type.
     """
+    for what, value in (("masks", masks), ("state", state or {}), ("training", training or {})):
+        check_kind(f"task: {what}", value, Mapping, "a mapping", error=BankError)
+    check_kind("task: labels", labels, (tuple, list), "a tuple of texts", error=BankError)
     return TaskMasks(
         name=name,
         masks={key: pack_mask(np.asarray(mask)) for key, mask in masks.items()},
