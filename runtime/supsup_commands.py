@@ -1,70 +1,43 @@
-"""Starts the commands: by name, so that an interrupt or a missing package is one line.
+"""Starts each command by its name, so that an interrupt or a missing package is one line.
 
-Nothing is imported before an interrupt is looked for; `supsup_runtime` alone imports numpy.
+It imports next to nothing, because `supsup_runtime` alone imports numpy.
 """
 
 import os
 import signal
 import sys
 from importlib import import_module
+from pathlib import PurePath
 from typing import NoReturn
 
-
-def bank() -> NoReturn:
-    """Run supsup-bank."""
-    _start("supsup-bank", "supsup_runtime.cli.bank")
-
-
-def run() -> NoReturn:
-    """Run supsup-run."""
-    _start("supsup-run", "supsup_runtime.cli.run")
-
-
-def calibrate() -> NoReturn:
-    """Run supsup-calibrate."""
-    _start("supsup-calibrate", "supsup_runtime.cli.calibrate")
+MODULES = {
+    "supsup-bank": ("supsup_runtime.cli.bank", ""),
+    "supsup-run": ("supsup_runtime.cli.run", ""),
+    "supsup-calibrate": ("supsup_runtime.cli.calibrate", ""),
+    "supsup-inspect": ("supsup_runtime.cli.inspect", ""),
+    "supsup-eval": ("supsup_runtime.cli.evaluate", ""),
+    "supsup-hopfield": ("supsup_runtime.cli.hopfield", ""),
+    "supsup-export": ("supsup_export.cli", "export,cpu"),
+    "supsup-train": ("supsup_train.cli.train", "train"),
+    "supsup-baseline": ("supsup_train.cli.baseline", "train"),
+}
+"""Module of each command, and the extra that installs what it needs."""
 
 
-def inspect() -> NoReturn:
-    """Run supsup-inspect."""
-    _start("supsup-inspect", "supsup_runtime.cli.inspect")
+def main() -> NoReturn:
+    """Run the command by whose name this program was started."""
+    name = PurePath(sys.argv[0]).stem
+    module, extra = MODULES[name]
 
-
-def evaluate() -> NoReturn:
-    """Run supsup-eval."""
-    _start("supsup-eval", "supsup_runtime.cli.evaluate")
-
-
-def hopfield() -> NoReturn:
-    """Run supsup-hopfield."""
-    _start("supsup-hopfield", "supsup_runtime.cli.hopfield")
-
-
-def export() -> NoReturn:
-    """Run supsup-export."""
-    _start("supsup-export", "supsup_export.cli", "export,cpu")
-
-
-def train() -> NoReturn:
-    """Run supsup-train."""
-    _start("supsup-train", "supsup_train.cli.train", "train")
-
-
-def baseline() -> NoReturn:
-    """Run supsup-baseline."""
-    _start("supsup-baseline", "supsup_train.cli.baseline", "train")
-
-
-def _start(name: str, module: str, extra: str = "") -> NoReturn:
     def leave(*_signal: object) -> NoReturn:
         _say(f"{name}: interrupted before it began")
-        os._exit(130)  # C code that imports may swallow an exception
+        os._exit(130)  # an exception could get lost in the C code of an import
 
     usual = signal.getsignal(signal.SIGINT)
     if usual is signal.default_int_handler:  # not ignored, as in a shell's background
         signal.signal(signal.SIGINT, leave)
     try:
-        main = import_module(module).main
+        command = import_module(module).main
     except ModuleNotFoundError as error:
         if not extra or (error.name or "").startswith("supsup"):
             raise
@@ -72,7 +45,7 @@ def _start(name: str, module: str, extra: str = "") -> NoReturn:
         sys.exit(1)
     finally:
         signal.signal(signal.SIGINT, usual)
-    main()
+    command()
     sys.exit(0)
 
 

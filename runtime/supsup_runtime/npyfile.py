@@ -77,7 +77,7 @@ def read_array(
         raise error(
             f"{place}: {data_bytes} bytes do not fit in memory; take fewer inputs"
         ) from None
-    left = memoryview(raw) if data_bytes else memoryview(b"")
+    left = memoryview(raw)  # type: ignore[arg-type]  # arrays are buffers
     while left:
         got = file.readinto(left)  # type: ignore[attr-defined]  # of every binary file
         if not got:

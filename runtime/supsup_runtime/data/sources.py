@@ -39,9 +39,8 @@ _IMAGES_MAGIC = 0x803  # IDX: unsigned bytes, three dimensions
 _LABELS_MAGIC = 0x801  # IDX: unsigned bytes, one dimension
 _NUM_DIGITS_TEST = 360
 _LARGEST = 1e30  # mean, std, scale and their inverses fit float32
-_IN_RANGE = (
-    f"within [{1 / _LARGEST:g}, {_LARGEST:g}] (if all training values are equal, pass a std)"
-)
+_RANGE = f"[{1 / _LARGEST:g}, {_LARGEST:g}]"
+_IN_RANGE = f"within {_RANGE} (if all training values are equal, pass a std of your own)"
 _CHUNK_BYTES = 2**22  # of float64 in `_moments`
 # raised by gzip and zipfile for invalid files
 _BROKEN_FILE = (

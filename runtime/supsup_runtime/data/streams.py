@@ -166,11 +166,13 @@ def make_stream(
     place = f"{kind} stream: num_tasks"
     num_tasks = checked_whole(place, num_tasks, 1, MAX_TASKS, error=DataError)
     check_choice("stream: labels", labels, LABEL_KINDS, error=DataError)
-    seed = checked_whole(f"{kind} stream: seed", seed, 0, MAX_SEED, error=DataError)
-    check_number(f"{kind} stream: degrees", degrees, math.isfinite, "finite", error=DataError)
+    last = MAX_SEED - (num_tasks - 1)
+    seed = checked_whole(f"{kind} stream: seed", seed, 0, last, error=DataError)
+    rule, place = f"finite and at least {MIN_DEGREES}", f"{kind} stream: degrees"
+    check_number(place, degrees, lambda d: MIN_DEGREES <= d < math.inf, rule, error=DataError)
     if classes_per_task is not None:
-        place = f"{dataset.name}: classes_per_task"
-        checked_whole(place, classes_per_task, 0, MAX_CLASSES, error=DataError)
+        place = f"{kind} stream: classes_per_task"
+        classes_per_task = checked_whole(place, classes_per_task, 1, MAX_CLASSES, error=DataError)
     input_shape = _input_shape(dataset, layout)
     task_labels = (tuple(str(label) for label in range(dataset.num_classes)),) * num_tasks
     if kind == "permuted":
@@ -183,7 +185,7 @@ def make_stream(
         names, own, view = _split(dataset, num_tasks, classes_per_task, shared=labels == "shared")
         task_labels = own or task_labels
     return Stream(
-        kind=kind,
+        kind=kind,  # type: ignore[arg-type]  # one of StreamKind's, checked above
         dataset=dataset,
         task_names=names,
         task_labels=task_labels,
@@ -210,11 +212,6 @@ def _require_images(dataset: Dataset, what: str, remedy: str) -> None:
 
 
 def _permuted(num_tasks: int, seed: int) -> tuple[tuple[str, ...], View]:
-    last = MAX_SEED - (num_tasks - 1)
-    if not 0 <= seed <= last:
-        raise DataError(
-            f"permuted stream: seed must be in [0, {last}] for {num_tasks} tasks, got {seed}"
-        )
     # fixed width, so that longer streams keep the names of shorter ones
     names = tuple(f"permuted-{index:04}" for index in range(num_tasks))
     return names, partial(_view_permuted, seed=seed)
@@ -229,10 +226,6 @@ def _view_permuted(index: int, x: Values, y: Labels, *, seed: int) -> tuple[Valu
 
 def _rotated(dataset: Dataset, num_tasks: int, degrees: float) -> tuple[tuple[str, ...], View]:
     _require_images(dataset, "a rotated stream", "use permuted or split")
-    if not (math.isfinite(degrees) and degrees >= MIN_DEGREES):
-        raise DataError(
-            f"rotated stream: degrees must be finite and at least {MIN_DEGREES}, got {degrees}"
-        )
     if num_tasks * degrees > 360 * (1 + 1e-12):  # allow 7 * (360 / 7)
         raise DataError(
             f"rotated stream: num_tasks * degrees must be at most 360, or tasks would repeat, "
@@ -308,7 +301,7 @@ def _group_size(dataset: Dataset, num_tasks: int, classes_per_task: int | None) 
             )
         return num_classes // num_tasks
     most = num_classes // num_tasks
-    if not 1 <= classes_per_task <= most:
+    if classes_per_task > most:
         raise DataError(
             f"{dataset.name}: classes_per_task must be in [1, {most}] for {num_tasks} split tasks "
             f"of {num_classes} classes, got {classes_per_task}"
@@ -334,8 +327,8 @@ def _mixed(
 ) -> tuple[tuple[str, ...], View]:
     """Deal tasks of each kind in turn; permuted ones never run out."""
     size = min(2, dataset.num_classes) if classes_per_task is None else classes_per_task
-    groups = max(1, dataset.num_classes // size) if size > 0 else 1  # _split refuses size
-    turns = max(1, int(360 / degrees * (1 + 1e-12))) if degrees > 0 else 1  # _rotated refuses it
+    groups = max(1, dataset.num_classes // size)
+    turns = max(1, int(360 / degrees * (1 + 1e-12)))
     split_names, _, split_view = _split(dataset, groups, size, shared=True)  # shared labels
     kinds = {
         "permuted": _permuted(num_tasks, seed),

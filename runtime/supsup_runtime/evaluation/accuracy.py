@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Images, check_flag, check_kind, checked_whole
+from supsup_runtime.arrays import Images, check_flag, check_kind, checked_whole, shown
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.inference import Inference, Method, threshold_of
@@ -182,7 +182,8 @@ def evaluate_unnamed(
 
 def check_progress(progress: object) -> None:
     """Raise InputError unless `progress` is None or can be called."""
-    check_kind("progress", progress, Callable | None, "a function, or None")
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress must be a function, or None, got {shown(progress)}")
 
 
 def _check_task(model: Model, data: TaskData) -> None:

@@ -166,15 +166,16 @@ def measure(
     check_kind("how", how, Inference, "an Inference")
     check_progress(progress)
     check_sequence("samples", samples)
-    samples = [checked_images(x, model.info.network.input_shape) for x in samples]
     score = resolved_score(model.info, how)
     if score is None:
         raise InputError(f"method must be one of {list(JUDGING)}, got {how.method!r}")
-    if len(samples) != model.num_tasks:
+    sizes = [len(x) if isinstance(x, np.ndarray) and x.ndim else 0 for x in samples]
+    if len(sizes) != model.num_tasks or 0 in sizes:
         raise InputError(
             f"samples must be at least one image of each of the {model.num_tasks} tasks, got "
-            f"{[len(x) for x in samples]!s:.80}"
+            f"{sizes!s:.80}"
         )
+    samples = [checked_images(x, model.info.network.input_shape) for x in samples]
     found = []
     for task, x in zip(model.tasks, samples, strict=True):
         found.append(_bests(model, x, how))

@@ -152,7 +152,7 @@ class Model:
                 "of the two"
             )
         if isinstance(task, (str, int, np.generic)):
-            chosen = self.task(task)  # type: ignore[arg-type]  # numpy's integers are indices, too
+            chosen = self.task(task)
             return self._answer(self._engine.known_logits(x, chosen.index), (chosen,) * len(x))
         check_sequence("task", task, "a name, an index or a list of them")
         if len(task) != len(x):

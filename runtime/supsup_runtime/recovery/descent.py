@@ -81,14 +81,14 @@ class Recovery:
 
     def __post_init__(self) -> None:
         for name, (fine, rule) in _RULES.items():
-            check_number(name, getattr(self, name), fine, rule)
+            check_number(f"{name}:", getattr(self, name), fine, rule)
         for name in ("look_every", "restart_every"):
-            checked_whole(name, getattr(self, name), 0)
+            checked_whole(f"{name}:", getattr(self, name), 0)
         check_statistics(self.statistics)
         if isinstance(self.start, str):
-            check_choice("start", self.start, ("mean", "zero"))
+            check_choice("start:", self.start, ("mean", "zero"))
         else:
-            check_kind("start", self.start, np.ndarray, "mean, zero or an array")
+            check_kind("start:", self.start, np.ndarray, "mean, zero or an array")
         # s' = s - step (decay s + momentum ...) is stable below 2 (1 + momentum) (Polyak 1964)
         if self.weight_decay and self.step_size * self.weight_decay >= 2 * (1 + self.momentum):
             limit = 2 * (1 + self.momentum) / self.weight_decay
@@ -100,7 +100,7 @@ class Recovery:
 
 def check_statistics(statistics: str) -> None:
     """Raise `InputError` unless `statistics` is one of `Statistics`."""
-    check_choice("statistics", statistics, get_args(Statistics))
+    check_choice("statistics:", statistics, get_args(Statistics))
 
 
 class Descent:

@@ -32,7 +32,7 @@ def count_steps(batches: Iterable[Images], steps: int | None) -> int:
         if not len(batches):
             raise InputError("batches: must have at least one, got none")
         return len(batches)
-    steps = checked_whole("steps", steps, 1)
+    steps = checked_whole("steps:", steps, 1)
     if isinstance(batches, Sized) and len(batches) < steps:
         raise _too_few(steps, len(batches))
     return steps
