@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,7 +50,10 @@ def checked_images(x: Images, input_shape: tuple[int, ...]) -> Images:
             f"x must have shape (batch, {', '.join(map(str, input_shape))}) with batch >= 1, "
             f"got {x.shape}"
         )
-    x = np.ascontiguousarray(x)
+    try:
+        x = np.ascontiguousarray(x)
+    except MemoryError as error:
+        raise InputError(f"x: {x.shape} does not fit in memory; take fewer rows") from error
     if not _finite(x):
         raise InputError(f"x must be finite, got NaN or infinity in row {_bad_row(x)}")
     return x
@@ -89,8 +93,8 @@ def is_whole(value: object) -> TypeGuard[int]:
 def checked_whole(
     name: str, value: object, least: int, most: int | None = None, *, error: Refusal = InputError
 ) -> int:
-    """Return an integer of at least `least` and at most `most`."""
-    if not is_whole(value) or value < least or (most is not None and value > most):
+    """Return an integer of at least `least` and at most `most`, by default of any array's size."""
+    if not is_whole(value) or not least <= value <= (most or sys.maxsize):
         rule = f"of at least {least}" if most is None else f"in [{least}, {most}]"
         raise error(f"{name} must be an integer {rule}, got {shown(value)}")
     return int(value)
@@ -163,6 +167,17 @@ def check_sequence(name: str, value: object, rule: str = "a sequence, such as a 
         raise InputError(f"{name} must be {rule}, got {shown(value)}")
 
 
+def checked_reals(name: str, value: object) -> Array:
+    """Return real numbers or booleans as an array, as they are."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # uneven rows, tensors with gradients
+        raise InputError(f"{name} must be real numbers: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} must be real numbers, got {array.dtype}")
+    return array
+
+
 def checked_threads(value: object) -> int:
     """Return a number of threads in ``[1, MAX_THREADS]`` that the system lets start."""
     count = checked_whole("threads", value, 1, MAX_THREADS)
@@ -187,13 +202,14 @@ def checked_threads(value: object) -> int:
 
 def checked_path(value: object, *, error: Refusal = InputError) -> Path:
     """Return a path that the system can name."""
+    named = isinstance(value, str | os.PathLike) and value != ""
     try:
-        path = Path(value if value != "" else None)  # type: ignore[arg-type]  # refused below
-        fine = b"\0" not in os.fsencode(path)
+        path = Path(value if named else None)  # type: ignore[arg-type]  # refused below
+        named = b"\0" not in os.fsencode(path)
     except (TypeError, ValueError):
-        fine = False
-    if not fine:
-        raise error(f"path must be a non-empty text or pathlib.Path, got {shown(value)}")
+        named = False
+    if not named:
+        raise error(f"path must be a non-empty text or a pathlib.Path, got {shown(value)}")
     return path
 
 

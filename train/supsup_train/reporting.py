@@ -35,7 +35,12 @@ def begin_log(log: Path, keep: Callable[[bytes], bool] = bool) -> None:
         raise InputError(
             f"--log: {log.parent} must be a folder, it does not exist; create it first"
         )
-    append(log, "")
+    try:
+        log.open("a").close()
+    except OSError as error:
+        raise InputError(
+            f"--log: {log} cannot be written: {error.strerror}; give another file"
+        ) from error
     if not log.is_file():  # a pipe or a device: nothing to trim
         return
     data = log.read_bytes()
@@ -48,17 +53,6 @@ def begin_log(log: Path, keep: Callable[[bytes], bool] = bool) -> None:
         with log.open("r+b") as file:  # in place: the log may be a link or open elsewhere
             file.write(kept)
             file.truncate()
-
-
-def append(log: Path, lines: str) -> None:
-    """Append lines to a log, or raise `InputError` if it cannot be written."""
-    try:
-        with log.open("a") as file:
-            file.write(lines)
-    except OSError as error:
-        raise InputError(
-            f"--log: {log} cannot be written: {error.strerror}; give another file"
-        ) from error
 
 
 def _is_json(line: bytes) -> bool:
@@ -104,7 +98,8 @@ class Reporter:
         """Write pending lines to the log, once the bank exists if the log is in it."""
         if self._log is None and not (self._bank / "bank.json").exists():
             return
-        append(self._log or self._bank / "train.jsonl", "".join(self._waiting))
+        with (self._log or self._bank / "train.jsonl").open("a") as file:
+            file.writelines(self._waiting)
         self._waiting.clear()
 
     def _say(self, text: str) -> None:

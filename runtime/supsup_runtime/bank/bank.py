@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from supsup_runtime.arrays import checked_index, shown
+from supsup_runtime.arrays import check_kind, checked_index, checked_path, shown
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.calibration_file import (
     StoredCalibration,
@@ -85,7 +85,7 @@ class MaskBank:
             OutputExistsError: If the folder has other content.
             BankLockedError: If another process is creating a bank there.
         """
-        folder = Path(path)
+        folder = checked_path(path, error=BankError)
         if folder.exists():
             _refuse_used(folder)  # before creating .lock
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class MaskBank:
         Raises:
             BankError: If a rule of docs/FORMAT.md is broken; the message names file and rule.
         """
-        folder = Path(path)
+        folder = checked_path(path, error=BankError)
         index = read_index(folder)
         try:
             return cls._opened(folder, index, verify=verify)
@@ -157,7 +157,7 @@ class MaskBank:
         return len(self.entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.task_names
+        return isinstance(name, str) and name in self.task_names
 
     def __iter__(self) -> Iterator[TaskMasks]:
         return (self.task(index) for index in range(len(self)))
@@ -236,6 +236,9 @@ class MaskBank:
             taken = {entry.name.casefold() for entry in entries}
             try:
                 for task in tasks:
+                    check_kind(
+                        "task", task, TaskMasks, "TaskMasks, from make_task", error=BankError
+                    )
                     self._check_new(task.name, taken)
                     entries.append(self._write_task(task))
                     taken.add(task.name.casefold())

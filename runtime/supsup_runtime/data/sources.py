@@ -87,8 +87,8 @@ class Dataset:
             for kind, array in (("images", x), ("labels", y)):
                 place = f"{self.name}: {part} {kind}"
                 check_kind(place, array, np.ndarray, "an array", error=DataError)
+            _check_labels(f"{self.name}: {part} labels", y, len(x) if x.ndim else 0)
             _check_values(f"{self.name}: {part} images", x)
-            _check_labels(f"{self.name}: {part} labels", y, len(x))
         _check_classes(self.name, self.train_y, self.test_y)
         train = (self.train_x.dtype, self.train_x.shape[1:])
         test = (self.test_x.dtype, self.test_x.shape[1:])

@@ -17,6 +17,7 @@ from supsup_runtime.arrays import (
     check_number,
     check_sequence,
     checked_images,
+    checked_reals,
     checked_whole,
 )
 from supsup_runtime.bank.bank import MaskBank
@@ -309,14 +310,11 @@ def _check_coverage(coverage: float) -> None:
 
 
 def _checked(name: str, scores: npt.ArrayLike) -> Scores:
-    try:
-        values = np.asarray(scores, np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} scores must be numbers: {error}") from error
+    values = checked_reals(f"{name} scores", scores)
     if values.ndim != 1 or not len(values):
         raise InputError(
             f"{name} scores must have shape (images,) with at least one image, got {values.shape}"
         )
     if np.isnan(values).any():
         raise InputError(f"{name} scores must be numbers, got NaN; check the model's outputs")
-    return values
+    return values.astype(np.float64)

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.arrays import (
-    Array,
     Floats,
     Images,
     check_flag,
@@ -19,6 +18,7 @@ from supsup_runtime.arrays import (
     checked_index,
     checked_outputs,
     checked_path,
+    checked_reals,
     checked_whole,
     shown,
 )
@@ -258,13 +258,14 @@ class Model:
             InputError: As `predict`, or if lengths differ or an alpha is not a finite float32.
         """
         check_sequence("tasks", tasks)
-        with np.errstate(over="ignore"):  # too large becomes infinite
-            weights = _real(alphas).astype(np.float32)
-        if weights.shape != (len(tasks),) or not len(tasks):
+        given = checked_reals("alphas", alphas)
+        if given.shape != (len(tasks),) or not len(tasks):
             raise InputError(
                 f"alphas must have one value per task, for at least one task: expected shape "
-                f"({max(1, len(tasks))},), got {weights.shape}"
+                f"({max(1, len(tasks))},), got {given.shape}"
             )
+        with np.errstate(over="ignore"):  # too large becomes infinite
+            weights = given.astype(np.float32)
         if not np.isfinite(weights).all():
             raise InputError("alphas must be finite float32, got NaN or infinity")
         indices = [self.task(task).index for task in tasks]
@@ -360,13 +361,3 @@ class Model:
             tasks=tuple(tasks),
             inferences=inferences,
         )
-
-
-def _real(alphas: npt.ArrayLike) -> Array:
-    try:
-        given = np.asarray(alphas)
-    except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths, tensors
-        raise InputError(f"alphas must be real numbers: {error}") from error
-    if given.dtype.kind not in "biuf":
-        raise InputError(f"alphas must be real numbers, got {given.dtype}")
-    return given

@@ -120,7 +120,10 @@ class HopfieldModel:
         """
         how = Recovery() if settings is None else settings
         check_kind("settings", how, Recovery, "a Recovery")
-        check_kind("batches", batches, Iterable, "a list or iterator of batches")
+        try:
+            iter(batches)
+        except TypeError as error:
+            raise InputError(f"batches: must be several, got {shown(batches)}") from error
         total = count_steps(batches, steps)
         checked = (self._checked(batch, number) for number, batch in enumerate(batches))
         return Recovering(self._graph, self._start(how), how).run(checked, total, schedule)

@@ -11,13 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from supsup_runtime.arrays import as_number
 from supsup_runtime.data.streams import Stream
 from supsup_train.masks.learning import task_seed
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.train_task import batch_rows
 from supsup_train.nns.learner import Decision, NnsLearner
-from supsup_train.reporting import append, begin_log, progress_bars
+from supsup_train.reporting import begin_log, progress_bars
 
 
 def unlabelled_batches(
@@ -58,7 +57,8 @@ def learn_stream(
             bars.advance(bar)
             if decision is not None:
                 kinds[decision.kind] += 1
-                append(log, json.dumps(asdict(decision), sort_keys=True) + "\n")
+                with log.open("a") as file:
+                    file.write(json.dumps(asdict(decision), sort_keys=True) + "\n")
                 if decision.kind != "same":
                     console.print(_to_text(decision), highlight=False)
     learner.checkpoint()
@@ -71,8 +71,7 @@ def _is_later(line: bytes, batches: int) -> bool:
         found = json.loads(line)
     except ValueError:
         return False
-    of_learner = isinstance(found, dict) and "certainty" in found
-    return of_learner and as_number(found.get("batch")) >= batches
+    return isinstance(found, dict) and "certainty" in found and found["batch"] >= batches
 
 
 def _to_text(decision: Decision) -> str:
