@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from supsup_export.bank_model.compose import OUTPUTS, Request
 from supsup_export.exporter import Report, export, export_recovery, export_task
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.console import (
     add_renamed,
     parser,
     print_result,
-    read_array,
     run_command,
+    say,
+    to_path,
 )
 from supsup_runtime.errors import InputError
+from supsup_runtime.model.metadata import Scoring, Target
+from supsup_runtime.npyfile import read_npy
 
 _EXAMPLES = (
     "--bank masks/ out.onnx",
@@ -40,7 +42,7 @@ def _run() -> None:
     arguments = _parser().parse_args()
     report = _export(arguments)
     if report.left_out:
-        sys.stderr.write(f"supsup-export: {report.left_out}\n")
+        say(f"supsup-export: {report.left_out}")
     print_result(report.to_dict(), as_json=arguments.json, text=report.to_text())
 
 
@@ -67,7 +69,7 @@ def _export(arguments: argparse.Namespace) -> Report[Any]:
         scoring=arguments.scoring,
     )
     bank = MaskBank.open(arguments.bank, verify=False)  # export verifies every task
-    sample = None if arguments.sample is None else read_array(arguments.sample)
+    sample = None if arguments.sample is None else read_npy(arguments.sample)
     return export(bank, arguments.output, request=request, sample=sample, **how)
 
 
@@ -88,15 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     given, made_of, method, speed = made.what_in, made.what_out, made.method, made.speed
     text = "folder of the mask bank (required)"
-    given.add_argument("--bank", type=Path, required=True, metavar="DIR", help=text)
+    given.add_argument("--bank", type=to_path, required=True, metavar="DIR", help=text)
     text = "export only this task, as a plain model with input x (default: all tasks)"
     given.add_argument("--task", metavar="NAME", help=text)
     text = "export a model that recovers masks from the bank's Hopfield store"
     given.add_argument("--hopfield", action="store_true", help=text)
-    made_of.add_argument("output", type=Path, metavar="OUTPUT", help="model file to write")
+    made_of.add_argument("output", type=to_path, metavar="OUTPUT", help="model file to write")
     made_of.add_argument(
         "--target",
-        metavar="{cpu,cuda,portable}",
+        choices=get_args(Target),
         help="cpu, cuda: fast operators of ONNX Runtime; portable: standard operators (ai.onnx) "
         "only (default: cpu)",
     )
@@ -104,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     made_of.add_argument("--graph-outputs", metavar="NAME,...", help=text)
     add_renamed(made_of, {"--outputs": "--graph-outputs"})
     text = "with --task: bits per weight, 32 (float32) or 2 (ternary) (default: 32)"
-    made_of.add_argument("--bits", type=int, metavar="{32,2}", help=text)
+    made_of.add_argument("--bits", type=int, choices=(32, 2), help=text)
     text = "with --hopfield: recover from a whole stream in one call"
     made_of.add_argument("--stream", action="store_true", help=text)
     text = "also write the metadata to OUTPUT.json"
@@ -113,20 +115,20 @@ def _parser() -> argparse.ArgumentParser:
     made_of.add_argument("--json", action="store_true", help="print the report as JSON")
     method.add_argument(
         "--objective",
-        metavar="{entropy,superfluous}",
+        choices=OBJECTIVES,
         help="objective of one-shot inference (default: superfluous if the network has superfluous "
         "outputs, else entropy)",
     )
     speed.add_argument(
         "--scoring",
-        metavar="{exact,rounded,screened}",
+        choices=get_args(Scoring),
         help="how to score tasks. exact: all exactly; rounded: all in int8, then exactly those "
         "that can still win; screened: like rounded, over 30 %% of the weights first (default: "
         "rounded for large banks on the CPU, else exact)",
     )
     speed.add_argument(
         "--sample",
-        type=Path,
+        type=to_path,
         metavar="FILE",
         help="with --scoring screened: .npy file of real inputs, float32 (images, ...), that "
         "select the weights to score first (default: random inputs)",

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from supsup_runtime.arrays import checked_path
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.fields import is_unicode
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import refuse_overwrite, remove_parts, whole_file
 from supsup_runtime.model.metadata import PREFIX
@@ -20,11 +22,13 @@ def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
     """Return a path that a model may be written to.
 
     Raises:
-        InputError: If its folder does not exist.
+        InputError: If its folder does not exist, or it is not UTF-8.
         OutputExistsError: If it or its sidecar exists and `force` is false, or it is inside the
             bank.
     """
-    output = Path(path)
+    output = checked_path(path)
+    if not is_unicode(str(output)):
+        raise InputError(f"{output}: onnx writes only to paths in UTF-8; choose another name")
     if not output.parent.is_dir():
         raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
     if output.resolve().is_relative_to(bank.path.resolve()):

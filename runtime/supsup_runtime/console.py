@@ -7,20 +7,21 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TextIO
 
-import numpy as np
-import numpy.typing as npt
-
-from supsup_runtime.errors import InputError, SupSupError
+from supsup_runtime.arrays import MAX_THREADS
+from supsup_runtime.errors import SupSupError
 
 GROUPS = ("input", "output", "method", "speed")
 """Titles of the option groups in every command's help."""
 
 INTERRUPTED = 130
-MAX_INPUT_BYTES = 4 << 30
+MAX_COUNT = 2**31 - 1
+MAX_CELL, MAX_LINE = 100, 5000
+"""Characters of a table's cell and of a line that are shown; a path has up to 4096."""
 
 
 def run_command(name: str, command: Callable[[], object]) -> NoReturn:
@@ -28,22 +29,71 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
 
     Defects keep their traceback.
     """
-    if "--version" in sys.argv[1:]:
-        sys.stdout.write(f"{name} {_version()}\n")
-        sys.exit(0)
     try:
-        command()
-        sys.stdout.flush()
+        _open_streams()
+        if "--version" in sys.argv[1:]:
+            _print(f"{name} {_version()}")
+        else:
+            command()
     except SupSupError as error:
         _fail(name, str(error), error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # such as `| head`
-        sys.exit(1)
     except OSError as error:
-        _fail(name, f"{error.filename or 'file'}: {error.strerror or error}", 1)
+        _fail(name, f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+    except MemoryError as error:
+        reason = f" ({error})" if str(error) else ""
+        _fail(name, f"not enough memory{reason}; take less at once, or free memory", 1)
     except KeyboardInterrupt:
         _fail(name, "interrupted; finished work is kept", INTERRUPTED)
     sys.exit(0)
+
+
+def _open_streams() -> None:
+    """Give streams that are closed to nobody, so that no file takes their descriptors."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
+            setattr(sys, name, stream)
+
+
+def printable(value: object, most: int = MAX_CELL) -> str:
+    """Return text for a terminal, on one line: what is not printable escaped, the end cut."""
+    text = str(value)
+    if len(text) > most:
+        text = text[:most] + "..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: str) -> None:
+    """Print to stderr, if it can be written, with each line `printable`."""
+    with suppress(OSError):
+        _write(sys.stderr, _lines(text))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(printable(line, MAX_LINE) for line in text.split("\n"))
+
+
+def _print(text: str) -> None:
+    try:
+        _write(sys.stdout, text)
+    except BrokenPipeError:  # nobody reads on, such as `| head`
+        pass
+    except OSError as error:
+        raise SupSupError(
+            f"standard output: {error.strerror}; the work is done, only its result is not printed"
+        ) from error
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python fails at its end
+        raise
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -66,6 +116,10 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("--version", action="store_true", help="print the version and exit")
         groups: list[Options] = [self.add_argument_group(title) for title in GROUPS]
         self.what_in, self.what_out, self.method, self.speed = groups
+
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ANN401 - a stream
+        text = message.rstrip("\n")
+        _print(text) if file is sys.stdout else say(text)
 
 
 def parser(name: str, description: str, examples: Sequence[str]) -> CommandParser:
@@ -112,31 +166,48 @@ def add_renamed(made: Options, names: Mapping[str, str]) -> None:
         made.add_argument(old, action=_Renamed, nargs="?", const=new, help=argparse.SUPPRESS)
 
 
-def positive(text: str) -> int:
-    """Parse an integer of at least 1."""
-    return _at_least(1, text)
+def whole(least: int, most: int = MAX_COUNT) -> Callable[[str], int]:
+    """Return a parser of integers of at least `least` and at most `most`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # thousands of digits, too
+            value = least - 1
+        if value < least:
+            rule = f"an integer of at least {least}"
+        elif value > most:
+            rule = f"at most {most}"
+        else:
+            return value
+        raise argparse.ArgumentTypeError(f"must be {rule}, got {text!r:.40}")
+
+    return parse
 
 
-def from_zero(text: str) -> int:
-    """Parse an integer of at least 0."""
-    return _at_least(0, text)
+positive, from_zero = whole(1), whole(0)
+thread_count = whole(1, MAX_THREADS)
 
 
-def _at_least(least: int, text: str) -> int:
-    if int(text) < least:  # argparse reports non-integers
-        raise argparse.ArgumentTypeError(f"must be an integer of at least {least}, got {text!r}")
-    return int(text)
+def to_path(text: str) -> Path:
+    """Parse a path, which must not be empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got ''")
+    return Path(text)
 
 
 def print_result(value: object, *, as_json: bool, text: str) -> None:
-    """Print one line of JSON, or text."""
-    line = json.dumps(value, sort_keys=True, allow_nan=False) if as_json else text.rstrip()
-    sys.stdout.write(line + "\n")
+    """Print one line of JSON, or text with each line `printable`."""
+    if as_json:
+        _print(json.dumps(value, sort_keys=True, allow_nan=False))
+    else:
+        _print(_lines(text.rstrip()))
 
 
 def to_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Align columns with spaces, numbers to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    """Align columns with spaces, numbers to the right; each cell is `printable`."""
+    header = [printable(title) for title in header]
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
 
     def line(row: Sequence[str], values: Sequence[object]) -> str:
@@ -151,7 +222,7 @@ def to_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _fail(name: str, message: str, status: int) -> NoReturn:
-    sys.stderr.write(f"{name}: {message}\n")
+    say(printable(f"{name}: {message}", MAX_LINE))
     sys.exit(status)
 
 
@@ -160,18 +231,3 @@ def _version() -> str:
         return metadata.version("supsup")
     except metadata.PackageNotFoundError:
         return "(not installed)"
-
-
-def read_array(path: Path) -> npt.NDArray[Any]:
-    """Read a ``.npy`` file, or raise `InputError` unless it holds one array of numbers."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; save an array with numpy.save")
-    if path.stat().st_size > MAX_INPUT_BYTES:
-        raise InputError(f"{path}: must have at most {MAX_INPUT_BYTES} bytes")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: must be a .npy array of numbers: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: must be a .npy array, got an archive of several")
-    return array

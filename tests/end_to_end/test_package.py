@@ -53,7 +53,7 @@ def test_the_wheel_has_the_packages_and_nothing_else(dist: Path) -> None:
     assert wheel.name == "supsup-0.2.0-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
     folders = {name.partition("/")[0] for name in names}
-    assert folders == {*PACKAGES, "supsup-0.2.0.dist-info"}
+    assert folders == {*PACKAGES, "supsup_commands.py", "supsup-0.2.0.dist-info"}
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     sources = {
         path.relative_to(REPOSITORY / room).as_posix()

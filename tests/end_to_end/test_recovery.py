@@ -112,7 +112,7 @@ def test_the_command_says_what_it_found(folder: Path) -> None:
         (["--steps", 99], 1, "batches: must have at least 99, one per step, got"),
         (["--momentum", 1], 1, "momentum: must be in [0, 1), got 1.0"),
         (["--step-size", 1e5], 1, "must be below 38000 with weight_decay"),
-        (["--look-every", -1], 1, "look_every: must be an integer of at least 0, got -1"),
+        (["--look-every", -1], 2, "--look-every: must be an integer of at least 0, got '-1'"),
     ],
 )
 def test_settings_are_checked(

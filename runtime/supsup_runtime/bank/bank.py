@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from supsup_runtime.arrays import check_kind, checked_index, checked_path, shown
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.calibration_file import (
     StoredCalibration,
@@ -97,7 +98,7 @@ class MaskBank:
             OutputExistsError: If the folder has other content.
             BankLockedError: If another process is creating a bank there.
         """
-        folder = Path(path)
+        folder = checked_path(path, error=BankError)
         with system_errors(folder, "created"):
             if folder.exists():
                 refuse_used(folder)  # before creating .lock
@@ -129,7 +130,7 @@ class MaskBank:
         Raises:
             BankError: If a rule of docs/FORMAT.md is broken; the message names file and rule.
         """
-        folder = Path(path)
+        folder = checked_path(path, error=BankError)
         index = read_index(folder)
         try:
             return cls._opened(folder, index, verify=verify)
@@ -169,7 +170,7 @@ class MaskBank:
         return len(self.entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.task_names
+        return isinstance(name, str) and name in self.task_names
 
     def __iter__(self) -> Iterator[TaskMasks]:
         return (self.task(index) for index in range(len(self)))
@@ -225,13 +226,11 @@ class MaskBank:
             names = self.task_names
             if key not in names:
                 raise BankError(
-                    f"{self.path}: no task {key!r} among its {len(names)}; "
+                    f"{self.path}: no task {shown(key)} among its {len(names)}; "
                     "list them with supsup-bank list"
                 )
             return names.index(key)
-        if not 0 <= key < len(self):
-            raise BankError(f"{self.path}: task index must be in [0, {len(self)}), got {key}")
-        return key
+        return checked_index(f"{self.path}: task index", key, len(self), error=BankError)
 
     def verify(self) -> None:
         """Read and check every task.
@@ -261,6 +260,9 @@ class MaskBank:
             taken = {entry.name.casefold() for entry in entries}
             try:
                 for task in tasks:
+                    check_kind(
+                        "task", task, TaskMasks, "TaskMasks, from make_task", error=BankError
+                    )
                     self._check_new(task.name, taken)
                     entries.append(self._write_task(task))
                     taken.add(task.name.casefold())

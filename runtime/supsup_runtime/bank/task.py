@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from supsup_runtime.arrays import Array, Bits, Bytes, Floats
+from supsup_runtime.arrays import Array, Bits, Bytes, Floats, check_kind, checked_reals, shown
 from supsup_runtime.bank.bits import (
     check_padding,
     compress,
@@ -84,11 +84,15 @@ def make_task(
         training: Training record as JSON.
 
     Raises:
-        BankError: If a mask is not boolean.
+        BankError: If a mask is not boolean, or an argument of another type.
     """
+    for what, value in (("masks", masks), ("state", state), ("training", training)):
+        if value is not None or what == "masks":
+            check_kind(f"task: {what}", value, Mapping, "a mapping", error=BankError)
+    check_kind("task: labels", labels, (tuple, list), "a tuple of texts", error=BankError)
     return TaskMasks(
         name=name,
-        masks={key: pack_mask(np.asarray(mask)) for key, mask in masks.items()},
+        masks={key: pack_mask(checked_reals("task: a mask", mask)) for key, mask in masks.items()},
         state=dict(state or {}),
         labels=tuple(labels),
         training=dict(training or {}),
@@ -100,7 +104,7 @@ def check_name(name: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BankError(
             "task name: must be 1 to 100 of A-Z a-z 0-9 . _ -, starting with a letter or digit, "
-            f"got {name!r}"
+            f"got {shown(name)}"
         )
     return name
 

@@ -6,13 +6,12 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import is_number
 from supsup_runtime.bank.task import equal_tasks
-from supsup_runtime.console import Options, parser, print_result, run_command, to_table
+from supsup_runtime.console import Options, parser, print_result, run_command, to_path, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.file import has_store, read_store
 
@@ -38,14 +37,14 @@ def _run() -> None:
     def command(run: Callable[[argparse.Namespace], None], name: str, text: str) -> Options:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
-        sub.what_in.add_argument("bank", type=Path, help="folder of the bank")
+        sub.what_in.add_argument("bank", type=to_path, help="folder of the bank")
         sub.what_out.add_argument("--json", action="store_true", help="print the result as JSON")
         return sub.what_in
 
     command(_list, "list", "List the tasks in index order.")
     command(_verify, "verify", "Check every file of the bank against the format.")
     add = command(_add, "add", "Add a task from a task file.")
-    add.add_argument("file", type=Path, help="task file of the same network")
+    add.add_argument("file", type=to_path, help="task file of the same network")
     add.add_argument("--name", help="name of the task in this bank (default: the name in the file)")
     add.add_argument("--replace", action="store_true", help="replace a task of the same name")
     remove = command(

@@ -16,7 +16,7 @@ from supsup_runtime.cli.options import (
     model_stream,
     say_progress,
 )
-from supsup_runtime.console import add_options, parser, print_result, run_command
+from supsup_runtime.console import add_options, parser, print_result, run_command, to_path
 from supsup_runtime.evaluation.calibration import check_same_bank, choose_samples, measure
 
 _EXAMPLES = (
@@ -39,7 +39,7 @@ def _run() -> None:
     add_model_options(made)
     add_sample_options(made, "test images per task to measure, at least 1")
     text = "folder of the bank that the model was exported from; stores the calibration"
-    made.what_out.add_argument("--bank", type=Path, required=True, metavar="PATH", help=text)
+    made.what_out.add_argument("--bank", type=to_path, required=True, metavar="PATH", help=text)
     add_inference_options(made, JUDGING)
     text = "minimum fraction of the images of known tasks to accept, in (0, 1]"
     add_options(made.method, [("--coverage", float, 0.95, text)])

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
-from pathlib import Path
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.cli.recover import add_recovery_options, recover
-from supsup_runtime.console import CommandParser, parser, print_result, run_command, to_table
+from supsup_runtime.console import (
+    CommandParser,
+    parser,
+    print_result,
+    run_command,
+    say,
+    to_path,
+    to_table,
+)
 from supsup_runtime.errors import BankError, CapacityWarning
 from supsup_runtime.hopfield.file import (
     MAX_DISTANCE,
@@ -58,7 +64,7 @@ def _run() -> None:
 
 def _add_encoding_options(made: CommandParser) -> None:
     made.what_in.add_argument(
-        "--bank", type=Path, required=True, metavar="PATH", help="folder of the bank"
+        "--bank", type=to_path, required=True, metavar="PATH", help="folder of the bank"
     )
     made.what_in.add_argument(
         "tasks", nargs="*", metavar="TASK", help="task to encode (default: all not yet encoded)"
@@ -130,4 +136,4 @@ def _say(
 
 def _say_warning(message: Warning | str, *_place: object, **_more: object) -> None:
     """Replace `warnings.showwarning`: print the message alone."""
-    sys.stderr.write(f"supsup-hopfield: warning: {message}\n")
+    say(f"supsup-hopfield: warning: {message}")

@@ -11,9 +11,11 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.console import (
     add_options,
     parser,
-    positive,
     print_result,
+    printable,
     run_command,
+    thread_count,
+    to_path,
     to_table,
 )
 from supsup_runtime.errors import InputError, ModelError
@@ -38,7 +40,7 @@ def _run() -> None:
         "Show what a bank or model holds, and what a model needs on a device.",
         ("masks/", "masks/ --storage", "out.onnx --measure --time"),
     )
-    made.what_in.add_argument("path", type=Path, help="folder of a bank, or model file")
+    made.what_in.add_argument("path", type=to_path, help="folder of a bank, or model file")
     for name, text in (
         ("--storage", "bank: compare bytes of explicit masks and of a Hopfield store"),
         ("--measure", "model: load it in a separate process to measure memory (default: estimate)"),
@@ -47,7 +49,7 @@ def _run() -> None:
     ):
         made.what_out.add_argument(name, action="store_true", help=text)
     threads = "with --measure or --time: threads per call, 1 to 1024 (default: 1)"
-    add_options(made.speed, [("--threads", positive, None, threads)])
+    add_options(made.speed, [("--threads", thread_count, None, threads)])
     arguments = made.parse_args()
     path: Path = arguments.path
     if not identify(path):
@@ -155,7 +157,7 @@ def _network(network: Network, num_tasks: int) -> dict[str, Any]:
 
 def _to_text(value: dict[str, Any]) -> str:
     names: list[str] = value["tasks"]
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    shown = ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
     listed = f" ({shown})" if names else ""  # without explicit tasks, of a Hopfield store alone
     lines = [f"{value['kind']} {value['path']}: {len(names)} tasks{listed}"]
     skipped = {"kind", "path", "tasks", "float_bytes", "calibration_stale"}
@@ -183,4 +185,4 @@ def _show(item: object) -> str:
         return f"{item:,}"
     if isinstance(item, list):
         return ", ".join(map(str, item))
-    return str(item)
+    return printable(item)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
@@ -15,7 +14,9 @@ from supsup_runtime.console import (
     add_options,
     add_renamed,
     positive,
-    read_array,
+    say,
+    thread_count,
+    to_path,
     to_table,
 )
 from supsup_runtime.data.options import add_stream_options, stream_of
@@ -33,15 +34,16 @@ from supsup_runtime.model.inference import (
 from supsup_runtime.model.model import Model, load
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import Device, SessionOptions
+from supsup_runtime.npyfile import read_npy
 
 
 def add_model_options(made: CommandParser) -> None:
     """Add options to run a model."""
-    made.what_in.add_argument("model", type=Path, help="model file made by supsup-export")
+    made.what_in.add_argument("model", type=to_path, help="model file made by supsup-export")
     made.what_out.add_argument("--json", action="store_true", help="print the result as JSON")
     rows: list[Row] = [
         ("--device", get_args(Device), "cpu", "device to run the model on"),
-        ("--threads", positive, 1, "threads per call, 1 to 1024"),
+        ("--threads", thread_count, 1, "threads per call, 1 to 1024"),
     ]
     add_options(made.speed, rows)
 
@@ -107,9 +109,9 @@ def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:
     )
 
 
-def read_inputs(path: Path, input_shape: tuple[int, ...]) -> Images:
+def read_inputs(file: Path, input_shape: tuple[int, ...]) -> Images:
     """Read a batch, or one input as a batch of one, from a ``.npy`` file."""
-    x = read_array(path)
+    x = read_npy(file)
     return x[None] if x.shape == input_shape else x
 
 
@@ -133,4 +135,4 @@ def prediction_text(prediction: Prediction) -> str:
 
 def say_progress(name: str, done: int, total: int) -> None:
     """Print the progress to stderr."""
-    sys.stderr.write(f"{name}: {done} of {total}\n")
+    say(f"{name}: {done} of {total}")

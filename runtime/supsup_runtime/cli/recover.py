@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import get_args
 
 from supsup_runtime.arrays import checked_images
@@ -14,13 +14,15 @@ from supsup_runtime.console import (
     Row,
     add_options,
     add_renamed,
+    from_zero,
     positive,
     print_result,
+    to_path,
 )
 from supsup_runtime.recovery.descent import SCHEDULES, Recovery, Statistics
 from supsup_runtime.recovery.model import load_hopfield
 
-_SETTINGS: dict[str, tuple[type | tuple[str, ...], str]] = {
+_SETTINGS: dict[str, tuple[Callable[[str], object] | tuple[str, ...], str]] = {
     "start": (("mean", "zero"), "initial scores: mean of the stored masks, or zero"),
     "statistics": (get_args(Statistics), "batch normalisation statistics: of the batch or running"),
     "step_size": (float, "step size of the descent on the scores, above 0"),
@@ -31,8 +33,11 @@ _SETTINGS: dict[str, tuple[type | tuple[str, ...], str]] = {
         float,
         "largest accepted entropy, as a multiple of the stored task's own, at least 1",
     ),
-    "look_every": (int, "check where the mask settles every N steps, 0 to check only at the end"),
-    "restart_every": (int, "restart after N steps without a match, 0 for never"),
+    "look_every": (
+        from_zero,
+        "check where the mask settles every N steps, 0 to check only at the end",
+    ),
+    "restart_every": (from_zero, "restart after N steps without a match, 0 for never"),
 }
 """Options that are fields of `Recovery`."""
 
@@ -41,10 +46,10 @@ def add_recovery_options(made: CommandParser) -> None:
     """Add the options of the command."""
     add_model_options(made)
     text = ".npy file with a float32 batch (batch, ...) or one input, of one task"
-    made.what_in.add_argument("input", type=Path, help=text)
+    made.what_in.add_argument("input", type=to_path, help=text)
     rows: list[Row] = [
         ("--batch-size", positive, 64, "inputs per batch"),
-        ("--steps", int, None, "maximum number of steps, at least 1 (default: one per batch)"),
+        ("--steps", positive, None, "maximum number of steps, at least 1 (default: one per batch)"),
     ]
     add_options(made.what_in, rows)
     text = "strengths of entropy and energy: linear shifts from entropy to energy, constant "

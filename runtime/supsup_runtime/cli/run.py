@@ -6,7 +6,6 @@ import argparse
 import math
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 from supsup_runtime.arrays import Images
@@ -18,7 +17,7 @@ from supsup_runtime.cli.options import (
     prediction_text,
     read_inputs,
 )
-from supsup_runtime.console import add_renamed, parser, print_result, run_command
+from supsup_runtime.console import add_renamed, parser, print_result, run_command, to_path
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
@@ -40,7 +39,7 @@ def _run() -> None:
     made = parser("supsup-run", "Run a model on inputs from a .npy file.", _EXAMPLES)
     add_model_options(made)
     text = ".npy file with a float32 batch (batch, ...) or one input"
-    made.what_in.add_argument("input", type=Path, help=text)
+    made.what_in.add_argument("input", type=to_path, help=text)
     made.what_in.add_argument(
         "--task", metavar="NAME", help="name or index of the task (default: infer the task)"
     )

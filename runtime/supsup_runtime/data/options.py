@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from supsup_runtime.console import Options, Row, add_options, positive
+from supsup_runtime.console import Options, Row, add_options, whole
 from supsup_runtime.data.sources import Dataset
-from supsup_runtime.data.streams import LABEL_KINDS, STREAM_KINDS, Layout, Stream, make_stream
+from supsup_runtime.data.streams import (
+    LABEL_KINDS,
+    MAX_SEED,
+    MAX_TASKS,
+    STREAM_KINDS,
+    Layout,
+    Stream,
+    make_stream,
+)
 
 
 def add_stream_options(made: Options, *, tasks: str) -> None:
@@ -19,9 +27,9 @@ def add_stream_options(made: Options, *, tasks: str) -> None:
     )
     text = "labels of split tasks: own (from 0 in each task) or shared (as in the data set)"
     rows: list[Row] = [
-        ("--tasks", positive, None, f"number of tasks (default: {tasks})"),
+        ("--tasks", whole(1, MAX_TASKS), None, f"number of tasks (default: {tasks})"),
         ("--labels", LABEL_KINDS, "own", text),
-        ("--seed", int, 0, "random seed"),
+        ("--seed", whole(0, MAX_SEED), 0, "random seed"),
     ]
     add_options(made, rows)
 

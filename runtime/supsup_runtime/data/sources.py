@@ -8,20 +8,21 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Array, Labels, Values
+from supsup_runtime.arrays import Array, Labels, Values, check_kind, check_number, checked_path
 from supsup_runtime.errors import DataError
+from supsup_runtime.npyfile import read_array
 
 Part: TypeAlias = tuple[Values, Labels]
 
@@ -38,11 +39,13 @@ _IMAGES_MAGIC = 0x803  # IDX: unsigned bytes, three dimensions
 _LABELS_MAGIC = 0x801  # IDX: unsigned bytes, one dimension
 _NUM_DIGITS_TEST = 360
 _LARGEST = 1e30  # mean, std, scale and their inverses fit float32
+_RANGE = f"[{1 / _LARGEST:g}, {_LARGEST:g}]"
+_IN_RANGE = f"within {_RANGE} (if all training values are equal, pass a std of your own)"
 _CHUNK_BYTES = 2**22  # of float64 in `_moments`
-# raised by gzip, zipfile and numpy for invalid files
+# raised by gzip and zipfile for invalid files
 _BROKEN_FILE = (
-    *(OSError, EOFError, ValueError, RuntimeError, SyntaxError),
-    *(tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile),
+    *(OSError, EOFError, ValueError, RuntimeError, OverflowError, MemoryError),
+    *(struct.error, zlib.error, zipfile.BadZipFile),
 )
 
 
@@ -81,8 +84,11 @@ class Dataset:
             ("training", self.train_x, self.train_y),
             ("test", self.test_x, self.test_y),
         ):
+            for kind, array in (("images", x), ("labels", y)):
+                place = f"{self.name}: {part} {kind}"
+                check_kind(place, array, np.ndarray, "an array", error=DataError)
+            _check_labels(f"{self.name}: {part} labels", y, len(x) if x.ndim else 0)
             _check_values(f"{self.name}: {part} images", x)
-            _check_labels(f"{self.name}: {part} labels", y, len(x))
         _check_classes(self.name, self.train_y, self.test_y)
         train = (self.train_x.dtype, self.train_x.shape[1:])
         test = (self.test_x.dtype, self.test_x.shape[1:])
@@ -91,19 +97,23 @@ class Dataset:
                 f"{self.name}: test images must each be {train[0]} {train[1]}, like the training "
                 f"images, got {test[0]} {test[1]}"
             )
-        if not abs(self.mean) <= _LARGEST:
-            raise DataError(f"{self.name}: mean must be within +-{_LARGEST:g}, got {self.mean}")
-        for what, value in (("std", self.std), ("scale", self.scale)):
-            if not 1 / _LARGEST <= value <= _LARGEST:
-                raise DataError(
-                    f"{self.name}: {what} must be within [{1 / _LARGEST:g}, {_LARGEST:g}], got "
-                    f"{value}; if all training values are equal, pass a std of your own"
-                )
+        for what, least, rule in (
+            ("mean", -_LARGEST, f"within +-{_LARGEST:g}"),
+            ("std", 1 / _LARGEST, _IN_RANGE),
+            ("scale", 1 / _LARGEST, _IN_RANGE),
+        ):
+            place, value = f"{self.name}: {what}", getattr(self, what)
+            fine = partial(_between, least)
+            check_number(place, value, fine, rule, error=DataError)
 
     @property
     def num_classes(self) -> int:
         """Number of classes: the largest training label plus one."""
         return int(self.train_y.max()) + 1
+
+
+def _between(least: float, value: float) -> bool:
+    return least <= value <= _LARGEST
 
 
 def load_dataset(
@@ -121,9 +131,17 @@ def load_dataset(
     Raises:
         DataError: If the source is missing, damaged or too large, or needs scikit-learn.
     """
-    if source is None or source == "digits":
+    for name, value in (("mean", mean), ("std", std)):
+        if value is not None:
+            check_number(name, value, math.isfinite, "a finite number", error=DataError)
+    if source is None or (isinstance(source, str) and source == "digits"):
         return _load_digits(mean, std)
-    path = Path(source)
+    path = checked_path(source, error=DataError)
+    with _reading(path):
+        return _load(path, mean, std)
+
+
+def _load(path: Path, mean: float | None, std: float | None) -> Dataset:
     if path.is_dir():
         parts: tuple[Part, Part] = _idx_part(path, "train"), _idx_part(path, "t10k")
         mean = _MNIST_MEAN if mean is None else mean
@@ -288,7 +306,7 @@ def _npz_labels(path: Path, archive: zipfile.ZipFile, key: str) -> Labels:
 
 
 def _npz_array(path: Path, archive: zipfile.ZipFile, key: str, dtypes: tuple[str, ...]) -> Array:
-    """Read one array of an archive after checking its header."""
+    """Read one array of an archive, with no dimension of 0."""
     place = f"{path}: {key}"
     if f"{key}.npy" not in archive.namelist():
         raise DataError(
@@ -301,36 +319,12 @@ def _npz_array(path: Path, archive: zipfile.ZipFile, key: str, dtypes: tuple[str
             f"{place}: must be stored or deflated, got zip method {info.compress_type}; save it "
             "again with numpy.savez_compressed"
         )
+    _check_size(place, info.file_size, path.stat().st_size)
     with archive.open(info) as member:
-        shape, dtype, header_bytes = _npy_header(member)
-    if dtype.name not in dtypes:
-        raise DataError(
-            f"{place}: must be {' or '.join(dtypes)}, got {dtype.name}; convert it with .astype()"
-        )
-    if not shape or min(shape) < 1:
-        raise DataError(f"{place}: every dimension must be at least 1, got shape {shape}")
-    num_bytes = math.prod(shape) * dtype.itemsize
-    _check_size(place, num_bytes, path.stat().st_size)
-    if header_bytes + num_bytes != info.file_size:
-        raise DataError(
-            f"{place}: {dtype.name} {shape} takes {header_bytes + num_bytes} bytes with its "
-            f"header, got {info.file_size}; save it again with numpy.savez"
-        )
-    with archive.open(info) as member:
-        array: Array = np.lib.format.read_array(member, allow_pickle=False)
+        array = read_array(member, info.file_size, place, error=DataError, kinds=dtypes)
+    if not array.shape or not array.size:
+        raise DataError(f"{place}: every dimension must be at least 1, got shape {array.shape}")
     return array
-
-
-def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Return shape, dtype and the header's length in bytes."""
-    version = np.lib.format.read_magic(member)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
-    else:
-        raise ValueError(f"version of the .npy format must be 1.0 or 2.0, got {version}")
-    return shape, dtype, member.tell()
 
 
 def _check_size(place: str, num_bytes: int, file_bytes: int) -> None:

@@ -14,8 +14,17 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from supsup_runtime.arrays import Floats, Labels, Values
-from supsup_runtime.data.sources import Dataset
+from supsup_runtime.arrays import (
+    Floats,
+    Labels,
+    Values,
+    check_choice,
+    check_kind,
+    check_number,
+    checked_index,
+    checked_whole,
+)
+from supsup_runtime.data.sources import MAX_CLASSES, Dataset
 from supsup_runtime.errors import DataError
 
 StreamKind = Literal["permuted", "rotated", "split", "mixed"]
@@ -30,7 +39,8 @@ MAX_TASKS = 1_000_000
 """Tasks of one stream."""
 MIN_DEGREES = 0.01
 """Smallest step between rotated tasks, whose names have up to three decimals."""
-_MAX_SEED = 2**32 - 1  # of RandomState
+MAX_SEED = 2**32 - 1
+"""Of numpy's RandomState."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,10 +105,8 @@ class Stream:
         Raises:
             DataError: If `index` is out of range, or scipy is missing (rotated).
         """
-        if not 0 <= index < self.num_tasks:
-            raise DataError(
-                f"{self.kind} stream: task index must be in [0, {self.num_tasks}), got {index}"
-            )
+        place = f"{self.kind} stream: task index"
+        index = checked_index(place, index, self.num_tasks, error=DataError)
         data = self.dataset
         train_x = np.empty((0, *self.input_shape), np.float32)
         train_y = np.empty(0, np.int64)
@@ -153,12 +161,18 @@ def make_stream(
     Raises:
         DataError: If an argument is out of range, or the data set does not fit.
     """
-    if kind not in STREAM_KINDS:
-        raise DataError(f"stream: kind must be one of {', '.join(STREAM_KINDS)}, got {kind!r}")
-    if not 1 <= num_tasks <= MAX_TASKS:
-        raise DataError(f"{kind} stream: num_tasks must be in [1, {MAX_TASKS}], got {num_tasks}")
-    if labels not in LABEL_KINDS:
-        raise DataError(f"stream: labels must be one of {', '.join(LABEL_KINDS)}, got {labels!r}")
+    check_choice("stream: kind", kind, STREAM_KINDS, error=DataError)
+    check_kind("stream: dataset", dataset, Dataset, "a Dataset", error=DataError)
+    place = f"{kind} stream: num_tasks"
+    num_tasks = checked_whole(place, num_tasks, 1, MAX_TASKS, error=DataError)
+    check_choice("stream: labels", labels, LABEL_KINDS, error=DataError)
+    last = MAX_SEED - (num_tasks - 1)
+    seed = checked_whole(f"{kind} stream: seed", seed, 0, last, error=DataError)
+    rule, place = f"finite and at least {MIN_DEGREES}", f"{kind} stream: degrees"
+    check_number(place, degrees, lambda d: MIN_DEGREES <= d < math.inf, rule, error=DataError)
+    if classes_per_task is not None:
+        place = f"{kind} stream: classes_per_task"
+        classes_per_task = checked_whole(place, classes_per_task, 1, MAX_CLASSES, error=DataError)
     input_shape = _input_shape(dataset, layout)
     task_labels = (tuple(str(label) for label in range(dataset.num_classes)),) * num_tasks
     if kind == "permuted":
@@ -171,7 +185,7 @@ def make_stream(
         names, own, view = _split(dataset, num_tasks, classes_per_task, shared=labels == "shared")
         task_labels = own or task_labels
     return Stream(
-        kind=kind,
+        kind=kind,  # type: ignore[arg-type]  # one of StreamKind's, checked above
         dataset=dataset,
         task_names=names,
         task_labels=task_labels,
@@ -181,8 +195,7 @@ def make_stream(
 
 
 def _input_shape(dataset: Dataset, layout: str) -> tuple[int, ...]:
-    if layout not in LAYOUTS:
-        raise DataError(f"stream: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    check_choice("stream: layout", layout, LAYOUTS, error=DataError)
     shape = dataset.train_x.shape[1:]
     if layout == "flat":
         return (math.prod(shape),)
@@ -199,11 +212,6 @@ def _require_images(dataset: Dataset, what: str, remedy: str) -> None:
 
 
 def _permuted(num_tasks: int, seed: int) -> tuple[tuple[str, ...], View]:
-    last = _MAX_SEED - (num_tasks - 1)
-    if not 0 <= seed <= last:
-        raise DataError(
-            f"permuted stream: seed must be in [0, {last}] for {num_tasks} tasks, got {seed}"
-        )
     # fixed width, so that longer streams keep the names of shorter ones
     names = tuple(f"permuted-{index:04}" for index in range(num_tasks))
     return names, partial(_view_permuted, seed=seed)
@@ -218,10 +226,6 @@ def _view_permuted(index: int, x: Values, y: Labels, *, seed: int) -> tuple[Valu
 
 def _rotated(dataset: Dataset, num_tasks: int, degrees: float) -> tuple[tuple[str, ...], View]:
     _require_images(dataset, "a rotated stream", "use permuted or split")
-    if not (math.isfinite(degrees) and degrees >= MIN_DEGREES):
-        raise DataError(
-            f"rotated stream: degrees must be finite and at least {MIN_DEGREES}, got {degrees}"
-        )
     if num_tasks * degrees > 360 * (1 + 1e-12):  # allow 7 * (360 / 7)
         raise DataError(
             f"rotated stream: num_tasks * degrees must be at most 360, or tasks would repeat, "
@@ -297,7 +301,7 @@ def _group_size(dataset: Dataset, num_tasks: int, classes_per_task: int | None) 
             )
         return num_classes // num_tasks
     most = num_classes // num_tasks
-    if not 1 <= classes_per_task <= most:
+    if classes_per_task > most:
         raise DataError(
             f"{dataset.name}: classes_per_task must be in [1, {most}] for {num_tasks} split tasks "
             f"of {num_classes} classes, got {classes_per_task}"
@@ -323,8 +327,8 @@ def _mixed(
 ) -> tuple[tuple[str, ...], View]:
     """Deal tasks of each kind in turn; permuted ones never run out."""
     size = min(2, dataset.num_classes) if classes_per_task is None else classes_per_task
-    groups = max(1, dataset.num_classes // size) if size > 0 else 1  # _split refuses size
-    turns = max(1, int(360 / degrees * (1 + 1e-12))) if degrees > 0 else 1  # _rotated refuses it
+    groups = max(1, dataset.num_classes // size)
+    turns = max(1, int(360 / degrees * (1 + 1e-12)))
     split_names, _, split_view = _split(dataset, groups, size, shared=True)  # shared labels
     kinds = {
         "permuted": _permuted(num_tasks, seed),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Images
+from supsup_runtime.arrays import Images, check_flag, check_kind, checked_whole, shown
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.inference import Inference, Method, threshold_of
@@ -56,9 +56,13 @@ def evaluate(
         InputError: If the stream does not fit the model, or a number is out of range.
     """
     check_stream(model, stream)
-    how = method or model.default_method
-    if not isinstance(how, Inference):
-        how = Inference(method=how)
+    check_flag("unnamed", unnamed)
+    check_progress(progress)
+    how = (
+        method
+        if isinstance(method, Inference)
+        else Inference(method=model.default_method if method is None else method)
+    )
     of_task = evaluate_unnamed if unnamed else evaluate_task
     rows = []
     for index in range(stream.num_tasks):
@@ -77,6 +81,8 @@ def evaluate(
 
 def check_stream(model: Model, stream: Stream) -> None:
     """Raise InputError if inputs or number of classes are not the model's."""
+    check_kind("model", model, Model, "a loaded model")
+    check_kind("stream", stream, Stream, "a Stream, from make_stream")
     network = model.info.network
     if stream.input_shape != network.input_shape:
         raise InputError(
@@ -122,6 +128,7 @@ def evaluate_task(
     Raises:
         InputError: If `per_task` or `batch_size` is out of range.
     """
+    _check_task(model, data)
     task, x = model.task(data.name), data.test_x
     batches = _batches(len(x), per_task, batch_size, seed=task.index)
     chunks = [model.predict(x[i : i + _CHUNK], task.index) for i in range(0, len(x), _CHUNK)]
@@ -163,6 +170,7 @@ def evaluate_unnamed(
     Raises:
         InputError: As `evaluate_task`.
     """
+    _check_task(model, data)
     seed = int.from_bytes(data.name.encode()[-4:], "little")
     batches = _batches(len(data.test_x), per_task, batch_size, seed=seed)
     row, answers = _infer(model, data, batches, method)
@@ -170,6 +178,17 @@ def evaluate_unnamed(
     row["mask"], most = masks.most_common(1)[0] if masks else (None, 0)
     row["inferred"] = _share(most, len(answers))
     return row
+
+
+def check_progress(progress: object) -> None:
+    """Raise InputError unless `progress` is None or can be called."""
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress must be a function, or None, got {shown(progress)}")
+
+
+def _check_task(model: Model, data: TaskData) -> None:
+    check_kind("model", model, Model, "a loaded model")
+    check_kind("data", data, TaskData, "a TaskData, from Stream.task")
 
 
 class _Answer(NamedTuple):
@@ -202,9 +221,8 @@ def _infer(
 
 def _batches(count: int, per_task: int, batch_size: int, *, seed: int) -> list[Rows]:
     """Sample rows in batches; the stream of RandomState is stable across numpy versions."""
-    for name, value, least in (("per_task", per_task, 0), ("batch_size", batch_size, 1)):
-        if value < least:
-            raise InputError(f"{name} must be at least {least}, got {value}")
+    per_task = checked_whole("per_task", per_task, 0)
+    batch_size = checked_whole("batch_size", batch_size, 1)
     rows = np.sort(np.random.RandomState(seed).permutation(count)[:per_task])
     return np.split(rows, range(batch_size, len(rows), batch_size)) if len(rows) else []
 

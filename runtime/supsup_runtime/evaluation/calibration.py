@@ -10,12 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Images, Scores
+from supsup_runtime.arrays import (
+    Images,
+    Scores,
+    check_kind,
+    check_number,
+    check_sequence,
+    checked_images,
+    checked_reals,
+    checked_whole,
+)
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import JUDGING, Calibration
 from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError
-from supsup_runtime.evaluation.accuracy import Progress, check_stream
+from supsup_runtime.evaluation.accuracy import Progress, check_progress, check_stream
 from supsup_runtime.model.inference import DEFAULT_CANDIDATES, Inference, Method, resolved_score
 from supsup_runtime.model.model import Model
 
@@ -75,6 +84,8 @@ def check_same_bank(model: Model, bank: MaskBank) -> None:
     Raises:
         InputError: If they differ.
     """
+    check_kind("model", model, Model, "a loaded model")
+    check_kind("bank", bank, MaskBank, "a MaskBank")
     if model.info.digest != bank.digest:
         raise InputError(
             f"{model.place}: must be a model of {bank.path}: its network's digest must be "
@@ -107,8 +118,7 @@ def choose_samples(model: Model, stream: Stream, *, per_task: int = 100) -> list
     Raises:
         InputError: If the stream does not fit the model or lacks a task, or `per_task` is below 1.
     """
-    if per_task < 1:
-        raise InputError(f"per_task must be at least 1, got {per_task}")
+    per_task = checked_whole("per_task", per_task, 1)
     check_stream(model, stream)
     places = {name: place for place, name in enumerate(stream.task_names)}
     missing = [task.name for task in model.tasks if task.name not in places]
@@ -153,14 +163,20 @@ def measure(
             finite.
     """
     _check_coverage(coverage)  # before a long measurement
+    check_kind("model", model, Model, "a loaded model")
+    check_kind("how", how, Inference, "an Inference")
+    check_progress(progress)
+    check_sequence("samples", samples)
     score = resolved_score(model.info, how)
     if score is None:
         raise InputError(f"method must be one of {list(JUDGING)}, got {how.method!r}")
-    if len(samples) != model.num_tasks or not all(len(x) for x in samples):
+    sizes = [len(x) if isinstance(x, np.ndarray) and x.ndim else 0 for x in samples]
+    if len(sizes) != model.num_tasks or 0 in sizes:
         raise InputError(
             f"samples must be at least one image of each of the {model.num_tasks} tasks, got "
-            f"{[len(x) for x in samples]!s:.80}"
+            f"{sizes!s:.80}"
         )
+    samples = [checked_images(x, model.info.network.input_shape) for x in samples]
     found = []
     for task, x in zip(model.tasks, samples, strict=True):
         found.append(_bests(model, x, how))
@@ -290,16 +306,15 @@ def calibrate(known: npt.ArrayLike, coverage: float) -> float:
 
 
 def _check_coverage(coverage: float) -> None:
-    if not 0 < coverage <= 1:
-        raise InputError(f"coverage must be in (0, 1], got {coverage}")
+    check_number("coverage", coverage, lambda share: 0 < share <= 1, "in (0, 1]")
 
 
 def _checked(name: str, scores: npt.ArrayLike) -> Scores:
-    values = np.asarray(scores, np.float64)
+    values = checked_reals(f"{name} scores", scores)
     if values.ndim != 1 or not len(values):
         raise InputError(
             f"{name} scores must have shape (images,) with at least one image, got {values.shape}"
         )
     if np.isnan(values).any():
         raise InputError(f"{name} scores must be numbers, got NaN; check the model's outputs")
-    return values
+    return values.astype(np.float64)

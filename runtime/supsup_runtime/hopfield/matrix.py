@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from supsup_runtime.arrays import Floats, Reals
+from supsup_runtime.arrays import Floats, Reals, check_choice, check_kind
 from supsup_runtime.errors import InputError
 
 RULES = ("hebb", "storkey")
@@ -23,7 +23,7 @@ def capacity(size: int, rule: str) -> float:
     It is ``0.138 d`` for ``hebb`` and ``d / sqrt(2 ln d)`` for ``storkey`` (Storkey 1997), with
     ``ln 2`` for a single unit.
     """
-    _check_choice("rule", rule, RULES)
+    check_choice("rule:", rule, RULES)
     if rule == "hebb":
         return _HEBB_LOAD * size
     return size / math.sqrt(2 * math.log(max(size, 2)))
@@ -34,7 +34,7 @@ def expected_bit_error(size: int, patterns: int, rule: str) -> float:
 
     It averages old and new patterns, within ``[0, 1/2]``; docs/HOPFIELD.md derives it.
     """
-    _check_choice("rule", rule, RULES)
+    check_choice("rule:", rule, RULES)
     if patterns <= 1:
         return 0.0
     if rule == "hebb":
@@ -66,8 +66,8 @@ class HopfieldMatrix:
     """
 
     def __init__(self, size: int, *, rule: str, dtype: str = "float32") -> None:
-        _check_choice("rule", rule, RULES)
-        _check_choice("dtype", dtype, DTYPES)
+        check_choice("rule:", rule, RULES)
+        check_choice("dtype:", dtype, DTYPES)
         if not 1 <= size <= MAX_UNITS:
             raise InputError(
                 f"Hopfield matrix: must have 1 to {MAX_UNITS} units, got {size}, whose matrix "
@@ -178,6 +178,7 @@ class HopfieldMatrix:
         return z
 
     def _reals(self, pattern: Floats) -> Floats:
+        check_kind("pattern:", pattern, np.ndarray, "an array")
         if pattern.dtype != np.float32 or pattern.shape != (self.size,):
             raise InputError(
                 f"pattern: must be float32 ({self.size},), got {pattern.dtype} {pattern.shape}"
@@ -185,8 +186,3 @@ class HopfieldMatrix:
         if not np.isfinite(pattern).all():
             raise InputError("pattern: must be finite, got NaN or infinity")
         return pattern
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name}: must be one of {', '.join(choices)}, got {value!r}")

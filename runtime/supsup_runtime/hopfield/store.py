@@ -16,7 +16,7 @@ from typing import TypeGuard
 
 import numpy as np
 
-from supsup_runtime.arrays import Bits, Bytes, Floats
+from supsup_runtime.arrays import Bits, Bytes, Floats, check_choice, check_kind, shown
 from supsup_runtime.bank.bits import pack_mask, unpack_mask
 from supsup_runtime.bank.fields import is_number
 from supsup_runtime.bank.layout import join, spans
@@ -110,6 +110,7 @@ class HopfieldStore:
     def __init__(
         self, network: Network, digest: str, *, rule: str = "storkey", dtype: str = "float32"
     ) -> None:
+        check_kind("Hopfield store: network", network, Network, "a Network")
         if not network.parameters:
             raise InputError(
                 "Hopfield store: the network must have masked parameters, got none; its tasks have "
@@ -158,6 +159,7 @@ class HopfieldStore:
             CapacityWarning: If a matrix exceeds its `capacity`, or flips more bits of this pattern
                 than Hebb's rule does at capacity.
         """
+        check_kind("Hopfield store: task", task, TaskMasks, "TaskMasks, from make_task")
         place = f"Hopfield store: task {task.name!r}"
         check_task(task, self.network, place)
         if task.name.casefold() in {name.casefold() for name in self.task_names}:
@@ -216,11 +218,7 @@ class HopfieldStore:
         Raises:
             InputError: If the parameter does not exist, or no task is encoded.
         """
-        if parameter not in self.matrices:
-            raise InputError(
-                f"Hopfield store: parameter must be one of {sorted(self.matrices)}, "
-                f"got {parameter!r}"
-            )
+        check_choice("Hopfield store: parameter", parameter, sorted(self.matrices))
         return (self.sums[parameter] / self._count()).astype(np.float32)
 
     def mean_state(self) -> dict[str, Floats]:
@@ -246,10 +244,11 @@ class HopfieldStore:
         return tuple(task.name for task in self.tasks if task.fingerprints == marks)
 
     def _joined(self, patterns: Mapping[str, Floats]) -> Floats:
+        check_kind("Hopfield store: patterns", patterns, Mapping, "a mapping")
         if set(patterns) != set(self.matrices):
             raise InputError(
                 f"Hopfield store: patterns must be of {sorted(self.matrices)}, got "
-                f"{sorted(patterns)}"
+                f"{shown(list(patterns))}"
             )
         return join(matrix.signs(patterns[name]) for name, matrix in self.matrices.items())
 

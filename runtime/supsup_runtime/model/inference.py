@@ -8,7 +8,15 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from supsup_runtime.arrays import Floats, Images, Scores
+from supsup_runtime.arrays import (
+    Floats,
+    Images,
+    Scores,
+    check_choice,
+    check_number,
+    checked_whole,
+    shown,
+)
 from supsup_runtime.bank.calibration import JUDGING
 from supsup_runtime.errors import InputError
 from supsup_runtime.model import methods
@@ -58,23 +66,23 @@ class Inference:
     step_size: float | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(f"method must be one of {list(METHODS)}, got {self.method!r}")
+        check_choice("method", self.method, METHODS)
         for name, wanted in _APPLIES.items():
             value = getattr(self, name)
             if value is not None and self.method not in wanted:
                 raise InputError(
-                    f"{name} applies only to {' and '.join(wanted)}, got {value!r} with "
+                    f"{name} applies only to {' and '.join(wanted)}, got {shown(value)} with "
                     f"{self.method}; omit it"
                 )
-        if self.score not in {None, *SCORES}:
-            raise InputError(f"score must be one of {list(SCORES)}, got {self.score!r}")
+        if self.score is not None:
+            check_choice("score", self.score, SCORES)
         for name in ("candidates", "steps"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
-        if self.step_size is not None and not 0 < self.step_size < math.inf:
-            raise InputError(f"step_size must be positive and finite, got {self.step_size}")
+            if getattr(self, name) is not None:
+                checked_whole(name, getattr(self, name), 1)
+        if self.step_size is not None:
+            check_number(
+                "step_size", self.step_size, lambda s: 0 < s < math.inf, "positive and finite"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,7 +9,19 @@ from typing import Unpack
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Array, Floats, Images, checked_images, checked_outputs
+from supsup_runtime.arrays import (
+    Floats,
+    Images,
+    check_flag,
+    check_sequence,
+    checked_images,
+    checked_index,
+    checked_outputs,
+    checked_path,
+    checked_reals,
+    checked_whole,
+    shown,
+)
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.engine import Engine
 from supsup_runtime.model.inference import (
@@ -55,11 +67,9 @@ def load(
         ProviderUnavailableError: If onnxruntime or the provider is not available.
         InputError: If an argument is out of range.
     """
-    if not isinstance(cache_bytes, int) or not 0 <= cache_bytes <= MAX_CACHE_BYTES:
-        raise InputError(
-            f"cache_bytes must be an integer in [0, {MAX_CACHE_BYTES}], got {cache_bytes!r}"
-        )
-    opened = open_model(path, recovers=False, check_memory=check_memory, **session)
+    cache_bytes = checked_whole("cache_bytes", cache_bytes, 0, MAX_CACHE_BYTES)
+    check_flag("check_memory", check_memory)
+    opened = open_model(checked_path(path), recovers=False, check_memory=check_memory, **session)
     return Model(Engine(opened, cache_bytes=cache_bytes))
 
 
@@ -102,19 +112,17 @@ class Model:
             key: Name, or index in ``[0, num_tasks)``.
 
         Raises:
-            InputError: If the task does not exist; negative indices are refused.
+            InputError: If the task does not exist; negative indices and booleans are refused.
         """
         if isinstance(key, str):
             if key in self._by_name:
                 return self._by_name[key]
             names = [task.name for task in self.tasks[:3]] + ["..."] * (self.num_tasks > 3)
             raise InputError(
-                f"task {key!r}: not among the {self.num_tasks} tasks of the model "
+                f"task {shown(key)}: not among the {self.num_tasks} tasks of the model "
                 f"({', '.join(names)})"
             )
-        if not 0 <= key < self.num_tasks:
-            raise InputError(f"task index must be in [0, {self.num_tasks}), got {key}")
-        return self.tasks[key]
+        return self.tasks[checked_index("task index", key, self.num_tasks)]
 
     def predict(
         self,
@@ -140,17 +148,19 @@ class Model:
                 `method`, the model lacks a required output, or logits or scores are not finite.
         """
         x = checked_images(x, self.info.network.input_shape)
+        check_flag("per_image", per_image)
         if task is None:
             return self._predict_unknown(x, self._how(method), per_image=per_image)
         if per_image or method is not None:
             given = "method" if method is not None else "per_image"
             raise InputError(
-                f"{given}: applies only if the task is inferred, got task {task!r:.80}; omit one "
+                f"{given}: applies only if the task is inferred, got task {shown(task)}; omit one "
                 "of the two"
             )
-        if isinstance(task, (int, str, np.integer)):
+        if isinstance(task, (str, int, np.generic)):
             chosen = self.task(task)
             return self._answer(self._engine.known_logits(x, chosen.index), (chosen,) * len(x))
+        check_sequence("task", task, "a name, an index or a list of them")
         if len(task) != len(x):
             raise InputError(
                 f"task: expected one name or index, or one for each of the {len(x)} rows, got "
@@ -187,8 +197,8 @@ class Model:
             InputError: If a task does not exist, they exceed the cache, the model cannot cache
                 weights, or `batch_size` is out of range.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        check_sequence("tasks", tasks)
+        blank = self._blank(checked_whole("batch_size", batch_size, 1))
         indices = list(dict.fromkeys(self.task(task).index for task in tasks))
         if indices and not self._engine.keeps_weights:
             raise InputError(
@@ -201,7 +211,6 @@ class Model:
                 f"of cache, got {self._engine.max_cached * self._engine.task_bytes}; load with a "
                 "larger cache_bytes"
             )
-        blank = np.zeros((batch_size, *self.info.network.input_shape), np.float32)
         for index in indices:
             self._engine.known_logits(blank, index)
         self._engine.warm(blank)
@@ -254,19 +263,27 @@ class Model:
         Raises:
             InputError: As `predict`, or if lengths differ or an alpha is not a finite float32.
         """
-        with np.errstate(over="ignore"):  # too large becomes infinite
-            weights = _real(alphas).astype(np.float32)
-        if weights.shape != (len(tasks),) or not len(tasks):
+        check_sequence("tasks", tasks)
+        given = checked_reals("alphas", alphas)
+        if given.shape != (len(tasks),) or not len(tasks):
             raise InputError(
                 f"alphas must have one value per task, for at least one task: expected shape "
-                f"({max(1, len(tasks))},), got {weights.shape}"
+                f"({max(1, len(tasks))},), got {given.shape}"
             )
+        with np.errstate(over="ignore"):  # too large becomes infinite
+            weights = given.astype(np.float32)
         if not np.isfinite(weights).all():
             raise InputError("alphas must be finite float32, got NaN or infinity")
         indices = [self.task(task).index for task in tasks]
         x = checked_images(x, self.info.network.input_shape)
         logits = self._engine.superposed(x, indices, weights)
         return checked_outputs(logits, "logits", self.place)
+
+    def _blank(self, rows: int) -> Images:
+        try:
+            return np.zeros((rows, *self.info.network.input_shape), np.float32)
+        except (MemoryError, ValueError) as error:
+            raise InputError(f"batch_size: {rows} rows do not fit in memory; take fewer") from error
 
     @property
     def default_method(self) -> Method:
@@ -276,7 +293,7 @@ class Model:
 
     def _how(self, wanted: Method | Inference | None) -> Inference:
         if not isinstance(wanted, Inference):
-            return Inference(method=wanted or self.default_method)
+            return Inference(method=self.default_method if wanted is None else wanted)
         if wanted.score == "log-odds" and not self.info.network.superfluous_outputs:
             raise InputError(
                 f"{self.place}: score log-odds needs superfluous outputs, the network has "
@@ -350,13 +367,3 @@ class Model:
             tasks=tuple(tasks),
             inferences=inferences,
         )
-
-
-def _real(alphas: npt.ArrayLike) -> Array:
-    try:
-        given = np.asarray(alphas)
-    except ValueError as error:  # rows of different lengths
-        raise InputError(f"alphas must be real numbers: {error}") from error
-    if given.dtype.kind not in "biuf":
-        raise InputError(f"alphas must be real numbers, got {given.dtype}")
-    return given

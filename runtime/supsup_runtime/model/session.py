@@ -15,7 +15,16 @@ from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 import numpy as np
 
-from supsup_runtime.arrays import Array, Floats, Images
+from supsup_runtime.arrays import (
+    Array,
+    Floats,
+    Images,
+    check_choice,
+    check_kind,
+    check_sequence,
+    checked_threads,
+)
+from supsup_runtime.bank.fields import is_unicode
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
 from supsup_runtime.model.protobuf import open_file, read_operators
 
@@ -26,7 +35,6 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Device = Literal["cpu", "cuda"]
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ON_CUDA = {_PROVIDERS["cuda"], "NvTensorRTRTXExecutionProvider", "TensorrtExecutionProvider"}
-MAX_THREADS = 1024
 _MAX_FREE = 16
 """Bindings that a program keeps for reuse."""
 _COPIED_BYTES = 64 << 10
@@ -261,9 +269,7 @@ def open_session(
         InputError: If `device` or `threads` is out of range, or `providers` is empty.
     """
     onnxruntime = import_onnxruntime()
-    wanted = list(providers) if providers is not None else [_provider(device)]
-    if not wanted:
-        raise InputError("providers must name at least one, got none")
+    wanted = [_provider(device)] if providers is None else _providers(providers)
     name = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
     available = onnxruntime.get_available_providers()
     if name not in available:
@@ -272,10 +278,13 @@ def open_session(
             f"{asked} needs {name}; onnxruntime {onnxruntime.__version__} has only "
             f"{available}; install supsup[gpu] instead of supsup[cpu]"
         )
-    options = sess_options or _options(onnxruntime, threads)
+    options = _options(onnxruntime, threads) if sess_options is None else sess_options
+    check_kind("sess_options", options, onnxruntime.SessionOptions, "onnxruntime.SessionOptions")
     with BytesIO(model) if isinstance(model, bytes) else open_file(model) as file:
         read_operators(file, place=place)  # refuses tensors in other files
     source = model if isinstance(model, bytes) else str(model)
+    if isinstance(source, str) and not is_unicode(source):
+        raise ModelError(f"{place}: ONNX Runtime opens only paths in UTF-8; rename file or folder")
     try:
         # without its fallback, which prints and tries again
         session = onnxruntime.InferenceSession(
@@ -292,17 +301,25 @@ def open_session(
     return opened
 
 
+def _providers(given: Sequence[Any]) -> list[Any]:
+    check_sequence("providers", given, "a list of names or (name, options)")
+    for each in given:
+        name, options = each if isinstance(each, tuple) and len(each) == 2 else (each, {})
+        check_kind("providers: a name", name, str, "text")
+        check_kind("providers: options", options, dict, "a dict")
+    if not len(given):
+        raise InputError("providers must name at least one, got none")
+    return list(given)
+
+
 def _provider(device: str) -> str:
-    if device not in get_args(Device):
-        raise InputError(f"device must be one of {list(get_args(Device))}, got {device!r}")
+    check_choice("device", device, get_args(Device))
     return _PROVIDERS[device]
 
 
 def _options(onnxruntime: Any, threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
-        raise InputError(f"threads must be an integer in [1, {MAX_THREADS}], got {threads}")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = checked_threads(threads)
     options.inter_op_num_threads = 1
     # idle threads must not spin on the cores of the application
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

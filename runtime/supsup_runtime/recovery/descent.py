@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from supsup_runtime.arrays import Floats
+from supsup_runtime.arrays import Floats, check_choice, check_kind, check_number, checked_whole
 from supsup_runtime.errors import InputError
 
 Schedule = Callable[[int, int], tuple[float, float]]
@@ -35,6 +35,15 @@ def constant(_step: int, _steps: int) -> tuple[float, float]:
 
 
 SCHEDULES: dict[str, Schedule] = {"linear": linear, "constant": constant}
+
+
+_RULES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "step_size": (lambda value: 0 < value <= LARGEST, "positive, and a float32"),
+    "momentum": (lambda value: 0 <= value < 1, "in [0, 1)"),
+    "weight_decay": (lambda value: 0 <= value <= LARGEST, "at least 0, and a float32"),
+    "energy_strength": (lambda value: 0 <= value <= LARGEST, "at least 0, and a float32"),
+    "max_entropy_ratio": (lambda value: value >= 1, "at least 1"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,20 +80,15 @@ class Recovery:
     max_entropy_ratio: float = 1.25
 
     def __post_init__(self) -> None:
-        step_size = self.step_size
-        _require("step_size", step_size, 0 < step_size <= LARGEST, "positive, and a float32")
-        _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
-        for name in ("weight_decay", "energy_strength"):
-            value = getattr(self, name)
-            _require(name, value, 0 <= value <= LARGEST, "at least 0, and a float32")
+        for name, (fine, rule) in _RULES.items():
+            check_number(f"{name}:", getattr(self, name), fine, rule)
         for name in ("look_every", "restart_every"):
-            every = getattr(self, name)
-            _require(name, every, is_whole(every) and every >= 0, "an integer of at least 0")
-        ratio = self.max_entropy_ratio
-        _require("max_entropy_ratio", ratio, ratio >= 1, "at least 1")
+            checked_whole(f"{name}:", getattr(self, name), 0)
         check_statistics(self.statistics)
-        if isinstance(self.start, str) and self.start not in {"mean", "zero"}:
-            raise InputError(f"start: must be mean, zero or an array, got {self.start!r}")
+        if isinstance(self.start, str):
+            check_choice("start:", self.start, ("mean", "zero"))
+        else:
+            check_kind("start:", self.start, np.ndarray, "mean, zero or an array")
         # s' = s - step (decay s + momentum ...) is stable below 2 (1 + momentum) (Polyak 1964)
         if self.weight_decay and self.step_size * self.weight_decay >= 2 * (1 + self.momentum):
             limit = 2 * (1 + self.momentum) / self.weight_decay
@@ -96,18 +100,7 @@ class Recovery:
 
 def check_statistics(statistics: str) -> None:
     """Raise `InputError` unless `statistics` is one of `Statistics`."""
-    if statistics not in get_args(Statistics):
-        raise InputError(f"statistics: must be batch or running, got {statistics!r}")
-
-
-def is_whole(value: object) -> bool:
-    """Return whether a value is an integer, numpy's included, not a boolean."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _require(name: str, value: float, fine: bool, rule: str) -> None:
-    if not fine:
-        raise InputError(f"{name}: must be {rule}, got {value}")
+    check_choice("statistics:", statistics, get_args(Statistics))
 
 
 class Descent:

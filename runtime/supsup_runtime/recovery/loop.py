@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
-from supsup_runtime.arrays import Bits, Floats, Images
+from supsup_runtime.arrays import Bits, Floats, Images, as_number, checked_whole, shown
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.store import to_pattern
 from supsup_runtime.objectives import entropy
-from supsup_runtime.recovery.descent import Descent, Recovery, Schedule, is_whole
+from supsup_runtime.recovery.descent import Descent, Recovery, Schedule
 from supsup_runtime.recovery.graph import HopfieldGraph
 from supsup_runtime.recovery.result import SURE_ROWS, End, Recovered, Trace, judge
 
@@ -31,8 +32,7 @@ def count_steps(batches: Iterable[Images], steps: int | None) -> int:
         if not len(batches):
             raise InputError("batches: must have at least one, got none")
         return len(batches)
-    if not is_whole(steps) or steps < 1:
-        raise InputError(f"steps: must be an integer of at least 1, got {steps!r}")
+    steps = checked_whole("steps:", steps, 1)
     if isinstance(batches, Sized) and len(batches) < steps:
         raise _too_few(steps, len(batches))
     return steps
@@ -165,10 +165,11 @@ class Recovering:
 
 def _shares(schedule: Schedule, number: int, total: int) -> tuple[float, float]:
     shares = schedule(number, total) if callable(schedule) else schedule
-    if not (isinstance(shares, tuple) and len(shares) == 2 and np.isfinite(shares).all()):
+    pair = isinstance(shares, tuple) and len(shares) == 2
+    if not (pair and all(math.isfinite(as_number(share)) for share in shares)):
         raise InputError(
             "schedule: must return two finite numbers, of entropy and energy, "
-            f"got {shares!r:.80} in step {number}; see recovery.descent.linear"
+            f"got {shown(shares)} in step {number}; see recovery.descent.linear"
         )
     return shares
 

@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from supsup_runtime.arrays import Array, Bits, Floats, Images, checked_images, checked_outputs
+from supsup_runtime.arrays import (
+    Array,
+    Bits,
+    Floats,
+    Images,
+    check_flag,
+    check_kind,
+    check_number,
+    checked_images,
+    checked_outputs,
+    checked_path,
+    shown,
+)
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.model.loading import open_model
@@ -17,6 +29,7 @@ from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import Device
 from supsup_runtime.recovery.descent import (
+    LARGEST,
     Recovery,
     Schedule,
     Statistics,
@@ -52,8 +65,9 @@ def load_hopfield(
         ProviderUnavailableError: If onnxruntime or the provider is unavailable.
         InputError: If an argument is out of range.
     """
+    check_flag("check_memory", check_memory)
     opened = open_model(
-        path,
+        checked_path(path),
         recovers=True,
         device=device,
         threads=threads,
@@ -109,7 +123,12 @@ class HopfieldModel:
         Raises:
             InputError: If a batch or argument is invalid, or there are too few batches.
         """
-        how = settings or Recovery()
+        how = Recovery() if settings is None else settings
+        check_kind("settings", how, Recovery, "a Recovery")
+        try:
+            iter(batches)
+        except TypeError as error:
+            raise InputError(f"batches: must be several, got {shown(batches)}") from error
         total = count_steps(batches, steps)
         checked = (self._checked(batch, number) for number, batch in enumerate(batches))
         return Recovering(self._graph, self._start(how), how).run(checked, total, schedule)
@@ -136,6 +155,8 @@ class HopfieldModel:
             InputError: If an argument is invalid.
         """
         check_statistics(statistics)
+        for name, value in (("entropy", entropy_strength), ("energy", energy_strength)):
+            check_number(f"{name}_strength", value, lambda s: abs(s) <= LARGEST, "a float32")
         mask = self._mask(mask, np.float32)
         if not _is_empty(x, self.info.network.input_shape):
             x = checked_images(x, self.info.network.input_shape)
@@ -171,6 +192,7 @@ class HopfieldModel:
         Raises:
             InputError: As `logits`.
         """
+        check_kind("recovered", recovered, Recovered, "a Recovered, from recover")
         task = _answering(recovered.tasks, self.tasks)
         return Prediction(
             logits=self.logits(x, recovered.mask, statistics=statistics),
@@ -197,7 +219,7 @@ class HopfieldModel:
     def _mask(self, mask: Array, dtype: type[np.generic]) -> Array:
         expected, kind = (self.info.network.num_masked,), np.dtype(dtype)
         if not isinstance(mask, np.ndarray) or mask.dtype != kind or mask.shape != expected:
-            got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask)
+            got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else shown(mask)
             raise InputError(f"mask: must be {kind} {expected}, got {got}")
         if not np.isfinite(mask).all():
             raise InputError("mask: must be finite, got NaN or infinity")
@@ -207,7 +229,7 @@ class HopfieldModel:
         size = self.info.network.num_masked
         if isinstance(how.start, str):
             return self.store.mean if how.start == "mean" else np.zeros(size, np.float32)
-        start = np.asarray(how.start)
+        start = how.start
         if start.shape != (size,) or start.dtype != np.float32 or not np.isfinite(start).all():
             raise InputError(
                 f"start: must be finite float32 ({size},), got {start.dtype} {start.shape}"

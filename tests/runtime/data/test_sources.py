@@ -235,7 +235,10 @@ NPZ_REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         {"x_train": np.zeros((6, 3, 2))},
         r"x_train: must be uint8 or float32, got float64",
     ),
-    "object": ({"x_train": np.array([None] * 6)}, r"x_train: must be .*, got object"),
+    "object": (
+        {"x_train": np.array([None] * 6)},
+        r"x_train: must be a \.npy array of numbers, got",
+    ),
     "float labels": ({"y_train": np.zeros(6)}, r"y_train: must be int8 or uint8 .*, got float64"),
     "no images": ({"x_train": np.zeros((0, 3, 2), U8)}, r"x_train: every dimension must be at"),
     "scalar": (
@@ -247,7 +250,7 @@ NPZ_REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "infinite": ({"x_train": floats(-np.inf)}, r"training images: must be finite"),
     "constant": (
         {"x_train": np.ones((6, 3, 2), U8)},
-        r"std must be within.*got 0\.0.*std of your own",
+        r"std must be within.*pass a std of your own\), got 0\.0",
     ),
     "counts": ({"y_train": np.array([0, 1, 2])}, r"training labels: must be int64 \(6,\).*\(3,\)"),
     "negative": ({"y_test": np.array([-1, 0])}, r"test labels: must be in \[0, 100000\), got -1"),
@@ -294,10 +297,10 @@ def forge(path: Path, shape: tuple[int, ...], payload: int, method: int) -> None
     ("shape", "payload", "method", "message"),
     [
         ((2**20, 2**20), 10, zipfile.ZIP_STORED, r"at most 4294967296 bytes, its header claims"),
-        ((2**31, 1), 10, zipfile.ZIP_STORED, r"claims 2147483648 bytes, but a file of"),
+        ((2**31, 1), 10, zipfile.ZIP_STORED, r"takes 2147483776 bytes with its header, got 138"),
         ((6, 3, 2), 35, zipfile.ZIP_STORED, r"takes 164 bytes with its header, got 163"),
         ((6, 3, 2), 2**20, zipfile.ZIP_DEFLATED, r"takes 164 bytes with its header, got"),
-        ((-6, 3), 10, zipfile.ZIP_STORED, r"at least 1, got shape \(-6, 3\)"),
+        ((-6, 3), 10, zipfile.ZIP_STORED, r"must be a \.npy array of numbers, got the header"),
         ((6, 3, 2), 36, zipfile.ZIP_LZMA, r"stored or deflated, got zip method 14"),
     ],
 )
@@ -319,7 +322,6 @@ def test_npy_version_3_is_refused(tmp_path: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(position=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
-@pytest.mark.filterwarnings("ignore:Reading `.npy`:UserWarning")  # numpy, of a flipped header
 def test_damaged_npz_is_refused_or_read(
     tmp_path: Path, position: float, byte: int, cut: bool
 ) -> None:
@@ -353,7 +355,7 @@ def test_no_such_source(tmp_path: Path, name: str, message: str) -> None:
     ("changes", "message"),
     [
         ({"mean": np.nan}, r"tiny: mean must be within \+-1e\+30, got nan"),
-        ({"std": 0.0}, r"tiny: std must be within \[1e-30, 1e\+30\], got 0\.0"),
+        ({"std": 0.0}, r"tiny: std must be within \[1e-30, 1e\+30\] .*, got 0\.0"),
         ({"std": -1.0}, r"std must be within"),
         ({"scale": np.inf}, r"scale must be within"),
         ({"train_x": np.zeros((6, 3, 2), np.int32)}, r"training images: must be uint8 or float32"),

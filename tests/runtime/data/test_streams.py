@@ -220,11 +220,11 @@ def test_rotated_names_sort(num_tasks: int, degrees: float) -> None:
         (
             "permuted",
             {"num_tasks": 0},
-            r"permuted stream: num_tasks must be in \[1, 1000000\], got 0",
+            r"permuted stream: num_tasks must be an integer in \[1, 1000000\], got 0",
         ),
-        ("permuted", {"num_tasks": 10**9}, r"num_tasks must be in"),
-        ("permuted", {"seed": -1}, r"seed must be in \[0, 4294967294\] for 2 tasks, got -1"),
-        ("permuted", {"seed": 2**32 - 1}, r"seed must be in \[0, 4294967294\]"),
+        ("permuted", {"num_tasks": 10**9}, r"num_tasks must be an integer in"),
+        ("permuted", {"seed": -1}, r"seed must be an integer in \[0, 4294967294\], got -1"),
+        ("permuted", {"seed": 2**32 - 1}, r"seed must be an integer in \[0, 4294967294\]"),
         ("permuted", {"layout": "tall"}, r"layout must be one of flat, image, got 'tall'"),
         (
             "rotated",
@@ -246,7 +246,7 @@ def test_rotated_names_sort(num_tasks: int, degrees: float) -> None:
             r"6 classes must divide evenly.*got 4 tasks; .*classes_per_task",
         ),
         ("split", {"classes_per_task": 4}, r"classes_per_task must be in \[1, 3\] for 2 .*, got 4"),
-        ("split", {"classes_per_task": 0}, r"classes_per_task must be in \[1, 3\].*, got 0"),
+        ("split", {"classes_per_task": 0}, r"classes_per_task must be an integer .*, got 0"),
     ],
 )
 def test_refused_streams(kind: str, arguments: dict[str, Any], message: str) -> None:

@@ -147,7 +147,7 @@ def test_warming_up_keeps_the_tasks_asked_for(folder: Path) -> None:
     with pytest.raises(InputError, match=r"outputs \['logits'\] cannot keep a task's weights"):
         known.warmup([0])
     supsup.load(folder / "infer.onnx").warmup(batch_size=2)
-    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(InputError, match="batch_size must be an integer of at least 1, got 0"):
         model.warmup(batch_size=0)
     with pytest.raises(InputError, match=r"task index must be in \[0, 6\), got 6"):
         model.warmup([6])

@@ -45,8 +45,8 @@ def test_the_defaults_are_the_papers() -> None:
         ({"restart_every": -1}, "restart_every: must be an integer of at least 0, got -1"),
         ({"look_every": True}, "look_every: must be an integer of at least 0, got True"),
         ({"look_every": 0.5}, "look_every: must be an integer of at least 0, got 0.5"),
-        ({"start": "end"}, "start: must be mean, zero or an array, got 'end'"),
-        ({"statistics": "all"}, "statistics: must be batch or running, got 'all'"),
+        ({"start": "end"}, "start: must be one of mean, zero, got 'end'"),
+        ({"statistics": "all"}, "statistics: must be one of batch, running, got 'all'"),
         (
             {"step_size": 38_000},
             "must be below 38000 with weight_decay 0.0001 and momentum 0.9, or the scores diverge",

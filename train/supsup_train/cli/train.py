@@ -10,7 +10,15 @@ from typing import get_args
 import torch
 from torch import nn
 
-from supsup_runtime.console import Row, add_options, add_renamed, parser, positive, run_command
+from supsup_runtime.console import (
+    Row,
+    add_options,
+    add_renamed,
+    parser,
+    positive,
+    run_command,
+    whole,
+)
 from supsup_runtime.data.options import stream_of
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream
@@ -39,7 +47,7 @@ _RENAMED = {
 }
 _NETWORK: tuple[Row, ...] = (
     ("--outputs", positive, 100, "number of outputs, superfluous ones included"),
-    ("--weight-seed", int, 0, "seed of the fixed random weights, in [0, 2**64)"),
+    ("--weight-seed", whole(0, 2**64 - 1), 0, "seed of the fixed random weights, in [0, 2**64)"),
 )
 _RECIPE: tuple[Row, ...] = (
     ("--optimizer", get_args(OptimizerKind), "rmsprop", "optimizer of scores and trained state"),

@@ -88,14 +88,19 @@ def make_model(
         The module: `Mlp`, `Cnn` or a BNNet.
 
     Raises:
-        InputError: If the name is unknown.
+        InputError: If the name is unknown, or the network does not fit in memory.
     """
     match = _LAYERS.fullmatch(name)
-    if match:
-        sizes = [input_shape[0], *(int(width) for width in match[2].split("-")[1:]), outputs]
-        return BnNet(sizes, weight_seed=weight_seed) if match[1] == "bnnet" else Mlp(sizes)
-    if name == "cnn":
-        return Cnn(input_shape[0], outputs)
+    try:
+        if match:
+            sizes = [input_shape[0], *(int(width) for width in match[2].split("-")[1:]), outputs]
+            return BnNet(sizes, weight_seed=weight_seed) if match[1] == "bnnet" else Mlp(sizes)
+        if name == "cnn":
+            return Cnn(input_shape[0], outputs)
+    except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:  # of torch
+        raise InputError(
+            f"model: {name:.80} with {outputs} outputs does not fit in memory; make it smaller"
+        ) from error
     raise InputError(
         "model: must be lenet-300-100, fc-1024-1024, mlp-WIDTH-WIDTH..., bnnet-WIDTH-WIDTH... or "
         f"cnn, got {name!r}; for your own module use --module FILE.py:FUNCTION"

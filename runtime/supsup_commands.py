@@ -1,0 +1,54 @@
+"""Starts each command by its name, so that an interrupt or a missing package is one line.
+
+It imports next to nothing, because `supsup_runtime` alone imports numpy.
+"""
+
+import os
+import signal
+import sys
+from importlib import import_module
+from pathlib import PurePath
+from typing import NoReturn
+
+MODULES = {
+    "supsup-bank": ("supsup_runtime.cli.bank", ""),
+    "supsup-run": ("supsup_runtime.cli.run", ""),
+    "supsup-calibrate": ("supsup_runtime.cli.calibrate", ""),
+    "supsup-inspect": ("supsup_runtime.cli.inspect", ""),
+    "supsup-eval": ("supsup_runtime.cli.evaluate", ""),
+    "supsup-hopfield": ("supsup_runtime.cli.hopfield", ""),
+    "supsup-export": ("supsup_export.cli", "export,cpu"),
+    "supsup-train": ("supsup_train.cli.train", "train"),
+    "supsup-baseline": ("supsup_train.cli.baseline", "train"),
+}
+"""Module of each command, and the extra that installs what it needs."""
+
+
+def main() -> NoReturn:
+    """Run the command by whose name this program was started."""
+    name = PurePath(sys.argv[0]).stem
+    module, extra = MODULES[name]
+
+    def leave(*_signal: object) -> NoReturn:
+        _say(f"{name}: interrupted before it began")
+        os._exit(130)  # an exception could get lost in the C code of an import
+
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler:  # not ignored, as in a shell's background
+        signal.signal(signal.SIGINT, leave)
+    try:
+        command = import_module(module).main
+    except ModuleNotFoundError as error:
+        if not extra or (error.name or "").startswith("supsup"):
+            raise
+        _say(f"{name}: {error.name} is not installed; pip install 'supsup[{extra}]'")
+        sys.exit(1)
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    command()
+    sys.exit(0)
+
+
+def _say(line: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(line + "\n")
