@@ -29,6 +29,6 @@ def test_a_target_has_no_finding(seeds: Path, name: str) -> None:
 
 
 def test_stopped_commands_lose_nothing_and_can_be_repeated(seeds: Path) -> None:
-    stopped = run_stops(80, 0, seeds)
+    stopped = run_stops(40, 0, seeds)
     assert len({each.name for each in stopped}) > len(LINES) / 2
     assert not {f"{each.name}: {finding}" for each in stopped for finding in each.findings}

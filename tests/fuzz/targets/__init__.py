@@ -31,15 +31,15 @@ def load_target(place: str) -> type[Target]:
 
 
 TARGETS = {
-    "bank": Entry("banks:Bank", 2.0, 500),
-    "task": Entry("banks:Task", 2.5, 500),
-    "calibration": Entry("banks:Calibration", 1.0, 500),
-    "hopfield": Entry("banks:Hopfield", 1.0, 500),
-    "npy": Entry("data:Npy", 1.5, 400),
-    "npz": Entry("data:Npz", 1.0, 1500),
-    "idx": Entry("data:Idx", 1.0, 1500),
+    "bank": Entry("banks:Bank", 2.0, 800),
+    "task": Entry("banks:Task", 2.5, 600),
+    "calibration": Entry("banks:Calibration", 1.0, 1500),
+    "hopfield": Entry("banks:Hopfield", 1.0, 900),
+    "npy": Entry("data:Npy", 1.5, 250),
+    "npz": Entry("data:Npz", 1.0, 2500),
+    "idx": Entry("data:Idx", 1.0, 2500),
     "model": Entry("models:Model", 0.55, 200),
-    "program": Entry("models:Program", 0.05, 40),
-    "arguments": Entry("arguments:Arguments", 0.25, 300),
-    "commands": Entry("lines:CommandLine", 0.15, 100),
+    "program": Entry("models:Program", 0.05, 120),
+    "arguments": Entry("arguments:Arguments", 0.25, 400),
+    "commands": Entry("lines:CommandLine", 0.15, 150),
 }

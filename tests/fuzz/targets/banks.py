@@ -22,6 +22,8 @@ from supsup_runtime.hopfield.file import has_store, read_store
 
 _HOW = ((0.4, "tensors"), (0.35, "index"), (0.1, "bytes"), (0.1, "odd"), (0.05, "grow"))
 _ODD = ("folder", "fifo", "link:../outside/secret", "link:../outside", "link:/dev/zero")
+_SPARSE = (64 << 20) + 8 * (64 << 20)
+"""Sparse masks of a small file may stand for 64 MiB of packed ones (SECURITY.md)."""
 _MAX_WEIGHTS = 1 << 20
 """Weights that a case regrows: more are honest work, not a fault."""
 
@@ -29,7 +31,7 @@ _MAX_WEIGHTS = 1 << 20
 class Bank(Target):
     """A whole bank, with files that are damaged, forged, missing or no files."""
 
-    room = 256 << 20  # for sparse masks
+    room = _SPARSE
 
     def __init__(self, seeds: Path) -> None:
         super().__init__(seeds)
@@ -150,7 +152,7 @@ class _InBank(Target):
 class Task(_InBank):
     """A task file that comes over the air and is added to a bank."""
 
-    room = 256 << 20
+    room = _SPARSE
 
     _bank, _file = "plain", "tasks/permuted-0000.safetensors"
 
