@@ -30,7 +30,8 @@ def main() -> NoReturn:
     module, extra = MODULES[name]
 
     def leave(*_signal: object) -> NoReturn:
-        _say(f"{name}: interrupted before it began")
+        if sys.stderr is not None:
+            sys.stderr.write(f"{name}: interrupted before it began\n")
         os._exit(130)  # an exception could get lost in the C code of an import
 
     usual = signal.getsignal(signal.SIGINT)
@@ -41,14 +42,18 @@ def main() -> NoReturn:
     except ModuleNotFoundError as error:
         if not extra or (error.name or "").startswith("supsup"):
             raise
-        _say(f"{name}: {error.name} is not installed; pip install 'supsup[{extra}]'")
-        sys.exit(1)
+        _refuse(name, f"{error.name} is not installed; pip install 'supsup[{extra}]'")
     finally:
         signal.signal(signal.SIGINT, usual)
     command()
     sys.exit(0)
 
 
-def _say(line: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write(line + "\n")
+def _refuse(name: str, message: str) -> NoReturn:
+    from supsup_runtime.console import run_command
+    from supsup_runtime.errors import SupSupError
+
+    def refuse() -> NoReturn:
+        raise SupSupError(message)
+
+    run_command(name, refuse)  # which knows --version

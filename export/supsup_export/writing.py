@@ -36,8 +36,8 @@ def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
             f"{output}: lies inside the bank {bank.path}, which holds only its own files; "
             "choose a path outside it"
         )
-    for file in (output, _sidecar_of(output)):  # an old sidecar would describe another model
-        refuse_overwrite(file, force=force)
+    refuse_overwrite(output, force=force)
+    refuse_overwrite(_sidecar_of(output), force=force)  # an old one would describe another model
     return output
 
 

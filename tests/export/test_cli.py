@@ -37,6 +37,7 @@ def test_export_reports_and_refuses(folder: Path) -> None:
     ("arguments", "status", "message"),
     [
         (["--bank", "nowhere", "o.onnx"], 3, "not a mask bank: bank.json is missing"),
+        (["--bank", "{bank}", "/", "--force"], 1, "/: is a folder, expected the path of a file"),
         (["o.onnx"], 2, "the following arguments are required: --bank"),
         (["--bank", "{bank}", "o.onnx", "--target", "tpu"], 2, "invalid choice: 'tpu'"),
         (["--bank", "{bank}", "o.onnx", "--graph-outputs", "x"], 1, "outputs: must be among"),

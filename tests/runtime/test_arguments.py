@@ -213,7 +213,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
     return by_name
 
 
-def keyword(function: Callable[..., object], name: str, *given: object, **more: object) -> Call:
+def keyword(function: Callable[..., object], name: str, /, *given: object, **more: object) -> Call:
     """A call with an argument by name, in place of the one in `more`."""
     return lambda value: function(*given, **{**more, name: value})
 
