@@ -259,6 +259,7 @@ def test_weights_are_masked_and_scales_tables_and_tokens_are_not(
     assert [name for name in found if name in large] == weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "state"),
     [
@@ -403,6 +404,7 @@ def test_a_gradient_other_than_autograds_is_refused(
     assert str(caught.value) == f"{reason} for one-shot{FORWARD_ALONE}"
 
 
+@pytest.mark.slow
 def test_what_changes_late_is_refused_before_the_task_is_made(tmp_path: Path) -> None:
     module = Body(late, late=torch.zeros(1), calls=itertools.count())
     bank = folder(tmp_path, module, require_gradient=False)
@@ -451,6 +453,7 @@ def test_input_shapes_are_positive_integers(tmp_path: Path, shape: object) -> No
         folder(tmp_path, st.Mlp([4, 3]), input_shape=(5,))
 
 
+@pytest.mark.slow
 def test_a_compiled_module_is_the_module(tmp_path: Path) -> None:
     plain = st.Mlp([4, 8, 3])
     bank = folder(tmp_path, plain)
@@ -476,6 +479,7 @@ def test_a_module_that_remembers_its_first_batch_is_refused(tmp_path: Path) -> N
         folder(tmp_path, Body(remember, start=None))
 
 
+@pytest.mark.slow
 def test_errors_of_a_module_in_training_are_one_line(tmp_path: Path) -> None:
     def fails(module: Body, h: Tensor) -> Any:  # noqa: ANN401 - a tensor
         if module.training and next(module.calls) == 4:

@@ -184,7 +184,7 @@ def _rule(arguments: argparse.Namespace) -> Rule:
 
 def _module(arguments: argparse.Namespace, stream: Stream) -> nn.Module:
     shape, outputs = stream.input_shape, arguments.outputs
-    torch.manual_seed(arguments.weight_seed)  # constants must be the same in the next run
+    torch.manual_seed(arguments.weight_seed % 2**63)  # constants must be the same in the next run
     if arguments.module is not None:
         return load_module(arguments.module, input_shape=shape, outputs=outputs)
     seed = arguments.weight_seed
