@@ -22,9 +22,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-from zoo.networks import NETWORKS
-from zoo.operators import OPERATORS
-from zoo.trial import attempt
+from zoo.networks import NETWORKS  # noqa: E402 (after the path)
+from zoo.operators import OPERATORS  # noqa: E402 (after the path)
+from zoo.trial import attempt  # noqa: E402 (after the path)
 
 RESULTS, PAGE = ROOT / "docs/results/modules.json", ROOT / "docs/RELIABILITY.md"
 _START, _END = "<!-- modules -->", "<!-- /modules -->"

@@ -40,10 +40,10 @@ class Between(nn.Module):
 
 
 _REAL = """abs asinh atan ceil cos cosh deg2rad erf erfc exp exp2 expm1 floor frac isfinite isinf
-isnan logical_not nan_to_num neg positive rad2deg reciprocal relu round sgn sigmoid sign signbit sin
+isnan logical_not nan_to_num neg positive rad2deg relu round sgn sigmoid sign signbit sin
 sinc sinh square tan tanh trunc"""
 _POSITIVE = "digamma i0 lgamma log log10 log1p log2 rsqrt sqrt"
-_UNIT = "acos asin atanh erfinv logit"
+_UNIT = "acos asin atanh erfinv"
 _SPECIAL = "entr erfcx expit i0e i1 log_ndtr ndtr"
 _ACTIVATIONS = """celu elu gelu glu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid
 mish relu6 rrelu selu silu softplus softshrink softsign tanhshrink"""
@@ -59,6 +59,10 @@ def _of(place: object, name: str, change: Function = lambda h: h) -> Function:
 def _pair(operator: Callable[..., Tensor], h: Tensor) -> Tensor:
     left, right = h.chunk(2, 1)
     return operator(left, right)
+
+
+def _divided(operator: Callable[..., Tensor], h: Tensor) -> Tensor:
+    return operator(h[:, :2], _signed(h[:, 2:]))
 
 
 def _positive(h: Tensor) -> Tensor:
@@ -84,6 +88,8 @@ def _unary() -> dict[str, Function]:
         "pow (number)": lambda h: h**3,
         "pow (of a number)": lambda h: 2.0**h,
         "pow (-0.5)": lambda h: _positive(h) ** -0.5,
+        "reciprocal": lambda h: torch.reciprocal(_signed(h)),
+        "logit": lambda h: torch.logit(h.sigmoid()),
         "rsub": lambda h: 1 - h,
         "softmax": lambda h: h.softmax(-1),
         "softmax2d": lambda h: h.softmax(1),
@@ -102,21 +108,13 @@ def _unary() -> dict[str, Function]:
 
 def _binary() -> dict[str, Function]:
     made = {name: partial(_pair, getattr(torch, name)) for name in _PAIRS.split()}
-    made["div"] = lambda h: h[:, :2] / _signed(h[:, 2:])
+    made["div"] = partial(_divided, torch.div)
     made["atan2 of 0"] = lambda h: torch.atan2(h[:, :2].clamp(min=0), h[:, 2:])
     made["xlogy"] = lambda h: torch.xlogy(h[:, :2], _positive(h[:, 2:]))
     for name in ("fmod", "remainder", "floor_divide"):
-        made[name] = (
-            lambda h, operator=getattr(torch, name): operator(  # type: ignore[misc]
-                h[:, :2], _signed(h[:, 2:])
-            )
-        )
-    made |= {
-        f"div ({mode})": lambda h, mode=mode: torch.div(  # type: ignore[misc]
-            h[:, :2], _signed(h[:, 2:]), rounding_mode=mode
-        )
-        for mode in ("floor", "trunc")
-    }
+        made[name] = partial(_divided, getattr(torch, name))
+    for mode in ("floor", "trunc"):
+        made[f"div ({mode})"] = partial(_divided, partial(torch.div, rounding_mode=mode))
     losses = {
         "mse_loss": functional.mse_loss,
         "l1_loss": functional.l1_loss,

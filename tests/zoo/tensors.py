@@ -32,7 +32,7 @@ REDUCTIONS: Functions = {
     "cumsum": lambda h: torch.cumsum(h, 1),
     "diff": lambda h: torch.diff(h, dim=-1),
     "kthvalue": lambda h: torch.kthvalue(h, 2, -1).values,
-    "linalg.matrix_norm": lambda h: torch.linalg.matrix_norm(h),
+    "linalg.matrix_norm": torch.linalg.matrix_norm,
     "linalg.vector_norm": lambda h: torch.linalg.vector_norm(h, 3, -1),
     "logcumsumexp": lambda h: torch.logcumsumexp(h, -1),
     "logsumexp": lambda h: h.logsumexp(-1),

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 import supsup_train
 from supsup_export import Request, export
-from supsup_export.checking import nudged
+from supsup_export.checking import MOVED, nudged
 from supsup_runtime import MaskBank, Model, load
 from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bits import unpack_mask
@@ -29,8 +29,6 @@ TOLERANCE = 1e-5
 """Of logits, relative to the largest; of accuracy and of entropy, in nats."""
 SCORE_TOLERANCE = 1e-4
 """Of scores, relative to the largest or half the norm of all terms: gradients in float32."""
-_MOVED = 8
-"""As in `supsup_export.checking`: a unit at the kink of a ReLU has another gradient if it moves."""
 _TASKS, _TRAIN, _TEST = 3, 48, 24
 Tensors = dict[str, Array]
 
@@ -117,7 +115,7 @@ def _compared(bank: MaskBank, module: nn.Module, folder: Path, reason: str) -> O
     scores = None
     if one_shot:
         scores, moved = _score_error(bank, module, model)
-        if not scores <= SCORE_TOLERANCE + _MOVED * moved:
+        if not scores <= SCORE_TOLERANCE + MOVED * moved:
             faults.append(f"scores differ by {scores:.1e}")
     verdict: Verdict = "one-shot" if one_shot else "forward alone"
     if faults:

@@ -38,7 +38,7 @@ Superposition: TypeAlias = tuple[list[int], list[float]]
 
 
 class _Wanted(NamedTuple):
-    """Scores ``float64 (tasks,)``, their spread, how far rounding moves them, and their gradient."""
+    """Scores ``float64 (tasks,)``, spread, how far rounding moves them, and their gradient."""
 
     scores: Scores
     spread: float

@@ -1,7 +1,7 @@
 """What a bank's tasks compute, in numpy: the reference of a check.
 
-Independent of the exporter's layout. Weights are rounded as CONTRACT.md says, because a ReLU at 0
-turns a different last digit into another gradient. Scores are summed in float64.
+Independent of the exporter's layout. Weights are rounded to float32 in the graph's order; scores
+are summed in float64.
 """
 
 from __future__ import annotations

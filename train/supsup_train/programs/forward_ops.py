@@ -130,9 +130,14 @@ def cumulative_product(x: Tensor, dim: int, *, dtype: torch.dtype | None = None)
 
 def atan2(y: Tensor, x: Tensor) -> Tensor:
     """``aten.atan2``; torch.onnx turns the wrong way for ``y = 0`` and ``x < 0``."""
-    slope = torch.where((x == 0) & (y == 0), y, y / x)
+    slope = torch.where(x == 0, torch.where(y == 0, y, y * math.inf), y / x)
     below = (y < 0) | (1 / y < 0)  # -0, too
     return torch.atan(slope) + torch.where(x < 0, torch.where(below, -math.pi, math.pi), 0.0)
+
+
+def refuse_erfcx(_x: Tensor) -> Tensor:
+    """Refuse ``aten.special_erfcx``: torch.onnx multiplies by erfc, 0 but for rounding."""
+    raise ValueError("operator aten.special_erfcx loses its digits in ONNX")
 
 
 def grid_sample(x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool) -> Tensor:
@@ -155,7 +160,7 @@ def embedding_bag(
     """``aten.embedding_bag`` as a product with a matrix of which look-up is in which bag."""
     starts = offsets[:-1] if include_last_offset else offsets
     begun = torch.arange(indices.shape[0]) >= starts.unsqueeze(1)  # (bags, look-ups)
-    inside = (begun.sum(0) == torch.arange(1, starts.shape[0] + 1).unsqueeze(1)).float()
+    inside = (begun.sum(0) == torch.arange(1, starts.shape[0] + 1).unsqueeze(1)).to(weight.dtype)
     if padding is not None:
         inside = inside * (indices != padding)
     rows = functional.embedding(indices, weight)
@@ -178,6 +183,7 @@ PORTABLE: dict[Any, Callable[..., Any]] = {
     aten.atan2.default: atan2,
     aten.cumprod.default: cumulative_product,
     aten.embedding_bag.padding_idx: embedding_bag,
+    aten.special_erfcx.default: refuse_erfcx,
 }
 DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
     **{each: rewritten for each, rewritten in PORTABLE.items() if rewritten is not atan2},

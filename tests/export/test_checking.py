@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supsup_export.checking import nudged, score_tolerance
+from supsup_runtime.arrays import Array
+
+UNIT = 2.0**-24
+
+
+def test_a_nudge_is_one_rounding_up_or_down_and_always_the_same() -> None:
+    values = np.array([0.0, 1.0, -3.5, 1e-30, 7e20], np.float32).repeat(50)
+    moved = nudged({"x": values, "scalar": np.array(2.0, np.float32)})
+    change = moved["x"].astype(np.float64) - values
+    assert (np.abs(change) <= 4 * UNIT * np.abs(values)).all()
+    assert (change != 0)[values != 0].all()  # a zero stays: what is dead stays dead
+    assert (change > 0).any()
+    assert (change < 0).any()
+    assert moved["x"].dtype == np.float32
+    assert moved["scalar"].shape == ()
+    np.testing.assert_array_equal(nudged({"x": values})["x"], moved["x"])
+
+
+def test_the_tolerance_is_a_sum_of_three_terms() -> None:
+    assert score_tolerance(2.0, num_terms=100, moved=0.0) == UNIT * 10 * 2
+    assert score_tolerance(0.0, num_terms=100, moved=1e-3) == 8e-3
+    peaks = np.full(4, 127.0, np.float32)
+    step = np.sqrt(4 * 256 / 12)
+    assert score_tolerance(0.0, num_terms=0, moved=0.0, peaks=peaks) == pytest.approx(6 * step)
+    found = score_tolerance(2.0, num_terms=100, moved=1e-3, peaks=peaks, factor=7)
+    assert found == pytest.approx(7 * (6 * step + UNIT * 20) + 8e-3)
+
+
+def quantised(blocks: Array, rows: int) -> Array:
+    """What `rows` int8 rows hold of float blocks: a row has the rest of the one before."""
+    kept = np.zeros_like(blocks)
+    for _ in range(rows):
+        rest = blocks - kept
+        step = np.maximum(np.abs(rest).max(axis=1, keepdims=True), 1e-300) / 127
+        kept += np.round(rest / step) * step
+    return kept
+
+
+@given(seed=st.integers(0, 2**32 - 1), tails=st.floats(0.0, 2.0), rows=st.sampled_from([2, 3]))
+def test_int8_rows_are_within_the_tolerance(seed: int, tails: float, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    blocks = rng.standard_normal((20, 256)) * np.exp(tails * rng.standard_normal((20, 256)))
+    masks = rng.random((50, blocks.size)) < 0.5
+    error = np.abs(masks @ (quantised(blocks, rows) - blocks).reshape(-1)).max()
+    peaks = np.abs(blocks).max(axis=1) / 254 ** (rows - 1)
+    assert error <= score_tolerance(0.0, num_terms=0, moved=0.0, peaks=peaks)
