@@ -28,7 +28,6 @@ from zoo.trial import attempt  # noqa: E402 (after the path)
 
 RESULTS, PAGE = ROOT / "docs/results/modules.json", ROOT / "docs/RELIABILITY.md"
 _START, _END = "<!-- modules -->", "<!-- /modules -->"
-_KINDS = {"networks": NETWORKS, "operators": OPERATORS}
 _FAULTS = ("differs", "broke")
 Results = dict[str, dict[str, dict[str, Any]]]
 
@@ -42,7 +41,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     results: Results = {}
-    for kind, cases in _KINDS.items():
+    for kind, cases in {"networks": NETWORKS, "operators": OPERATORS}.items():
         results[kind] = {}
         for name, (make, shape) in cases.items():
             if only in name.lower():
@@ -50,39 +49,27 @@ def main() -> None:
                     outcome = attempt(make, shape, Path(folder))
                 results[kind][name] = asdict(outcome)
                 print(f"{kind} {name}: {outcome.verdict} {outcome.reason}", flush=True)
+    print(table := _table(results))
     if not only:
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-        _insert(_table(results))
-    print(_table(results))
-    found = [each["verdict"] for cases in results.values() for each in cases.values()]
-    sys.exit(any(verdict in _FAULTS for verdict in found))
+        page = PAGE.read_text() if PAGE.exists() else f"# Reliability\n\n{_START}\n{_END}\n"
+        (before, _, _), (_, _, after) = page.partition(_START), page.partition(_END)
+        PAGE.write_text(f"{before}{_START}\n\n{table}\n\n{_END}{after}")
+    sys.exit(any(each["verdict"] in _FAULTS for kind in results.values() for each in kind.values()))
 
 
 def _table(results: Results) -> str:
-    head = "| | tried | with one-shot | forward alone | refused by name | differed | failed |"
-    lines = [head, "|---|---|---|---|---|---|---|"]
     verdicts = ("one-shot", "forward alone", "refused", *_FAULTS)
+    lines = [f"| | tried | {' | '.join(verdicts)} |", "|---" * 7 + "|"]
     for kind, cases in results.items():
         counts = Counter(each["verdict"] for each in cases.values())
         cells = [len(cases), *[counts[verdict] for verdict in verdicts]]
         lines.append(f"| {kind} | {' | '.join(map(str, cells))} |")
+    found = [pair for cases in results.values() for pair in cases.items()]
     for verdict in verdicts[1:]:
-        named = sorted(
-            name
-            for cases in results.values()
-            for name, each in cases.items()
-            if each["verdict"] == verdict
-        )
-        if named:
-            lines.append(f"\n{verdict.capitalize()}: {', '.join(f'`{name}`' for name in named)}.")
+        names = sorted(f"`{name}`" for name, each in found if each["verdict"] == verdict)
+        lines += [f"\n{verdict.capitalize()}: {', '.join(names)}."] if names else []
     return "\n".join(lines)
-
-
-def _insert(table: str) -> None:
-    page = PAGE.read_text() if PAGE.exists() else f"# Reliability\n\n{_START}\n{_END}\n"
-    before, _, rest = page.partition(_START)
-    _, _, after = rest.partition(_END)
-    PAGE.write_text(f"{before}{_START}\n\n{table}\n\n{_END}{after}")
 
 
 if __name__ == "__main__":

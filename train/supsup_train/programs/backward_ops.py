@@ -203,7 +203,7 @@ def diagonal_backward(
         [float((row, column) == place) for row in range(rows) for column in range(columns)]
         for place in places
     ]
-    embedded = (grad @ torch.tensor(spread)).unflatten(-1, (rows, columns))
+    embedded = (grad @ torch.tensor(spread)).reshape(*grad.shape[:-1], rows, columns)
     return embedded.movedim((-2, -1), (dim1, dim2))
 
 
