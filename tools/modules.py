@@ -13,22 +13,27 @@ import logging
 import sys
 import warnings
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from supsup_runtime.console import positive
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from zoo.networks import NETWORKS  # noqa: E402 (after the path)
 from zoo.operators import OPERATORS  # noqa: E402 (after the path)
-from zoo.trial import attempt  # noqa: E402 (after the path)
+from zoo.trial import Outcome, attempt  # noqa: E402 (after the path)
 
 RESULTS, PAGE = ROOT / "docs/results/modules.json", ROOT / "docs/RELIABILITY.md"
 _START, _END = "<!-- modules -->", "<!-- /modules -->"
 _FAULTS = ("differs", "broke")
+_ZOO = {"networks": NETWORKS, "operators": OPERATORS}
 Results = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -36,26 +41,34 @@ def main() -> None:
     """Run the command."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--only", default="", help="text that names must contain")
-    only = made.parse_args().only.lower()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    results: Results = {}
-    for kind, cases in {"networks": NETWORKS, "operators": OPERATORS}.items():
-        results[kind] = {}
-        for name, (make, shape) in cases.items():
-            if only in name.lower():
-                with TemporaryDirectory() as folder:
-                    outcome = attempt(make, shape, Path(folder))
-                results[kind][name] = asdict(outcome)
-                print(f"{kind} {name}: {outcome.verdict} {outcome.reason}", flush=True)
+    made.add_argument("--processes", type=positive, default=1)
+    arguments = made.parse_args()
+    asked = [
+        (kind, name)
+        for kind, cases in _ZOO.items()
+        for name in cases
+        if arguments.only.lower() in name.lower()
+    ]
+    results: Results = {kind: {} for kind in _ZOO}
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
+        for (kind, name), outcome in zip(asked, pool.map(_tried, *zip(*asked)), strict=True):
+            results[kind][name] = asdict(outcome)
+            print(f"{kind} {name}: {outcome.verdict} {outcome.reason}", flush=True)
     print(table := _table(results))
-    if not only:
+    if not arguments.only:
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
         page = PAGE.read_text() if PAGE.exists() else f"# Reliability\n\n{_START}\n{_END}\n"
         (before, _, _), (_, _, after) = page.partition(_START), page.partition(_END)
         PAGE.write_text(f"{before}{_START}\n\n{table}\n\n{_END}{after}")
     sys.exit(any(each["verdict"] in _FAULTS for kind in results.values() for each in kind.values()))
+
+
+def _tried(kind: str, name: str) -> Outcome:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    with TemporaryDirectory() as folder:
+        return attempt(*_ZOO[kind][name], Path(folder))
 
 
 def _table(results: Results) -> str:

@@ -155,7 +155,9 @@ INDEXING: Functions = {
     "index_add": lambda h: h.index_add(1, torch.tensor([0, 2]), h[:, :2]),
     "index_copy": lambda h: h.index_copy(1, torch.tensor([0, 2]), h[:, 1:3]),
     "index_fill": lambda h: h.index_fill(1, torch.tensor([0, 2]), 0.5),
-    "index_put": lambda h: h.index_put((torch.tensor([0]),), torch.tensor(0.0)),
+    "index_put": lambda h: (
+        h.movedim(0, 1).index_put((torch.tensor([0, 2]),), h[:, 1]).movedim(0, 1)
+    ),
     "index_select": lambda h: h.index_select(2, torch.tensor([0, 2, 2])),
     "item": lambda h: h * (2.0 if h.sum().item() > 0 else 1.0),
     "len": lambda h: h.tanh().reshape(len(h), 24),
