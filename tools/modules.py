@@ -51,7 +51,7 @@ def main() -> None:
     ]
     results: Results = {kind: {} for kind in _ZOO}
     with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
-        for (kind, name), outcome in zip(asked, pool.map(_tried, *zip(*asked)), strict=True):
+        for (kind, name), outcome in zip(asked, pool.map(_tried, asked), strict=True):
             results[kind][name] = asdict(outcome)
             print(f"{kind} {name}: {outcome.verdict} {outcome.reason}", flush=True)
     print(table := _table(results))
@@ -63,7 +63,8 @@ def main() -> None:
     sys.exit(any(each["verdict"] in _FAULTS for kind in results.values() for each in kind.values()))
 
 
-def _tried(kind: str, name: str) -> Outcome:
+def _tried(case: tuple[str, str]) -> Outcome:
+    kind, name = case
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
