@@ -13,23 +13,27 @@ import logging
 import sys
 import warnings
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from supsup_runtime.console import positive
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from zoo.networks import NETWORKS  # noqa: E402 (after the path)
 from zoo.operators import OPERATORS  # noqa: E402 (after the path)
-from zoo.trial import attempt  # noqa: E402 (after the path)
+from zoo.trial import Outcome, attempt  # noqa: E402 (after the path)
 
 RESULTS, PAGE = ROOT / "docs/results/modules.json", ROOT / "docs/RELIABILITY.md"
 _START, _END = "<!-- modules -->", "<!-- /modules -->"
-_KINDS = {"networks": NETWORKS, "operators": OPERATORS}
 _FAULTS = ("differs", "broke")
+_ZOO = {"networks": NETWORKS, "operators": OPERATORS}
 Results = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -37,52 +41,49 @@ def main() -> None:
     """Run the command."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--only", default="", help="text that names must contain")
-    only = made.parse_args().only.lower()
+    made.add_argument("--processes", type=positive, default=1)
+    arguments = made.parse_args()
+    asked = [
+        (kind, name)
+        for kind, cases in _ZOO.items()
+        for name in cases
+        if arguments.only.lower() in name.lower()
+    ]
+    results: Results = {kind: {} for kind in _ZOO}
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
+        for (kind, name), outcome in zip(asked, pool.map(_tried, asked), strict=True):
+            results[kind][name] = asdict(outcome)
+            print(f"{kind} {name}: {outcome.verdict} {outcome.reason}", flush=True)
+    print(table := _table(results))
+    if not arguments.only:
+        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+        page = PAGE.read_text() if PAGE.exists() else f"# Reliability\n\n{_START}\n{_END}\n"
+        (before, _, _), (_, _, after) = page.partition(_START), page.partition(_END)
+        PAGE.write_text(f"{before}{_START}\n\n{table}\n\n{_END}{after}")
+    sys.exit(any(each["verdict"] in _FAULTS for kind in results.values() for each in kind.values()))
+
+
+def _tried(case: tuple[str, str]) -> Outcome:
+    kind, name = case
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    results: Results = {}
-    for kind, cases in _KINDS.items():
-        results[kind] = {}
-        for name, (make, shape) in cases.items():
-            if only in name.lower():
-                with TemporaryDirectory() as folder:
-                    outcome = attempt(make, shape, Path(folder))
-                results[kind][name] = asdict(outcome)
-                print(f"{kind} {name}: {outcome.verdict} {outcome.reason}", flush=True)
-    if not only:
-        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-        _insert(_table(results))
-    print(_table(results))
-    found = [each["verdict"] for cases in results.values() for each in cases.values()]
-    sys.exit(any(verdict in _FAULTS for verdict in found))
+    with TemporaryDirectory() as folder:
+        return attempt(*_ZOO[kind][name], Path(folder))
 
 
 def _table(results: Results) -> str:
-    head = "| | tried | with one-shot | forward alone | refused by name | differed | failed |"
-    lines = [head, "|---|---|---|---|---|---|---|"]
     verdicts = ("one-shot", "forward alone", "refused", *_FAULTS)
+    lines = [f"| | tried | {' | '.join(verdicts)} |", "|---" * 7 + "|"]
     for kind, cases in results.items():
         counts = Counter(each["verdict"] for each in cases.values())
         cells = [len(cases), *[counts[verdict] for verdict in verdicts]]
         lines.append(f"| {kind} | {' | '.join(map(str, cells))} |")
+    found = [pair for cases in results.values() for pair in cases.items()]
     for verdict in verdicts[1:]:
-        named = sorted(
-            name
-            for cases in results.values()
-            for name, each in cases.items()
-            if each["verdict"] == verdict
-        )
-        if named:
-            lines.append(f"\n{verdict.capitalize()}: {', '.join(f'`{name}`' for name in named)}.")
+        names = sorted(f"`{name}`" for name, each in found if each["verdict"] == verdict)
+        lines += [f"\n{verdict.capitalize()}: {', '.join(names)}."] if names else []
     return "\n".join(lines)
-
-
-def _insert(table: str) -> None:
-    page = PAGE.read_text() if PAGE.exists() else f"# Reliability\n\n{_START}\n{_END}\n"
-    before, _, rest = page.partition(_START)
-    _, _, after = rest.partition(_END)
-    PAGE.write_text(f"{before}{_START}\n\n{table}\n\n{_END}{after}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ def test_branches_of_a_program_may_return_constants() -> None:
     """Constants move to the outermost graph; a branch must return what its own nodes make."""
     branches = {}
     for name, value in (("then_branch", 1.0), ("else_branch", 2.0)):
-        tensor = numpy_helper.from_array(np.float32(value), name)
+        tensor = numpy_helper.from_array(np.array(value, np.float32), name)
         outputs = [helper.make_tensor_value_info(name, FLOAT, [])]
         branches[name] = helper.make_graph([], name, [], outputs, [tensor])
     program = helper.make_graph(

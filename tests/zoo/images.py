@@ -184,7 +184,8 @@ class _SplitDepthwise(nn.Module):
         tokens = tokens + self.gamma(self.attention(self.norm(tokens)))
         y = tokens.reshape(x.shape[0], *x.shape[2:], -1)
         y = self.mlp(self.norm(y)).permute(0, 3, 1, 2)
-        return x + y
+        total: Tensor = x + y
+        return total
 
 
 def edgenext() -> nn.Module:
@@ -306,7 +307,8 @@ class _SpatialGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         kept, gate = x.chunk(2, -1)
-        return kept * self.mix(self.norm(gate))
+        gated: Tensor = kept * self.mix(self.norm(gate))
+        return gated
 
 
 def gmlp() -> nn.Module:

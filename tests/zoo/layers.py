@@ -56,7 +56,7 @@ def _affine(h: Tensor) -> Tensor:
 
 def _unpooled(h: Tensor) -> Tensor:
     peaks, places = functional.max_pool2d(h, 2, return_indices=True)
-    return functional.max_unpool2d(peaks, places, 2)
+    return functional.max_unpool2d(peaks, places, [2, 2])
 
 
 _IMAGES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -121,7 +121,8 @@ def _apply(functions: dict[str, Callable[[Tensor], Tensor]], shape: tuple[int, .
 
 
 def _normed(layer: nn.Module) -> nn.Module:
-    return nn.utils.parametrizations.weight_norm(layer)
+    normed: nn.Module = nn.utils.parametrizations.weight_norm(layer)
+    return normed
 
 
 LAYERS: Layers = {

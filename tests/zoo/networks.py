@@ -192,7 +192,8 @@ class _Capsules(nn.Module):
         for _ in range(2):
             out = _squash((routes.softmax(2).unsqueeze(-1) * votes).sum(1))
             routes = routes + (votes * out.unsqueeze(1)).sum(-1)
-        return out.norm(dim=-1) * 4
+        lengths: Tensor = out.square().sum(-1).sqrt() * 4
+        return lengths
 
 
 class _Kan(nn.Module):
@@ -212,7 +213,8 @@ class _Kan(nn.Module):
 
 
 def _fourier(x: Tensor) -> Tensor:
-    return torch.fft.fft(torch.fft.fft(x, dim=-1), dim=-2).real / 8
+    mixed: Tensor = torch.fft.fft(torch.fft.fft(x, dim=-1), dim=-2).real / 8
+    return mixed
 
 
 def fnet() -> nn.Module:
@@ -254,7 +256,7 @@ def maxout() -> nn.Module:
 
 
 def _largest(x: Tensor) -> Tensor:
-    return x.unflatten(1, (-1, 3)).amax(2)
+    return x.reshape(x.shape[0], -1, 3).amax(2)
 
 
 class _MixtureOfExperts(nn.Module):

@@ -70,7 +70,7 @@ def _positive(h: Tensor) -> Tensor:
 
 
 def _signed(h: Tensor) -> Tensor:
-    return h.abs() + 0.5 * h.sign()
+    return h + 0.5 * h.sign()
 
 
 def _unary() -> dict[str, Function]:
@@ -107,7 +107,9 @@ def _unary() -> dict[str, Function]:
 
 
 def _binary() -> dict[str, Function]:
-    made = {name: partial(_pair, getattr(torch, name)) for name in _PAIRS.split()}
+    made: dict[str, Function] = {
+        name: partial(_pair, getattr(torch, name)) for name in _PAIRS.split()
+    }
     made["div"] = partial(_divided, torch.div)
     made["atan2 of 0"] = lambda h: torch.atan2(h[:, :2].clamp(min=0), h[:, 2:])
     made["xlogy"] = lambda h: torch.xlogy(h[:, :2], _positive(h[:, 2:]))
@@ -115,13 +117,8 @@ def _binary() -> dict[str, Function]:
         made[name] = partial(_divided, getattr(torch, name))
     for mode in ("floor", "trunc"):
         made[f"div ({mode})"] = partial(_divided, partial(torch.div, rounding_mode=mode))
-    losses = {
-        "mse_loss": functional.mse_loss,
-        "l1_loss": functional.l1_loss,
-        "smooth_l1_loss": functional.smooth_l1_loss,
-        "huber_loss": functional.huber_loss,
-    }
-    made |= {name: partial(_pair, partial(loss, reduction="none")) for name, loss in losses.items()}
+    for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"):
+        made[name] = partial(_pair, partial(getattr(functional, name), reduction="none"))
     return made | {
         "pow": lambda h: _positive(h[:, :2]) ** h[:, 2:],
         "lerp": lambda h: torch.lerp(h[:, :2], h[:, 2:], h[:, 1:3]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 Functions = dict[str, Callable[[Tensor], Tensor]]
@@ -61,7 +61,7 @@ REDUCTIONS: Functions = {
     "topk": lambda h: h.topk(3, -1).values,
     "trace": lambda h: h[:, :, :4].diagonal(dim1=1, dim2=2).sum(-1),
     "trapezoid": lambda h: torch.trapezoid(h, dx=0.5, dim=-1),
-    "unique": lambda h: h.unique()[:1] + h,
+    "unique": lambda h: torch.ops.aten._unique2(h)[0][:1] + h,
     "var": lambda h: h.var(-1, correction=0),
     "var_mean": lambda h: torch.cat(torch.var_mean(h, -1), 1),
     "fft.fft": lambda h: torch.view_as_real(torch.fft.fft(h)),
@@ -83,7 +83,6 @@ REDUCTIONS: Functions = {
 
 SHAPES: Functions = {
     "as_strided": lambda h: torch.as_strided(h.contiguous(), (h.shape[0], 5), (24, 2), 1),
-    "atleast_3d": lambda h: torch.atleast_3d(h[:, 0]),
     "broadcast_to": lambda h: h[:, :1].broadcast_to(h.shape[0], 4, 6),
     "cat": lambda h: torch.cat([h, 2 * h], -1),
     "channel_shuffle": lambda h: functional.channel_shuffle(h, 2),
@@ -118,7 +117,9 @@ SHAPES: Functions = {
     "roll": lambda h: h.roll((1, 2), (1, 2)),
     "roll (flat)": lambda h: h[:, 0].roll(1, 1),
     "rot90": lambda h: torch.rot90(h, 1, (1, 2)),
-    "split": lambda h: torch.cat([part * i for i, part in enumerate(h.split([1, 2, 3], -1))], -1),
+    "split": lambda h: torch.cat(
+        [part * i for i, part in enumerate(torch.split_with_sizes(h, [1, 2, 3], -1))], -1
+    ),
     "squeeze": lambda h: h[:, :1].squeeze(1),
     "stack": lambda h: torch.stack([h, -h], 1),
     "swapaxes": lambda h: h.swapaxes(1, 2),
@@ -128,11 +129,11 @@ SHAPES: Functions = {
     "tril": torch.tril,
     "triu": lambda h: h.triu(1),
     "unbind": lambda h: h.unbind(1)[2],
-    "unflatten": lambda h: h.unflatten(2, (2, 3)),
+    "unflatten": nn.Unflatten(2, (2, 3)),
     "unfold (tensor)": lambda h: h.unfold(2, 3, 2),
     "unsqueeze": lambda h: h.unsqueeze(1),
     "view": lambda h: h.contiguous().view(h.shape[0], 24),
-    "view_as_complex": lambda h: torch.view_as_complex(h.unflatten(2, (3, 2))).abs(),
+    "view_as_complex": lambda h: torch.view_as_complex(h.reshape(-1, 4, 3, 2)).abs(),
     "zeros_like": lambda h: torch.zeros_like(h) + h,
 }
 
@@ -154,7 +155,9 @@ INDEXING: Functions = {
     "index_add": lambda h: h.index_add(1, torch.tensor([0, 2]), h[:, :2]),
     "index_copy": lambda h: h.index_copy(1, torch.tensor([0, 2]), h[:, 1:3]),
     "index_fill": lambda h: h.index_fill(1, torch.tensor([0, 2]), 0.5),
-    "index_put": lambda h: h.index_put((torch.tensor([0]),), torch.tensor(0.0)),
+    "index_put": lambda h: (
+        h.movedim(0, 1).index_put((torch.tensor([0, 2]),), h[:, 1]).movedim(0, 1)
+    ),
     "index_select": lambda h: h.index_select(2, torch.tensor([0, 2, 2])),
     "item": lambda h: h * (2.0 if h.sum().item() > 0 else 1.0),
     "len": lambda h: h.tanh().reshape(len(h), 24),

@@ -179,7 +179,10 @@ def _score_error(bank: MaskBank, module: nn.Module, model: Model) -> tuple[float
     """Compare one-shot's scores with autograd's, and these with those of nudged inputs."""
     x = _data(bank, 0).test_x[:5]
     tasks = [_weights(bank, task.name) for task in bank]
-    mixed = {name: np.mean([task[name] for task in tasks], 0, np.float32) for name in tasks[0]}
+    mixed: Tensors = {
+        name: np.asarray(np.mean([task[name] for task in tasks], 0, np.float32))
+        for name in tasks[0]
+    }
     want, scale = _scores(module, tasks, {"x": x, **mixed})
     moved, _ = _scores(module, tasks, nudged({"x": x, **mixed}))
     got = model.infer_task(x, method="one-shot").scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from supsup_export.checking import (
 from supsup_runtime.arrays import Array, Images, Scores
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.layout import join
-from supsup_runtime.model.metadata import ModelInfo
+from supsup_runtime.model.metadata import ModelInfo, Target
 from supsup_runtime.model.session import Session, open_session
 
 MAX_CHECKED_TASKS = 50
@@ -170,17 +170,18 @@ class _Check:
 
     def _allowed(self, want: _Wanted, *, int8: bool) -> float:
         """Return how far scores may differ; rows are scored in float32 for every target."""
-        target, network = self._info.target, self._bank.network
-        num_terms = network.num_masked + sum(s.size for s in network.state)
-        if target == "portable" or not int8 or not network.parameters:
-            return score_tolerance(want.scale, num_terms=num_terms, moved=want.moved)
-        bytes_ = len(self._bank) * ROW_BITS // 8 * -(-network.num_masked // ROW_BITS)
+        target, network = cast(Target, self._info.target), self._bank.network
+        peaks, factor = None, 1
+        if int8 and target != "portable" and network.parameters:
+            packed_bytes = len(self._bank) * ROW_BITS // 8 * -(-network.num_masked // ROW_BITS)
+            rest = 254 ** (num_rows(target, packed_bytes) - 1)
+            peaks, factor = self._reference.peaks(want.gradient) / rest, rounding_factor(target)
         return score_tolerance(
             want.scale,
-            num_terms=num_terms,
+            num_terms=network.num_masked + sum(s.size for s in network.state),
             moved=want.moved,
-            peaks=self._reference.peaks(want.gradient) / 254 ** (num_rows(target, bytes_) - 1),
-            factor=rounding_factor(target),
+            peaks=peaks,
+            factor=factor,
         )
 
     def _run(

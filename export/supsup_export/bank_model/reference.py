@@ -83,8 +83,8 @@ class Reference:
     def peaks(self, gradient: Mapping[str, Array]) -> Array:
         """Return the largest magnitude of W * dO/dW per block of 256, across parameters."""
         flat = np.concatenate([(gradient[k] * w).reshape(-1) for k, w in self.weights.items()])
-        blocks: Array = np.abs(np.pad(flat, (0, -flat.size % 256))).reshape(-1, 256)
-        return blocks.max(axis=1)
+        blocks = np.abs(np.pad(flat, (0, -flat.size % 256))).reshape(-1, 256)
+        return np.asarray(blocks.max(axis=1))
 
 
 def _flat(gradients: Sequence[Mapping[str, Array]], name: str) -> Scores:

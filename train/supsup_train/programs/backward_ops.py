@@ -198,13 +198,26 @@ def diagonal_backward(
     rows, columns = sizes[dim1], sizes[dim2]
     if isinstance(rows, SymInt) or isinstance(columns, SymInt):
         return _NOT_COVERED
-    places = [(i, i + offset) for i in range(rows) if 0 <= i + offset < columns]
-    spread = [
-        [float((row, column) == place) for row in range(rows) for column in range(columns)]
-        for place in places
-    ]
-    embedded = (grad @ torch.tensor(spread)).unflatten(-1, (rows, columns))
+    places = [i * columns + i + offset for i in range(rows) if 0 <= i + offset < columns]
+    embedded = _scatter(grad, places, rows * columns).reshape(*grad.shape[:-1], rows, columns)
     return embedded.movedim((-2, -1), (dim1, dim2))
+
+
+def unfold_backward(
+    grad: Tensor, sizes: Sequence[int | SymInt], dim: int, size: int, step: int
+) -> Tensor:
+    """Backward of ``x.unfold(dim, size, step)``, ``x`` of shape ``sizes``."""
+    length = sizes[dim]
+    if isinstance(length, SymInt):
+        return _NOT_COVERED
+    places = [step * i + j for i in range(grad.shape[dim]) for j in range(size)]
+    return _scatter(grad.movedim(dim, -2).flatten(-2), places, length).movedim(-1, dim)
+
+
+def _scatter(grad: Tensor, places: Sequence[int], length: int) -> Tensor:
+    """Add the last axis's elements to their places in an axis of `length`."""
+    matrix = [[float(i == place) for i in range(length)] for place in places]
+    return grad @ torch.tensor(matrix)
 
 
 # Operator overload (a type without a public name) to decomposition.
@@ -223,6 +236,7 @@ _BACKWARD: dict[Any, Callable[..., Any]] = {
     aten.replication_pad3d_backward.default: _replication_pad,
     aten.select_backward.default: select_backward,
     aten.slice_backward.default: slice_backward,
+    aten.unfold_backward.default: unfold_backward,
 }
 
 

@@ -107,7 +107,7 @@ def weight_norm(direction: Tensor, length: Tensor, dim: int = 0) -> Tensor:
 def bilinear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``aten.bilinear``: ``(..., n)`` and ``(..., m)`` to ``(..., out)``."""
     outputs, _, width = weight.shape
-    seen = (left @ weight.movedim(1, 0).flatten(1)).unflatten(-1, (outputs, width))
+    seen = (left @ weight.movedim(1, 0).flatten(1)).reshape(*left.shape[:-1], outputs, width)
     y = (seen * right.unsqueeze(-2)).sum(-1)
     return y if bias is None else y + bias
 
@@ -138,12 +138,6 @@ def atan2(y: Tensor, x: Tensor) -> Tensor:
 def refuse_erfcx(_x: Tensor) -> Tensor:
     """Refuse ``aten.special_erfcx``: torch.onnx multiplies by erfc, 0 but for rounding."""
     raise ValueError("operator aten.special_erfcx loses its digits in ONNX")
-
-
-def grid_sample(x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool) -> Tensor:
-    """``aten.grid_sampler``, by indexing."""
-    sampled: Tensor = grid_sampler_2d(x, grid, mode, padding, align_corners)
-    return sampled
 
 
 def embedding_bag(
@@ -192,7 +186,7 @@ DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
     aten.affine_grid_generator.default: affine_grid_generator,
     aten.batch_norm.default: batch_norm,
     aten.bilinear.default: bilinear,
-    aten.grid_sampler.default: grid_sample,
+    aten.grid_sampler.default: grid_sampler_2d,
     aten.prod.dim_int: product,
     aten.scaled_dot_product_attention.default: attention,
     aten.gru.input: recurrent(gru_step),
