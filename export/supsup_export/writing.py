@@ -10,11 +10,11 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from supsup_runtime.arrays import checked_path
+from supsup_runtime.arrays import check_kind, checked_path
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import is_unicode
 from supsup_runtime.errors import InputError, OutputExistsError
-from supsup_runtime.files import refuse_overwrite, remove_parts, whole_file
+from supsup_runtime.files import refuse_overwrite, remove_parts, system_errors, whole_file
 from supsup_runtime.model.metadata import PREFIX
 
 
@@ -26,18 +26,22 @@ def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
         OutputExistsError: If it or its sidecar exists and `force` is false, or it is inside the
             bank.
     """
+    check_kind("bank", bank, MaskBank, "a MaskBank, from MaskBank.open")
     output = checked_path(path)
     if not is_unicode(str(output)):
         raise InputError(f"{output}: onnx writes only to paths in UTF-8; choose another name")
-    if not output.parent.is_dir():
-        raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
-    if output.resolve().is_relative_to(bank.path.resolve()):
-        raise OutputExistsError(
-            f"{output}: lies inside the bank {bank.path}, which holds only its own files; "
-            "choose a path outside it"
-        )
-    refuse_overwrite(output, force=force)
-    refuse_overwrite(_sidecar_of(output), force=force)  # an old one would describe another model
+    with system_errors(output, "written"):  # a name that is too long
+        if not output.parent.is_dir():
+            raise InputError(
+                f"{output}: the folder {output.parent} does not exist; create it first"
+            )
+        if output.resolve().is_relative_to(bank.path.resolve()):
+            raise OutputExistsError(
+                f"{output}: lies inside the bank {bank.path}, which holds only its own files; "
+                "choose a path outside it"
+            )
+        refuse_overwrite(output, force=force)
+        refuse_overwrite(_sidecar_of(output), force=force)  # it would describe another model
     return output
 
 

@@ -176,7 +176,7 @@ def test_a_model_over_2_gb_is_refused(
 @pytest.mark.parametrize(
     ("request_of", "message"),
     [
-        (lambda: Request(outputs=("logit",)), "must be among .* got logit"),
+        (lambda: Request(outputs=("logit",)), "must be among .* got 'logit'"),
         (lambda: Request(outputs=()), "got none"),
         (lambda: Request(outputs=("state", "logits")), "this network has no 'state'"),
     ],

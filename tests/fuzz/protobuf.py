@@ -55,7 +55,9 @@ def _inner(data: bytes) -> bytes | list[Field]:
     likely = data[:1] in {b"\x08", b"\x0a", b"\x12"} or not data.isascii()
     if likely and len(data) <= _MAX_PARSED:
         with suppress(ValueError):
-            return parse(data)
+            fields = parse(data)
+            if serialize(fields) == data:  # a varint of text or masks can be too long
+                return fields
     return data
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conftest import random_task, small_network
@@ -144,6 +144,7 @@ FIELDS = st.recursive(
 
 
 @given(st.lists(FIELDS))
+@example([Field(1, BYTES, b"\xf1" + bytes(9))])
 def test_protobuf_is_written_as_it_was_read(fields: list[Field]) -> None:
     data = serialize(fields)
     assert serialize(parse(data)) == data

@@ -14,6 +14,7 @@ from supsup_export.bank_model.shortlist import CONTENDERS, choose_scoring
 from supsup_export.bank_model.weights import fixed_weights, state_of, superposed_weights
 from supsup_export.graph import BOOL, FLOAT, INT64, Graph, Value
 from supsup_export.programs import program_of
+from supsup_runtime.arrays import check_choice, check_kind, check_sequence, shown
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import Network
@@ -48,15 +49,18 @@ class Request:
     scoring: Scoring | None = None
 
     def __post_init__(self) -> None:
-        _require("target", self.target, get_args(Target))
-        unknown = sorted(set(self.outputs or ()) - set(OUTPUTS))
-        if unknown or self.outputs == ():
-            raise InputError(
-                f"outputs: must be among {list(OUTPUTS)}, got {unknown[0] if unknown else 'none'}"
-            )
+        check_choice("target:", self.target, get_args(Target))
+        if self.outputs is not None:
+            check_sequence("outputs:", self.outputs)
+            known = [isinstance(name, str) and name in OUTPUTS for name in self.outputs]
+            if not known or not all(known):
+                got = shown(self.outputs[known.index(False)]) if known else "none"
+                raise InputError(f"outputs: must be among {list(OUTPUTS)}, got {got}")
+        if self.objective is not None:
+            check_kind("objective:", self.objective, str, "text")
         if self.scoring is None:
             return
-        _require("scoring", self.scoring, get_args(Scoring))
+        check_choice("scoring:", self.scoring, get_args(Scoring))
         if self.mode == "known":
             raise InputError(
                 "scoring: needs output task or task_scores, got known tasks only; leave it out"
@@ -73,11 +77,6 @@ class Request:
         if self.outputs is None or set(self.outputs) >= set(OUTPUTS) - {"state"}:
             return "full"
         return "infer" if {"task", "task_scores"} & set(self.outputs) else "known"
-
-
-def _require(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InputError(f"{name}: must be one of {list(allowed)}, got {value!r}")
 
 
 def compose(

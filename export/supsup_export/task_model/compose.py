@@ -14,7 +14,7 @@ from supsup_export.graph import FLOAT, Graph, array_of, refuse_large
 from supsup_export.programs import program_of
 from supsup_export.task_model.parity import Stored
 from supsup_export.task_model.ternary import Ternary, floats, product, ternary
-from supsup_runtime.arrays import Bits, Floats
+from supsup_runtime.arrays import Bits, Floats, is_whole, shown
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.fields import canonical_json
@@ -30,17 +30,17 @@ _SHOWN = 3  # task names in a message
 def read_task(bank: MaskBank, name: str, bits: int) -> TaskMasks:
     """Return a task that can have `bits` bits per weight; see `export_task`."""
     network = bank.network
-    if bits not in BITS:
-        raise InputError(f"bits: must be 32 (float32) or 2 (ternary), got {bits}")
+    if not is_whole(bits) or bits not in BITS:
+        raise InputError(f"bits: must be 32 (float32) or 2 (ternary), got {shown(bits)}")
     if bits == 2 and not network.parameters:
         raise InputError(
             f"bits: 2 requires masked weights, {bank.path} has none: its tasks have only float32 "
             "state; export with --bits 32"
         )
     if name not in bank:
-        shown = ", ".join([*bank.task_names[:_SHOWN], *["..."] * (len(bank) > _SHOWN)])
-        shown = f": {shown}" if shown else ""
-        raise InputError(f"task {name!r}: not among the {len(bank)} tasks of {bank.path}{shown}")
+        some = ", ".join([*bank.task_names[:_SHOWN], *["..."] * (len(bank) > _SHOWN)])
+        known = f"{len(bank)} tasks of {bank.path}{f': {some}' if some else ''}"
+        raise InputError(f"task {shown(name)}: not among the {known}")
     size = network.num_masked * bits // 8 + 4 * network.num_state + len(bank.forward)
     remedy = "; export with --bits 2" if bits == 32 else ""
     what = f"this task's {network.num_masked} weights of {bits} bits need {size}{remedy}"

@@ -41,6 +41,7 @@ from supsup_runtime.bank.task import (
     decode_task,
     encode_task,
     max_task_bytes,
+    name_of,
 )
 from supsup_runtime.errors import BankError
 from supsup_runtime.files import exclusive, inside, read_file, system_errors, write_whole
@@ -99,6 +100,10 @@ class MaskBank:
             BankLockedError: If another process is creating a bank there.
         """
         folder = checked_path(path, error=BankError)
+        check_kind("network", network, Network, "a Network", error=BankError)
+        for what, program in (("forward", forward), ("gradient", gradient)):
+            if program is not None or what == "forward":
+                check_kind(what, program, bytes, "bytes of an ONNX model", error=BankError)
         with system_errors(folder, "created"):
             if folder.exists():
                 refuse_used(folder)  # before creating .lock
@@ -199,7 +204,8 @@ class MaskBank:
 
     def read_task(self, path: str | Path) -> TaskMasks:
         """Read and check a task file that may be added to this bank, or raise `BankError`."""
-        data = read_file(Path(path), max_bytes=max_task_bytes(self.network), links=True)
+        file = checked_path(path, error=BankError)
+        data = read_file(file, max_bytes=max_task_bytes(self.network), links=True)
         return decode_task(data, self.network, self.digest, place=str(path), newest=self.format)
 
     def encode(self, task: TaskMasks) -> bytes:
@@ -255,15 +261,13 @@ class MaskBank:
         Raises:
             BankError: If a name is taken, or a task does not fit.
         """
+        check_kind("tasks", tasks, Iterable, "TaskMasks in a list or the like", error=BankError)
         with self.changing():
             entries = list(self.entries)
             taken = {entry.name.casefold() for entry in entries}
             try:
                 for task in tasks:
-                    check_kind(
-                        "task", task, TaskMasks, "TaskMasks, from make_task", error=BankError
-                    )
-                    self._check_new(task.name, taken)
+                    self._check_new(name_of(task), taken)
                     entries.append(self._write_task(task))
                     taken.add(task.name.casefold())
             finally:
@@ -276,7 +280,7 @@ class MaskBank:
             BankError: If it does not exist, or the new one does not fit.
         """
         with self.changing():
-            self._exchange(self.index(task.name), task)
+            self._exchange(self.index(name_of(task)), task)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a task; its index, masks and state stay.
@@ -326,6 +330,7 @@ class MaskBank:
         Raises:
             BankError: If the tasks have changed since the bank was opened.
         """
+        check_kind("calibration", calibration, Calibration, "a Calibration", error=BankError)
         measured = self.entries
         with self.changing():
             if self.entries != measured:

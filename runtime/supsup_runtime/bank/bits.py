@@ -9,7 +9,7 @@ import numpy as np
 from bitarray import bitarray
 from bitarray.util import sc_decode, sc_encode
 
-from supsup_runtime.arrays import Bits, Bytes
+from supsup_runtime.arrays import Bits, Bytes, check_kind
 from supsup_runtime.errors import BankError
 
 
@@ -44,6 +44,7 @@ def count_ones(packed: Bytes) -> int:
 def check_padding(packed: Bytes, num_elements: int, *, place: str) -> None:
     """Raise `BankError` unless packed bits have the right dtype, length and padding."""
     expected = packed_bytes(num_elements)
+    check_kind(place, packed, np.ndarray, "a uint8 array", error=BankError)
     if packed.dtype != np.uint8 or packed.shape != (expected,):
         raise BankError(
             f"{place}: a packed mask of {num_elements} weights must be uint8 ({expected},), "

@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from supsup_runtime.arrays import Bytes, Floats
+from supsup_runtime.arrays import (
+    Bytes,
+    Floats,
+    as_number,
+    check_choice,
+    check_kind,
+    check_number,
+    checked_whole,
+    is_whole,
+    shown,
+)
 from supsup_runtime.bank.bits import pack_mask
 from supsup_runtime.bank.fields import Fields, canonical_json, is_unicode
 from supsup_runtime.bank.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
@@ -47,7 +57,7 @@ class StateTensor:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        _check_tensor(self.name, self.shape)
+        object.__setattr__(self, "shape", _checked_tensor(self.name, self.shape))
 
     @property
     def size(self) -> int:
@@ -73,16 +83,16 @@ class MaskedParameter:
     init: str = SIGNED_CONSTANT
 
     def __post_init__(self) -> None:
-        _check_tensor(self.name, self.shape)
-        if self.init not in INITS:
-            raise BankError(
-                f"network: init of {self.name!r} must be one of {list(INITS)}, got {self.init!r}"
-            )
-        if not _MIN_CONSTANT <= self.constant <= _MAX_CONSTANT:
-            raise BankError(
-                f"network: constant of {self.name!r} must be finite and positive in float32, "
-                f"got {self.constant}"
-            )
+        object.__setattr__(self, "shape", _checked_tensor(self.name, self.shape))
+        check_choice(f"network: init of {self.name!r:.200}", self.init, INITS, error=BankError)
+        check_number(
+            f"network: constant of {self.name!r:.200}",
+            self.constant,
+            lambda c: _MIN_CONSTANT <= c <= _MAX_CONSTANT,
+            "finite and positive in float32",
+            error=BankError,
+        )
+        object.__setattr__(self, "constant", as_number(self.constant))
         if self.init == ONES and self.constant != 1:
             raise BankError(
                 f"network: constant of {self.name!r} must be 1 with init {ONES!r}, "
@@ -97,7 +107,8 @@ class MaskedParameter:
     @classmethod
     def signed_kaiming(cls, name: str, shape: tuple[int, ...]) -> MaskedParameter:
         """Return a parameter with the paper's weights ``+-sqrt(2 / fan_in)``."""
-        return cls(name=name, shape=shape, constant=kaiming_constant(shape))
+        constant = kaiming_constant(_checked_tensor(name, shape))
+        return cls(name=name, shape=shape, constant=constant)
 
     @property
     def size(self) -> int:
@@ -149,23 +160,26 @@ class Network:
     constants: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight_seed <= MAX_SEED:
-            raise BankError(
-                f"network: weight_seed must be in [0, {MAX_SEED}], got {self.weight_seed!s:.40}"
+        for name, least, most in (("weight_seed", 0, MAX_SEED), ("outputs", 1, MAX_OUTPUTS)):
+            value = checked_whole(
+                f"network: {name}", getattr(self, name), least, most, error=BankError
             )
-        if not 1 <= self.outputs <= MAX_OUTPUTS:
-            raise BankError(
-                f"network: outputs must be in [1, {MAX_OUTPUTS}], got {self.outputs!s:.40}"
-            )
-        if not 1 <= self.real_outputs <= self.outputs:
-            raise BankError(
-                f"network: real_outputs must be in [1, outputs = {self.outputs}], "
-                f"got {self.real_outputs!s:.40}"
-            )
-        _check_shape("input_shape", self.input_shape)
-        for kind, count in (("parameters", len(self.parameters)), ("state", len(self.state))):
-            if count > MAX_TENSORS:
-                raise BankError(f"network: at most {MAX_TENSORS} {kind}, got {count}")
+            object.__setattr__(self, name, value)
+        value = checked_whole(
+            "network: real_outputs", self.real_outputs, 1, self.outputs, error=BankError
+        )
+        object.__setattr__(self, "real_outputs", value)
+        object.__setattr__(self, "input_shape", _checked_shape("input_shape", self.input_shape))
+        for kind, tensors, of in (
+            ("parameters", self.parameters, MaskedParameter),
+            ("state", self.state, StateTensor),
+        ):
+            check_kind(f"network: {kind}", tensors, (tuple, list), "a tuple", error=BankError)
+            if len(tensors) > MAX_TENSORS:
+                raise BankError(f"network: at most {MAX_TENSORS} {kind}, got {len(tensors)}")
+            for tensor in tensors:
+                check_kind(f"network: each of {kind}", tensor, of, of.__name__, error=BankError)
+        check_kind("network: constants", self.constants, str, "text", error=BankError)
         if not self.parameters and not self.state:
             raise BankError("network: must have a masked parameter or a state tensor, got neither")
         names = [p.name for p in self.parameters] + [s.name for s in self.state]
@@ -253,19 +267,22 @@ def _state(value: object) -> StateTensor:
     return StateTensor(name=found.get("name", str), shape=found.shape("shape"))
 
 
-def _check_tensor(name: str, shape: tuple[int, ...]) -> None:
+def _checked_tensor(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    check_kind("network: a tensor's name", name, str, "Unicode text", error=BankError)
     if not name:
         raise BankError("network: a tensor's name must not be empty")
     if not is_unicode(name):
         raise BankError(f"network: a tensor's name must be Unicode text, got {name!a:.200}")
-    _check_shape(f"shape of {name!r:.200}", shape, least=1)
+    return _checked_shape(f"shape of {name!r:.200}", shape, least=1)
 
 
-def _check_shape(what: str, shape: tuple[int, ...], *, least: int = 0) -> None:
+def _checked_shape(what: str, shape: tuple[int, ...], *, least: int = 0) -> tuple[int, ...]:
     """Check rank and sizes before their product: integers of a file can be huge."""
-    ranked = least <= len(shape) <= MAX_RANK and all(1 <= size <= MAX_ELEMENTS for size in shape)
-    if not ranked or math.prod(shape) > MAX_ELEMENTS:
+    ranked = isinstance(shape, tuple | list) and least <= len(shape) <= MAX_RANK
+    sizes = [int(n) for n in shape if is_whole(n) and 1 <= n <= MAX_ELEMENTS] if ranked else []
+    if not ranked or len(sizes) < len(shape) or math.prod(sizes) > MAX_ELEMENTS:
         raise BankError(
             f"network: {what} must be positive, with {least} to {MAX_RANK} sizes and at most "
-            f"{MAX_ELEMENTS} elements, got {shape!s:.80}"
+            f"{MAX_ELEMENTS} elements, got {shown(shape)}"
         )
+    return tuple(sizes)

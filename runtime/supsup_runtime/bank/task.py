@@ -109,6 +109,12 @@ def check_name(name: object) -> str:
     return name
 
 
+def name_of(task: object) -> str:
+    """Return the valid name of `TaskMasks`, or raise `BankError`."""
+    check_kind("task", task, TaskMasks, "TaskMasks, from make_task", error=BankError)
+    return check_name(getattr(task, "name", None))
+
+
 def max_task_bytes(network: Network) -> int:
     """Return an upper bound on the size of a task file."""
     packed = sum(parameter.size // 8 + 1 for parameter in network.parameters)
@@ -120,7 +126,7 @@ def encode_task(task: TaskMasks, network: Network, digest: str, *, version: int 
 
     Equal tasks give equal bytes. A task that does not fit raises `BankError`.
     """
-    place = f"task {task.name!r}"
+    place = f"task {name_of(task)!r}"
     check_task(task, network, place)
     tensors: dict[str, Array] = {}
     encodings: dict[str, str] = {}
@@ -245,8 +251,9 @@ def check_task(task: TaskMasks, network: Network, place: str) -> None:
         ("masks", task.masks, [p.name for p in network.parameters]),
         ("state", task.state, [s.name for s in network.state]),
     ):
+        check_kind(f"{place}: {key}", given, Mapping, "a mapping", error=BankError)
         if set(given) != set(wanted):
-            raise BankError(f"{place}: {key} must be of {wanted}, got {sorted(given)}")
+            raise BankError(f"{place}: {key} must be of {wanted}, got {shown(list(given))}")
     for parameter in network.parameters:
         where = f"{place}: mask of {parameter.name!r}"
         check_padding(task.masks[parameter.name], parameter.size, place=where)
@@ -254,6 +261,7 @@ def check_task(task: TaskMasks, network: Network, place: str) -> None:
         where = f"{place}: state {tensor.name!r}"
         check_array(task.state[tensor.name], np.float32, tensor.shape, place=where)
     check_labels(task.labels, network, place)
+    check_kind(f"{place}: training", task.training, Mapping, "a mapping", error=BankError)
 
 
 def equal_tasks(tasks: Iterable[TaskMasks]) -> list[tuple[str, str]]:
@@ -271,11 +279,12 @@ def equal_tasks(tasks: Iterable[TaskMasks]) -> list[tuple[str, str]]:
 
 def check_labels(labels: tuple[str, ...], network: Network, place: str) -> None:
     """Raise `BankError` unless labels are Unicode text and at most `real_outputs`."""
+    check_kind(f"{place}: labels", labels, (tuple, list), "a tuple of texts", error=BankError)
     if len(labels) > network.real_outputs:
         raise BankError(
             f"{place}: at most {network.real_outputs} labels (the real outputs), got {len(labels)}"
         )
     if not all(isinstance(label, str) for label in labels):
-        raise BankError(f"{place}: labels must be strings, got {labels}")
+        raise BankError(f"{place}: labels must be strings, got {shown(labels)}")
     if not is_unicode("".join(labels)):
         raise BankError(f"{place}: labels must be Unicode text, got a lone surrogate")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from supsup_runtime.arrays import Array
+from supsup_runtime.arrays import Array, check_kind
 from supsup_runtime.bank.fields import Fields, parse_json
 from supsup_runtime.errors import BankError
 
@@ -94,6 +94,7 @@ class TensorFile:
 
 def check_array(value: Array, dtype: npt.DTypeLike, shape: tuple[int, ...], *, place: str) -> None:
     """Raise `BankError` unless an array has this dtype and shape and is finite."""
+    check_kind(place, value, np.ndarray, f"a {np.dtype(dtype)} array", error=BankError)
     if value.dtype != dtype or value.shape != shape:
         raise BankError(
             f"{place} must be {np.dtype(dtype)} {shape}, got {value.dtype} {value.shape}"

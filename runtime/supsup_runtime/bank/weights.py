@@ -10,9 +10,8 @@ import math
 
 import numpy as np
 
-from supsup_runtime.arrays import Bytes, Floats
+from supsup_runtime.arrays import Bytes, Floats, checked_whole
 from supsup_runtime.bank.bits import packed_bytes, unpack_mask
-from supsup_runtime.errors import InputError
 
 MAX_SEED = 2**64 - 1
 
@@ -23,8 +22,7 @@ def sign_plane(weight_seed: int, parameter_index: int, num_elements: int) -> Byt
     Raises:
         InputError: If `weight_seed` is not in ``[0, 2**64)``.
     """
-    if not 0 <= weight_seed <= MAX_SEED:
-        raise InputError(f"weight_seed must be in [0, {MAX_SEED}], got {weight_seed}")
+    weight_seed = checked_whole("weight_seed", weight_seed, 0, MAX_SEED)
     key = np.array([weight_seed, parameter_index], np.uint64)
     words = np.random.Philox(key=key).random_raw(-(-num_elements // 64)).astype("<u8")
     plane = words.view(np.uint8)[: packed_bytes(num_elements)].copy()

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from supsup_runtime.arrays import Array
+from supsup_runtime.arrays import Array, check_choice, check_kind, check_sequence
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import Fields, canonical_json
 from supsup_runtime.bank.index import MAX_TASKS
@@ -18,7 +18,7 @@ from supsup_runtime.bank.task import check_labels, check_name
 from supsup_runtime.bank.tensorfile import TensorFile, check_array
 from supsup_runtime.errors import BankError, CapacityWarning, InputError
 from supsup_runtime.files import inside, read_file, write_whole
-from supsup_runtime.hopfield.matrix import DTYPES, HopfieldMatrix
+from supsup_runtime.hopfield.matrix import DTYPES, RULES, HopfieldMatrix
 from supsup_runtime.hopfield.store import (
     FINGERPRINT,
     TOLERATED,
@@ -89,6 +89,10 @@ def encode_into(
         CapacityWarning: As `HopfieldStore.encode`, and if the store has lost an older task whose
             mask is still in the bank.
     """
+    check_kind("names", names, Iterable, "texts in a list or the like")
+    for what, choice, choices in (("rule", rule, RULES), ("dtype", dtype, DTYPES)):
+        if choice is not None:
+            check_choice(f"{what}:", choice, choices)
     with bank.changing():
         if has_store(bank):
             store = read_store(bank)
@@ -151,6 +155,7 @@ def delete_masks(bank: MaskBank, names: Sequence[str]) -> None:
         for name in dict.fromkeys(names):
             _refuse_lost(bank, store, name)
 
+    check_sequence("names", names)
     bank.remove(*names, check=check)
 
 

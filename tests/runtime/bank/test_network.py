@@ -63,9 +63,9 @@ Change = Callable[[dict[str, Any]], object]
         (lambda d: d.update(extra=1), "fields must be"),
         (lambda d: d.update(outputs="3"), "outputs must be an integer, got '3'"),
         (lambda d: d.update(outputs=True), "outputs must be an integer, got True"),
-        (lambda d: d.update(real_outputs=4), r"real_outputs must be in \[1, outputs = 3\], got 4"),
+        (lambda d: d.update(real_outputs=4), r"real_outputs must be an integer in \[1, 3\], got 4"),
         (lambda d: d.update(real_outputs=0), r"got 0"),
-        (lambda d: d.update(weight_seed=-1), "weight_seed must be in"),
+        (lambda d: d.update(weight_seed=-1), "weight_seed must be an integer in"),
         (lambda d: d.update(input_shape=[0]), "input_shape must be positive"),
         (lambda d: d.update(input_shape=3), "input_shape must be a list"),
         (lambda d: d.update(parameters=[], state=[]), "a state tensor, got neither"),
@@ -81,7 +81,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda d: d["parameters"][0].update(constant="c"), "constant must be a number"),
         (
             lambda d: d["parameters"][0].update(init="normal"),
-            r"must be one of \['ones', 'signed-constant'\], got 'n",
+            "must be one of ones, signed-constant, got 'n",
         ),
         (
             lambda d: d["parameters"][0].update(init="ones", constant=0.5),

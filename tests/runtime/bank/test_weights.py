@@ -50,5 +50,5 @@ def test_weights_are_plus_or_minus_the_kaiming_constant(shape: tuple[int, ...]) 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
-    with pytest.raises(InputError, match=rf"weight_seed must be in \[0, .*got {seed}"):
+    with pytest.raises(InputError, match=rf"weight_seed must be an integer in \[0, .*got {seed}"):
         sign_plane(seed, 0, 8)

@@ -276,7 +276,7 @@ def test_a_rate_alone_is_of_all_tasks_that_are_learned_alike() -> None:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(InputError, match=r"method: must be one of .* got 'ewc'"):
         BaselineRecipe.of("ewc")  # type: ignore[arg-type]  # refused
-    with pytest.raises(InputError, match="steps: must be at least 1, got 0"):
+    with pytest.raises(InputError, match="steps: must be an integer of at least 1, got 0"):
         recipe("dense", 0)
     with pytest.raises(InputError, match="learning_rate: must be positive and finite, got -1"):
         recipe("dense").with_options(first_learning_rate=-1.0)

@@ -257,8 +257,8 @@ def test_a_rate_that_is_too_high_is_named_at_its_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps: must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size: must be at least 1"),
+        ({"steps": 0}, "steps: must be an integer of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: must be an integer of at least 1"),
         ({"learning_rate": 0.0}, "learning_rate: must be positive"),
         ({"optimizer": "adamw"}, "optimizer: must be one of"),
     ],
@@ -279,7 +279,7 @@ def test_bad_banks_are_refused(tmp_path: Path, module: Normed, bank: MaskBank) -
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, masked=["gain"])
     with pytest.raises(InputError, match="state: 'nope' must be"):
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=2, state=["nope"])
-    with pytest.raises(BankError, match="real_outputs must be in"):
+    with pytest.raises(BankError, match="real_outputs must be an integer in"):
         st.create_bank(tmp_path / "a", module, input_shape=(4,), real_outputs=4)
     with pytest.raises(st.ProgramError, match="must have a parameter to mask or a tensor as state"):
         st.create_bank(tmp_path / "a", nn.Flatten(0), input_shape=(4,), real_outputs=2)

@@ -248,9 +248,9 @@ def test_what_does_not_fit_is_refused(
     cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"threshold": 1.0}, "threshold: must be above 1 and finite, got 1.0"),
         ({"threshold": float("nan")}, "threshold: must be above 1"),
-        ({"period": 0}, "period: must be at least 1, got 0"),
-        ({"max_tasks": 0}, "max_tasks: must be at least 1, got 0"),
-        ({"objective": "luck"}, "objective: must be entropy or superfluous, got 'luck'"),
+        ({"period": 0}, "period: must be an integer of at least 1, got 0"),
+        ({"max_tasks": 0}, "max_tasks: must be an integer of at least 1, got 0"),
+        ({"objective": "luck"}, "objective: must be one of entropy, superfluous, got 'luck'"),
     )
     for settings, message in cases:
         with pytest.raises(InputError, match=message):

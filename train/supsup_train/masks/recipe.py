@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from supsup_runtime.arrays import check_choice, check_kind, check_number, checked_whole
+from supsup_runtime.bank.weights import MAX_SEED
 from supsup_runtime.errors import InputError
 from supsup_train.masks.rules import Rule
 
@@ -50,27 +52,24 @@ class Recipe:
     score_init: ScoreInit = "uniform"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise InputError(
-                f"learning_rate: must be positive and finite, got {self.learning_rate}"
-            )
-        if not 0 <= self.weight_decay < float("inf"):
-            raise InputError(
-                f"weight_decay: must be at least 0 and finite, got {self.weight_decay}"
-            )
+        check_kind("rule:", self.rule, Rule, "a Rule")
+        for setting, least, most in (
+            ("steps", 1, None),
+            ("batch_size", 1, None),
+            ("seed", -MAX_SEED, MAX_SEED),
+        ):
+            value = checked_whole(f"{setting}:", getattr(self, setting), least, most)
+            object.__setattr__(self, setting, value)
+        rate, decay, most_real = self.learning_rate, self.weight_decay, float("inf")
+        check_number("learning_rate:", rate, lambda r: 0 < r < most_real, "positive and finite")
+        check_number("weight_decay:", decay, lambda d: 0 <= d < most_real, "at least 0 and finite")
         for name, kinds in (
             ("optimizer", OptimizerKind),
             ("schedule", ScheduleKind),
             ("score_init", ScoreInit),
             ("transfer", TransferKind),
         ):
-            if getattr(self, name) not in get_args(kinds):
-                raise InputError(
-                    f"{name}: must be one of {list(get_args(kinds))}, got {getattr(self, name)!r}"
-                )
+            check_choice(f"{name}:", getattr(self, name), get_args(kinds))
         if self.score_init == "zeros" and self.rule.kind != "threshold":
             raise InputError(
                 f"score_init: 'zeros' goes with rule 'threshold', got {self.rule.kind!r}, which "

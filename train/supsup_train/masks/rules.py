@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from supsup_runtime.arrays import check_choice, check_number
 from supsup_runtime.errors import InputError
 
 RuleKind = Literal["threshold", "top-k"]
@@ -66,15 +67,10 @@ class Rule:
     budget: Budget = "layer"
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(RuleKind):
-            raise InputError(f"rule: must be one of {list(get_args(RuleKind))}, got {self.kind!r}")
-        if self.budget not in get_args(Budget):
-            raise InputError(
-                f"budget: must be one of {list(get_args(Budget))}, got {self.budget!r}"
-            )
+        check_choice("rule:", self.kind, get_args(RuleKind))
+        check_choice("budget:", self.budget, get_args(Budget))
         limit = 1 if self.budget == "layer" else float("inf")
-        if not 0 < self.density <= limit:
-            raise InputError(f"density: must be in (0, {limit}], got {self.density}")
+        check_number("density:", self.density, lambda d: 0 < d <= limit, f"in (0, {limit}]")
 
     def densities(self, shapes: Sequence[tuple[int, ...]]) -> list[float]:
         """Return the fraction of weights that ``top-k`` keeps of each layer.

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from supsup_runtime.arrays import check_kind, check_sequence, checked_whole, shown
+from supsup_runtime.bank.weights import MAX_SEED
 from supsup_runtime.errors import InputError
 from supsup_train.networks.bnnet import BnNet
 
@@ -90,6 +92,12 @@ def make_model(
     Raises:
         InputError: If the name is unknown, or the network does not fit in memory.
     """
+    check_kind("model:", name, str, "text")
+    check_sequence("input_shape:", input_shape)
+    checked_whole("input_shape: the number of sizes", len(input_shape), 1)
+    input_shape = tuple(checked_whole("input_shape:", size, 1) for size in input_shape)
+    outputs = checked_whole("outputs:", outputs, 1)
+    weight_seed = checked_whole("weight_seed:", weight_seed, 0, MAX_SEED)
     match = _LAYERS.fullmatch(name)
     try:
         if match:
@@ -103,7 +111,7 @@ def make_model(
         ) from error
     raise InputError(
         "model: must be lenet-300-100, fc-1024-1024, mlp-WIDTH-WIDTH..., bnnet-WIDTH-WIDTH... or "
-        f"cnn, got {name!r}; for your own module use --module FILE.py:FUNCTION"
+        f"cnn, got {shown(name)}; for your own module use --module FILE.py:FUNCTION"
     )
 
 

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from supsup_runtime.arrays import Bytes, Scores
+from supsup_runtime.arrays import Bytes, Scores, check_choice, check_number, checked_whole
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_train.masks.learning import Learning, initial_scores, task_seed
@@ -52,13 +52,12 @@ class NnsSettings:
     objective: Objective = "entropy"
 
     def __post_init__(self) -> None:
-        if not 1 < self.threshold < float("inf"):
-            raise InputError(f"threshold: must be above 1 and finite, got {self.threshold}")
+        fine = "above 1 and finite"
+        check_number("threshold:", self.threshold, lambda t: 1 < t < float("inf"), fine)
         for name in ("period", "max_tasks"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.objective not in get_args(Objective):
-            raise InputError(f"objective: must be entropy or superfluous, got {self.objective!r}")
+            value = checked_whole(f"{name}:", getattr(self, name), 1)
+            object.__setattr__(self, name, value)
+        check_choice("objective:", self.objective, get_args(Objective))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
