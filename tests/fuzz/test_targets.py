@@ -24,8 +24,9 @@ def test_a_target_has_no_finding(seeds: Path, name: str) -> None:
     # a graph that computes for ever is its author's (SECURITY.md)
     found = {cause: told for cause, told in counts.findings.items() if cause[:7] != "endless"}
     assert not found
-    assert counts.stages["header"] >= counts.cases / 2
-    assert counts.stages["call"] >= counts.cases / 5
+    # a campaign gets half past the header and a fifth to a call; a hundred cases scatter
+    assert counts.stages["header"] >= counts.cases / 3
+    assert counts.stages["call"] >= counts.cases / 8
 
 
 def test_stopped_commands_lose_nothing_and_can_be_repeated(seeds: Path) -> None:
