@@ -62,7 +62,7 @@ docs: $(VENV)/.docs
 	rm -rf build/pages build/site
 	mkdir -p build/pages
 	cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE docs build/pages
-	for page in *.md docs/*.md; do sed 's/^```sh no-run$$/```sh/' $$page > build/pages/$$page; done
+	for page in *.md docs/*.md; do sed 's/ no-run$$//' $$page > build/pages/$$page; done
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	! grep -rl --include=*.html '<p>```' build/site  # a fence that was not understood
 
