@@ -260,7 +260,7 @@ def test_bad_input_of_train_and_eval(trained: Path, tmp_path: Path) -> None:
         (["permuted", *bank, "--pictures"], 1, "goes with --module"),
         (["permuted", *bank, "--data", "nowhere"], 1, "nowhere"),
         (["split", *bank, "--tasks", "11"], 1, "11"),
-        (["permuted", *bank, "--outputs", "3"], 3, "real_outputs must be in"),
+        (["permuted", *bank, "--outputs", "3"], 3, "real_outputs must be an integer in"),
         (["permuted", *bank, "--images"], 2, "--images: is called --pictures now"),
         (["permuted", *bank, "--schedule", "cosine"], 2, "is called --lr-schedule now"),
         (["permuted", *bank, "--threshold", "1.2"], 2, "is called --certainty now"),
