@@ -43,22 +43,16 @@ class Check:
     alike: list[dict[str, Any]]
     findings: list[str]
 
-    def rows(self) -> list[tuple[object, ...]]:
-        """Return for each task: name, classes, pictures for training and test, sizes, mean, std."""
-        return [
-            (
-                each["task"],
-                len(each["train"]),
-                sum(each["train"].values()),
-                sum(each["test"].values()),
-                " to ".join(
-                    dict.fromkeys("{}x{}".format(*each[k]) for k in ("smallest", "largest"))
-                ),
-                f"{each['mean']:.3f}",
-                f"{each['std']:.3f}",
-            )
-            for each in self.tasks
-        ]
+    def table(self) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+        """Return a heading, and a row for each task."""
+        heading = ("task", "classes", "train", "test", "size", "mean", "std")
+        rows = []
+        for task in self.tasks:
+            counts = (sum(task[part].values()) for part in ("train", "test"))
+            sizes = dict.fromkeys("{} x {}".format(*task[key]) for key in ("smallest", "largest"))
+            moments = (f"{task[key]:.3f}" for key in ("mean", "std"))
+            rows.append((task["task"], len(task["train"]), *counts, " to ".join(sizes), *moments))
+        return heading, rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON holds."""

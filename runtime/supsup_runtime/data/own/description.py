@@ -18,7 +18,7 @@ from supsup_runtime.preprocessing import MAX_SIDE
 
 MAX_BYTES = 1 << 20
 """Largest ``tasks.toml``: 1 MiB."""
-MAX_DOTS = 32
+MAX_DOTS = 16
 """Dots in a line: the time for a dotted key, which no task needs, grows with their square."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a task in a bank

@@ -16,6 +16,7 @@ from supsup_runtime.data.own.parts import Source, check_known, checked_classes, 
 from supsup_runtime.data.own.pictures import Look
 from supsup_runtime.data.sources import (
     MAX_CLASSES,
+    MAX_PART_BYTES,
     _check_labels,
     _check_length,
     _check_values,
@@ -146,10 +147,10 @@ def _read_array(path: Path, magic: int) -> Array:
 
 def _read_csv(path: Path, shape: Sequence[int] | None) -> tuple[Values, list[str]]:
     """Read a class and whole numbers from 0 to 255 from each line."""
-    if shape is None or math.prod(shape) > _MAX_VALUES:
+    if shape is None or math.prod(shape) > _MAX_VALUES or path.stat().st_size > MAX_PART_BYTES:
         raise DataError(
             f"{path}: needs the shape of a picture, such as shape = [28, 28], with at most "
-            f"{_MAX_VALUES} values"
+            f"{_MAX_VALUES} values, and must have at most {MAX_PART_BYTES} bytes"
         )
     count = math.prod(shape)
     marks, rows = [], []

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_tasks import TASKS, from_prototype, make_tasks
 from PIL import Image
 
+from own_tasks import TASKS, from_prototype, make_tasks
 from supsup_runtime.console import to_table
 from supsup_runtime.data.own import check, read_tasks
 
@@ -42,15 +42,15 @@ def test_what_tasks_hold(tmp_path: Path) -> None:
         "task 'one': 1 pictures cannot be read, such as one/b/notes.png",
         "task 'one': class 'b' has no picture for the test",
     ]
-    assert [row[:5] for row in found.rows()] == [
-        ("one", 2, 10, 1, "16x8 to 32x32"),
-        ("two", 2, 16, 4, "32x32"),
+    assert [row[:5] for row in found.table()[1]] == [
+        ("one", 2, 10, 1, "16 x 8 to 32 x 32"),
+        ("two", 2, 16, 4, "32 x 32"),
     ]
     values = [np.asarray(photograph(k)) / 255 for k in range(10, 30)]
     assert two["mean"] == pytest.approx(np.mean([v.mean() for v in values]), abs=1e-6)
     assert two["std"] == pytest.approx(np.mean([v.std() for v in values]), abs=1e-6)
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
-    assert to_table(found.HEADER, found.rows()).count("\n") == 2
+    assert to_table(*found.table()).count("\n") == 2
 
 
 def test_duplicates_between_tasks(tmp_path: Path) -> None:
@@ -71,10 +71,11 @@ def test_a_test_among_what_is_learned(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     for part in ("train", "test"):
         (tmp_path / part).rename(tmp_path / "t" / part)
-    assert check(read_tasks(tmp_path)).findings == [
+    (finding,) = check(read_tasks(tmp_path)).findings
+    assert finding == (
         "task 't': 1 pictures of the test are also for training, or near duplicates (1 equal), "
         "such as test/b/9.png and train/b/9.png"
-    ]
+    )
 
 
 def test_a_class_of_which_nothing_opens(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from supsup_runtime.data.own import OwnTasks, read_tasks
 from supsup_runtime.errors import DataError
 
 
-def picture(path: Path, value: int = 0, *, size: tuple[int, int] = (4, 4), mode: str = "L") -> None:
+def picture(path: Path, value: int = 0, *, size: tuple[int, int] = (4, 4), mode: str = "L") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     x = np.random.RandomState(value).randint(0, 256, (*size, 3)).astype(np.uint8)
     Image.fromarray(x).convert(mode).save(path)
+    return path
 
 
 def task(folder: Path, *classes: str, count: int = 5) -> Path:
@@ -97,18 +99,24 @@ def test_pictures_that_differ_show_the_choices(tmp_path: Path) -> None:
     assert read_tasks(tmp_path, size=4, mode="gray").input_shape == (1, 4, 4)
 
 
-def spoil(folder: Path, text: str = "no picture") -> None:
-    folder.write_text(text)
+def spoil(path: Path) -> Path:
+    path.write_text("no picture")
+    return path
 
 
-REFUSED = {
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "one class": (lambda d: task(d / "t", "a"), "t: must have at least 2 classes, got 1"),
     "empty class": (
-        lambda d: (task(d / "t", "a", "b"), (d / "t" / "c").mkdir()),
+        lambda d: (task(d / "t", "a", "b"), made(d / "t" / "c")),
         "t/c: must hold the pictures of a class, got none",
     ),
     "deep": (
-        lambda d: (task(d / "t", "a", "b"), (d / "t" / "a" / "deep").mkdir()),
+        lambda d: (task(d / "t", "a", "b"), made(d / "t" / "a" / "deep")),
         "t/a: must hold the pictures of a class, got the folder 'deep'",
     ),
     "file": (
@@ -120,7 +128,7 @@ REFUSED = {
         "t: must hold folders of classes alone, got the file '1.png'",
     ),
     "no task": (lambda _: None, ": must hold a folder for each task alone, got nothing"),
-    "no class": (lambda d: (d / "t").mkdir(), "t: must hold folders of classes alone, got nothing"),
+    "no class": (lambda d: made(d / "t"), "t: must hold folders of classes alone, got nothing"),
     "name": (lambda d: task(d / "t t", "a", "b"), "t t: name must be 1 to 100 of .*, got 't t'"),
     "class name": (lambda d: task(d / "t", "a", "b\n"), r"t: class names .* got 'b\\n'"),
     "one picture": (
@@ -153,8 +161,7 @@ def test_a_picture_that_does_not_open_is_named(tmp_path: Path) -> None:
         read_tasks(tmp_path)
     tasks = read_tasks(tmp_path, size=4, mode="gray")  # nothing is read yet
     with pytest.raises(DataError, match=f"^{tmp_path}/t/a/6.png: must be a picture"):
-        for _ in range(2):
-            tasks.task(0)
+        tasks.task(0)
 
 
 def test_pictures_that_do_not_open_are_skipped_and_counted(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from own_tasks import one_line
 from supsup_runtime.data.own.pictures import MAX_PIXELS, look, read_picture
 from supsup_runtime.errors import DataError
 
@@ -92,7 +95,7 @@ def transparent() -> Image.Image:
     return picture
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Callable[[], Image.Image], str, str]] = {
     "16 bits": (lambda: Image.fromarray(GRAY.astype(np.uint16) * 257), "x.png", "got 16 bits"),
     "CMYK": (lambda: Image.fromarray(COLOUR).convert("CMYK"), "x.jpg", "got mode CMYK"),
     "floats": (lambda: Image.fromarray(GRAY.astype(np.float32)), "x.tif", "got mode F"),
@@ -142,8 +145,9 @@ def test_other_files(tmp_path: Path) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(kind=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"]), data=st.data())
-def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, kind: str, data: Any) -> None:
+@given(data=st.data())
+def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"]))
     file = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -154,7 +158,4 @@ def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, kind: str, data
     path = tmp_path_factory.mktemp("damaged") / "x"
     path.write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
     for read in (look, read_picture):
-        try:
-            read(path)
-        except DataError as error:
-            assert "\n" not in str(error)
+        one_line(partial(read, path))
