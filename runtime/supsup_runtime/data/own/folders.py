@@ -67,6 +67,9 @@ def folders_in(folder: Path, what: str) -> list[Path]:
 def entries(folder: Path) -> list[Path]:
     """Return what is in a folder and not hidden, in natural order."""
     found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    for path in found:
+        if not path.name.isprintable():
+            raise DataError(f"{folder}: names must be printable, got {path.name!r}; rename it")
     return sorted(found, key=lambda path: natural(path.name))
 
 

@@ -130,7 +130,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no task": (lambda _: None, ": must hold a folder for each task alone, got nothing"),
     "no class": (lambda d: made(d / "t"), "t: must hold folders of classes alone, got nothing"),
     "name": (lambda d: task(d / "t t", "a", "b"), "t t: name must be 1 to 100 of .*, got 't t'"),
-    "class name": (lambda d: task(d / "t", "a", "b\n"), r"t: class names .* got 'b\\n'"),
+    "class name": (
+        lambda d: task(d / "t", "a", "b\n"),
+        r"t: names must be printable, got 'b\\n'; rename it",
+    ),
     "one picture": (
         lambda d: (task(d / "t", "a", "b"), picture(d / "t" / "c" / "1.png")),
         "t: class 'c' must have at least 2 pictures, one of them for the test, got 1",

@@ -74,7 +74,7 @@ def test_a_test_among_what_is_learned(tmp_path: Path) -> None:
     (finding,) = check(read_tasks(tmp_path)).findings
     assert finding == (
         "task 't': 1 pictures of the test are also for training, or near duplicates (1 equal), "
-        "such as test/b/9.png and train/b/9.png"
+        "such as train/b/9.png and test/b/9.png"
     )
 
 
