@@ -287,7 +287,7 @@ def array_of(tensor: TensorProto) -> Array:
     """Return the values of a program's tensor."""
     try:
         return numpy_helper.to_array(tensor)
-    except Exception as error:
+    except Exception as error:  # numpy and onnx raise several kinds
         raise BankError(
             f"program: tensor {tensor.name!r:.80} must fit its type and shape: {error!s:.200}; "
             "create the bank again"

@@ -33,7 +33,7 @@ def program_of(
         set(_names(model.graph))  # fails for names that are no text
     except ModelError as error:
         raise BankError(str(error)) from error
-    except Exception as error:
+    except Exception as error:  # protobuf, onnx and its checker have no common base
         line = " ".join(str(error).split())
         raise BankError(f"{place}: not a valid ONNX model: {line:.300}") from error
     shapes = {t.name: list(t.shape) for t in network.parameters}

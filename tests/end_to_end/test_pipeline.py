@@ -96,7 +96,7 @@ def test_bad_input_of_run(
     trained: Path, tmp_path: Path, arguments: list[str], status: int, message: str
 ) -> None:
     if "cuda" in arguments and _has_cuda():
-        pytest.skip("a CUDA device is at hand")
+        pytest.skip("a CUDA device is available")
     files = {key: tmp_path / f"{key}.npy" for key in ("x", "nan", "wrong", "text")}
     np.save(files["x"], np.zeros((1, 64), np.float32))
     np.save(files["nan"], np.full((1, 64), np.nan, np.float32))

@@ -1,4 +1,4 @@
-"""Runs one case within limits and says what came of it."""
+"""Run one case within limits and return its verdict."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Session:
     def _run(self, outputs: list[str], feeds: Mapping[str, Array]) -> list[Array]:
         try:
             values: list[Array] = self._session.run(outputs, feeds)
-        except Exception as error:
+        except Exception as error:  # ONNX Runtime's errors have no common base
             raise failed_to_run(self.place, error) from error
         return values
 
@@ -120,7 +120,7 @@ class Session:
             self._session.run_with_iobinding(binding)
             values = list(binding.get_outputs())
             found = [tuple(value.shape()) for value in values]
-        except Exception as error:
+        except Exception as error:  # ONNX Runtime's errors have no common base
             raise failed_to_run(self.place, error) from error
         for (name, shape), got in zip(shapes.items(), found, strict=True):
             if got != shape:
@@ -190,7 +190,7 @@ class BoundProgram:
             except IndexError:
                 binding = self._bind()
             y = binding.run(x)
-        except Exception as error:
+        except Exception as error:  # ONNX Runtime's errors have no common base
             raise failed_to_run(self._place, error) from error
         if len(self._free) < _MAX_FREE:
             self._free.append(binding)
@@ -291,7 +291,7 @@ def open_session(
             source, options, providers=wanted, enable_fallback=False
         )
         opened = Session(session, place)
-    except Exception as error:
+    except Exception as error:  # as above
         raise ModelError(f"{place}: ONNX Runtime cannot load it: {_one_line(error)}") from error
     if opened.providers[0] != name:  # available, but failed to load
         raise ProviderUnavailableError(

@@ -18,7 +18,7 @@ def test_cuda_asked_for_where_there_is_none_is_an_error() -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("a CUDA device is at hand")
+        pytest.skip("a CUDA device is available")
     with pytest.raises(ProviderUnavailableError, match=r"needs CUDAExecution.*supsup\[gpu\]"):
         open_session(b"", place="m", device="cuda")
 
