@@ -10,7 +10,7 @@ from supsup_runtime.cli.options import (
     add_sample_options,
     inference_of,
     load_model,
-    model_stream,
+    model_tasks,
     say_progress,
 )
 from supsup_runtime.console import (
@@ -56,7 +56,7 @@ def _run() -> None:
     model = load_model(arguments)
     value = evaluate(
         model,
-        model_stream(arguments, model),
+        model_tasks(arguments, model),
         per_task=arguments.per_task,
         batch_size=arguments.batch_size,
         method=inference_of(arguments, model.default_method),

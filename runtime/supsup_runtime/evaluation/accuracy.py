@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.arrays import Images, check_flag, check_kind, checked_whole, shown
+from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.inference import Inference, Method, threshold_of
@@ -29,7 +30,7 @@ _KEYS = ("known", "unknown", "shared", "inferred", "known_ms", "unknown_ms")
 
 def evaluate(
     model: Model,
-    stream: Stream,
+    stream: Tasks,
     *,
     per_task: int = 100,
     batch_size: int = 1,
@@ -41,7 +42,7 @@ def evaluate(
 
     Args:
         model: A loaded model.
-        stream: The tasks; only test data are used.
+        stream: The tasks, a `Stream` or `OwnTasks`; only test data are used.
         per_task: As in `evaluate_task`.
         batch_size: As in `evaluate_task`.
         method: As in `evaluate_task`.
@@ -79,21 +80,34 @@ def evaluate(
     return {"batch": batch_size, "method": how.method, "tasks": rows, **means}
 
 
-def check_stream(model: Model, stream: Stream) -> None:
-    """Raise InputError if inputs or number of classes are not the model's."""
+def check_stream(model: Model, stream: Tasks) -> None:
+    """Raise InputError if inputs or classes are not the model's."""
     check_kind("model", model, Model, "a loaded model")
-    check_kind("stream", stream, Stream, "a Stream, from make_stream")
+    kinds = "a Stream, from make_stream, or OwnTasks"
+    check_kind("stream", stream, (Stream, OwnTasks), kinds)
     network = model.info.network
     if stream.input_shape != network.input_shape:
         raise InputError(
-            f"{stream.dataset.name}: the model takes inputs {network.input_shape}, the data have "
+            f"{stream.place}: the model takes inputs {network.input_shape}, the data have "
             f"{stream.input_shape}"
         )
-    if stream.real_outputs != network.real_outputs:
+    if isinstance(stream, OwnTasks):
+        _check_classes(model, stream)
+    elif stream.real_outputs != network.real_outputs:
         raise InputError(
             f"{stream.kind}: the model has {network.real_outputs} real outputs, the stream's tasks "
             f"have {stream.real_outputs} classes; give --labels and --tasks as in training"
         )
+
+
+def _check_classes(model: Model, tasks: OwnTasks) -> None:
+    for name, labels in zip(tasks.task_names, tasks.task_labels, strict=True):
+        own = model.task(name).labels
+        if labels != own:
+            raise InputError(
+                f"{tasks.place}: classes of task {name!r} must be {shown(own)}, as the model has "
+                f"them, got {shown(labels)}"
+            )
 
 
 def evaluate_task(

@@ -38,6 +38,8 @@ from supsup_runtime.model.session import SessionOptions
 
 DEFAULT_CACHE_BYTES = 64 << 20
 MAX_CACHE_BYTES = 1 << 40
+MAX_TRIED = 32
+"""Tasks that are all tried by default: few passes take as long as one-shot, and miss no task."""
 
 
 def load(
@@ -287,9 +289,13 @@ class Model:
 
     @property
     def default_method(self) -> Method:
-        """Default method: ``verified`` if the model supports it."""
-        by_mode: dict[str, Method] = {"full": "verified", "known": "exhaustive"}
-        return by_mode.get(self.info.mode, "one-shot")
+        """Default method: ``exhaustive`` for up to `MAX_TRIED` tasks, else ``verified``.
+
+        Models that only infer have ``one-shot``, those without inference ``exhaustive``.
+        """
+        if self.info.mode == "full":
+            return "exhaustive" if self.num_tasks <= MAX_TRIED else "verified"
+        return "exhaustive" if self.info.mode == "known" else "one-shot"
 
     def _how(self, wanted: Method | Inference | None) -> Inference:
         if not isinstance(wanted, Inference):

@@ -317,7 +317,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_task(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        ("heads permuted --model cnn", 1, "baselines need fully connected layers, got cnn"),
+        ("heads permuted --model bnnet-9", 1, "baselines need fully connected layers, got bnnet-9"),
         ("heads permuted --outputs 9", 1, "--outputs: must be at least 10"),
         ("ewc permuted", 2, "invalid choice: 'ewc'"),
         ("psp permuted --matrices", 1, "matrices: is for batche"),

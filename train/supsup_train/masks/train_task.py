@@ -14,12 +14,13 @@ from supsup_runtime.arrays import Array, check_kind
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, check_labels, check_name
-from supsup_runtime.data.streams import Stream, TaskData
+from supsup_runtime.data.own import Tasks
+from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
 from supsup_train.masks.learning import Learning, initial_scores, task_seed
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.transfer import Transfer
-from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
+from supsup_train.resume import Report, check_resumed, learn_missing, unheard
 
 Progress = Callable[[int, float], None]
 """Called after every step with its number, from 1, and the batch's loss."""
@@ -97,7 +98,7 @@ def train_task(
 def train_stream(
     bank: MaskBank,
     module: nn.Module,
-    stream: Stream,
+    stream: Tasks,
     *,
     recipe: Recipe | None = None,
     report: Report = unheard,
@@ -108,7 +109,7 @@ def train_stream(
     Args:
         bank: Bank of the module, from `create_bank` or `open_bank`.
         module: The network; its masked weights are neither used nor changed.
-        stream: The tasks.
+        stream: The tasks: a `Stream` or `OwnTasks`.
         recipe: Training settings; defaults to ``Recipe()``.
         report: Called with a JSON record per task: ``task``, ``index``, ``accuracy``, ``density``
             and ``seconds``, or ``task``, ``index`` and ``kept`` if the bank had it already.
@@ -120,8 +121,7 @@ def train_stream(
         BankLockedError: If the bank cannot be locked.
     """
     recipe = recipe or Recipe()
-    origin = origin_of(stream)
-    check_resumed(bank, stream.task_names, recipe, origin)
+    check_resumed(bank, stream.task_names, recipe, stream.origin)
     bank.check_lock()  # before the first task is learned
     transfer = Transfer(bank, recipe)
 
@@ -132,7 +132,7 @@ def train_stream(
             module,
             data,
             recipe=recipe,
-            record={**origin, "stream_index": index},
+            record={**stream.origin(index), "stream_index": index},
             progress=progress(data.name),
             transfer=transfer,
         )
