@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
 from typing import Any
 
 from supsup_runtime.cli.options import (
@@ -14,6 +16,7 @@ from supsup_runtime.cli.options import (
     say_progress,
 )
 from supsup_runtime.console import (
+    CommandParser,
     add_options,
     add_renamed,
     from_zero,
@@ -23,12 +26,19 @@ from supsup_runtime.console import (
     run_command,
     to_table,
 )
+from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.evaluation.accuracy import evaluate
+from supsup_runtime.evaluation.findings import confused_classes
+from supsup_runtime.evaluation.report import is_report, write_report
+from supsup_runtime.evaluation.report.sources import pictured, read_curves, sizes
+from supsup_runtime.files import refuse_overwrite
 
 _EXAMPLES = (
     "out.onnx permuted",
+    "out.onnx permuted --report report.html --bank masks/",
     "out.onnx permuted --data mnist/ --tasks 10 --per-task 100 --method one-shot --json",
 )
+_SHOWN = 5
 
 
 def main() -> None:
@@ -52,23 +62,66 @@ def _run() -> None:
     text = "NNs: the tasks were found by a learner and have different names from the stream's"
     add_options(made.method, [("--scenario", ("named", "NNs"), "named", text)])
     add_inference_options(made)
+    _add_report_options(made)
     arguments = made.parse_args()
+    log = _checked_log(arguments)
     model = load_model(arguments)
+    stream = model_stream(arguments, model)
+    curves = read_curves(log, stream.task_names) if log else []
     value = evaluate(
         model,
-        model_stream(arguments, model),
+        stream,
         per_task=arguments.per_task,
         batch_size=arguments.batch_size,
         method=inference_of(arguments, model.default_method),
         unnamed=arguments.scenario == "NNs",
         progress=say_progress,
     )
+    if arguments.report:
+        about = {
+            "curves": curves,
+            "data": f"the {stream.kind} stream of {Path(stream.dataset.name).name}",
+            "model": arguments.model.name,
+            "pictures": pictured(stream, value["tasks"]),
+            "sizes": sizes(arguments.model, model.info),
+        }
+        write_report(arguments.report, {**value, **about})
     print_result(value, as_json=arguments.json, text=_to_text(value))
+
+
+def _add_report_options(made: CommandParser) -> None:
+    for name, text in (
+        ("--report", "write an HTML page with charts and the pictures that went wrong"),
+        ("--bank", "for the report: bank whose train.jsonl has the learning curves"),
+        ("--log", "for the report: log of training that has the learning curves"),
+    ):
+        made.what_out.add_argument(name, type=Path, metavar="PATH", help=f"{text} (default: none)")
+    made.what_out.add_argument("--force", action="store_true", help="replace an existing report")
+
+
+def _checked_log(arguments: argparse.Namespace) -> Path | None:
+    """Refuse a report that cannot be written, before work begins; return the log to read."""
+    bank: Path | None = arguments.bank
+    log: Path | None = arguments.log
+    report: Path | None = arguments.report
+    if report is None:
+        for option in ("bank", "log", "force"):
+            if getattr(arguments, option):
+                raise InputError(f"--{option}: goes with --report; add it, or leave --{option} out")
+        return None
+    if bank and log:
+        raise InputError("--bank, --log: give one of them; --bank takes its train.jsonl")
+    if not report.parent.is_dir():
+        raise InputError(f"{report}: the folder {report.parent} does not exist; create it first")
+    refuse_overwrite(report, force=arguments.force)
+    if report.exists() and not is_report(report):
+        raise OutputExistsError(f"{report}: exists and is no report; choose another --report")
+    return bank / "train.jsonl" if bank else log
 
 
 def _to_text(value: dict[str, Any]) -> str:
     possible = ("known", "unknown", "shared", "inferred", "known_ms", "unknown_ms", "rejected")
-    keys = [key for key in possible if key in value]
+    keys = [key for key in (*possible, "chance") if key in value]
 
     def line(name: str, row: dict[str, Any]) -> tuple[str, ...]:
         shown = [
@@ -78,4 +131,11 @@ def _to_text(value: dict[str, Any]) -> str:
         return (name, *shown)
 
     body = [line(row["task"], row) for row in value["tasks"]] + [line("mean", value)]
-    return to_table(("task", *keys), body) + f"\nmethod: {value['method']}"
+    tasks = [(each["task"], each["inferred"], each["share"]) for each in value["confusion"]]
+    classes = confused_classes(value["tasks"])
+    lines = [to_table(("task", *keys), body), f"method: {value['method']}"]
+    for name, pairs in (("tasks", tasks), ("classes", classes)):
+        if pairs:
+            listed = [f"{one} as {other} ({share:.1%})" for one, other, share in pairs[:_SHOWN]]
+            lines.append(f"{name} most confused: {', '.join(listed)}")
+    return "\n".join([*lines, *(f"warning: {text}" for text in value["warnings"])])

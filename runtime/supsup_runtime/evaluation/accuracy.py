@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import repeat
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,9 @@ import numpy.typing as npt
 from supsup_runtime.arrays import Images
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
-from supsup_runtime.model.inference import Inference, Method, threshold_of
+from supsup_runtime.evaluation import findings
+from supsup_runtime.evaluation.findings import Answer, Seen
+from supsup_runtime.model.inference import Inference, Method, resolved_score, threshold_of
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
 
@@ -50,7 +53,14 @@ def evaluate(
 
     Returns:
         ``tasks``, a row per task; the mean of each measure over the tasks that have it, else None;
-        ``batch``; ``method``.
+        ``batch``; ``method``; and
+
+        - ``chance``: mean of the rows' ``chance``; ``chance_inferred``: 1 / tasks of the model.
+        - ``confusion``: the 100 most confused pairs of tasks; ``warnings``: where guessing does as
+          well as the model, and what to do; both empty with `unnamed`.
+        - ``margins``: images by margin, right and wrong task: ``edges``, ``right``, ``wrong``.
+        - ``calibration``: ``known`` and ``unknown``, each a list of ``confidence``, ``accuracy``
+          and ``images`` by ten spans of the label's probability.
 
     Raises:
         InputError: If the stream does not fit the model, or a number is out of range.
@@ -59,20 +69,26 @@ def evaluate(
     how = method or model.default_method
     if not isinstance(how, Inference):
         how = Inference(method=how)
-    of_task = evaluate_unnamed if unnamed else evaluate_task
-    rows = []
+    of_task = _unnamed if unnamed else _named
+    rows, seen = [], []
     for index in range(stream.num_tasks):
         data = stream.task(index, train=False)
-        rows.append(of_task(model, data, per_task=per_task, batch_size=batch_size, method=how))
+        row, details = of_task(model, data, per_task, batch_size, how)
+        rows.append(row)
+        seen.append(details)
         if progress is not None:
             progress(data.name, index + 1, stream.num_tasks)
     judged = not unnamed and threshold_of(model.info, how) is not None
-    keys = (*_KEYS, "rejected") if judged else _KEYS
+    keys = (*_KEYS, "chance", *(["rejected"] if judged else []))
     means: dict[str, float | None] = {}
     for key in keys:
         values = [row[key] for row in rows if row.get(key) is not None]
         means[key] = fmean(values) if values else None
-    return {"batch": batch_size, "method": how.method, "tasks": rows, **means}
+    settings = {"batch": batch_size, "method": how.method, "chance_inferred": 1 / model.num_tasks}
+    score = resolved_score(model.info, how)
+    advice = findings.warnings(rows, model.num_tasks, batch_size, how.method, score)
+    shown = {**findings.summary(rows, seen), "warnings": advice}
+    return {**settings, "tasks": rows, **means, **shown}
 
 
 def check_stream(model: Model, stream: Stream) -> None:
@@ -116,27 +132,44 @@ def evaluate_task(
         - ``inferred``: correct tasks of the sample.
         - ``rejected``: rejected images of these, if calibrated for the method.
         - ``inferred_as``: images by inferred task.
+        - ``chance``: accuracy of always answering the most frequent class.
+        - ``classes``: test images by class and label answered, task given; ``labels``: the classes.
+        - ``wrong``: at most 5 wrong answers: ``row`` of the test data, ``label``, ``answer``, its
+          ``confidence``, and the ``inferred`` task, None if it was given.
         - ``known_ms``, ``unknown_ms``: median time per image, per batch.
         - ``task``, ``images``, ``test_images``: name, sample size, test size.
 
     Raises:
         InputError: If `per_task` or `batch_size` is out of range.
     """
-    task, x = model.task(data.name), data.test_x
+    return _named(model, data, per_task, batch_size, method)[0]
+
+
+def _named(
+    model: Model, data: TaskData, per_task: int, batch_size: int, method: Method | Inference | None
+) -> tuple[dict[str, Any], Seen]:
+    task, x, truth = model.task(data.name), data.test_x, data.test_y
     batches = _batches(len(x), per_task, batch_size, seed=task.index)
     chunks = [model.predict(x[i : i + _CHUNK], task.index) for i in range(0, len(x), _CHUNK)]
     labels = np.concatenate([prediction.label_indices for prediction in chunks])
+    sure = np.concatenate([findings.confidences(prediction) for prediction in chunks])
     times = [_timed(model, x[i : i + 1], task.index)[1] for i in range(min(_TIMED, len(x)))]
     row, answers = _infer(model, data, batches, method)
     own = [answer for answer in answers if answer.task == task.name]
+    row["classes"] = findings.class_confusion(truth, labels, len(data.labels))
     row["inferred"] = _share(len(own), len(answers))
     row["inferred_as"] = dict(Counter(answer.task for answer in answers))
-    row["known"] = float((labels == data.test_y).mean())
+    row["known"] = float((labels == truth).mean())
     row["known_ms"] = _median_ms(times)
     row["unknown"] = _share(sum(answer.right for answer in own), len(answers))
     if answers and answers[-1].known is not None:
         row["rejected"] = _share(sum(not answer.known for answer in own), len(own))
-    return row
+    rows = np.flatnonzero(labels != truth)
+    rows = rows[np.argsort(-sure[rows], kind="stable")][: findings.MOST_WRONG]
+    names = (chunks[row // _CHUNK].labels[row % _CHUNK] for row in rows)
+    mistaken = [findings.wrong(data, *each) for each in zip(rows, names, sure[rows], strict=True)]
+    row["wrong"] = findings.chosen(data, mistaken, answers)
+    return row, Seen(answers, sure, labels == truth)
 
 
 def evaluate_unnamed(
@@ -163,35 +196,40 @@ def evaluate_unnamed(
     Raises:
         InputError: As `evaluate_task`.
     """
+    return _unnamed(model, data, per_task, batch_size, method)[0]
+
+
+def _unnamed(
+    model: Model, data: TaskData, per_task: int, batch_size: int, method: Method | Inference | None
+) -> tuple[dict[str, Any], Seen]:
     seed = int.from_bytes(data.name.encode()[-4:], "little")
     batches = _batches(len(data.test_x), per_task, batch_size, seed=seed)
     row, answers = _infer(model, data, batches, method)
     masks = Counter(answer.task for answer in answers)
     row["mask"], most = masks.most_common(1)[0] if masks else (None, 0)
     row["inferred"] = _share(most, len(answers))
-    return row
-
-
-class _Answer(NamedTuple):
-    task: str
-    right: bool
-    known: bool | None
+    return row, Seen(answers, np.empty(0, np.float32), np.empty(0, bool))
 
 
 def _infer(
     model: Model, data: TaskData, batches: list[Rows], method: Method | Inference | None
-) -> tuple[dict[str, Any], list[_Answer]]:
+) -> tuple[dict[str, Any], list[Answer]]:
     """Return the measures that both scenarios share."""
-    answers: list[_Answer] = []
+    answers: list[Answer] = []
     times: list[float] = []
     for rows in batches:
         prediction, milliseconds = _timed(model, data.test_x[rows], method=method)
         times.append(milliseconds)
         right = (prediction.label_indices == data.test_y[rows]).tolist()
         names = [task.name for task in prediction.tasks]
-        answers += map(_Answer, names, right, prediction.known)
+        sure = findings.confidences(prediction).tolist()
+        margin = prediction.inferences[0].margin if prediction.inferences else np.inf
+        found = (names, right, prediction.known, rows.tolist(), prediction.labels, sure)
+        answers += map(Answer, *found, repeat(margin))
     row = {
+        "chance": findings.chance(data.test_y),
         "images": len(answers),
+        "labels": list(data.labels),
         "shared": _share(sum(answer.right for answer in answers), len(answers)),
         "task": data.name,
         "test_images": len(data.test_x),
