@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,10 @@ def _run() -> None:
     add_inference_options(made)
     _add_report_options(made)
     arguments = made.parse_args()
-    log = _checked_log(arguments)
+    _check_report(arguments)
     model = load_model(arguments)
     stream = model_stream(arguments, model)
-    curves = read_curves(log, stream.task_names) if log else []
+    curves = _curves(arguments.bank, stream.task_names)
     value = evaluate(
         model,
         stream,
@@ -91,32 +92,33 @@ def _run() -> None:
 
 def _add_report_options(made: CommandParser) -> None:
     for name, text in (
-        ("--report", "write an HTML page with charts and the pictures that went wrong"),
-        ("--bank", "for the report: bank whose train.jsonl has the learning curves"),
-        ("--log", "for the report: log of training that has the learning curves"),
+        ("--report", "write a page (HTML) with charts and the pictures that went wrong"),
+        ("--bank", "bank, or its training log, whose learning curves go into the report"),
     ):
         made.what_out.add_argument(name, type=Path, metavar="PATH", help=f"{text} (default: none)")
     made.what_out.add_argument("--force", action="store_true", help="replace an existing report")
 
 
-def _checked_log(arguments: argparse.Namespace) -> Path | None:
-    """Refuse a report that cannot be written, before work begins; return the log to read."""
-    bank: Path | None = arguments.bank
-    log: Path | None = arguments.log
+def _curves(path: Path | None, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    return read_curves(path / "train.jsonl" if path.is_dir() else path, tasks)
+
+
+def _check_report(arguments: argparse.Namespace) -> None:
     report: Path | None = arguments.report
     if report is None:
-        for option in ("bank", "log", "force"):
+        for option in ("bank", "force"):
             if getattr(arguments, option):
                 raise InputError(f"--{option}: goes with --report; add it, or leave --{option} out")
-        return None
-    if bank and log:
-        raise InputError("--bank, --log: give one of them; --bank takes its train.jsonl")
+        return
+    if arguments.scenario == "NNs":
+        raise InputError("--report: goes with --scenario named, got NNs; leave it out")
     if not report.parent.is_dir():
         raise InputError(f"{report}: the folder {report.parent} does not exist; create it first")
     refuse_overwrite(report, force=arguments.force)
     if report.exists() and not is_report(report):
         raise OutputExistsError(f"{report}: exists and is no report; choose another --report")
-    return bank / "train.jsonl" if bank else log
 
 
 def _to_text(value: dict[str, Any]) -> str:
@@ -131,10 +133,9 @@ def _to_text(value: dict[str, Any]) -> str:
         return (name, *shown)
 
     body = [line(row["task"], row) for row in value["tasks"]] + [line("mean", value)]
-    tasks = [(each["task"], each["inferred"], each["share"]) for each in value["confusion"]]
-    classes = confused_classes(value["tasks"])
     lines = [to_table(("task", *keys), body), f"method: {value['method']}"]
-    for name, pairs in (("tasks", tasks), ("classes", classes)):
+    classes = confused_classes(value["tasks"])
+    for name, pairs in (("tasks", value["confusion"]), ("classes", classes)):
         if pairs:
             listed = [f"{one} as {other} ({share:.1%})" for one, other, share in pairs[:_SHOWN]]
             lines.append(f"{name} most confused: {', '.join(listed)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from itertools import repeat
 from statistics import fmean, median
 from typing import Any
 
@@ -16,7 +15,7 @@ from supsup_runtime.arrays import Images
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation import findings
-from supsup_runtime.evaluation.findings import Answer, Seen
+from supsup_runtime.evaluation.findings import Answer
 from supsup_runtime.model.inference import Inference, Method, resolved_score, threshold_of
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
@@ -27,7 +26,7 @@ Rows = npt.NDArray[np.int64]
 _CHUNK = 1000
 _TIMED = 20
 """Number of single images timed for ``known_ms``."""
-_KEYS = ("known", "unknown", "shared", "inferred", "known_ms", "unknown_ms")
+_KEYS = ("known", "unknown", "shared", "inferred", "known_ms", "unknown_ms", "chance")
 
 
 def evaluate(
@@ -53,14 +52,9 @@ def evaluate(
 
     Returns:
         ``tasks``, a row per task; the mean of each measure over the tasks that have it, else None;
-        ``batch``; ``method``; and
-
-        - ``chance``: mean of the rows' ``chance``; ``chance_inferred``: 1 / tasks of the model.
-        - ``confusion``: the 100 most confused pairs of tasks; ``warnings``: where guessing does as
-          well as the model, and what to do; both empty with `unnamed`.
-        - ``margins``: images by margin, right and wrong task: ``edges``, ``right``, ``wrong``.
-        - ``calibration``: ``known`` and ``unknown``, each a list of ``confidence``, ``accuracy``
-          and ``images`` by ten spans of the label's probability.
+        ``batch``; ``method``; ``chance_inferred``, 1 / tasks of the model; ``confusion``, the 100
+        most confused pairs of tasks with the share of the first's images; ``warnings``, where
+        guessing does as well as the model, and what to do instead.
 
     Raises:
         InputError: If the stream does not fit the model, or a number is out of range.
@@ -69,26 +63,29 @@ def evaluate(
     how = method or model.default_method
     if not isinstance(how, Inference):
         how = Inference(method=how)
-    of_task = _unnamed if unnamed else _named
-    rows, seen = [], []
+    of_task = evaluate_unnamed if unnamed else evaluate_task
+    rows = []
     for index in range(stream.num_tasks):
         data = stream.task(index, train=False)
-        row, details = of_task(model, data, per_task, batch_size, how)
-        rows.append(row)
-        seen.append(details)
+        rows.append(of_task(model, data, per_task=per_task, batch_size=batch_size, method=how))
         if progress is not None:
             progress(data.name, index + 1, stream.num_tasks)
     judged = not unnamed and threshold_of(model.info, how) is not None
-    keys = (*_KEYS, "chance", *(["rejected"] if judged else []))
+    keys = (*_KEYS, "rejected") if judged else _KEYS
     means: dict[str, float | None] = {}
     for key in keys:
         values = [row[key] for row in rows if row.get(key) is not None]
         means[key] = fmean(values) if values else None
-    settings = {"batch": batch_size, "method": how.method, "chance_inferred": 1 / model.num_tasks}
     score = resolved_score(model.info, how)
-    advice = findings.warnings(rows, model.num_tasks, batch_size, how.method, score)
-    shown = {**findings.summary(rows, seen), "warnings": advice}
-    return {**settings, "tasks": rows, **means, **shown}
+    return {
+        "batch": batch_size,
+        "chance_inferred": 1 / model.num_tasks,
+        "confusion": findings.confused_tasks(rows)[:100],
+        "method": how.method,
+        "tasks": rows,
+        "warnings": findings.warnings(rows, model.num_tasks, batch_size, how.method, score),
+        **means,
+    }
 
 
 def check_stream(model: Model, stream: Stream) -> None:
@@ -134,42 +131,33 @@ def evaluate_task(
         - ``inferred_as``: images by inferred task.
         - ``chance``: accuracy of always answering the most frequent class.
         - ``classes``: test images by class and label answered, task given; ``labels``: the classes.
+        - ``margins``: of the sample's scores, where the task is ``right`` and ``wrong``.
+        - ``calibration``: images, right answers and sum of the label's probability in ten spans of
+          this probability, task ``known`` (all test images) and ``unknown`` (the sample).
         - ``wrong``: at most 5 wrong answers: ``row`` of the test data, ``label``, ``answer``, its
-          ``confidence``, and the ``inferred`` task, None if it was given.
+          ``confidence``, and the task ``inferred``, None if it is right.
         - ``known_ms``, ``unknown_ms``: median time per image, per batch.
         - ``task``, ``images``, ``test_images``: name, sample size, test size.
 
     Raises:
         InputError: If `per_task` or `batch_size` is out of range.
     """
-    return _named(model, data, per_task, batch_size, method)[0]
-
-
-def _named(
-    model: Model, data: TaskData, per_task: int, batch_size: int, method: Method | Inference | None
-) -> tuple[dict[str, Any], Seen]:
-    task, x, truth = model.task(data.name), data.test_x, data.test_y
+    task, x = model.task(data.name), data.test_x
     batches = _batches(len(x), per_task, batch_size, seed=task.index)
-    chunks = [model.predict(x[i : i + _CHUNK], task.index) for i in range(0, len(x), _CHUNK)]
-    labels = np.concatenate([prediction.label_indices for prediction in chunks])
-    sure = np.concatenate([findings.confidences(prediction) for prediction in chunks])
+    given: list[Answer] = []
+    for rows in np.split(np.arange(len(x)), range(_CHUNK, len(x), _CHUNK)):
+        given += findings.answers(data, rows, model.predict(x[rows], task.index))
     times = [_timed(model, x[i : i + 1], task.index)[1] for i in range(min(_TIMED, len(x)))]
     row, answers = _infer(model, data, batches, method)
     own = [answer for answer in answers if answer.task == task.name]
-    row["classes"] = findings.class_confusion(truth, labels, len(data.labels))
     row["inferred"] = _share(len(own), len(answers))
     row["inferred_as"] = dict(Counter(answer.task for answer in answers))
-    row["known"] = float((labels == truth).mean())
+    row["known"] = sum(answer.right for answer in given) / len(given)
     row["known_ms"] = _median_ms(times)
     row["unknown"] = _share(sum(answer.right for answer in own), len(answers))
     if answers and answers[-1].known is not None:
         row["rejected"] = _share(sum(not answer.known for answer in own), len(own))
-    rows = np.flatnonzero(labels != truth)
-    rows = rows[np.argsort(-sure[rows], kind="stable")][: findings.MOST_WRONG]
-    names = (chunks[row // _CHUNK].labels[row % _CHUNK] for row in rows)
-    mistaken = [findings.wrong(data, *each) for each in zip(rows, names, sure[rows], strict=True)]
-    row["wrong"] = findings.chosen(data, mistaken, answers)
-    return row, Seen(answers, sure, labels == truth)
+    return row | findings.of_task(data, given, answers)
 
 
 def evaluate_unnamed(
@@ -196,19 +184,13 @@ def evaluate_unnamed(
     Raises:
         InputError: As `evaluate_task`.
     """
-    return _unnamed(model, data, per_task, batch_size, method)[0]
-
-
-def _unnamed(
-    model: Model, data: TaskData, per_task: int, batch_size: int, method: Method | Inference | None
-) -> tuple[dict[str, Any], Seen]:
     seed = int.from_bytes(data.name.encode()[-4:], "little")
     batches = _batches(len(data.test_x), per_task, batch_size, seed=seed)
     row, answers = _infer(model, data, batches, method)
     masks = Counter(answer.task for answer in answers)
     row["mask"], most = masks.most_common(1)[0] if masks else (None, 0)
     row["inferred"] = _share(most, len(answers))
-    return row, Seen(answers, np.empty(0, np.float32), np.empty(0, bool))
+    return row
 
 
 def _infer(
@@ -220,12 +202,7 @@ def _infer(
     for rows in batches:
         prediction, milliseconds = _timed(model, data.test_x[rows], method=method)
         times.append(milliseconds)
-        right = (prediction.label_indices == data.test_y[rows]).tolist()
-        names = [task.name for task in prediction.tasks]
-        sure = findings.confidences(prediction).tolist()
-        margin = prediction.inferences[0].margin if prediction.inferences else np.inf
-        found = (names, right, prediction.known, rows.tolist(), prediction.labels, sure)
-        answers += map(Answer, *found, repeat(margin))
+        answers += findings.answers(data, rows, prediction)
     row = {
         "chance": findings.chance(data.test_y),
         "images": len(answers),

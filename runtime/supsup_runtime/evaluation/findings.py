@@ -3,85 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Floats
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.objectives import Score
 
 Row = Mapping[str, Any]
-MOST_WRONG = 5
-"""Wrong answers kept per task."""
-_BINS = 10
-_BARS = 20
-_PAIRS = 100
+Pair = tuple[str, str, float]
+"""What was taken, for what, and the share of its images."""
+SPANS = 10
+"""Equal spans of confidence."""
+_WRONG = 5
 _NAMED = 5
 
 
 class Answer(NamedTuple):
-    """An image's task and label, with the task inferred; `margin` is that of its batch."""
+    """The answer to one image; `margin` is that of its batch."""
 
-    task: str
-    right: bool
-    known: bool | None
     row: int
-    label: str
+    right: bool
+    label: int
+    name: str
     confidence: float
+    task: str
+    known: bool | None
     margin: float
 
 
-class Seen(NamedTuple):
-    """A task's answers with the task inferred; confidences and correct labels with it given."""
+def answers(data: TaskData, rows: npt.NDArray[np.int64], prediction: Prediction) -> list[Answer]:
+    """Return the answers to rows of the test data; the confidence is the label's probability."""
+    labels, logits = prediction.label_indices, prediction.logits[:, : prediction.real_outputs]
+    confidence = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+    columns = [rows, labels == data.test_y[rows], labels, prediction.labels, confidence]
+    names = [task.name for task in prediction.tasks]
+    margin = prediction.inferences[0].margin if prediction.inferences else np.inf
+    lists = [each.tolist() if isinstance(each, np.ndarray) else each for each in columns]
+    margins = [margin] * len(rows)
+    return list(map(Answer, *lists, names, prediction.known, margins))
 
-    answers: list[Answer]
-    confidence: Floats
-    right: npt.NDArray[np.bool_]
 
-
-def summary(rows: Sequence[Row], seen: Sequence[Seen]) -> dict[str, Any]:
-    """Return ``calibration``, ``confusion`` and ``margins``; see `evaluate`."""
-    margins: dict[bool, list[float]] = {True: [], False: []}
-    sure, right = [], []
-    for row, details in zip(rows, seen, strict=True):
-        for answer in details.answers:
-            own = answer.task == row.get("mask", row["task"])
-            margins[own].append(answer.margin)
-            sure.append(answer.confidence)
-            right.append(answer.right and own)
-    given = (np.concatenate([each[k] for each in seen]) for k in (1, 2))
+def of_task(data: TaskData, given: Sequence[Answer], inferred: Sequence[Answer]) -> dict[str, Any]:
+    """Return the fields of `evaluate_task` from the answers with the task given and inferred."""
+    surest = sorted([*given, *inferred], key=lambda answer: -answer.confidence)
+    lost = [answer for answer in surest if answer.task != data.name][:2]
+    mistaken = {a.row: a for a in surest if a.task == data.name and not a.right}
+    wrong = [*mistaken.values()][: _WRONG - len(lost)] + lost
+    labels = np.array([answer.label for answer in given])
+    classes = np.zeros((len(data.labels), max(len(data.labels), labels.max() + 1)), np.int64)
+    np.add.at(classes, (data.test_y, labels), 1)
+    margins: dict[str, list[float]] = {"right": [], "wrong": []}
+    for answer in inferred:
+        if isfinite(answer.margin):
+            margins["right" if answer.task == data.name else "wrong"].append(answer.margin)
     return {
-        "calibration": {"known": reliability(*given), "unknown": reliability(sure, right)},
-        "confusion": confused_pairs(rows),
-        "margins": margin_histogram(margins[True], margins[False]),
+        "calibration": {"known": _spans(data, given), "unknown": _spans(data, inferred)},
+        "classes": classes.tolist(),
+        "margins": margins,
+        "wrong": [
+            {
+                "answer": answer.name,
+                "confidence": round(answer.confidence, 4),
+                "inferred": answer.task if answer.task != data.name else None,
+                "label": data.labels[data.test_y[answer.row]],
+                "row": answer.row,
+            }
+            for answer in wrong
+        ],
     }
 
 
-def wrong(
-    data: TaskData, row: int, answer: str, confidence: float, inferred: str | None = None
-) -> dict[str, Any]:
-    """Return an entry of ``wrong``; see `evaluate_task`."""
-    return {
-        "answer": answer,
-        "confidence": round(float(confidence), 4),
-        "inferred": inferred,
-        "label": data.labels[data.test_y[row]],
-        "row": int(row),
-    }
-
-
-def chosen(
-    data: TaskData, labels: list[dict[str, Any]], answers: Sequence[Answer]
-) -> list[dict[str, Any]]:
-    """Choose wrong labels and, where there are any, two wrong tasks, the surest first."""
-    lost = [answer for answer in answers if answer.task != data.name]
-    lost = sorted(lost, key=lambda answer: -answer.confidence)[:MOST_WRONG]
-    tasks = [wrong(data, a.row, a.label, a.confidence, a.task) for a in lost]
-    return (labels[: MOST_WRONG - min(2, len(tasks))] + tasks)[:MOST_WRONG]
+def _spans(data: TaskData, found: Sequence[Answer]) -> list[list[float]]:
+    sums = [[0, 0, 0.0] for _ in range(SPANS)]
+    for answer in found:
+        span = sums[min(int(answer.confidence * SPANS), SPANS - 1)]
+        right = answer.right and answer.task == data.name
+        for k, value in enumerate((1, right, answer.confidence)):
+            span[k] += value
+    return sums
 
 
 def chance(truth: npt.NDArray[np.int64]) -> float:
@@ -89,78 +92,32 @@ def chance(truth: npt.NDArray[np.int64]) -> float:
     return float(np.bincount(truth).max() / len(truth))
 
 
-def confidences(prediction: Prediction) -> Floats:
-    """Return the probability of each row's label among the real outputs, ``float32 (batch,)``."""
-    logits = prediction.logits[:, : prediction.real_outputs]
-    largest = logits.max(axis=1, keepdims=True)
-    return np.asarray(1 / np.exp(logits - largest).sum(axis=1), np.float32)
-
-
-def class_confusion(
-    truth: npt.NDArray[np.int64], answers: npt.NDArray[np.int64], classes: int
-) -> list[list[int]]:
-    """Count images by class and answer; more answers than `classes` if others were given."""
-    counts = np.zeros((classes, max(classes, int(answers.max()) + 1)), np.int64)
-    np.add.at(counts, (truth, answers), 1)
-    return [[int(count) for count in row] for row in counts]
-
-
-def reliability(confidence: npt.ArrayLike, right: npt.ArrayLike) -> list[dict[str, float]]:
-    """Return mean confidence, accuracy and images of ten equal spans; empty ones are left out."""
-    sure, correct = np.asarray(confidence, np.float64), np.asarray(right, bool)
-    spans = np.minimum((sure * _BINS).astype(np.int64), _BINS - 1)
-    return [
-        {
-            "accuracy": float(correct[spans == span].mean()),
-            "confidence": float(sure[spans == span].mean()),
-            "images": int((spans == span).sum()),
-        }
-        for span in np.unique(spans)
-    ]
-
-
-def margin_histogram(right: Sequence[float], wrong: Sequence[float]) -> dict[str, list[Any]]:
-    """Count finite margins of right and wrong inferences in 20 equal spans from 0.
-
-    The last span ends at the 98th percentile and counts larger ones too.
-    """
-    kept = [np.array(each, np.float64) for each in (right, wrong)]
-    kept = [each[np.isfinite(each)] for each in kept]
-    if not sum(map(len, kept)):
-        return {"edges": [], "right": [], "wrong": []}
-    end = float(np.quantile(np.concatenate(kept), 0.98)) or 1.0
-    edges = np.linspace(0, end, _BARS + 1)
-    counts = [np.histogram(np.clip(each, 0, end), edges)[0].tolist() for each in kept]
-    return {"edges": edges.tolist(), "right": counts[0], "wrong": counts[1]}
-
-
-def confused_pairs(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return at most 100 pairs of a task and another that its images went to, most images first."""
+def confused_tasks(rows: Sequence[Row]) -> list[Pair]:
+    """Return each task and another that its images went to, the largest share first."""
     pairs = [
-        {"images": count, "inferred": other, "share": count / row["images"], "task": row["task"]}
+        (row["task"], other, count / row["images"])
         for row in rows
         for other, count in row.get("inferred_as", {}).items()
         if other != row["task"]
     ]
-    return sorted(pairs, key=lambda pair: -pair["share"])[:_PAIRS]
+    return sorted(pairs, key=lambda pair: -pair[2])
 
 
-def confused_classes(rows: Sequence[Row]) -> list[tuple[str, str, float]]:
-    """Return each class with its task, another answered for it and the share, largest first."""
-    found = []
-    for row in rows:
-        for label, counts in enumerate(row.get("classes", ())):
-            for answer, count in enumerate(counts):
-                if count and answer != label:
-                    name = f"{row['task']}: {row['labels'][label]}"
-                    found.append((name, answer_name(row, answer), count / sum(counts)))
-    return sorted(found, key=lambda each: -each[2])
+def confused_classes(rows: Sequence[Row]) -> list[Pair]:
+    """Return each class, named with its task, and another answered for it, as above."""
+    pairs = [
+        (f"{row['task']}: {label}", answer_name(row, answer), count / sum(counts))
+        for row in rows
+        for label, counts in zip(row["labels"], row.get("classes", ()), strict=False)
+        for answer, count in enumerate(counts)
+        if count and answer_name(row, answer) != label
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])
 
 
 def answer_name(row: Row, answer: int) -> str:
     """Return the class of an answer, or its number if the task has no such class."""
-    labels: list[str] = row["labels"]
-    return labels[answer] if answer < len(labels) else str(answer)
+    return row["labels"][answer] if answer < len(row["labels"]) else str(answer)
 
 
 def warnings(
@@ -170,42 +127,30 @@ def warnings(
     found = []
     poor = [row for row in rows if row.get("known", 1) <= row["chance"] < 1]
     if poor:
-        listed = _listed([f"{row['task']} ({row['known']:.1%})" for row in poor])
         found.append(
-            f"labels no better than the most frequent class, task given: {listed}; train longer, "
-            "or with another learning rate"
+            f"labels no better than the most frequent class, task given: {_listed(poor, 'known')}; "
+            "train longer, or with another learning rate"
         )
-    inferred = [row for row in rows if row.get("inferred_as")]
-    if not inferred or tasks == 1:
-        return found
-    images = sum(row["images"] for row in inferred)
-    right = sum(row["inferred_as"].get(row["task"], 0) for row in inferred)
+    rows = [row for row in rows if row.get("inferred_as")] if tasks > 1 else []
+    images = sum(row["images"] for row in rows)
+    right = sum(row["inferred_as"].get(row["task"], 0) for row in rows)
     lucky = images / tasks + 2 * sqrt(images * batch_size * (tasks - 1)) / tasks  # two deviations
-    lost = [row for row in inferred if row["inferred"] <= 1 / tasks]
-    remedies = _remedies(batch_size, method, score)
-    if right <= lucky:
-        found.append(
-            f"tasks inferred no better than by guessing: {right} of {images} images right, "
-            f"guessing gives {images / tasks:.0f}; {remedies}"
-        )
+    lost = [row for row in rows if row["inferred"] <= 1 / tasks]
+    if rows and right <= lucky:
+        where = f"{right} of {images} images right, guessing gives {images / tasks:.0f}"
     elif lost:
-        listed = _listed([f"{row['task']} ({row['inferred']:.1%})" for row in lost])
-        found.append(
-            f"tasks inferred no better than by guessing ({1 / tasks:.1%}): {listed}; {remedies}"
-        )
-    return found
-
-
-def _remedies(batch_size: int, method: str, score: Score | None) -> str:
+        where = f"{_listed(lost, 'inferred')}; guessing gives {1 / tasks:.1%}"
+    else:
+        return found
     tips = ["give the task"]
     if batch_size == 1:
         tips.append("infer it from batches of one task (--batch-size 16)")
     if (method, score) != ("exhaustive", "entropy"):
         tips.append("try --method exhaustive --score entropy")
-    tips.append("train with more superfluous outputs (--outputs)")
-    return ", ".join(tips) + ", or take fewer similar tasks"
+    tips.append("train with more superfluous outputs (--outputs) or fewer similar tasks")
+    return [*found, f"tasks inferred no better than by guessing: {where}; {', '.join(tips)}"]
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _listed(rows: Sequence[Row], key: str) -> str:
+    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+    return ", ".join(f"{row['task']} ({row[key]:.1%})" for row in rows[:_NAMED]) + more

@@ -14,31 +14,18 @@ class Markup(str):
 
 
 def tag(name: str, /, *inside: object, **attributes: object) -> Markup:
-    """Return an element.
-
-    Args:
-        name: Its name.
-        *inside: `Markup`, or values whose text is escaped; None is left out.
-        **attributes: Values are escaped; ``class_`` is ``class``, ``text_anchor`` ``text-anchor``.
-    """
+    """Return an element, with all text escaped but `Markup`; ``class_`` is ``class``."""
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(_text(value))}"'
         for key, value in attributes.items()
     )
-    if name in _VOID:
-        return Markup(f"<{name}{given}>")
-    return Markup(f"<{name}{given}>{joined(*inside)}</{name}>")
+    return Markup(f"<{name}{given}>" + ("" if name in _VOID else f"{joined(*inside)}</{name}>"))
 
 
 def joined(*parts: object) -> Markup:
-    """Join as `tag` does what is inside."""
-    return Markup(
-        "".join(
-            part if isinstance(part, Markup) else html.escape(_text(part))
-            for part in parts
-            if part is not None
-        )
-    )
+    """Join parts, as `tag` does what is inside."""
+    texts = (part if isinstance(part, Markup) else html.escape(_text(part)) for part in parts)
+    return Markup("".join(texts))
 
 
 def _text(value: object) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from supsup_runtime.evaluation.findings import answer_name
 from supsup_runtime.evaluation.report import charts
 from supsup_runtime.evaluation.report.charts import percent
@@ -16,10 +18,9 @@ Result = Mapping[str, Any]
 _BEGIN = "<!doctype html>"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LISTED = 40
-"""Tasks up to which each has a line and a place in the map of confusions."""
+"""Tasks up to which each has a line of its own and a place in the map of confusion."""
 _MAPPED = 30
 _PAIRS = 12
-_LOWEST = 10
 _CARDS = 12
 _CLASSES = 40
 
@@ -29,8 +30,8 @@ def write_report(path: Path, result: Result) -> None:
 
     Args:
         path: File to write; an old one is replaced.
-        result: What `evaluate` returns, with ``model`` and ``data`` (names), ``sizes``, ``curves``
-            and ``pictures`` of `sources`.
+        result: What `evaluate` returns for named tasks, with ``model`` and ``data`` (names) and
+            with ``curves``, ``pictures`` and ``sizes`` of `sources`.
     """
     write_whole(path, page(result).encode("utf-8", "replace"))
 
@@ -45,100 +46,83 @@ def is_report(path: Path) -> bool:
 
 def page(result: Result) -> str:
     """Return the page."""
-    title = f"{result['model']}: supsup-eval"
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    head = tag(
-        "head",
+    head = (
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
+        tag("title", f"{result['model']}: supsup-eval"),
         tag("style", Markup(style)),
     )
-    body = tag("body", tag("main", _header(result), *_sections(result)))
-    return f"{_BEGIN}\n{tag('html', head, body, lang='en')}\n"
+    main = tag("main", tag("header", *_header(result)), *_sections(result))
+    return f"{_BEGIN}\n{tag('html', tag('head', *head), tag('body', main), lang='en')}\n"
 
 
 def _sections(result: Result) -> Iterator[Markup]:
-    rows = result["tasks"]
     if result["warnings"]:
-        items = [tag("li", text[0].upper() + text[1:] + ".") for text in result["warnings"]]
-        yield tag("section", tag("h2", "Warnings"), tag("ul", *items), class_="warnings")
-    yield _section("Accuracy of each task", _accuracy(rows))
-    if result["inferred"] is not None:
-        yield _section("Tasks taken for others", _confusion(rows, result["confusion"]))
-    if any("classes" in row for row in rows):
-        yield _section("Classes taken for others", _classes(rows))
-    if result["pictures"]:
-        yield _section("Pictures that went wrong", _wrong(result["pictures"]))
-    yield _section("Learning", _learning(result["curves"]))
-    yield _section("Margins and confidence", _certainty(result))
-    yield _section("Size and time", _costs(result))
-
-
-def _section(title: str, *inside: object) -> Markup:
-    return tag("section", tag("h2", title), *inside)
+        items = [tag("p", f"{text[0].upper()}{text[1:]}.") for text in result["warnings"]]
+        yield tag("section", tag("h2", "Warnings"), *items, class_="warnings")
+    for title, inside in (
+        ("Accuracy of each task", _accuracy(result["tasks"])),
+        ("Tasks taken for others", _confusion(result)),
+        ("Classes taken for others", _classes(result["tasks"])),
+        ("Pictures that went wrong", _wrong(result["pictures"])),
+        ("Learning", _learning(result["curves"])),
+        ("Margins and confidence", _certainty(result["tasks"])),
+        ("Size and time", _costs(result)),
+    ):
+        yield tag("section", tag("h2", title), inside)
 
 
 def _note(*text: object) -> Markup:
     return tag("p", *text, class_="note")
 
 
+def _key(*kinds: tuple[str, str]) -> Markup:
+    return _note(*(tag("span", text, class_=f"key {kind}") for kind, text in kinds))
+
+
 def _card(title: str, *inside: object) -> Markup:
     return tag("figure", tag("h3", title), *inside)
 
 
+def _cards(*cards: Markup, class_: str = "cards") -> Markup:
+    return tag("div", *cards, class_=class_)
+
+
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: int) -> Markup:
     """A table whose last `numbers` columns are numbers."""
-    first = len(heads) - numbers
+    kinds = ["t"] * (len(heads) - numbers) + ["n"] * numbers
 
-    def cells(kind: str, row: Sequence[object]) -> list[Markup]:
-        return [tag(kind, cell, class_=_kind(cell, k >= first)) for k, cell in enumerate(row)]
+    def line(kind: str, row: Sequence[object]) -> Markup:
+        pairs = zip(row, kinds, strict=True)
+        return tag("tr", *(tag(kind, cell, class_=column) for cell, column in pairs))
 
-    body = [tag("tr", *cells("td", row)) for row in rows]
-    return tag("table", tag("thead", tag("tr", *cells("th", heads))), tag("tbody", *body))
-
-
-def _kind(cell: object, number: bool) -> str:
-    return "n" if number else "s" if isinstance(cell, Markup) else "t"
+    body = tag("tbody", *(line("td", row) for row in rows))
+    return tag("table", tag("thead", line("th", heads)), body)
 
 
-def _key(*kinds: tuple[str, str]) -> Markup:
-    return tag(
-        "p", *(tag("span", text, class_=f"key {kind}") for kind, text in kinds), class_="note"
+def _header(result: Result) -> Iterator[Markup]:
+    count, size, sizes = len(result["tasks"]), result["batch"], result["sizes"]
+    batch = "one image" if size == 1 else f"batches of {size} images"
+    yield tag("h1", result["model"])
+    yield _note(
+        f"{count:,} task{'s' * (count > 1)} of {result['data']}; task inferred by "
+        f"{result['method']} from {batch}"
     )
-
-
-def _header(result: Result) -> Markup:
-    rows = result["tasks"]
-    batch = "one image" if result["batch"] == 1 else f"batches of {result['batch']} images"
-    how = (
-        f"task inferred by {result['method']} from {batch}"
-        if result["inferred"] is not None
-        else "tasks given"
-    )
-    line = f"{len(rows):,} task{'s' * (len(rows) > 1)} of {result['data']}; {how}"
-    sizes, chance = result["sizes"], result["chance_inferred"]
-    facts = [
-        ("Label right, task known", "known", result["chance"]),
-        ("Label and task right, task unknown", "unknown", result["chance"] * chance),
-        ("Task right", "inferred", chance),
-    ]
-    if result["known"] is None:  # the tasks have no names
-        facts = [("Label right, task unknown", "shared", result["chance"])]
+    labels, tasks = result["chance"], result["chance_inferred"]
     tiles = [
-        _tile(name, percent(result[key]), f"guessing {percent(guess)}")
-        for name, key, guess in facts
-        if result[key] is not None
+        (name, percent(result[key]), f"guessing {percent(chance)}")
+        for name, key, chance in (
+            ("Label right, task known", "known", labels),
+            ("Label and task right, task unknown", "unknown", labels * tasks),
+            ("Task right", "inferred", tasks),
+        )
     ]
     separate = f"{_bytes(sizes['float_bytes'])} as float32 models"
-    tiles.append(_tile("Model", _bytes(sizes["model_bytes"]), separate))
-    return tag("header", tag("h1", result["model"]), _note(line), tag("dl", *tiles))
-
-
-def _tile(name: str, value: str, beside: str) -> Markup:
-    return tag("div", tag("dt", name), tag("dd", value), tag("dd", beside, class_="note"))
+    tiles.append(("Model", _bytes(sizes["model_bytes"]), separate))
+    parts = (zip(("dt", "dd", "dd"), tile, ("", "", "note"), strict=True) for tile in tiles)
+    yield tag("dl", *(tag("div", *(tag(k, t, class_=c) for k, t, c in tile)) for tile in parts))
 
 
 def _accuracy(rows: Sequence[Result]) -> Markup:
@@ -149,164 +133,125 @@ def _accuracy(rows: Sequence[Result]) -> Markup:
     )
     if len(rows) <= _LISTED:
         return joined(key, _accuracies(rows))
-    lowest = sorted(rows, key=lambda row: (row.get("known", 1), row.get("unknown") or 0))
-    return joined(
-        key,
-        tag(
-            "div",
-            tag("figure", charts.ranked(rows)),
-            _card(f"The {_LOWEST} lowest", _accuracies(lowest[:_LOWEST])),
-            class_="cards",
-        ),
-        tag("details", tag("summary", f"All {len(rows):,} tasks"), _accuracies(rows)),
-    )
+    lowest = _accuracies(sorted(rows, key=lambda row: row["known"])[:10])
+    cards = _cards(tag("figure", charts.ranked(rows)), _card("The 10 lowest", lowest))
+    every = tag("details", tag("summary", f"All {len(rows):,} tasks"), _accuracies(rows))
+    return joined(key, cards, every)
 
 
 def _accuracies(rows: Sequence[Result]) -> Markup:
+    keys = ("known", "unknown", "inferred")
     lines = [
         (
             row["task"],
-            charts.strip(row["chance"], row.get("known", row["shared"]), row.get("unknown")),
-            percent(row.get("known", row["shared"])),
-            percent(row.get("unknown")),
-            percent(row["inferred"]),
+            charts.strip(row["chance"], row["known"], row["unknown"]),
+            *(percent(row[key]) for key in keys),
         )
         for row in rows
     ]
     return _table(("task", "0 to 100\u202f%", "known", "unknown", "task right"), lines, 3)
 
 
-def _confusion(rows: Sequence[Result], pairs: Sequence[Result]) -> Markup:
-    if not any("inferred_as" in row for row in rows):
-        lines = [(row["task"], row["mask"], percent(row["inferred"])) for row in rows]
-        return joined(
-            _note("Each task's most used mask, and the share of images that used it."),
-            _table(("task", "mask", "images"), lines[:_LISTED], 1),
-        )
+def _confusion(result: Result) -> Markup:
+    rows, pairs = result["tasks"], result["confusion"]
     if not pairs:
-        return _note("None: the task of every image was inferred right.")
-    chosen = _mapped(rows, pairs)
-    names = [row["task"] for row in chosen]
-    others = [row["inferred_as"] for row in chosen]
-    counts = [[inferred.get(name, 0) for name in names] for inferred in others]
-    table = [
-        (pair["task"], pair["inferred"], f"{pair['images']:,}", percent(pair["share"]))
-        for pair in pairs[:_PAIRS]
-    ]
-    note = "Rows: the images' task; columns: the task inferred; numbers: percent of the row."
-    if len(chosen) < len(rows):
-        note += f" The {len(chosen)} of {len(rows):,} tasks that are confused most."
-    listed = _table(("task", "taken for", "images", "share"), table, 2)
+        wrong = result["inferred"] is None
+        return _note("Not measured." if wrong else "None: the task of every image is right.")
+    names = [row["task"] for row in rows]
+    if len(rows) > _LISTED:
+        most = list(dict.fromkeys(name for pair in pairs for name in pair[:2]))[:_MAPPED]
+        names = [name for name in names if name in most]
+    chosen = [row for row in rows if row["task"] in names]
+    shares = [[row["inferred_as"].get(name, 0) / row["images"] for name in names] for row in chosen]
+    drawn = charts.heat_map(shares, names, names, f"{len(names)} tasks taken for others")
+    note = "Rows: the images' task; columns: the task inferred; in percent of the row."
+    if len(names) < len(rows):
+        note += f" The {len(names)} of {len(rows):,} tasks that are confused most."
+    lines = [(task, other, percent(share)) for task, other, share in pairs[:_PAIRS]]
+    listed = _table(("task", "taken for", "share"), lines, 1)
     if len(names) > charts.NUMBERED:
-        note += " The numbers at the sides count these tasks in the order of the table below."
-        numbers = [(str(i), name) for i, name in enumerate(names, start=1)]
-        order = tag(
-            "details", tag("summary", "Numbers of the tasks"), _table(("", "task"), numbers, 0)
-        )
-        listed = joined(listed, order)
-    label = f"Tasks taken for others: {len(names)} by {len(names)}"
-    drawn = charts.heat_map(counts, names, names, label)
-    return tag(
-        "div", tag("figure", drawn, _note(note)), _card("Most confused", listed), class_="cards"
-    )  # fmt: skip
-
-
-def _mapped(rows: Sequence[Result], pairs: Sequence[Result]) -> Sequence[Result]:
-    """The tasks in the map of confusions: all, or those of the most confused pairs."""
-    if len(rows) <= _LISTED:
-        return rows
-    names: dict[str, None] = {}
-    for pair in pairs:
-        if len(names) < _MAPPED:
-            names |= {pair["task"]: None, pair["inferred"]: None}
-    return [row for row in rows if row["task"] in names]
+        numbers = _table(("task", "number"), [(name, k + 1) for k, name in enumerate(names)], 1)
+        listed = joined(listed, tag("details", tag("summary", "Numbers of the tasks"), numbers))
+    return _cards(tag("figure", drawn, _note(note)), _card("Most confused", listed))
 
 
 def _classes(rows: Sequence[Result]) -> Markup:
-    poor = [row for row in rows if "classes" in row and len(row["classes"][0]) <= _CLASSES]
-    poor = sorted(poor, key=lambda row: row["known"])[:_CARDS]
+    few = [row for row in rows if len(row["classes"][0]) <= _CLASSES]
     cards = []
-    for row in poor:
-        answers = [answer_name(row, k) for k in range(len(row["classes"][0]))]
+    for row in sorted(few, key=lambda row: row["known"])[:_CARDS]:
+        shares = [[count / (sum(counts) or 1) for count in counts] for counts in row["classes"]]
+        columns = [answer_name(row, k) for k in range(len(shares[0]))]
         label = f"Classes of {row['task']} taken for others"
-        drawn = charts.heat_map(row["classes"], row["labels"], answers, label)
+        drawn = charts.heat_map(shares, row["labels"], columns, label)
         cards.append(_card(f"{row['task']}: {percent(row['known'])}", drawn))
-    note = "Task known. Rows: the class; columns: the answer; numbers: percent of the row."
-    if len(poor) < len(rows):
-        note += f" The {len(poor)} of {len(rows):,} tasks with the lowest accuracy."
-    return joined(_note(note), tag("div", *cards, class_="cards small"))
+    note = "Task known. Rows: the class; columns: the answer; in percent of the row."
+    if len(cards) < len(rows):
+        note += f" {len(cards)} of {len(rows):,} tasks, with the lowest accuracy."
+    return joined(_note(note), _cards(*cards, class_="cards small"))
 
 
 def _wrong(pictures: Sequence[Result]) -> Markup:
-    tasks = dict.fromkeys(entry["task"] for entry in pictures)
-    note = "At most five of each task: the class, then the answer and its probability."
-    groups = (_pictures(task, pictures) for task in tasks)
-    return joined(_note(note), tag("div", *groups, class_="cards"))
-
-
-def _pictures(task: str, pictures: Sequence[Result]) -> Markup:
-    figures = []
-    for entry in (entry for entry in pictures if entry["task"] == task):
-        sure = f"{100 * entry['confidence']:.0f}\u202f%"
+    groups: dict[str, list[Markup]] = {}
+    for entry in pictures:
         other = "" if entry["inferred"] is None else f" as {entry['inferred']}"
+        sure = f"{100 * entry['confidence']:.0f}\u202f%{other}"
         alt = f"{entry['label']} answered as {entry['answer']}"
-        caption = [tag("b", entry["label"]), f" → {entry['answer']}", tag("br"), sure, other]
-        image = tag("img", src=entry["picture"], alt=alt, title=f"test image {entry['row']}")
-        figures.append(tag("figure", image, tag("figcaption", *caption)))
-    return tag("div", tag("h3", task), tag("div", *figures, class_="pictures"))
+        image = tag("img", src=entry["picture"], alt=alt, title=entry["name"])
+        said = (tag("b", entry["label"]), f" → {entry['answer']}", tag("br"), sure)
+        figure = tag("figure", image, tag("figcaption", *said))
+        groups.setdefault(entry["task"], []).append(figure)
+    note = "At most five of a task: the class, then the answer and its probability."
+    cards = [_card(task, tag("div", *each, class_="pictures")) for task, each in groups.items()]
+    return joined(_note(note if cards else "None to show."), _cards(*cards))
 
 
 def _learning(curves: Sequence[Result]) -> Markup:
     if not curves:
-        return _note("Not shown: give --bank or --log, with a log that has loss curves.")
-    cards = [_card("Loss", charts.losses(curves), _key(("mean", "mean"), ("thin", "each task")))]
+        return _note("Not shown: give --bank, with a training log that has loss curves.")
+    key = _key(("mean", "mean"), ("thin", "each task"))
+    cards = [_card("Training loss", charts.losses(curves), key)]
     both = [curve for curve in curves if {"accuracy", "train_accuracy"} <= set(curve)]
     if both:
-        note = "A dot under the line is a task that does better on what it learned from."
-        cards.append(_card("Training and held-out accuracy", charts.learned(both), _note(note)))
-    return tag("div", *cards, class_="cards")
+        note = _note("A dot below the line: the task does better on what it learned from.")
+        cards.append(_card("Training and held-out accuracy", charts.learned(both), note))
+    return _cards(*cards)
 
 
-def _certainty(result: Result) -> Markup:
-    margins, curves = result["margins"], result["calibration"]
+def _certainty(rows: Sequence[Result]) -> Markup:
+    margins = {k: [x for row in rows for x in row["margins"][k]] for k in ("right", "wrong")}
     cards = []
-    if margins["edges"]:
-        right, wrong = (f"{kind}: {sum(margins[kind]):,} images" for kind in ("right", "wrong"))
-        note = "Best task's score minus the second best. The last bar also has all beyond it. "
+    if margins["right"] or margins["wrong"]:
+        key = _key(*((kind, f"{kind}: {len(each):,} images") for kind, each in margins.items()))
+        note = "Best task's score minus the second best; the last bar has all beyond it, too. "
         note += "Each side is drawn to its own largest bar."
-        key = _key(("right", right), ("wrong", wrong))
         cards.append(_card("Margin of the task", charts.histogram(margins), key, _note(note)))
-    shown = {kind: spans for kind, spans in curves.items() if spans}
-    if shown:
-        note = "How often labels are right, by their probability. Dashed: as often as it says."
-        key = _key(*((kind, f"task {kind}") for kind in shown))
-        cards.append(_card("Confidence in the label", charts.reliability(shown), key, _note(note)))
-    return tag("div", *cards, class_="cards")
+    sums = {
+        k: np.sum([row["calibration"][k] for row in rows], axis=0) for k in ("known", "unknown")
+    }
+    key = _key(*((kind, f"task {kind}") for kind in sums))
+    note = "How often labels are right, by their probability. Dashed: as often as it says."
+    drawn = charts.reliability({kind: each.tolist() for kind, each in sums.items()})
+    return _cards(*cards, _card("Confidence in the label", drawn, key, _note(note)))
 
 
 def _costs(result: Result) -> Markup:
-    sizes, rows = result["sizes"], result["tasks"]
-    largest = max(sizes.values()) or 1
-    names = {
-        "model_bytes": "this model",
-        "float_bytes": "a float32 model for each task",
-        "task_bytes": "one more task",
-    }
-    lines = [
-        (text, charts.bar(sizes[key] / largest), _bytes(sizes[key])) for key, text in names.items()
+    names = ("model_bytes", "this model"), ("float_bytes", "a float32 model for each task")
+    sizes = [
+        (text, _bytes(result["sizes"][key]))
+        for key, text in (*names, ("task_bytes", "one more task"))
     ]
     times = []
-    for key, text in (("known_ms", "one image, task known"), ("unknown_ms", "task inferred")):
-        found = [row[key] for row in rows if row.get(key) is not None]
+    for key, text in (
+        ("known_ms", "one image, task known"),
+        ("unknown_ms", f"batch of {result['batch']}, task inferred"),
+    ):
+        found = [row[key] for row in result["tasks"] if row[key] is not None]
         if found:
-            batch = f", batch of {result['batch']}" if key == "unknown_ms" else ""
-            times.append(
-                (text + batch, *(f"{each:.3f}" for each in (min(found), result[key], max(found))))
-            )
+            three = (min(found), result[key], max(found))
+            times.append((text, *(f"{each:.3f}" for each in three)))
     heads = ("medians of the tasks, in ms", "least", "mean", "most")
-    cards = [_card("Size", _table(("", "", "bytes"), lines, 1))]
-    cards += [_card("Time", _table(heads, times, 3))] if times else []
-    return tag("div", *cards, class_="cards")
+    cards = _card("Size", _table(("", "bytes"), sizes, 1)), _card("Time", _table(heads, times, 3))
+    return _cards(*cards)
 
 
 def _bytes(count: int) -> str:

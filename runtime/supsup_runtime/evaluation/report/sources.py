@@ -14,7 +14,7 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.report.pictures import data_uri, from_values
 from supsup_runtime.model.metadata import ModelInfo
 
-MAX_LOG_BYTES = 1 << 30
+MAX_LINE_BYTES = 1 << 20
 _PICTURED = 12
 
 
@@ -29,26 +29,24 @@ def sizes(path: Path, info: ModelInfo) -> dict[str, int]:
 
 
 def read_curves(log: Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the lines of a training log that have a loss curve, by task; the last counts.
+    """Return the last line with a loss curve of each of these tasks in a training log.
 
     Raises:
-        InputError: If the log is missing or too large, or a line is not what training writes.
+        InputError: If the log is missing, or a line is not what training writes.
     """
     if not log.is_file():
         raise InputError(f"{log}: no such file; give the bank, or the log, of supsup-train")
-    if log.stat().st_size > MAX_LOG_BYTES:
-        raise InputError(f"{log}: must have at most {MAX_LOG_BYTES} bytes")
-    found = {}
+    found: dict[str, dict[str, Any]] = {task: {} for task in tasks}
     with log.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
             curve = _curve(line)
             if curve is None:
                 raise InputError(
                     f"{log}:{number}: must be a line of supsup-train's log, got {line!r:.80}"
                 )
-            if curve.get("loss"):
-                found[curve.get("task")] = curve
-    return [found[task] for task in tasks if task in found]
+            if curve.get("loss") and curve.get("task") in found:
+                found[curve["task"]] = curve
+    return [curve for curve in found.values() if curve]
 
 
 def _curve(line: bytes) -> dict[str, Any] | None:
@@ -56,13 +54,12 @@ def _curve(line: bytes) -> dict[str, Any] | None:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not isinstance(value.get("task", ""), str):
         return None
     points = value.get("loss", [])
     shares = [value[key] for key in ("accuracy", "train_accuracy") if key in value]
     fits = (
-        isinstance(value.get("task", ""), str)
-        and isinstance(points, list)
+        isinstance(points, list)
         and all(isinstance(point, list) and len(point) == 2 for point in points)
         and all(is_integer(x) and 0 < x < 1 << 53 for x, _ in points)
         and all(is_number(y) and 0 <= y < 1e30 for _, y in points)
@@ -72,26 +69,33 @@ def _curve(line: bytes) -> dict[str, Any] | None:
 
 
 def pictured(stream: Stream, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the wrong answers with their pictures, of the 12 tasks with the lowest accuracy.
+    """Return wrong answers with ``task``, ``name`` and ``picture``, a data URI.
 
-    Without a picture, as of features, an answer is left out.
+    Of the 12 tasks with the lowest accuracy; features have no pictures.
     """
-    poor = sorted(rows, key=lambda row: (row.get("known", 1), row.get("unknown") or 0))
-    places = {name: index for index, name in enumerate(stream.task_names)}
+    poor = sorted((row for row in rows if row["wrong"]), key=lambda row: row["known"])
     return [
-        {"task": row["task"], **entry, "picture": data_uri(picture)}
-        for row in [row for row in poor if row.get("wrong")][:_PICTURED]
-        for entry, picture in _pictures(stream, places[row["task"]], row["wrong"])
+        {**entry, "task": row["task"], "name": name, "picture": data_uri(picture)}
+        for row in poor[:_PICTURED]
+        for entry, name, picture in _pictures(stream, row)
     ]
 
 
 def _pictures(
-    stream: Stream, index: int, wrong: Sequence[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], Array]]:
-    shape = stream.dataset.train_x.shape[1:]
-    if len(shape) < 2:
+    stream: Stream, row: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], str, Array]]:
+    index, wrong = stream.task_names.index(row["task"]), row["wrong"]
+    read = getattr(stream, "pictures", None)  # own tasks have them as they were given
+    if read is not None:
+        entries = {entry["row"]: entry for entry in wrong}
+        for place, (name, picture) in enumerate(read(index, test=True)):
+            if place in entries:
+                yield entries[place], name, picture
         return
-    x = stream.task(index, train=False).test_x
-    channels = shape[2] if len(shape) == 3 else 1
-    for entry in wrong:
-        yield entry, from_values(x[entry["row"]].reshape(channels, *shape[:2]))
+    shape = stream.dataset.train_x.shape[1:]
+    if len(shape) > 1:
+        x = stream.task(index, train=False).test_x
+        channels = shape[2] if len(shape) == 3 else 1
+        for entry in wrong:
+            picture = x[entry["row"]].reshape(channels, *shape[:2])
+            yield entry, f"test image {entry['row']}", from_values(picture)
