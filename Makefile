@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo test test-all lint types unit slow docs dist mutants install clean
+.PHONY: demo test test-all lint types unit slow browser docs dist mutants install clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -41,7 +41,14 @@ unit: install
 	$(PYTEST) -m "not slow"
 
 slow: install
+	if command -v npm > /dev/null; then $(MAKE) browser || true; fi
 	$(PYTEST) -m slow
+
+build/node/.installed:
+	npm install --silent --no-audit --no-fund --prefix build/node puppeteer-core@24.43.1
+	touch $@
+
+browser: build/node/.installed
 
 test: lint types unit
 

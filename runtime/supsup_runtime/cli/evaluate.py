@@ -27,12 +27,11 @@ from supsup_runtime.console import (
     run_command,
     to_table,
 )
-from supsup_runtime.errors import InputError, OutputExistsError
+from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.accuracy import evaluate
 from supsup_runtime.evaluation.findings import confused_classes
-from supsup_runtime.evaluation.report import is_report, write_report
+from supsup_runtime.evaluation.report import claim_report, write_report
 from supsup_runtime.evaluation.report.sources import pictured, read_curves, sizes
-from supsup_runtime.files import refuse_overwrite
 
 _EXAMPLES = (
     "out.onnx permuted",
@@ -114,11 +113,7 @@ def _check_report(arguments: argparse.Namespace) -> None:
         return
     if arguments.scenario == "NNs":
         raise InputError("--report: goes with --scenario named, got NNs; leave it out")
-    if not report.parent.is_dir():
-        raise InputError(f"{report}: the folder {report.parent} does not exist; create it first")
-    refuse_overwrite(report, force=arguments.force)
-    if report.exists() and not is_report(report):
-        raise OutputExistsError(f"{report}: exists and is no report; choose another --report")
+    claim_report(report, force=arguments.force)
 
 
 def _to_text(value: dict[str, Any]) -> str:

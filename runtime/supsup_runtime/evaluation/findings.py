@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.model.prediction import Prediction
-from supsup_runtime.objectives import Score
 
 Row = Mapping[str, Any]
 Pair = tuple[str, str, float]
@@ -121,7 +120,7 @@ def answer_name(row: Row, answer: int) -> str:
 
 
 def warnings(
-    rows: Sequence[Row], tasks: int, batch_size: int, method: str, score: Score | None
+    rows: Sequence[Row], tasks: int, batch_size: int, method: str, score: str | None
 ) -> list[str]:
     """Say in one line each where guessing does as well as the model, and what to do instead."""
     found = []

@@ -1,5 +1,5 @@
 """An evaluation as one HTML file, without scripts and without anything from outside."""
 
-from supsup_runtime.evaluation.report.page import is_report, write_report
+from supsup_runtime.evaluation.report.page import claim_report, write_report
 
-__all__ = ["is_report", "write_report"]
+__all__ = ["claim_report", "write_report"]

@@ -50,19 +50,19 @@ def heat_map(
         for names in (rows, columns)
     )
     left = 8 + 6.5 * max(map(len, sides))
-    top = 8 + 6 * max(map(len, heads)) if named else 16
+    longest = max(map(len, heads))
+    upright = longest < 3 or not named
+    top = 16 if upright else 8 + 6 * longest
     cell = min(_CELL, (_WIDTH - left) / len(columns))
     size = {"width": 0.94 * cell, "height": 0.94 * cell}
-    shown = 1 if named else ceil(11 / cell)
+    every = 1 if named else ceil(11 / cell)
     marks = []
-    for k, text in list(enumerate(sides))[::shown]:
+    for k, text in list(enumerate(sides))[::every]:
         marks.append(tag("text", text, x=left - 4, y=top + (k + 0.5) * cell + 4, class_="end"))
-    for k, text in list(enumerate(heads))[:: 1 if named else 2 * shown]:
-        x = left + (k + 0.5) * cell
-        turn = f"translate({x + 4:.1f} {top - 4}) rotate({-90 if len(heads[-1]) > 2 else 0})"
-        marks.append(
-            tag("text", text, transform=turn, class_="" if len(heads[-1]) > 2 else "middle")
-        )
+    for k, text in list(enumerate(heads))[:: 1 if named else 2 * every]:
+        x = left + (k + 0.47) * cell
+        turn = f"translate({x if upright else x + 4:.1f} {top - 4}) rotate({0 if upright else -90})"
+        marks.append(tag("text", text, transform=turn, class_="middle" if upright else "start"))
     for i, row in enumerate(shares):
         y = top + i * cell
         marks.append(tag("rect", x=left, y=y, **size | {"width": cell * len(row)}, class_="empty"))

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.evaluation.findings import answer_name
 from supsup_runtime.evaluation.report import charts
 from supsup_runtime.evaluation.report.charts import percent
 from supsup_runtime.evaluation.report.markup import Markup, joined, tag
-from supsup_runtime.files import write_whole
+from supsup_runtime.files import refuse_overwrite, write_whole
 
 Result = Mapping[str, Any]
 _BEGIN = "<!doctype html>"
@@ -36,9 +37,26 @@ def write_report(path: Path, result: Result) -> None:
     write_whole(path, page(result).encode("utf-8", "replace"))
 
 
-def is_report(path: Path) -> bool:
-    """Return whether a file begins as a report does."""
-    if not path.is_file():
+def claim_report(path: Path, *, force: bool) -> None:
+    """Refuse a path that no report may be written to.
+
+    Args:
+        path: File of a report.
+        force: Allow a path where a report is.
+
+    Raises:
+        InputError: If its folder does not exist.
+        OutputExistsError: If there is another file, or a report without `force`.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+    refuse_overwrite(path, force=force)
+    if path.exists() and not _is_report(path):
+        raise OutputExistsError(f"{path}: exists and is no report; choose another --report")
+
+
+def _is_report(path: Path) -> bool:
+    if not path.is_file():  # a pipe has no beginning
         return False
     with path.open("rb") as file:
         return file.read(len(_BEGIN)) == _BEGIN.encode()
