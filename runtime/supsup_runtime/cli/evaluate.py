@@ -31,7 +31,7 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.accuracy import evaluate
 from supsup_runtime.evaluation.findings import confused_classes
 from supsup_runtime.evaluation.report import claim_report, write_report
-from supsup_runtime.evaluation.report.sources import pictured, read_curves, sizes
+from supsup_runtime.evaluation.report.sources import data_name, pictured, read_curves, sizes
 
 _EXAMPLES = (
     "out.onnx permuted",
@@ -80,7 +80,7 @@ def _run() -> None:
     if arguments.report:
         about = {
             "curves": curves,
-            "data": f"the {stream.kind} stream of {Path(stream.dataset.name).name}",
+            "data": data_name(stream),
             "model": arguments.model.name,
             "pictures": pictured(stream, value["tasks"]),
             "sizes": sizes(arguments.model, model.info),

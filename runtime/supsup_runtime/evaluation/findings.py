@@ -58,7 +58,8 @@ def of_task(data: TaskData, given: Sequence[Answer], inferred: Sequence[Answer])
     margins: dict[str, list[float]] = {"right": [], "wrong": []}
     for answer in inferred:
         if isfinite(answer.margin):
-            margins["right" if answer.task == data.name else "wrong"].append(answer.margin)
+            kind = "right" if answer.task == data.name else "wrong"
+            margins[kind].append(float(f"{answer.margin:.5g}"))
     return {
         "calibration": {"known": _spans(data, given), "unknown": _spans(data, inferred)},
         "classes": classes.tolist(),

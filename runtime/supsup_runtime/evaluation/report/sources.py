@@ -18,6 +18,14 @@ MAX_LINE_BYTES = 1 << 20
 _PICTURED = 12
 
 
+def data_name(stream: Stream) -> str:
+    """Name the data of a stream, without folders."""
+    place = getattr(stream, "place", None)  # of own tasks
+    if place is not None:
+        return Path(place).name
+    return f"the {stream.kind} stream of {Path(stream.dataset.name).name}"
+
+
 def sizes(path: Path, info: ModelInfo) -> dict[str, int]:
     """Return bytes: of the model, of one more task, of a float32 model for each task."""
     network = info.network

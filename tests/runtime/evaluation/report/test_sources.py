@@ -14,7 +14,7 @@ from supsup_runtime.arrays import Array
 from supsup_runtime.data import Stream, load_dataset, make_stream
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.report.pictures import data_uri
-from supsup_runtime.evaluation.report.sources import pictured, read_curves
+from supsup_runtime.evaluation.report.sources import data_name, pictured, read_curves
 
 LINE: dict[str, Any] = {"task": "a", "loss": [[10, 1.5], [20, 1]], "accuracy": 0.9}
 
@@ -82,6 +82,7 @@ def rows(stream: Stream, *wrong: int) -> list[dict[str, Any]]:
 def test_pictures_of_a_stream_worst_task_first() -> None:
     stream = make_stream("permuted", load_dataset(None), num_tasks=2)
     found = pictured(stream, rows(stream, 5, 0))
+    assert data_name(stream) == "the permuted stream of digits"
     assert [(each["task"], each["name"]) for each in found] == [
         ("permuted-0001", "test image 5"),
         ("permuted-0001", "test image 0"),
@@ -113,7 +114,10 @@ def test_own_tasks_show_pictures_as_they_were_given() -> None:
         assert (index, test) == (0, True)
         return [("a.png", None), ("b.png", picture), ("c.png", None)]
 
-    stream: Any = SimpleNamespace(task_names=("own",), pictures=pictures)
+    stream: Any = SimpleNamespace(
+        task_names=("own",), pictures=pictures, place="/home/me/tasks.toml"
+    )
+    assert data_name(stream) == "tasks.toml"
     (found,) = pictured(stream, [{"task": "own", "known": 1.0, "wrong": [{"row": 1}]}])
     assert found == {"row": 1, "task": "own", "name": "b.png", "picture": data_uri(picture)}
 
