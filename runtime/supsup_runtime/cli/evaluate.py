@@ -77,7 +77,8 @@ def _run() -> None:
         unnamed=arguments.scenario == "NNs",
         progress=say_progress,
     )
-    if arguments.report:
+    print_result(value, as_json=arguments.json, text=_to_text(value))
+    if arguments.report:  # last: a full disk loses no result
         about = {
             "curves": curves,
             "data": data_name(stream),
@@ -86,7 +87,6 @@ def _run() -> None:
             "sizes": sizes(arguments.model, model.info),
         }
         write_report(arguments.report, {**value, **about})
-    print_result(value, as_json=arguments.json, text=_to_text(value))
 
 
 def _add_report_options(made: CommandParser) -> None:
