@@ -17,6 +17,7 @@ from supsup_runtime.cli.options import (
     say_progress,
 )
 from supsup_runtime.console import (
+    MAX_LINE,
     CommandParser,
     add_options,
     add_renamed,
@@ -24,6 +25,7 @@ from supsup_runtime.console import (
     parser,
     positive,
     print_result,
+    printable,
     run_command,
     to_path,
     to_table,
@@ -91,12 +93,12 @@ def _run() -> None:
 
 
 def _add_report_options(made: CommandParser) -> None:
-    for name, text in (
-        ("--report", "write a page (HTML) with charts and the pictures that went wrong"),
-        ("--bank", "bank, or its training log, whose learning curves go into the report"),
-    ):
-        made.what_out.add_argument(name, type=to_path, metavar="PATH", help=f"{text} (default: none)")
-    made.what_out.add_argument("--force", action="store_true", help="replace an existing report")
+    add = made.what_out.add_argument
+    text = "write a page (HTML) with charts and the pictures that went wrong (default: none)"
+    add("--report", type=to_path, metavar="PATH", help=text)
+    text = "bank, or its training log, whose learning curves go into the report (default: none)"
+    add("--bank", type=to_path, metavar="PATH", help=text)
+    add("--force", action="store_true", help="replace an existing report")
 
 
 def _curves(path: Path | None, tasks: Sequence[str]) -> list[dict[str, Any]]:
@@ -133,6 +135,10 @@ def _to_text(value: dict[str, Any]) -> str:
     classes = confused_classes(value["tasks"])
     for name, pairs in (("tasks", value["confusion"]), ("classes", classes)):
         if pairs:
-            listed = [f"{one} as {other} ({share:.1%})" for one, other, share in pairs[:_SHOWN]]
+            listed = [
+                f"{printable(one)} as {printable(other)} ({share:.1%})"
+                for one, other, share in pairs[:_SHOWN]
+            ]
             lines.append(f"{name} most confused: {', '.join(listed)}")
-    return "\n".join([*lines, *(f"warning: {text}" for text in value["warnings"])])
+    warnings = (f"warning: {printable(text, MAX_LINE)}" for text in value["warnings"])
+    return "\n".join([*lines, *warnings])

@@ -210,6 +210,8 @@ def check_progress(progress: object) -> None:
 def _check_task(model: Model, data: TaskData) -> None:
     check_kind("model", model, Model, "a loaded model")
     check_kind("data", data, TaskData, "a TaskData, from Stream.task")
+    if not len(data.test_x):
+        raise InputError(f"task {data.name!r:.80}: must have a test image, got none")
 
 
 def _infer(

@@ -134,20 +134,23 @@ def warnings(
     rows = [row for row in rows if row.get("inferred_as")] if tasks > 1 else []
     images = sum(row["images"] for row in rows)
     right = sum(row["inferred_as"].get(row["task"], 0) for row in rows)
-    lucky = images / tasks + 2 * sqrt(images * batch_size * (tasks - 1)) / tasks  # two deviations
-    lost = [row for row in rows if row["inferred"] <= 1 / tasks]
-    if rows and right <= lucky:
+
+    def lucky(images: int, deviations: int) -> float:
+        return (images + deviations * sqrt(images * batch_size * (tasks - 1))) / tasks
+
+    lost = [row for row in rows if row["inferred"] * row["images"] <= lucky(row["images"], 1)]
+    if rows and right <= lucky(images, 2):
         where = f"{right} of {images} images right, guessing gives {images / tasks:.0f}"
     elif lost:
         where = f"{_listed(lost, 'inferred')}; guessing gives {1 / tasks:.1%}"
     else:
         return found
-    tips = ["give the task"]
+    tips = ["instead give the task"]
     if batch_size == 1:
         tips.append("infer it from batches of one task (--batch-size 16)")
     if (method, score) != ("exhaustive", "entropy"):
         tips.append("try --method exhaustive --score entropy")
-    tips.append("train with more superfluous outputs (--outputs) or fewer similar tasks")
+    tips.append("or train with more superfluous outputs (--outputs) or fewer tasks that look alike")
     return [*found, f"tasks inferred no better than by guessing: {where}; {', '.join(tips)}"]
 
 

@@ -24,7 +24,7 @@ DATA = TaskData(
     test_x=np.zeros((4, 1), np.float32),
     test_y=np.array([0, 0, 1, 1]),
 )
-TIPS = "train with more superfluous outputs (--outputs) or fewer similar tasks"
+TIPS = "or train with more superfluous outputs (--outputs) or fewer tasks that look alike"
 
 
 def answer(row: int, label: int, sure: float, task: str = "pets", margin: float = 1.0) -> Answer:
@@ -98,10 +98,10 @@ def test_a_warning_where_inference_guesses() -> None:
     said = "tasks inferred no better than by guessing: 11 of 20 images right, guessing gives 10"
     (found,) = warnings(rows, 2, 1, "verified", "log-odds")
     batches = "infer it from batches of one task (--batch-size 16)"
-    tips = f"give the task, {batches}, try --method exhaustive --score entropy, {TIPS}"
+    tips = f"instead give the task, {batches}, try --method exhaustive --score entropy, {TIPS}"
     assert found == f"{said}; {tips}"
     (found,) = warnings(rows, 2, 5, "exhaustive", "entropy")
-    assert found == f"{said}; give the task, {TIPS}"
+    assert found == f"{said}; instead give the task, {TIPS}"
 
 
 def test_a_warning_names_the_tasks_that_are_lost() -> None:
@@ -122,3 +122,14 @@ def test_a_warning_where_labels_guess(known: float, warned: bool) -> None:
         "with another learning rate"
     )
     assert warnings(rows, 1, 1, "verified", "entropy") == ([message] if warned else [])
+
+
+def test_a_warning_for_one_task_within_a_deviation_of_guessing() -> None:
+    rows = [row(f"t{k}", {f"t{k}": 90, f"t{k + 1}": 10}) for k in range(4)]
+    few = row("few", {"few": 24, "t0": 76})
+    (found,) = warnings([*rows, few], 5, 1, "exhaustive", "log-odds")
+    assert "guessing: few (24.0%); guessing gives 20.0%; " in found
+    enough = row("few", {"few": 25, "t0": 75})
+    assert warnings([*rows, enough], 5, 1, "exhaustive", "log-odds") == []
+    (found,) = warnings([*rows, enough], 5, 4, "exhaustive", "log-odds")  # 25 batches
+    assert "guessing: few (25.0%)" in found

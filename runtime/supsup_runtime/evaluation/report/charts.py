@@ -1,4 +1,4 @@
-"""Charts as SVG in units of about a pixel, 340 wide to fit a phone; the style has the colours."""
+"""Charts as SVG, at most 340 pixels wide on a phone, 408 elsewhere; the style has the colours."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ _CELL = 38
 _NAME = 14
 _LINES = 60
 _BARS = 20
+_LEAST_LOSS = 1e-4
 
 
 def percent(share: float | None) -> str:
     """Format a share, such as ``93.7 %``."""
     if share is None:
         return "-"
-    return "<0.1\u202f%" if 0 < share < 0.0005 else f"{100 * share:.1f}\u202f%"
+    if 0 < share < 0.0005:
+        return "<0.1\u202f%"
+    return ">99.9\u202f%" if 0.9995 <= share < 1 else f"{100 * share:.1f}\u202f%"
 
 
 def strip(chance: float, known: float, unknown: float | None) -> Markup:
@@ -70,12 +73,12 @@ def heat_map(
             if share:
                 told = tag("title", f"{rows[i]} as {columns[k]}: {percent(share)}")
                 kind, x = "right" if i == k else "wrong", left + k * cell
-                fill = 0.08 + 0.47 * sqrt(share)
+                fill = 0.55 * sqrt(share)
                 marks.append(tag("rect", told, x=x, y=y, **size, class_=kind, fill_opacity=fill))
             if share >= 0.01 and named and cell > 15:
                 place = {"x": x + 0.47 * cell, "y": y + 0.47 * cell + 3.5}
                 marks.append(tag("text", f"{100 * share:.0f}", **place, class_="middle count"))
-    return _drawing(top + cell * len(shares) + 2, label, marks)
+    return _drawing(left + cell * len(columns), top + cell * len(shares) + 2, label, marks)
 
 
 def _short(text: str) -> str:
@@ -83,9 +86,9 @@ def _short(text: str) -> str:
     return text if len(text) <= _NAME else f"{text[:half]}…{text[1 - half :]}"
 
 
-def _drawing(height: float, label: str, marks: Sequence[Markup]) -> Markup:
-    box = f"0 0 {_WIDTH} {ceil(height)}"
-    return tag("svg", *marks, viewBox=box, role="img", aria_label=label, class_="chart")
+def _drawing(width: float, height: float, label: str, marks: Sequence[Markup]) -> Markup:
+    size = {"viewBox": f"0 0 {ceil(width)} {ceil(height)}", "width": 1.2 * ceil(width)}
+    return tag("svg", *marks, **size, role="img", aria_label=label, class_="chart")
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -149,7 +152,7 @@ class Plot:
         middle = (_WIDTH + _LEFT - _RIGHT) / 2
         frame.append(tag("text", self.x_name, x=middle, y=_HEIGHT - 5, class_="middle"))
         name = tag("figcaption", self.y_name, class_="note")
-        return joined(name, _drawing(_HEIGHT, label, [*frame, *marks]))
+        return joined(name, _drawing(_WIDTH, _HEIGHT, label, [*frame, *marks]))
 
 
 def ranked(rows: Sequence[Mapping[str, Any]]) -> Markup:
@@ -167,17 +170,27 @@ def ranked(rows: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def losses(curves: Sequence[Mapping[str, Any]]) -> Markup:
-    """Loss by step: a thin line for each of at most 60 tasks, a thick one for their mean."""
+    """Loss by step: a thin line for each of at most 60 tasks, a thick one for their mean.
+
+    The axis of the loss is logarithmic: the first steps may lose a thousand times as much.
+    """
     chosen = curves[:: ceil(len(curves) / _LINES)]
-    points = [point for curve in chosen for point in curve["loss"]]
-    last, most = (max(point[k] for point in points) for k in (0, 1))
-    plot = Plot("training step", "loss", (0, last), (0, most or 1), "{:g}".format, "{:g}".format)
-    marks = [plot.line(curve["loss"], "thin", curve["task"]) for curve in chosen]
     steps: dict[float, list[float]] = {}
-    for step, loss in points:
+    for step, loss in (point for curve in chosen for point in curve["loss"]):
         steps.setdefault(step, []).append(loss)
-    means = [(step, fmean(steps[step])) for step in sorted(steps)]
-    return plot.drawn(f"Training loss of {len(curves)} tasks", [*marks, plot.line(means, "mean")])
+    span = around([_log(loss) for losses in steps.values() for loss in losses])
+    written = lambda y: f"{10**y:.2g}"  # noqa: E731
+    plot = Plot("training step", "loss", (0, max(steps)), span, "{:g}".format, written)
+    lines = [(curve["loss"], "thin", curve["task"]) for curve in chosen]
+    lines.append(([(step, fmean(steps[step])) for step in sorted(steps)], "mean", "mean"))
+    marks = [
+        plot.line([(step, _log(loss)) for step, loss in points], *more) for points, *more in lines
+    ]
+    return plot.drawn(f"Training loss of {len(curves)} tasks", marks)
+
+
+def _log(loss: float) -> float:
+    return log10(max(loss, _LEAST_LOSS))
 
 
 def learned(curves: Sequence[Mapping[str, Any]]) -> Markup:

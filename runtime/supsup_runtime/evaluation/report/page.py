@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from supsup_runtime.arrays import checked_path
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.evaluation.findings import answer_name
 from supsup_runtime.evaluation.report import charts
 from supsup_runtime.evaluation.report.charts import percent
 from supsup_runtime.evaluation.report.markup import Markup, joined, tag
-from supsup_runtime.files import refuse_overwrite, write_whole
+from supsup_runtime.files import refuse_overwrite, system_errors, write_whole
 
 Result = Mapping[str, Any]
 _BEGIN = "<!doctype html>"
@@ -22,7 +23,8 @@ _LISTED = 40
 """Tasks up to which each has a line of its own and a place in the map of confusion."""
 _MAPPED = 30
 _PAIRS = 12
-_CARDS = 12
+_CARDS = 6
+"""Cards up to which all are open, and twice as many at most."""
 _CLASSES = 40
 
 
@@ -34,7 +36,7 @@ def write_report(path: Path, result: Result) -> None:
         result: What `evaluate` returns for named tasks, with ``model`` and ``data`` (names) and
             with ``curves``, ``pictures`` and ``sizes`` of `sources`.
     """
-    write_whole(path, page(result).encode("utf-8", "replace"))
+    write_whole(checked_path(path), page(result).encode("utf-8", "replace"))
 
 
 def claim_report(path: Path, *, force: bool) -> None:
@@ -46,20 +48,19 @@ def claim_report(path: Path, *, force: bool) -> None:
 
     Raises:
         InputError: If its folder does not exist.
+        FileError: If the system refuses.
         OutputExistsError: If there is another file, or a report without `force`.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
-    refuse_overwrite(path, force=force)
-    if path.exists() and not _is_report(path):
-        raise OutputExistsError(f"{path}: exists and is no report; choose another --report")
-
-
-def _is_report(path: Path) -> bool:
-    if not path.is_file():  # a pipe has no beginning
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_BEGIN)) == _BEGIN.encode()
+    with system_errors(checked_path(path), "written"):
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+        refuse_overwrite(path, force=force)
+        if path.exists():
+            with path.open("rb") as file:
+                if file.read(len(_BEGIN)) != _BEGIN.encode():
+                    raise OutputExistsError(
+                        f"{path}: exists and is no report; choose another --report"
+                    )
 
 
 def page(result: Result) -> str:
@@ -105,7 +106,13 @@ def _card(title: str, *inside: object) -> Markup:
 
 
 def _cards(*cards: Markup, class_: str = "cards") -> Markup:
-    return tag("div", *cards, class_=class_)
+    """Cards side by side, those above `_CARDS` folded."""
+    shown = tag("div", *cards[:_CARDS], class_=class_)
+    more = cards[_CARDS:]
+    if not more:
+        return shown
+    summary = tag("summary", f"{len(more)} more")
+    return joined(shown, tag("details", summary, tag("div", *more, class_=class_)))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: int) -> Markup:
@@ -137,7 +144,7 @@ def _header(result: Result) -> Iterator[Markup]:
             ("Task right", "inferred", tasks),
         )
     ]
-    separate = f"{_bytes(sizes['float_bytes'])} as float32 models"
+    separate = f"as float32 {_bytes(sizes['float_bytes'])}"
     tiles.append(("Model", _bytes(sizes["model_bytes"]), separate))
     parts = (zip(("dt", "dd", "dd"), tile, ("", "", "note"), strict=True) for tile in tiles)
     yield tag("dl", *(tag("div", *(tag(k, t, class_=c) for k, t, c in tile)) for tile in parts))
@@ -151,10 +158,14 @@ def _accuracy(rows: Sequence[Result]) -> Markup:
     )
     if len(rows) <= _LISTED:
         return joined(key, _accuracies(rows))
-    lowest = _accuracies(sorted(rows, key=lambda row: row["known"])[:10])
+    lowest = _accuracies(sorted(rows, key=lambda row: min(_shares(row)))[:10])
     cards = _cards(tag("figure", charts.ranked(rows)), _card("The 10 lowest", lowest))
     every = tag("details", tag("summary", f"All {len(rows):,} tasks"), _accuracies(rows))
     return joined(key, cards, every)
+
+
+def _shares(row: Result) -> list[float]:
+    return [row[key] for key in ("known", "unknown") if row[key] is not None]
 
 
 def _accuracies(rows: Sequence[Result]) -> Markup:
@@ -196,7 +207,7 @@ def _confusion(result: Result) -> Markup:
 def _classes(rows: Sequence[Result]) -> Markup:
     few = [row for row in rows if len(row["classes"][0]) <= _CLASSES]
     cards = []
-    for row in sorted(few, key=lambda row: row["known"])[:_CARDS]:
+    for row in sorted(few, key=lambda row: row["known"])[: 2 * _CARDS]:
         shares = [[count / (sum(counts) or 1) for count in counts] for counts in row["classes"]]
         columns = [answer_name(row, k) for k in range(len(shares[0]))]
         label = f"Classes of {row['task']} taken for others"
@@ -211,12 +222,13 @@ def _classes(rows: Sequence[Result]) -> Markup:
 def _wrong(pictures: Sequence[Result]) -> Markup:
     groups: dict[str, list[Markup]] = {}
     for entry in pictures:
-        other = "" if entry["inferred"] is None else f" as {entry['inferred']}"
-        sure = f"{100 * entry['confidence']:.0f}\u202f%{other}"
+        other = entry["inferred"]
+        task = () if other is None else (tag("br"), f"as {other}")
         alt = f"{entry['label']} answered as {entry['answer']}"
         image = tag("img", src=entry["picture"], alt=alt, title=entry["name"])
+        sure = f"{100 * entry['confidence']:.0f}\u202f%"
         said = (tag("b", entry["label"]), f" → {entry['answer']}", tag("br"), sure)
-        figure = tag("figure", image, tag("figcaption", *said))
+        figure = tag("figure", image, tag("figcaption", *said, *task))
         groups.setdefault(entry["task"], []).append(figure)
     note = "At most five of a task: the class, then the answer and its probability."
     cards = [_card(task, tag("div", *each, class_="pictures")) for task, each in groups.items()]

@@ -12,9 +12,11 @@ from supsup_runtime.bank.fields import is_integer, is_number
 from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.report.pictures import data_uri, from_values
+from supsup_runtime.files import regular_file, system_errors
 from supsup_runtime.model.metadata import ModelInfo
 
 MAX_LINE_BYTES = 1 << 20
+_MAX_POINTS = 100
 _PICTURED = 12
 
 
@@ -41,11 +43,12 @@ def read_curves(log: Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
 
     Raises:
         InputError: If the log is missing, or a line is not what training writes.
+        FileError: If the log cannot be read.
     """
-    if not log.is_file():
+    if not log.exists():
         raise InputError(f"{log}: no such file; give the bank, or the log, of supsup-train")
     found: dict[str, dict[str, Any]] = {task: {} for task in tasks}
-    with log.open("rb") as file:
+    with regular_file(log, links=True) as file, system_errors(log, "read"):
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
             curve = _curve(line)
             if curve is None:
@@ -68,6 +71,7 @@ def _curve(line: bytes) -> dict[str, Any] | None:
     shares = [value[key] for key in ("accuracy", "train_accuracy") if key in value]
     fits = (
         isinstance(points, list)
+        and len(points) <= _MAX_POINTS
         and all(isinstance(point, list) and len(point) == 2 for point in points)
         and all(is_integer(x) and 0 < x < 1 << 53 for x, _ in points)
         and all(is_number(y) and 0 <= y < 1e30 for _, y in points)

@@ -4,6 +4,7 @@ const puppeteer = require("puppeteer-core");
 const [browserPath, profile, url] = process.argv.slice(2);
 
 function drawn() {
+  document.querySelectorAll("details").forEach((e) => (e.open = true));
   const count = (selector) => document.querySelectorAll(selector).length;
   const style = (selector, name) => getComputedStyle(document.querySelector(selector))[name];
   const seen = [...document.querySelectorAll("svg.chart, table, img")];

@@ -81,11 +81,11 @@ def test_figures_of_a_result_are_on_the_page() -> None:
         "3 tasks of the made-up stream; task inferred by verified from one image",
         "90.0\u202f%",
         "guessing 33.3\u202f%",
-        "8.95\u202fMB275\u202fMB as float32 models",
+        "8.95\u202fMBas float32 275\u202fMB",
         "ab50.0\u202f%",  # the most confused pair
         "right: 60 images",
         "wrong: 20 images",
-        "75\u202f% as b",
+        "75\u202f%as b",
         "34.4\u202fkB",
     ):
         assert said in text, said
@@ -135,7 +135,14 @@ def test_classes_beyond_forty_are_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(None, "-"), (0.0, "0.0\u202f%"), (0.0004, "<0.1\u202f%"), (0.937, "93.7\u202f%")],
+    [
+        (None, "-"),
+        (0.0, "0.0\u202f%"),
+        (0.0004, "<0.1\u202f%"),
+        (0.937, "93.7\u202f%"),
+        (0.9999, ">99.9\u202f%"),
+        (1.0, "100.0\u202f%"),
+    ],
 )
 def test_percent(share: float | None, text: str) -> None:
     assert percent(share) == text
