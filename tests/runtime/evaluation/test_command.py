@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from commands import run
+from commands import call, run
+from reports import made_up
+from supsup_runtime.cli import evaluate
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,29 @@ def test_refused_before_the_model_is_loaded(
     done = run("supsup-eval", "out.onnx", "permuted", *options, status=1)
     assert done.stderr == f"supsup-eval: {message}\n"
     assert Path("out.onnx").read_bytes() == b"a model"
+
+
+@given(
+    labels=st.lists(st.text(st.characters(exclude_categories=[])), min_size=2, max_size=3),
+    name=st.text(st.characters(exclude_categories=[])),
+)
+def test_any_label_is_printed_on_its_line(labels: list[str], name: str) -> None:
+    names = [name, name + "'", name + "''"]
+    value = made_up(names, labels, lost=3)
+    value["warnings"].append(f"about {name} {labels}")
+    with pytest.MonkeyPatch.context() as patch:
+        for function in ("load_model", "model_stream", "inference_of"):
+            patch.setattr(
+                evaluate, function, lambda *_: SimpleNamespace(task_names=names, default_method="")
+            )
+        patch.setattr(evaluate, "evaluate", lambda *_, **__: value)
+        done = call(evaluate.main, "supsup-eval", "out.onnx", "permuted")
+    lines = done.stdout.removesuffix("\n").split("\n")
+    assert all(line.isprintable() for line in lines)
+    done.stdout.encode()
+    kinds = [line.partition(":")[0] for line in lines[5:]]
+    assert kinds[:2] == ["method", "tasks most confused"]
+    assert [kind for kind in kinds[2:] if kind != "classes most confused"] == ["warning"]
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reports import made_up
 from supsup_runtime.evaluation.report import claim_report, write_report
@@ -60,6 +62,22 @@ def test_names_and_labels_from_files_are_text() -> None:
     ]
     assert "script" not in {name for name, _ in read.elements}
     assert HOSTILE in "".join(read.texts)
+
+
+ANY = st.text(st.characters(exclude_categories=[]))
+MARKUP = st.sampled_from(["<script>", "</title>", "</style>", "-->", '"', "'", "&", "]]>", "\x00"])
+
+
+@given(
+    names=st.lists(st.one_of(ANY, MARKUP), min_size=3, max_size=3, unique=True),
+    labels=st.lists(st.one_of(ANY, MARKUP), min_size=2, max_size=2, unique=True),
+)
+def test_any_names_and_labels_are_text(names: list[str], labels: list[str]) -> None:
+    result = made_up(names, labels, lost=2) | {"model": names[0], "data": labels[0]}
+    read, want = Read(page(result)), Read(page(made_up(["a", "b", "c"], LABELS, lost=2)))
+    assert [(name, sorted(own)) for name, own in read.elements] == [
+        (name, sorted(own)) for name, own in want.elements
+    ]
 
 
 def test_nothing_comes_from_outside(tmp_path: Path) -> None:

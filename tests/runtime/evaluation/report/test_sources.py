@@ -3,20 +3,56 @@ from __future__ import annotations
 import base64
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from reports import made_up
 from supsup_runtime.arrays import Array
 from supsup_runtime.data import Stream, load_dataset, make_stream
 from supsup_runtime.errors import InputError
+from supsup_runtime.evaluation.report.page import page
 from supsup_runtime.evaluation.report.pictures import data_uri
 from supsup_runtime.evaluation.report.sources import data_name, pictured, read_curves
 
 LINE: dict[str, Any] = {"task": "a", "loss": [[10, 1.5], [20, 1]], "accuracy": 0.9}
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner)),
+)
+LINES = st.one_of(
+    st.binary(max_size=50),
+    JSON.map(lambda value: json.dumps(value).encode()),
+    st.fixed_dictionaries(
+        {"task": st.one_of(st.just("a"), JSON)},
+        optional={
+            "loss": st.one_of(
+                st.lists(st.tuples(st.integers(1, 9), st.floats(0, 9)), max_size=4), JSON
+            ),
+            "accuracy": st.one_of(st.floats(0, 1), JSON),
+            "train_accuracy": st.one_of(st.floats(0, 1), JSON),
+        },
+    ).map(lambda value: json.dumps(value).encode()),
+)
+
+
+@given(lines=st.lists(LINES, max_size=3))
+def test_any_log_is_shown_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+) -> None:
+    log = tmp_path_factory.getbasetemp() / "any.jsonl"
+    log.write_bytes(b"\n".join(lines))
+    with suppress(InputError):
+        curves = read_curves(log, ["a", "b"])
+        assert "Learning" in page(made_up(["a", "b"], ["cat", "dog"]) | {"curves": curves})
 
 
 def written(folder: Path, *lines: object) -> Path:
@@ -40,6 +76,7 @@ def test_curves_in_the_order_of_the_tasks(tmp_path: Path) -> None:
         {**LINE, "task": 3},
         {**LINE, "loss": {"0": 1}},
         {**LINE, "loss": [[1, 2, 3]]},
+        {**LINE, "loss": [[1, 2.0]] * 101},
         {**LINE, "loss": [[0, 2.0]]},
         {**LINE, "loss": [[True, 2.0]]},
         {**LINE, "loss": [[1.5, 2.0]]},
