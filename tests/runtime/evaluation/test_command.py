@@ -44,10 +44,12 @@ def test_refused_before_the_model_is_loaded(
     assert Path("out.onnx").read_bytes() == b"a model"
 
 
-@given(
-    labels=st.lists(st.text(st.characters(exclude_categories=[])), min_size=2, max_size=3),
-    name=st.text(st.characters(exclude_categories=[])),
+TEXT = st.text(
+    st.one_of(st.sampled_from("\n\r\x1b\x9b\u2028"), st.characters(exclude_categories=[]))
 )
+
+
+@given(labels=st.lists(TEXT, min_size=2, max_size=3), name=TEXT)
 def test_any_label_is_printed_on_its_line(labels: list[str], name: str) -> None:
     names = [name, name + "'", name + "''"]
     value = made_up(names, labels, lost=3)
