@@ -146,8 +146,13 @@ def _header(result: Result) -> Iterator[Markup]:
     ]
     separate = f"as float32 {_bytes(sizes['float_bytes'])}"
     tiles.append(("Model", _bytes(sizes["model_bytes"]), separate))
-    parts = (zip(("dt", "dd", "dd"), tile, ("", "", "note"), strict=True) for tile in tiles)
-    yield tag("dl", *(tag("div", *(tag(k, t, class_=c) for k, t, c in tile)) for tile in parts))
+    yield tag(
+        "dl",
+        *(
+            tag("div", tag("dt", name), tag("dd", value), tag("dd", note, class_="note"))
+            for name, value, note in tiles
+        ),
+    )
 
 
 def _accuracy(rows: Sequence[Result]) -> Markup:
@@ -158,14 +163,11 @@ def _accuracy(rows: Sequence[Result]) -> Markup:
     )
     if len(rows) <= _LISTED:
         return joined(key, _accuracies(rows))
-    lowest = _accuracies(sorted(rows, key=lambda row: min(_shares(row)))[:10])
+    order = sorted(rows, key=lambda row: (row["unknown"] or 0, row["known"]))  # None: of all
+    lowest = _accuracies(order[:10])
     cards = _cards(tag("figure", charts.ranked(rows)), _card("The 10 lowest", lowest))
     every = tag("details", tag("summary", f"All {len(rows):,} tasks"), _accuracies(rows))
     return joined(key, cards, every)
-
-
-def _shares(row: Result) -> list[float]:
-    return [row[key] for key in ("known", "unknown") if row[key] is not None]
 
 
 def _accuracies(rows: Sequence[Result]) -> Markup:
@@ -216,6 +218,8 @@ def _classes(rows: Sequence[Result]) -> Markup:
     note = "Task known. Rows: the class; columns: the answer; in percent of the row."
     if len(cards) < len(rows):
         note += f" {len(cards)} of {len(rows):,} tasks, with the lowest accuracy."
+    if any(len(row["labels"]) > charts.NUMBERED for row in few):
+        note += f" More than {charts.NUMBERED} classes are numbered from 1."
     return joined(_note(note), _cards(*cards, class_="cards small"))
 
 

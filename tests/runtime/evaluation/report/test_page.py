@@ -146,6 +146,11 @@ def test_many_tasks_stay_readable() -> None:
     assert len(lines) == 50  # every fifth
 
 
+def test_many_classes_are_numbered() -> None:
+    text = "".join(Read(page(made_up(["a", "b"], [f"class {k}" for k in range(13)]))).texts)
+    assert "More than 12 classes are numbered from 1." in text
+
+
 def test_classes_beyond_forty_are_left_out() -> None:
     text = page(made_up(["a", "b"], [str(k) for k in range(41)]))
     assert "0 of 2 tasks, with the lowest accuracy" in "".join(Read(text).texts)
