@@ -119,7 +119,7 @@ def _plain(name: str) -> str:
 
 
 def _steady(files: Files) -> dict[str, object]:
-    """Files but logs and reports, which have times; task files by the index, as names may differ."""
+    """Files but logs and reports, which have times; task files by the index: names may differ."""
     timed = ("train.jsonl", ".html")
     found: dict[str, object] = {n: d for n, d in files.items() if not n.endswith(timed)}
     for name in [name for name in files if name.endswith("/bank.json")]:

@@ -14,7 +14,7 @@ from supsup_runtime.evaluation.findings import answer_name
 from supsup_runtime.evaluation.report import charts
 from supsup_runtime.evaluation.report.charts import percent
 from supsup_runtime.evaluation.report.markup import Markup, joined, tag
-from supsup_runtime.files import refuse_overwrite, system_errors, write_whole
+from supsup_runtime.files import refuse_overwrite, remove_parts, system_errors, write_whole
 
 Result = Mapping[str, Any]
 _BEGIN = "<!doctype html>"
@@ -36,7 +36,9 @@ def write_report(path: Path, result: Result) -> None:
         result: What `evaluate` returns for named tasks, with ``model`` and ``data`` (names) and
             with ``curves``, ``pictures`` and ``sizes`` of `sources`.
     """
-    write_whole(checked_path(path), page(result).encode("utf-8", "replace"))
+    path = checked_path(path)
+    remove_parts(path.parent, path.name)
+    write_whole(path, page(result).encode("utf-8", "replace"))
 
 
 def claim_report(path: Path, *, force: bool) -> None:

@@ -92,6 +92,13 @@ def test_nothing_comes_from_outside(tmp_path: Path) -> None:
     claim_report(path, force=True)
 
 
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".report.html.0123456789abcdef.part"
+    left.write_text("<!doctype")
+    write_report(tmp_path / "report.html", made_up(["a", "b"], LABELS))
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 def test_figures_of_a_result_are_on_the_page() -> None:
     text = "".join(Read(page(made_up(["a", "b", "c"], LABELS, lost=2))).texts)
     for said in (
