@@ -1,4 +1,4 @@
-"""Compose the graph of contract 1 (docs/CONTRACT.md) from its parts."""
+"""Compose the graph of contract 2 (docs/CONTRACT.md) from its parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError, InputError
-from supsup_runtime.model.metadata import Mode, ModelInfo, Scoring, Target, TaskInfo
+from supsup_runtime.model.metadata import Mode, ModelInfo, Scoring, Target, described
 
 OUTPUTS = ("logits", "task", "task_scores", "parameters", "state")
 
@@ -103,9 +103,7 @@ def compose(
     info = ModelInfo(
         network=bank.network,
         digest=bank.digest,
-        tasks=tuple(
-            TaskInfo(index=i, name=n, labels=labels) for i, (n, labels) in enumerate(named)
-        ),
+        tasks=described(bank.network, named),
         objective=objective,
         mode=request.mode,
         target=request.target,

@@ -17,7 +17,7 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore
-from supsup_runtime.model.metadata import Mode, ModelInfo, TaskInfo
+from supsup_runtime.model.metadata import Mode, ModelInfo, described
 
 OBJECTIVE = "entropy"
 STRENGTHS = ("entropy_strength", "energy_strength")
@@ -82,9 +82,7 @@ def recovery_info(bank: MaskBank, store: HopfieldStore, mode: Mode) -> ModelInfo
     return ModelInfo(
         network=bank.network,
         digest=bank.digest,
-        tasks=tuple(
-            TaskInfo(index=i, name=t.name, labels=t.labels) for i, t in enumerate(store.tasks)
-        ),
+        tasks=described(bank.network, ((task.name, task.labels) for task in store.tasks)),
         objective=OBJECTIVE,
         mode=mode,
         target="portable",

@@ -52,7 +52,7 @@ def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto
     """Return the model of a task, and its uses of two-bit weights."""
     composer = _Composer(bank, task, bits)
     composer.add_program()
-    values = {  # no `contract`: hosts of contract 1 cannot run this
+    values = {  # no `contract`: hosts of the contract cannot run this
         "bits": str(bits),
         "digest": bank.digest,
         "kind": "task",

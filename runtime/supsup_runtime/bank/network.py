@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,8 @@ from supsup_runtime.arrays import (
 from supsup_runtime.bank.bits import pack_mask
 from supsup_runtime.bank.fields import Fields, canonical_json, is_unicode
 from supsup_runtime.bank.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
-from supsup_runtime.errors import BankError
+from supsup_runtime.errors import BankError, InputError
+from supsup_runtime.preprocessing import Preprocessing
 
 MAX_TENSORS = 10_000
 """Masked parameters, or state tensors, of one network."""
@@ -146,6 +148,8 @@ class Network:
         state: State tensors, in order.
         constants: Hexadecimal SHA-256 of all other tensors, by which training refuses another
             module; may be empty.
+        preprocessing: From pictures to inputs, of shape `input_shape` or flat; None if inputs are
+            arrays that users prepare.
 
     Raises:
         BankError: If a value is out of range, or a name repeats.
@@ -158,6 +162,7 @@ class Network:
     parameters: tuple[MaskedParameter, ...]
     state: tuple[StateTensor, ...] = field(default=())
     constants: str = ""
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         for name, least, most in (("weight_seed", 0, MAX_SEED), ("outputs", 1, MAX_OUTPUTS)):
@@ -170,6 +175,7 @@ class Network:
         )
         object.__setattr__(self, "real_outputs", value)
         object.__setattr__(self, "input_shape", _checked_shape("input_shape", self.input_shape))
+        self._check_preprocessing()
         for kind, tensors, of in (
             ("parameters", self.parameters, MaskedParameter),
             ("state", self.state, StateTensor),
@@ -192,6 +198,17 @@ class Network:
                 f"got {self.num_masked} and {self.num_state}"
             )
 
+    def _check_preprocessing(self) -> None:
+        if (steps := self.preprocessing) is None:
+            return
+        check_kind("network: preprocessing", steps, Preprocessing, "steps", error=BankError)
+        shape = steps.output_shape
+        if self.input_shape not in {shape, (math.prod(shape),)}:
+            raise BankError(
+                f"network: input_shape must be {shape}, as preprocessing makes it, or flat, "
+                f"got {self.input_shape}"
+            )
+
     @property
     def num_masked(self) -> int:
         """Number of masked weights (`P`)."""
@@ -207,6 +224,10 @@ class Network:
         """Number of outputs that are not labels."""
         return self.outputs - self.real_outputs
 
+    def real_outputs_of(self, labels: Sequence[str]) -> int:
+        """Return how many outputs are labels of a task with these labels; all if it has none."""
+        return len(labels) or self.real_outputs
+
     def weights(self) -> list[Floats]:
         """Return the fixed weights, one array per masked parameter."""
         return [p.weight(self.weight_seed, index) for index, p in enumerate(self.parameters)]
@@ -220,7 +241,7 @@ class Network:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ``network`` object of bank.json (docs/FORMAT.md)."""
-        return {
+        value = {
             "constants": self.constants,
             "input_shape": list(self.input_shape),
             "outputs": self.outputs,
@@ -232,6 +253,9 @@ class Network:
             "state": [{"name": s.name, "shape": list(s.shape)} for s in self.state],
             "weight_seed": self.weight_seed,
         }
+        if self.preprocessing is not None:
+            value["preprocessing"] = self.preprocessing.to_dict()
+        return value
 
     @classmethod
     def from_dict(cls, value: object) -> Network:
@@ -240,7 +264,7 @@ class Network:
         Raises:
             BankError: If a field is missing, unknown or invalid.
         """
-        found = Fields(value, _FIELDS, "network")
+        found = Fields(value, _FIELDS, "network", optional={"preprocessing"})
         return cls(
             weight_seed=found.get("weight_seed", int),
             input_shape=found.shape("input_shape"),
@@ -249,7 +273,17 @@ class Network:
             parameters=tuple(map(_parameter, found.items("parameters"))),
             state=tuple(map(_state, found.items("state"))),
             constants=found.get("constants", str),
+            preprocessing=_preprocessing(found),
         )
+
+
+def _preprocessing(found: Fields) -> Preprocessing | None:
+    if "preprocessing" not in found.value:
+        return None
+    try:
+        return Preprocessing.from_dict(found["preprocessing"])
+    except InputError as error:
+        raise BankError(f"network: {error}") from error
 
 
 def _parameter(value: object) -> MaskedParameter:

@@ -58,7 +58,7 @@ class Engine:
         self.outputs = session.output_names
         self.info = info
         self.num_tasks = len(info.tasks)
-        self.real_outputs = network.real_outputs
+        self.real_outputs: Sequence[int] = [task.real_outputs for task in info.tasks]
         self._sizes = {"parameters": (network.num_masked,), "state": (network.num_state,)}
         self._own = [kind for kind in ("parameters", "state") if getattr(network, kind)]
         self.keeps_weights = self.info.mode != "infer" and set(self._own) <= set(self.outputs)

@@ -1,21 +1,24 @@
-"""Metadata of an exported model, contract 1 (docs/CONTRACT.md)."""
+"""Metadata of an exported model, contract 2 (docs/CONTRACT.md)."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.fields import canonical_json
 from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task import check_labels
 from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 
-CONTRACT = 1
+CONTRACT = 2
+_CONTRACTS = ("1", "2")
+"""Contracts that are read; in the first, all real outputs are labels of every task."""
 PREFIX = "org.supsup."
 Target = Literal["cpu", "cuda", "portable"]
 """Set of operators in the graph."""
@@ -39,12 +42,26 @@ class TaskInfo:
     Attributes:
         index: Index in the graph's input `tasks`.
         name: Name in the bank.
+        real_outputs: Leading outputs that are labels of this task.
         labels: Class names by output index; empty if the bank has none.
     """
 
     index: int
     name: str
+    real_outputs: int
     labels: tuple[str, ...] = ()
+
+
+def described(
+    network: Network, named: Iterable[tuple[str, tuple[str, ...]]]
+) -> tuple[TaskInfo, ...]:
+    """Return the tasks with these names and labels, in index order."""
+    return tuple(
+        TaskInfo(
+            index=index, name=name, real_outputs=network.real_outputs_of(labels), labels=labels
+        )
+        for index, (name, labels) in enumerate(named)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +145,9 @@ class ModelInfo:
                 f"{place}: not a supsup model: metadata {PREFIX}contract is missing; "
                 "make one with supsup-export"
             )
-        if version != str(CONTRACT):
+        if version not in _CONTRACTS:
             raise ModelError(
-                f"{place}: contract must be {CONTRACT}, got {version!r}; "
+                f"{place}: contract must be {' or '.join(_CONTRACTS)}, got {version!r}; "
                 "export the bank again, or use the supsup that made the model"
             )
         missing = [PREFIX + key for key in _KEYS if PREFIX + key not in metadata]
@@ -174,7 +191,12 @@ def _parse(
     forward = base64.b64decode(values["forward"], validate=True)
     network = Network.from_dict(_json(values["network"]))
     _require("digest", values["digest"], (network.digest(forward),))
-    tasks = _tasks(_json(values["tasks"]))
+    named = _named(_json(values["tasks"]))
+    for name, labels in named:
+        check_labels(labels, network, f"task {name!r:.80}")
+    tasks = described(network, named)
+    if values["contract"] == "1":
+        tasks = tuple(replace(task, real_outputs=network.real_outputs) for task in tasks)
     return ModelInfo(
         network=network,
         digest=values["digest"],
@@ -203,22 +225,22 @@ def _require(key: str, value: str, allowed: Sequence[str]) -> None:
         raise BankError(f"{key} must be {expected}, got {value!r:.80}")
 
 
-def _tasks(items: object) -> tuple[TaskInfo, ...]:
+def _named(items: object) -> list[tuple[str, tuple[str, ...]]]:
     if not isinstance(items, list) or not items:
         raise BankError(f"tasks must be a list of at least one, got {items!r:.60}")
-    tasks = tuple(_task(index, item) for index, item in enumerate(items))
+    tasks = [_task(item) for item in items]
     seen: set[str] = set()
-    for task in tasks:
-        if task.name in seen:
-            raise BankError(f"task names must be unique, got {task.name!r} twice")
-        seen.add(task.name)
+    for name, _ in tasks:
+        if name in seen:
+            raise BankError(f"task names must be unique, got {name!r} twice")
+        seen.add(name)
     return tasks
 
 
-def _task(index: int, item: object) -> TaskInfo:
+def _task(item: object) -> tuple[str, tuple[str, ...]]:
     if not isinstance(item, dict) or not {"labels", "name"} <= set(item):
         raise BankError(f"a task must be an object with labels and name, got {item!r:.60}")
     name, labels = item["name"], item["labels"]
     if not isinstance(labels, list) or not all(isinstance(text, str) for text in (name, *labels)):
         raise BankError(f"a task must have a name and a list of labels, strings, got {item!r:.60}")
-    return TaskInfo(index=index, name=name, labels=tuple(labels))
+    return name, tuple(labels)

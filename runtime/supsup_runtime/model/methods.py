@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ class Scorer(Protocol):
 
     place: str
     num_tasks: int
-    real_outputs: int
+    real_outputs: Sequence[int]
 
     def task_scores(self, x: Images) -> Floats:
         """Return one-shot scores ``(tasks,)``."""
@@ -164,7 +164,7 @@ def _judged(
         known = (given or {}).get(task)
         logits = scorer.task_logits(x[rows], task) if known is None else known
         checked_outputs(logits, "logits", scorer.place, rows=numbers[rows])
-        judged = evidence(logits.astype(np.float64), scorer.real_outputs, score)
+        judged = evidence(logits.astype(np.float64), scorer.real_outputs[task], score)
         if not per_image:
             judged = judged.mean(keepdims=True)
         scores[rows if per_image else [0], task] = judged

@@ -363,7 +363,6 @@ class Model:
     ) -> Prediction:
         return Prediction(
             logits=checked_outputs(logits, "logits", self.place),
-            real_outputs=self.info.network.real_outputs,
             tasks=tuple(tasks),
             inferences=inferences,
         )

@@ -19,21 +19,21 @@ class Prediction:
 
     Attributes:
         logits: ``float32 (batch, outputs)``, superfluous outputs included.
-        real_outputs: Leading outputs that are labels.
         tasks: Task of each row.
         inferences: One for the batch or one per row; empty if the task was given or the model was
             exported to infer only.
     """
 
     logits: Floats
-    real_outputs: int
     tasks: tuple[TaskInfo, ...]
     inferences: tuple[TaskInference, ...] = ()
 
     @property
     def label_indices(self) -> npt.NDArray[np.int64]:
-        """Index of the largest real output per row, ``int64 (batch,)``."""
-        return np.asarray(self.logits[:, : self.real_outputs].argmax(axis=1), np.int64)
+        """Index of the largest of the task's own outputs per row, ``int64 (batch,)``."""
+        own = np.array([task.real_outputs for task in self.tasks])
+        others = np.arange(self.logits.shape[1]) >= own[:, None]
+        return np.asarray(np.where(others, -np.inf, self.logits).argmax(axis=1), np.int64)
 
     @property
     def labels(self) -> tuple[str, ...]:

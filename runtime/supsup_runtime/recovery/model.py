@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from supsup_runtime.arrays import (
     checked_path,
     shown,
 )
+from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.model.loading import open_model
@@ -193,10 +193,9 @@ class HopfieldModel:
             InputError: As `logits`.
         """
         check_kind("recovered", recovered, Recovered, "a Recovered, from recover")
-        task = _answering(recovered.tasks, self.tasks)
+        task = _answering(recovered.tasks, self.tasks, self.info.network)
         return Prediction(
             logits=self.logits(x, recovered.mask, statistics=statistics),
-            real_outputs=self.info.network.real_outputs,
             tasks=(task,) * len(x),
         )
 
@@ -247,8 +246,12 @@ def _is_empty(x: object, input_shape: tuple[int, ...]) -> bool:
     return isinstance(x, np.ndarray) and x.dtype == np.float32 and x.shape == (0, *input_shape)
 
 
-def _answering(found: tuple[TaskInfo, ...], stored: tuple[TaskInfo, ...]) -> TaskInfo:
+def _answering(
+    found: tuple[TaskInfo, ...], stored: tuple[TaskInfo, ...], network: Network
+) -> TaskInfo:
     """Return the first task found, or one without a name, with the shared labels."""
     labels = {task.labels for task in found or stored}
     shared = labels.pop() if len(labels) == 1 else ()
-    return replace(found[0] if found else TaskInfo(index=-1, name=""), labels=shared)
+    index, name = (found[0].index, found[0].name) if found else (-1, "")
+    own = network.real_outputs_of(shared)
+    return TaskInfo(index=index, name=name, real_outputs=own, labels=shared)

@@ -26,7 +26,7 @@ from supsup_runtime.model.prediction import Prediction
 FOUND = Calibration(
     score="entropy", threshold=-1.5, coverage=0.96, images=25, auroc=0.75, accepted=None
 )
-TASKS = tuple(TaskInfo(index=i, name=str(i)) for i in range(3))
+TASKS = tuple(TaskInfo(index=i, name=str(i), real_outputs=2) for i in range(3))
 
 
 def info(network: Network, calibration: Calibration | None) -> ModelInfo:
@@ -267,7 +267,7 @@ def test_a_prediction_says_it_of_each_row() -> None:
             for best in found
         )
         logits: npt.NDArray[np.float32] = np.zeros((rows, 3), np.float32)
-        return Prediction(logits=logits, real_outputs=2, tasks=TASKS[:1] * rows, inferences=judged)
+        return Prediction(logits=logits, tasks=TASKS[:1] * rows, inferences=judged)
 
     assert made(3, [0.0, 1.0, 2.0]).known == (False, True, True)
     assert made(3, [0.0]).known == (False, False, False)  # a batch is of one task

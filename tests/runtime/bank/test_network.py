@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import network_of, small_network
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import MAX_ELEMENTS, MaskedParameter, Network, StateTensor
 from supsup_runtime.bank.weights import sign_plane
 from supsup_runtime.errors import BankError
+from supsup_runtime.preprocessing import Preprocessing
 
 
 def test_dictionary_and_back() -> None:
@@ -51,6 +55,47 @@ def test_ones_are_ones_and_draw_nothing() -> None:
 def test_the_digest_of_ones_is_frozen() -> None:
     frozen = "c950cab6bd89328862e66253a1ec2daf97c40fed1077cd2e4a0012e03bc0c376"
     assert unit_network().digest(b"forward") == frozen
+
+
+def picture_network(**changes: Any) -> Network:
+    steps = Preprocessing(mode="rgb", size=(2, 3))
+    return replace(small_network(), input_shape=(3, 2, 3), preprocessing=steps, **changes)
+
+
+def test_preprocessing_is_part_of_the_description_and_the_digest() -> None:
+    network = picture_network()
+    assert Network.from_dict(network.to_dict()) == network
+    plain = replace(network, preprocessing=None)
+    assert "preprocessing" not in plain.to_dict()
+    assert network.digest(b"forward") != plain.digest(b"forward")
+    frozen = "6d640e09f3c3b2292cced5618be37d3b9b36abe2081a61bc82fdb4ea0cac4c99"
+    assert network.digest(b"forward") == frozen
+    flat = replace(network, input_shape=(18,))
+    assert Network.from_dict(flat.to_dict()) == flat
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preprocessing": None}, "network: preprocessing: fields must be"),
+        ({"input_shape": [3, 3, 2]}, r"network: input_shape must be \(3, 2, 3\), as preprocessing"),
+        ({"input_shape": [17]}, r"makes it, or flat, got \(17,\)"),
+    ],
+)
+def test_preprocessing_that_does_not_fit_is_refused(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BankError, match=message):
+        Network.from_dict(picture_network().to_dict() | changes)
+
+
+def test_preprocessing_needs_format_2(tmp_path: Path) -> None:
+    bank = MaskBank.create(tmp_path / "masks", picture_network(), forward=b"f")
+    assert MaskBank.open(bank.path).network == picture_network()
+    index = bank.path / "bank.json"
+    index.write_text(index.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(BankError, match="preprocessing needs format 2, got a bank of format 1"):
+        MaskBank.open(bank.path)
 
 
 Change = Callable[[dict[str, Any]], object]

@@ -14,7 +14,7 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError, InputError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 from supsup_runtime.hopfield.store import HopfieldStore
-from supsup_runtime.model.metadata import PREFIX, ModelInfo, TaskInfo
+from supsup_runtime.model.metadata import PREFIX, ModelInfo, described
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::supsup_runtime.errors.CapacityWarning"  # tiny matrices are soon full
@@ -35,7 +35,7 @@ def info_of(network: Network) -> ModelInfo:
     return ModelInfo(
         network=network,
         digest=store.digest,
-        tasks=tuple(TaskInfo(index=i, name=task.name) for i, task in enumerate(store.tasks)),
+        tasks=described(network, ((task.name, ()) for task in store.tasks)),
         objective="entropy",
         mode="recover",
         target="portable",

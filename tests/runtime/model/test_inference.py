@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ class Fake:
     """A scorer that counts its passes: logits are x times the task's index plus one."""
 
     def __init__(self, num_tasks: int) -> None:
-        self.place, self.num_tasks, self.real_outputs = "fake", num_tasks, 2
+        self.place, self.num_tasks = "fake", num_tasks
+        self.real_outputs: Sequence[int] = [2] * num_tasks
         self.tried: list[int] = []
 
     def task_scores(self, x: Floats) -> Floats:
@@ -117,7 +119,7 @@ def test_binary_ends_whatever_is_tied(rounds: list[list[float]]) -> None:
 @pytest.mark.parametrize("num_tasks", [1, 2, 5, 9])
 def test_equal_scores_give_the_lowest_index_and_no_margin(method: Method, num_tasks: int) -> None:
     """Dead units: nothing tells the tasks apart, and every method ends."""
-    tasks = tuple(TaskInfo(index=i, name=str(i)) for i in range(num_tasks))
+    tasks = tuple(TaskInfo(index=i, name=str(i), real_outputs=2) for i in range(num_tasks))
     blank = np.zeros((2, 5), np.float32)
     scores, (passes,), _ = score_tasks(Fake(num_tasks), blank, Inference(method=method))
     found = TaskInference.from_scores(scores[0], tasks, method, passes)
@@ -214,7 +216,7 @@ def test_a_row_that_only_a_real_pass_overflows_is_named() -> None:
 
 
 def test_ties_go_to_the_lowest_index_and_one_task_has_no_rival() -> None:
-    tasks = tuple(TaskInfo(index=i, name=str(i)) for i in range(3))
+    tasks = tuple(TaskInfo(index=i, name=str(i), real_outputs=2) for i in range(3))
     tied = TaskInference.from_scores(np.array([1.0, 2.0, 2.0]), tasks, "one-shot", 1)
     assert (tied.task.index, tied.margin) == (1, 0.0)
     alone = TaskInference.from_scores(np.array([5.0]), tasks[:1], "one-shot", 1)
@@ -240,6 +242,18 @@ def test_scores_follow_their_formulas() -> None:
         np.testing.assert_allclose(exhaustive[0, task], log_odds(logits, 2).mean(), rtol=1e-12)
 
 
+def test_log_odds_use_the_own_outputs_of_each_task() -> None:
+    fake, x = Fake(3), images(4)
+    fake.real_outputs = [1, 2, 4]
+    scores, _, kept = score_tasks(fake, x, Inference(method="exhaustive"), per_image=True)
+    wide = x.astype(np.float64)
+    for task, own in enumerate(fake.real_outputs):
+        expected = log_odds(wide * (task + 1), own)
+        np.testing.assert_allclose(scores[:, task], expected, rtol=1e-6)
+    assert kept is not None
+    assert kept.shape == x.shape  # full width
+
+
 def test_tied_one_shot_scores_give_the_lowest_candidates() -> None:
     fake = Fake(6)
     how = Inference(method="verified", candidates=2)
@@ -248,6 +262,6 @@ def test_tied_one_shot_scores_give_the_lowest_candidates() -> None:
 
 
 def test_one_candidate_has_no_rival() -> None:
-    tasks = tuple(TaskInfo(index=i, name=str(i)) for i in range(4))
+    tasks = tuple(TaskInfo(index=i, name=str(i), real_outputs=2) for i in range(4))
     scores = score_tasks(Fake(4), images(2), Inference(method="verified", candidates=1))[0]
     assert TaskInference.from_scores(scores[0], tasks, "verified", 2).margin == np.inf

@@ -7,13 +7,13 @@ import pytest
 
 from conftest import small_network
 from supsup_runtime.errors import ModelError
-from supsup_runtime.model.metadata import PREFIX, ModelInfo, TaskInfo
+from supsup_runtime.model.metadata import PREFIX, ModelInfo, described
 
 FORWARD = b"\x00program"
 INFO = ModelInfo(
     network=small_network(state=True),
     digest=small_network(state=True).digest(FORWARD),
-    tasks=(TaskInfo(index=0, name="a", labels=("no", "yes")), TaskInfo(index=1, name="b")),
+    tasks=described(small_network(state=True), [("a", ("no", "yes")), ("b", ())]),
     objective="entropy",
     mode="full",
     target="cpu",
@@ -25,6 +25,20 @@ def test_metadata_and_back() -> None:
     known = replace(INFO, mode="known", objective="", target="portable")
     for info in (INFO, replace(INFO, scoring="screened", target="cuda"), known):
         assert ModelInfo.from_metadata(info.to_metadata(), place="m") == info
+
+
+def test_a_task_has_the_outputs_of_its_labels() -> None:
+    """In contract 1, all real outputs are labels of every task."""
+    network = replace(INFO.network, outputs=9, real_outputs=5)
+    tasks = described(network, [("a", ("no", "yes")), ("b", ()), ("c", tuple("vwxyz"))])
+    info = replace(INFO, network=network, digest=network.digest(FORWARD), tasks=tasks)
+    assert [task.real_outputs for task in tasks] == [2, 5, 5]
+    metadata = info.to_metadata()
+    assert metadata[PREFIX + "contract"] == "2"
+    assert ModelInfo.from_metadata(metadata, place="m").tasks == tasks
+    old = ModelInfo.from_metadata(metadata | {PREFIX + "contract": "1"}, place="m")
+    assert [task.real_outputs for task in old.tasks] == [5, 5, 5]
+    assert [task.labels for task in old.tasks] == [task.labels for task in tasks]
 
 
 def test_models_that_do_not_say_how_they_score_score_exactly() -> None:
@@ -69,7 +83,7 @@ def test_every_key_is_needed(key: str) -> None:
     ("key", "value", "message"),
     [
         ("contract", None, "m: not a supsup model"),
-        ("contract", "2", "contract must be 1, got '2'"),
+        ("contract", "3", "contract must be 1 or 2, got '3'"),
         ("forward", None, "metadata must have org.supsup.forward, got none"),
         ("forward", "%%%", "malformed"),
         (
@@ -93,6 +107,11 @@ def test_every_key_is_needed(key: str) -> None:
         ("tasks", '[{"name": "a", "labels": [1]}]', "a task must have a name and a list"),
         ("tasks", '[{"name": 1, "labels": []}]', "a task must have a name and a list"),
         ("tasks", "[]", r"tasks must be a list of at least one, got \[\]"),
+        (
+            "tasks",
+            '[{"labels": ["x", "y", "z"], "name": "a"}]',
+            r"task 'a': at most 2 labels \(the real outputs\), got 3",
+        ),
         (
             "tasks",
             '[{"labels": [], "name": "a"}, {"labels": [], "name": "a"}]',

@@ -131,13 +131,13 @@ FINE = End(
     settled=np.zeros(3, np.bool_),
     distance=0.01,
     fixed=True,
-    tasks=(TaskInfo(index=0, name="a"),),
+    tasks=(TaskInfo(index=0, name="a", real_outputs=2),),
     rows=64,
     entropy=1.7,
     expected=1.0,
     max_ratio=1.8,
 )
-TWO = (TaskInfo(index=0, name="a"), TaskInfo(index=1, name="b"))
+TWO = (TaskInfo(index=0, name="a", real_outputs=2), TaskInfo(index=1, name="b", real_outputs=2))
 
 
 @pytest.mark.parametrize(

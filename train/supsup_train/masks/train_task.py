@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from supsup_runtime.arrays import Array
+from supsup_runtime.arrays import Array, check_kind
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
-from supsup_runtime.bank.task import TaskMasks
+from supsup_runtime.bank.task import TaskMasks, check_labels, check_name
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
 from supsup_train.masks.learning import Learning, initial_scores, task_seed
@@ -43,7 +43,8 @@ def train_task(
         bank: Bank of the module, from `create_bank`; not changed.
         module: The network; its masked weights are neither used nor changed.
         data: Inputs ``float32 (images, *input_shape)`` and labels ``int64 (images,)`` in
-            ``[0, real_outputs)``. Accuracy on (a sample of) the training part, and accuracy and
+            ``[0, classes)``, with as many classes as `data` has labels or, without labels, as the
+            network has real outputs. Accuracy on (a sample of) the training part, and accuracy and
             mean entropy on the test part, unless it is empty, go into the training record.
         recipe: Training settings; defaults to ``Recipe()``.
         record: Further JSON values for the training record.
@@ -59,9 +60,14 @@ def train_task(
             score or trained state is not finite.
     """
     recipe = recipe or Recipe()
-    check_data(f"task {data.name}", data.train_x, data.train_y, bank.network)
+    check_kind("bank", bank, MaskBank, "a MaskBank, from create_bank")
+    check_kind("data", data, TaskData, "a TaskData")
+    network, place = bank.network, f"task {check_name(data.name)}"
+    check_labels(data.labels, network, place)
+    classes = network.real_outputs_of(data.labels)
+    check_data(place, data.train_x, data.train_y, network, classes)
     if len(data.test_x):
-        check_data(f"task {data.name} (test)", data.test_x, data.test_y, bank.network)
+        check_data(f"{place} (test)", data.test_x, data.test_y, network, classes)
     generator = torch.Generator().manual_seed(task_seed(recipe.seed, data.name))
     if recipe.transfer != "none" and transfer is None:
         raise InputError(
@@ -73,18 +79,17 @@ def train_task(
             f"task {data.name!r}: the Transfer was made for transfer {transfer.kind!r}, the recipe "
             f"has {recipe.transfer!r}; make it with the same recipe"
         )
-    scores = initial_scores(bank.network, generator, recipe.score_init)
+    scores = initial_scores(network, generator, recipe.score_init)
     if transfer is not None:
         scores = transfer.start(scores)
-    learning = Learning(bank.network, module, recipe, scores)
+    learning = Learning(network, module, recipe, scores)
     learning.module.train()
     fit(learning.step, data, recipe, generator, progress)
     learning.module.eval()
     training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
-    outputs = bank.network.real_outputs
-    training["train_accuracy"] = tested(learning.logits, outputs, seen(data))["accuracy"]
+    training["train_accuracy"] = tested(learning.logits, classes, seen(data))["accuracy"]
     if len(data.test_x):
-        training |= tested(learning.logits, outputs, data)
+        training |= tested(learning.logits, classes, data)
     task = learning.to_task(data.name, training, labels=data.labels)
     if transfer is not None:
         transfer.remember(task, {name: s.detach() for name, s in learning.scores.items()})
@@ -162,17 +167,15 @@ def fit(
             progress(number, loss)
 
 
-def tested(
-    forward: Callable[[Tensor], Tensor], real_outputs: int, data: TaskData
-) -> dict[str, float]:
-    """Return the accuracy (largest real output) and mean entropy over the test images."""
+def tested(forward: Callable[[Tensor], Tensor], classes: int, data: TaskData) -> dict[str, float]:
+    """Return the accuracy, within the task's classes, and mean entropy of the test images."""
     inputs, targets = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
     right, total = 0, 0.0
     with torch.no_grad():
         for start in range(0, len(inputs), _ROWS):
             rows = slice(start, start + _ROWS)
             logits = forward(inputs[rows])
-            right += int((logits[:, :real_outputs].argmax(1) == targets[rows]).sum())
+            right += int((logits[:, :classes].argmax(1) == targets[rows]).sum())
             logs = logits.log_softmax(1)
             total -= float((logs.exp() * logs).sum())
     return {"accuracy": right / len(inputs), "entropy": max(total, 0.0) / len(inputs)}
@@ -197,8 +200,10 @@ def batch_rows(count: int, recipe: Recipe, generator: torch.Generator) -> Iterat
             done += 1
 
 
-def check_data(place: str, x: Array | Tensor, y: Array | Tensor, network: Network) -> None:
-    """Refuse inputs and labels that do not match a network; see `train_task`."""
+def check_data(
+    place: str, x: Array | Tensor, y: Array | Tensor, network: Network, classes: int
+) -> None:
+    """Refuse inputs that do not match a network, and labels outside ``[0, classes)``."""
     shape = ", ".join(map(str, network.input_shape))
     kinds = [str(each.dtype).removeprefix("torch.") for each in (x, y)]
     if kinds[0] != "float32" or x.shape[1:] != network.input_shape or len(x) == 0:
@@ -211,7 +216,5 @@ def check_data(place: str, x: Array | Tensor, y: Array | Tensor, network: Networ
     if kinds[1] != "int64" or y.shape != (len(x),):
         raise InputError(f"{place}: y must be int64 ({len(x)},), got {kinds[1]} {tuple(y.shape)}")
     low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= network.real_outputs:
-        raise InputError(
-            f"{place}: labels must be in [0, {network.real_outputs}), got {low} to {high}"
-        )
+    if low < 0 or high >= classes:
+        raise InputError(f"{place}: labels must be in [0, {classes}), got {low} to {high}")

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.errors import InputError
+from supsup_runtime.preprocessing import Preprocessing
 from supsup_train.programs.agreement import is_count
 from supsup_train.programs.programs import describe, export_programs
 
@@ -26,7 +27,7 @@ _DTYPES = (
 )
 
 
-def create_bank(
+def create_bank(  # noqa: PLR0913 - the network's description, by keyword
     path: str | Path,
     module: nn.Module,
     *,
@@ -36,6 +37,7 @@ def create_bank(
     masked: Sequence[str] | None = None,
     state: Sequence[str] | None = None,
     require_gradient: bool = True,
+    preprocessing: Preprocessing | None = None,
 ) -> MaskBank:
     """Create the bank of a network and export its programs.
 
@@ -58,13 +60,16 @@ def create_bank(
             and other float32 buffers that training changes.
         require_gradient: If False, a bank whose gradient cannot be exported has the forward program
             only; tasks are then inferred by trying each mask.
+        preprocessing: Steps from pictures to inputs, which bank and models carry; None if inputs
+            are arrays that users prepare.
 
     Returns:
         The bank, without tasks.
 
     Raises:
         InputError: If `input_shape`, a name, a dtype or a masked parameter is not as stated.
-        BankError: If `real_outputs` or `weight_seed` is out of range.
+        BankError: If `real_outputs` or `weight_seed` is out of range, or `preprocessing` makes
+            inputs of another shape.
         ProgramError: If the module cannot be exported, or would train one way and answer another;
             the message names the operator, buffer or function.
         OutputExistsError: If the folder is not empty.
@@ -83,6 +88,7 @@ def create_bank(
         parameters=tuple(_parameter(name, tuple(tensors[name].shape)) for name in names),
         state=tuple(StateTensor(name=name, shape=tuple(tensors[name].shape)) for name in kept),
         constants=_constants_digest(tensors, {*names, *kept}),
+        preprocessing=preprocessing,
     )
     programs = export_programs(
         fixed,
@@ -103,6 +109,7 @@ def open_bank(
     real_outputs: int,
     weight_seed: int = 0,
     masked: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> MaskBank:
     """Open the bank of a module; create it if missing.
 
@@ -114,6 +121,7 @@ def open_bank(
         weight_seed: Seed of the weights, in ``[0, 2**64)``.
         masked: Names of the parameters to mask, in any order; by default as `create_bank`, or as
             the bank has them.
+        preprocessing: See `create_bank`.
 
     Returns:
         The bank.
@@ -128,6 +136,7 @@ def open_bank(
         "input_shape": tuple(input_shape),
         "real_outputs": real_outputs,
         "weight_seed": weight_seed,
+        "preprocessing": preprocessing,
     }
     if not (Path(path) / "bank.json").exists():
         return create_bank(path, module, **wanted, masked=masked)

@@ -173,7 +173,8 @@ class NnsLearner:
             InputError: If the batch is invalid, which changes nothing, or its loss is not finite;
                 then resume from the last checkpoint with a new learner.
         """
-        check_data(f"batch {self.batches}", x, y, self._bank.network)
+        network = self._bank.network
+        check_data(f"batch {self.batches}", x, y, network, network.real_outputs)
         decision = None
         if self.batches % self._settings.period == 0:
             self.checkpoint()
