@@ -110,6 +110,27 @@ def test_data_that_changed_are_not_learned_again_silently(copied: Path) -> None:
     assert "task 'stripes' was learned with data" in said
 
 
+def test_evaluation_on_other_data_says_so(copied: Path) -> None:
+    words = [copied / "out.onnx", "own", "--data", copied / "data", "--per-task", 0, "--json"]
+    same = json.loads(run("supsup-eval", *words).stdout)["warnings"]
+    assert not any("were learned" in line for line in same)
+    (copied / "data/stripes/down/0.png").unlink()
+    said = json.loads(run("supsup-eval", *words).stdout)["warnings"][0]
+    assert said.startswith("1 tasks, such as stripes, were learned from other data, got ")
+    assert said.endswith("; give the data and options of training, or train again")
+
+
+def test_evaluation_with_another_seed_says_so(tmp_path: Path) -> None:
+    words = ["permuted", "--tasks", 2, "--bank", tmp_path / "masks", *FEW, "--model", "mlp-8"]
+    run("supsup-train", *words, "--seed", 3)
+    run("supsup-export", "--bank", tmp_path / "masks", tmp_path / "out.onnx")
+    words = [tmp_path / "out.onnx", "permuted", "--per-task", 0, "--json"]
+    same = json.loads(run("supsup-eval", *words, "--seed", 3).stdout)["warnings"]
+    assert not any("were learned" in line for line in same)
+    said = json.loads(run("supsup-eval", *words).stdout)["warnings"][0]
+    assert said.startswith("2 tasks, such as permuted-0000, were learned with seed 3, got 0;")
+
+
 def toml_of(folder: Path, text: str) -> Path:
     (folder / "tasks.toml").write_text(text)
     return folder / "tasks.toml"

@@ -342,5 +342,5 @@ def test_the_command_logs(tmp_path: Path, method: str) -> None:
     first, *lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert first["task"] == "of another run"
     assert [line["task"] for line in lines] == list(MaskBank.open(bank).task_names)
-    keys = {"accuracy", "index", "seconds", "task"}
+    keys = {"accuracy", "index", "loss", "seconds", "task", "train_accuracy"}
     assert set(lines[1]) == (keys if method == "heads" else keys | {"seen"})

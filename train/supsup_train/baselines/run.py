@@ -24,7 +24,7 @@ from supsup_train.baselines.batche import BatchE
 from supsup_train.baselines.heads import Heads
 from supsup_train.baselines.psp import Psp
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.masks.train_task import Progress
+from supsup_train.masks.train_task import Progress, seen
 from supsup_train.networks.create_bank import check_module, create_bank, fixed_copy
 from supsup_train.networks.models import Mlp, make_model
 from supsup_train.resume import Report, check_resumed, learn_missing, unheard
@@ -137,14 +137,14 @@ class _Run:
 
         def learn(index: int) -> dict[str, Any]:
             nonlocal made
-            state, accuracy = self.learned(index)
+            state, record = self.learned(index)
             if made is None:
                 made = self.created(self.path)
             if index == 0:
                 self.check(made)
                 _save_shared(self.baseline, made)
-            made.add(self.task(index, state, accuracy))
-            return {"accuracy": accuracy}
+            made.add(self.task(index, state, record["accuracy"]))
+            return record
 
         learn_missing(self.stream, bank or (), learn, self.report)
         assert made is not None  # noqa: S101 - a stream has at least one task
@@ -178,7 +178,7 @@ class _Run:
                 line["seen"] = fmean(final)
             self.report(line)
 
-        learn_missing(stream, (), lambda index: {"accuracy": self.learned(index)[1]}, report)
+        learn_missing(stream, (), lambda index: self.learned(index)[1], report)
 
         def tasks() -> Iterator[TaskMasks]:
             for index, name in enumerate(stream.task_names):
@@ -205,10 +205,11 @@ class _Run:
     def check(self, bank: MaskBank) -> None:
         check_module(fixed_copy(self.baseline.in_bank()[0]), bank.network)
 
-    def learned(self, index: int) -> tuple[State, float]:
+    def learned(self, index: int) -> tuple[State, dict[str, Any]]:
         data = self.stream.task(index)
         state = self.baseline.learn(data, first=index == 0, progress=self.progress(data.name))
-        return state, self.baseline.accuracy(data)
+        parts = {"accuracy": data, "train_accuracy": seen(data)}
+        return state, {name: self.baseline.accuracy(part) for name, part in parts.items()}
 
     def task(self, index: int, state: State, accuracy: float) -> TaskMasks:
         recipe = asdict(self.baseline.recipe)

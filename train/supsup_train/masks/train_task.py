@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,8 +45,8 @@ def train_task(
         module: The network; its masked weights are neither used nor changed.
         data: Inputs ``float32 (images, *input_shape)`` and labels ``int64 (images,)`` in
             ``[0, classes)``, with as many classes as `data` has labels or, without labels, as the
-            network has real outputs. Accuracy and mean entropy on the test part, unless it is
-            empty, go into the training record.
+            network has real outputs. Accuracy on (a sample of) the training part, and accuracy and
+            mean entropy on the test part, unless it is empty, go into the training record.
         recipe: Training settings; defaults to ``Recipe()``.
         record: Further JSON values for the training record.
         progress: Called after every step with its number, from 1, and the batch's loss.
@@ -87,6 +88,7 @@ def train_task(
     fit(learning.step, data, recipe, generator, progress)
     learning.module.eval()
     training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
+    training["train_accuracy"] = tested(learning.logits, classes, seen(data))["accuracy"]
     if len(data.test_x):
         training |= tested(learning.logits, classes, data)
     task = learning.to_task(data.name, training, labels=data.labels)
@@ -111,8 +113,9 @@ def train_stream(
         module: The network; its masked weights are neither used nor changed.
         stream: The tasks: a `Stream` or `OwnTasks`.
         recipe: Training settings; defaults to ``Recipe()``.
-        report: Called with a JSON record per task: ``task``, ``index``, ``accuracy``, ``density``
-            and ``seconds``, or ``task``, ``index`` and ``kept`` if the bank had it already.
+        report: Called with a JSON record per task: ``task``, ``index``, ``accuracy``,
+            ``train_accuracy``, ``density`` and ``seconds``, or ``task``, ``index`` and ``kept`` if
+            the bank had it already.
         progress: Returns the progress callback of a task, given its name; see `train_task`.
 
     Raises:
@@ -142,6 +145,7 @@ def train_stream(
             "accuracy": task.training["accuracy"],
             "density": round(task.density(bank.network), 4),
             "index": bank.index(task.name),
+            "train_accuracy": task.training["train_accuracy"],
         }
 
     learn_missing(stream, bank, learn, report)
@@ -175,6 +179,12 @@ def tested(forward: Callable[[Tensor], Tensor], classes: int, data: TaskData) ->
             logs = logits.log_softmax(1)
             total -= float((logs.exp() * logs).sum())
     return {"accuracy": right / len(inputs), "entropy": max(total, 0.0) / len(inputs)}
+
+
+def seen(data: TaskData) -> TaskData:
+    """Return the task with at most 1000 of its training images, drawn with seed 0, as test part."""
+    rows = np.random.RandomState(0).permutation(len(data.train_x))[:_ROWS]
+    return replace(data, test_x=data.train_x[rows], test_y=data.train_y[rows])
 
 
 def batch_rows(count: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
