@@ -209,3 +209,16 @@ def test_a_baseline_learns_own_tasks(made: Path, tmp_path: Path) -> None:
     bank = MaskBank.open(tmp_path / "heads")
     assert bank.task_names == NAMES
     assert bank.network.preprocessing == Preprocessing(mode="gray", size=(16, 16))
+
+
+def test_a_module_of_pictures_on_flat_inputs_is_told_the_option(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\n"
+        "def make(shape, outputs):\n"
+        "    flat = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten())\n"
+        "    return nn.Sequential(flat, nn.Linear(144, outputs))\n"
+    )
+    words = ["split", "--tasks", 5, "--module", f"{tmp_path / 'net.py'}:make", "--steps", 2]
+    said = run("supsup-train", *words, "--bank", tmp_path / "masks", status=1).stderr
+    assert said.endswith("; a module of (channels, height, width) needs --pictures\n")
+    run("supsup-train", *words, "--bank", tmp_path / "masks", "--pictures", "--quiet")

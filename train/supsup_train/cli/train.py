@@ -39,6 +39,7 @@ from supsup_train.networks.models import load_module, make_model, wants_images
 from supsup_train.nns.learner import NnsLearner, NnsSettings
 from supsup_train.nns.scores import Objective
 from supsup_train.nns.stream import learn_stream
+from supsup_train.programs.agreement import ProgramError
 from supsup_train.reporting import reporting
 
 _EXAMPLES = (
@@ -146,15 +147,22 @@ def run(words: Sequence[str] | None = None) -> None:
     real_outputs = reserved_outputs(stream, arguments.max_classes, network)
     module = _module(arguments, stream)
     settings = _nns_settings(arguments)
-    bank = open_bank(
-        arguments.bank,
-        module,
-        input_shape=stream.input_shape,
-        real_outputs=real_outputs,
-        weight_seed=arguments.weight_seed,
-        masked=arguments.mask,
-        preprocessing=stream.preprocessing,
-    )
+    try:
+        bank = open_bank(
+            arguments.bank,
+            module,
+            input_shape=stream.input_shape,
+            real_outputs=real_outputs,
+            weight_seed=arguments.weight_seed,
+            masked=arguments.mask,
+            preprocessing=stream.preprocessing,
+        )
+    except ProgramError as error:
+        if arguments.module is None or pictures:
+            raise
+        raise ProgramError(
+            f"{error}; a module of (channels, height, width) needs --pictures"
+        ) from error
     masked = ", ".join(f"{p.name} {p.shape}" for p in bank.network.parameters)
     sys.stderr.write(f"masked parameters: {masked}\n")
     if settings is not None:
