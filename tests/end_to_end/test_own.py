@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tools.example_pictures import make_tasks
 
 import supsup_runtime as supsup
 from commands import run
-from own_tasks import make_tasks
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.own import read_tasks
 from supsup_runtime.preprocessing import Preprocessing
