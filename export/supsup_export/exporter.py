@@ -13,13 +13,14 @@ from supsup_export.bank_model.compose import Request, choose_objective, compose
 from supsup_export.bank_model.layout import lay_out
 from supsup_export.bank_model.parity import ParityReport, check_parity
 from supsup_export.bank_model.screening import choose_screen
+from supsup_export.preparing import PREPROCESS, Preprocess, check_bakes
 from supsup_export.recovery_model.parity import RecoveryReport, check_recovery, check_stream
 from supsup_export.recovery_model.step import compose_recovery
 from supsup_export.recovery_model.stream import compose_stream
 from supsup_export.task_model.compose import compose_task, read_task
 from supsup_export.task_model.parity import TaskParity, check_task
 from supsup_export.writing import claim_output, placed
-from supsup_runtime.arrays import Images
+from supsup_runtime.arrays import Images, check_choice
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.file import read_store
@@ -144,7 +145,8 @@ def export(
         BankError: If the bank is empty, damaged, or lacks a required gradient program or objective,
             or the model would exceed 2 GB.
         InputError: If the folder of `path` or a requested output does not exist, the scoring needs
-            more masks or tasks, or the sample does not fit.
+            more masks or tasks, the sample does not fit, or the bank has no preprocessing to bake
+            in.
         ParityError: If the model differs from the bank.
     """
     output = claim_output(bank, path, force=force)
@@ -241,6 +243,7 @@ def export_task(
     path: str | Path,
     *,
     bits: int = 32,
+    preprocess: Preprocess = "runtime",
     check: bool = True,
     sidecar: bool = False,
     force: bool = False,
@@ -252,6 +255,7 @@ def export_task(
         name: Name of the task.
         path: Path of the ``.onnx`` file.
         bits: Bits per weight: 32 (float32), or 2 (ternary, with int8 activations in linear layers).
+        preprocess: As in `Request`.
         check: As in `export`.
         sidecar: As in `export`.
         force: As in `export`.
@@ -260,18 +264,23 @@ def export_task(
         Report on the model.
 
     Raises:
-        InputError: If `bits` is not 2 or 32, or 2 without masked weights, or the task or the folder
-            of `path` does not exist.
+        InputError: If `bits` is not 2 or 32, or 2 without masked weights, the task or the folder of
+            `path` does not exist, or the bank has no preprocessing to bake in.
         OutputExistsError: As in `export`.
         BankError: If the task's file is damaged, the model would exceed 2 GB, or the weights do not
             fit two bits.
         ParityError: If the model differs from the bank.
     """
+    check_choice("preprocess:", preprocess, PREPROCESS)
+    if baked := preprocess == "baked":
+        check_bakes(bank)
     task = read_task(bank, name, bits)
     output = claim_output(bank, path, force=force)
-    model, stored = compose_task(bank, task, bits)
+    model, stored = compose_task(bank, task, bits, baked=baked)
     with placed(output, model, sidecar=sidecar) as part:
         del model
-        parity = check_task(part, bank, task, stored, place=str(output)) if check else None
+        parity = None
+        if check:
+            parity = check_task(part, bank, task, stored, baked=baked, place=str(output))
     size = output.stat().st_size
     return TaskExportReport(path=output, model_bytes=size, parity=parity, task=name, bits=bits)

@@ -11,6 +11,7 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto
 
 from supsup_export.graph import FLOAT, Graph, array_of, refuse_large
+from supsup_export.preparing import input_of, inputs
 from supsup_export.programs import program_of
 from supsup_export.task_model.parity import Stored
 from supsup_export.task_model.ternary import Ternary, floats, product, ternary
@@ -21,7 +22,7 @@ from supsup_runtime.bank.fields import canonical_json
 from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import InputError
-from supsup_runtime.model.metadata import PREFIX
+from supsup_runtime.model.metadata import BAKED, PREFIX
 
 BITS: tuple[int, ...] = get_args(Literal[2, 32])
 _SHOWN = 3  # task names in a message
@@ -48,9 +49,14 @@ def read_task(bank: MaskBank, name: str, bits: int) -> TaskMasks:
     return bank.task(name)
 
 
-def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto, list[Stored]]:
-    """Return the model of a task, and its uses of two-bit weights."""
-    composer = _Composer(bank, task, bits)
+def compose_task(
+    bank: MaskBank, task: TaskMasks, bits: int, *, baked: bool
+) -> tuple[ModelProto, list[Stored]]:
+    """Return the model of a task, and its uses of two-bit weights.
+
+    `baked`: with the bank's preprocessing.
+    """
+    composer = _Composer(bank, task, bits, baked=baked)
     composer.add_program()
     values = {  # no `contract`: hosts of the contract cannot run this
         "bits": str(bits),
@@ -59,10 +65,11 @@ def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto
         "labels": canonical_json(list(task.labels)),
         "network": canonical_json(bank.network.to_dict()),
         "task": task.name,
+        **({"preprocess": BAKED} if baked else {}),
     }
     model = composer.graph.model(
         "supsup_task",
-        [("x", FLOAT, ["batch", *bank.network.input_shape])],
+        [input_of(bank.network, baked=baked)],
         [("logits", FLOAT, ["batch", bank.network.outputs])],
         {PREFIX + key: value for key, value in values.items()},
     )
@@ -70,11 +77,12 @@ def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto
 
 
 class _Composer:
-    def __init__(self, bank: MaskBank, task: TaskMasks, bits: int) -> None:
+    def __init__(self, bank: MaskBank, task: TaskMasks, bits: int, *, baked: bool) -> None:
         self.graph = Graph()
         self.stored: list[Stored] = []
         self._program = program_of(bank, "forward", ["logits"])
-        self._values = {"x": "x"}  # from program to graph
+        x = inputs(self.graph, bank.network) if baked else "x"
+        self._values = {"x": x}  # from program to graph
         self._ternary: dict[str, Ternary] = {}
         for name, value in task.state.items():
             self._values[name] = self.graph.constant(value, f"state.{name}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from supsup_runtime.arrays import Images
+from supsup_runtime.arrays import Array
 from supsup_runtime.console import (
     CommandParser,
     Row,
@@ -109,10 +109,10 @@ def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:
     )
 
 
-def read_inputs(file: Path, input_shape: tuple[int, ...]) -> Images:
-    """Read a batch, or one input as a batch of one, from a ``.npy`` file."""
+def read_inputs(file: Path, input_shape: tuple[int, ...]) -> Array:
+    """Read pictures (``uint8``), a batch, or one input as a batch of one, from a ``.npy`` file."""
     x = read_npy(file)
-    return x[None] if x.shape == input_shape else x
+    return x[None] if x.shape == input_shape and x.dtype != "uint8" else x
 
 
 def prediction_text(prediction: Prediction) -> str:

@@ -30,6 +30,8 @@ stream per call."""
 RECOVERING = ("recover", "recover-stream")
 """Modes of models with a Hopfield store instead of masks."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
+BAKED = "baked"
+"""The value of `preprocess`, which is missing where inputs are prepared at run time."""
 _BIT_ORDER = "least-significant-first"
 MAX_JSON = 1 << 26
 """Characters of a JSON text; what it holds takes up to 25 times as many bytes."""
@@ -80,6 +82,7 @@ class ModelInfo:
         forward: The forward program, an ONNX model with the weights as inputs.
         calibration: Threshold for known tasks; None if not measured.
         hopfield: Metadata of the store in modes that recover masks, else None.
+        baked: Whether the graph has the network's preprocessing and takes ``uint8`` pictures.
     """
 
     network: Network
@@ -92,6 +95,7 @@ class ModelInfo:
     scoring: Scoring = "exact"
     calibration: Calibration | None = None
     hopfield: HopfieldInfo | None = None
+    baked: bool = False
 
     def __post_init__(self) -> None:
         log_odds = self.calibration is not None and self.calibration.score == "log-odds"
@@ -99,6 +103,8 @@ class ModelInfo:
             raise BankError(
                 "calibration: score log-odds needs superfluous outputs, the network has none"
             )
+        if self.baked and (self.network.preprocessing is None or self.hopfield is not None):
+            raise BankError("preprocess: baked needs a network with preprocessing and no hopfield")
         if self.objective == "superfluous" and not self.network.superfluous_outputs:
             raise BankError("objective superfluous needs superfluous outputs, the network has none")
 
@@ -121,6 +127,8 @@ class ModelInfo:
             values["calibration"] = canonical_json(self.calibration.to_dict())
         if self.hopfield is not None:
             values["hopfield"] = self.hopfield.to_json()
+        if self.baked:
+            values["preprocess"] = BAKED
         return {PREFIX + key: values[key] for key in sorted(values)}
 
     @classmethod
@@ -160,6 +168,7 @@ class ModelInfo:
                 scoring=metadata.get(PREFIX + "scoring", "exact"),
                 calibration=metadata.get(PREFIX + "calibration"),
                 hopfield=metadata.get(PREFIX + "hopfield"),
+                preprocess=metadata.get(PREFIX + "preprocess"),
             )
         except (OverflowError, RecursionError, ValueError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
@@ -179,7 +188,12 @@ def _objectives(mode: str) -> tuple[str, ...]:
 
 
 def _parse(
-    values: Mapping[str, str], *, scoring: str, calibration: str | None, hopfield: str | None
+    values: Mapping[str, str],
+    *,
+    scoring: str,
+    calibration: str | None,
+    hopfield: str | None,
+    preprocess: str | None,
 ) -> ModelInfo:
     mode, objective = values["mode"], values["objective"]
     _require("mode", mode, get_args(Mode))
@@ -188,6 +202,8 @@ def _parse(
     targets = ("portable",) if mode in RECOVERING else get_args(Target)
     _require("target", values["target"], targets)
     _require("scoring", scoring, get_args(Scoring))
+    if preprocess is not None:
+        _require("preprocess", preprocess, (BAKED,))
     forward = base64.b64decode(values["forward"], validate=True)
     network = Network.from_dict(_json(values["network"]))
     _require("digest", values["digest"], (network.digest(forward),))
@@ -210,6 +226,7 @@ def _parse(
         hopfield=None
         if hopfield is None
         else HopfieldInfo.from_json(hopfield, network, num_tasks=len(tasks)),
+        baked=preprocess is not None,
     )
 
 
