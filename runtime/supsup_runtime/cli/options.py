@@ -115,14 +115,14 @@ def read_inputs(file: Path, input_shape: tuple[int, ...]) -> Array:
     return x[None] if x.shape == input_shape and x.dtype != "uint8" else x
 
 
-def prediction_text(prediction: Prediction) -> str:
-    """Format one row per input; `known` only if calibrated."""
+def prediction_text(prediction: Prediction, names: Sequence[str] = ()) -> str:
+    """Format one row per input, with its name if given; `known` only if calibrated."""
     judged = prediction.known if None not in prediction.known else ()
-    header = ("row", "task", "label", "logit", *(["known"] if judged else []))
+    header = ("file" if names else "row", "task", "label", "logit", *(["known"] if judged else []))
     answers = zip(prediction.tasks, prediction.labels, prediction.label_indices, strict=True)
     rows = [
         (
-            row,
+            names[row] if names else row,
             task.name,
             label,
             f"{prediction.logits[row, index]:.3f}",
