@@ -120,8 +120,8 @@ def test_what_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
             "none",
             [tmp_path / "x.npy"],
             (
-                f"{folder}/none.onnx: the model has no preprocessing for pictures; prepare them as in "
-                "training and give float32 (batch, 5)"
+                f"{folder}/none.onnx: the model has no preprocessing for pictures; prepare them "
+                "as in training and give float32 (batch, 5)"
             ),
         ),
         (
@@ -129,8 +129,8 @@ def test_what_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
             [folder / "shown"],
             (
                 "picture 1: preprocessing is baked into the model, so all of a call must have the "
-                "shape of the first, (6, 6, 1), got (9, 4, 3); call it for each size, or export with "
-                "--preprocess runtime"
+                "shape of the first, (6, 6, 1), got (9, 4, 3); call it for each size, or export "
+                "with --preprocess runtime"
             ),
         ),
     ):

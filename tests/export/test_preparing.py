@@ -75,11 +75,8 @@ def test_a_bank_without_preprocessing_is_refused(tmp_path: Path) -> None:
         "preprocessing, as supsup-train own does, or leave this out"
     )
     for words in ([], ["--task", "task-0"]):
-        done = run(
-            *("supsup-export", "--bank", bank.path, tmp_path / "o.onnx", *words),
-            *("--preprocess", "baked"),
-            status=1,
-        )
+        given = ["--bank", bank.path, tmp_path / "o.onnx", *words, "--preprocess", "baked"]
+        done = run("supsup-export", *given, status=1)
         assert done.stderr == f"supsup-export: {message}\n"
     for wrong in ("baked-in", None):
         with pytest.raises(InputError, match="preprocess: must be one of runtime, baked, got "):

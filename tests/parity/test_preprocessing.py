@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from banks import picture_bank
 from conftest import network_of
 from supsup_export import Request, export, export_task
 from supsup_export.checking import LOGITS_TOLERANCE
-from supsup_export.graph import FLOAT, Graph
+from supsup_export.graph import FLOAT, Graph, Value
 from supsup_export.preparing import input_of, inputs
 from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.model.session import Session, open_session
@@ -86,12 +87,14 @@ def differs(got: Array, picture: Array, steps: Preprocessing) -> float:
 @cache
 def baked(steps: Preprocessing) -> Session:
     """The graph's preprocessing alone."""
-    network = network_of(MaskedParameter.signed_kaiming("w", (3, 3)))
-    fields = {"input_shape": steps.output_shape, "preprocessing": steps}
-    network = type(network)(**{f: getattr(network, f) for f in network.__slots__} | fields)
+    network = replace(
+        network_of(MaskedParameter.signed_kaiming("w", (3, 3))),
+        input_shape=steps.output_shape,
+        preprocessing=steps,
+    )
     graph = Graph()
     graph.op("Identity", inputs(graph, network), name="ready")
-    output = ("ready", FLOAT, ["batch", *network.input_shape])
+    output: Value = ("ready", FLOAT, ["batch", *network.input_shape])
     model = graph.model("preparing", [input_of(network, baked=True)], [output], {})
     return open_session(model.SerializeToString(), place="the graph")
 
@@ -211,7 +214,7 @@ def test_every_method_takes_pictures(folder: Path) -> None:
         ):
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
         for method in ("one-shot", "binary", "gradient", "exhaustive"):
-            close(each.predict(batch, method=method), plain.predict(ready, method=method))  # type: ignore[arg-type]  # a name
+            close(each.predict(batch, method=method), plain.predict(ready, method=method))
 
 
 def test_many_rows_are_scored_together(folder: Path) -> None:

@@ -115,14 +115,16 @@ def test_float_pictures_are_prepared_first(folder: Path) -> None:
         supsup.load(folder / "none.onnx").prepare(PICTURES)
 
 
-@pytest.mark.parametrize("steps", [{"mean": 1e30, "std": 1e-30}, {"mean": -1e30, "std": 1e-9}])
+@pytest.mark.parametrize(
+    "steps", [replace(STEPS, mean=1e30, std=1e-30), replace(STEPS, mean=-1e30, std=1e-9)]
+)
 def test_steps_that_overflow_are_refused_in_one_line(
-    folder: Path, tmp_path: Path, steps: dict[str, float]
+    folder: Path, tmp_path: Path, steps: Preprocessing
 ) -> None:
     """As a stranger's file may have them: numbers that each are allowed, but not together."""
     model = onnx.load(folder / "runtime.onnx")
     info = ModelInfo.from_metadata(read_metadata(folder / "runtime.onnx"), place="m")
-    network = replace(info.network, preprocessing=replace(STEPS, **steps))
+    network = replace(info.network, preprocessing=steps)
     changed = replace(info, network=network, digest=network.digest(info.forward))
     helper.set_model_props(model, changed.to_metadata())
     onnx.save(model, tmp_path / "lie.onnx")
