@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 from supsup_export.bank_model.compose import OUTPUTS, Request
 from supsup_export.exporter import Report, export, export_recovery, export_task
-from supsup_export.preparing import PREPROCESS, Preprocess
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.console import (
@@ -19,7 +18,7 @@ from supsup_runtime.console import (
     to_path,
 )
 from supsup_runtime.errors import InputError
-from supsup_runtime.model.metadata import Scoring, Target
+from supsup_runtime.model.metadata import Preprocess, Scoring, Target
 from supsup_runtime.npyfile import read_npy
 
 _EXAMPLES = (
@@ -117,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     made_of.add_argument("--bits", type=int, choices=(32, 2), help=text)
     text = "baked: the model prepares pictures itself and takes uint8 (batch, height, width, "
     text += "channels) of any size; runtime: it takes what the application has prepared (default: "
-    made_of.add_argument("--preprocess", choices=PREPROCESS, help=text + "runtime)")
+    made_of.add_argument("--preprocess", choices=get_args(Preprocess), help=text + "runtime)")
     text = "with --hopfield: recover from a whole stream in one call"
     made_of.add_argument("--stream", action="store_true", help=text)
     text = "also write the metadata to OUTPUT.json"

@@ -13,18 +13,17 @@ from supsup_export.bank_model.compose import Request, choose_objective, compose
 from supsup_export.bank_model.layout import lay_out
 from supsup_export.bank_model.parity import ParityReport, check_parity
 from supsup_export.bank_model.screening import choose_screen
-from supsup_export.preparing import PREPROCESS, Preprocess, check_bakes
 from supsup_export.recovery_model.parity import RecoveryReport, check_recovery, check_stream
 from supsup_export.recovery_model.step import compose_recovery
 from supsup_export.recovery_model.stream import compose_stream
 from supsup_export.task_model.compose import compose_task, read_task
 from supsup_export.task_model.parity import TaskParity, check_task
 from supsup_export.writing import claim_output, placed
-from supsup_runtime.arrays import Images, check_choice
+from supsup_runtime.arrays import Images
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.file import read_store
-from supsup_runtime.model.metadata import ModelInfo
+from supsup_runtime.model.metadata import ModelInfo, Preprocess
 
 Parity = TypeVar("Parity", bound=ParityReport | RecoveryReport | TaskParity)
 
@@ -271,10 +270,7 @@ def export_task(
             fit two bits.
         ParityError: If the model differs from the bank.
     """
-    check_choice("preprocess:", preprocess, PREPROCESS)
-    if baked := preprocess == "baked":
-        check_bakes(bank)
-    task = read_task(bank, name, bits)
+    task, baked = read_task(bank, name, bits, preprocess)
     output = claim_output(bank, path, force=force)
     model, stored = compose_task(bank, task, bits, baked=baked)
     with placed(output, model, sidecar=sidecar) as part:

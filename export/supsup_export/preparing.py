@@ -5,28 +5,28 @@ The steps and the float32 formulas are those of `supsup_runtime.preprocessing`.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from supsup_export.graph import FLOAT, UINT8, Graph, Value
+from supsup_runtime.arrays import check_choice
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import InputError
+from supsup_runtime.model.metadata import Preprocess
 from supsup_runtime.preprocessing import EPSILON, GRAY, Preprocessing
 
-Preprocess = Literal["runtime", "baked"]
-"""Where pictures become inputs: in the application, or in the graph."""
-PREPROCESS: tuple[Preprocess, ...] = get_args(Preprocess)
 
-
-def check_bakes(bank: MaskBank) -> None:
-    """Raise `InputError` if a bank has no preprocessing."""
-    if bank.network.preprocessing is None:
+def bakes(bank: MaskBank, preprocess: Preprocess) -> bool:
+    """Return whether a bank's preprocessing is asked for; raise `InputError` if it has none."""
+    check_choice("preprocess:", preprocess, get_args(Preprocess))
+    if preprocess == "baked" and bank.network.preprocessing is None:
         raise InputError(
             f"preprocess: baked needs a bank with preprocessing, {bank.path} has none; create it "
             "with preprocessing, as supsup-train own does, or leave this out"
         )
+    return preprocess == "baked"
 
 
 def input_of(network: Network, *, baked: bool) -> Value:

@@ -13,14 +13,14 @@ from supsup_export.bank_model.layout import Layout
 from supsup_export.bank_model.shortlist import CONTENDERS, choose_scoring
 from supsup_export.bank_model.weights import fixed_weights, state_of, superposed_weights
 from supsup_export.graph import BOOL, FLOAT, INT64, Graph, Value
-from supsup_export.preparing import PREPROCESS, Preprocess, check_bakes, input_of, inputs
+from supsup_export.preparing import bakes, input_of, inputs
 from supsup_export.programs import program_of
 from supsup_runtime.arrays import check_choice, check_kind, check_sequence, shown
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError, InputError
-from supsup_runtime.model.metadata import Mode, ModelInfo, Scoring, Target, described
+from supsup_runtime.model.metadata import Mode, ModelInfo, Preprocess, Scoring, Target, described
 
 OUTPUTS = ("logits", "task", "task_scores", "parameters", "state")
 
@@ -54,7 +54,7 @@ class Request:
 
     def __post_init__(self) -> None:
         check_choice("target:", self.target, get_args(Target))
-        check_choice("preprocess:", self.preprocess, PREPROCESS)
+        check_choice("preprocess:", self.preprocess, get_args(Preprocess))
         if self.outputs is not None:
             check_sequence("outputs:", self.outputs)
             known = [isinstance(name, str) and name in OUTPUTS for name in self.outputs]
@@ -97,8 +97,7 @@ def compose(
             f"scoring {request.scoring}: needs masked weights, {bank.path} has none: its tasks "
             "have only state; leave it out"
         )
-    if request.preprocess == "baked":
-        check_bakes(bank)
+    baked = bakes(bank, request.preprocess)
     infers = request.mode != "known"
     objective = choose_objective(bank, request.objective) if infers else ""
     if request.scoring == "rounded" and len(layout.masks) <= CONTENDERS:
@@ -117,7 +116,7 @@ def compose(
         scoring=request.scoring or (choose_scoring(layout, request.target) if infers else "exact"),
         forward=bank.forward,
         calibration=calibration,
-        baked=request.preprocess == "baked",
+        baked=baked,
     )
     graph, values = _graph(bank, layout, request, info)
     outputs = _outputs(bank.network, request, values)

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto
 
 from supsup_export.graph import FLOAT, Graph, array_of, refuse_large
-from supsup_export.preparing import input_of, inputs
+from supsup_export.preparing import bakes, input_of, inputs
 from supsup_export.programs import program_of
 from supsup_export.task_model.parity import Stored
 from supsup_export.task_model.ternary import Ternary, floats, product, ternary
@@ -22,15 +22,17 @@ from supsup_runtime.bank.fields import canonical_json
 from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import InputError
-from supsup_runtime.model.metadata import BAKED, PREFIX
+from supsup_runtime.model.metadata import BAKED, PREFIX, Preprocess
 
 BITS: tuple[int, ...] = get_args(Literal[2, 32])
 _SHOWN = 3  # task names in a message
 
 
-def read_task(bank: MaskBank, name: str, bits: int) -> TaskMasks:
-    """Return a task that can have `bits` bits per weight; see `export_task`."""
-    network = bank.network
+def read_task(
+    bank: MaskBank, name: str, bits: int, preprocess: Preprocess
+) -> tuple[TaskMasks, bool]:
+    """Return a task and whether preprocessing is baked in, if possible; see `export_task`."""
+    network, baked = bank.network, bakes(bank, preprocess)
     if not is_whole(bits) or bits not in BITS:
         raise InputError(f"bits: must be 32 (float32) or 2 (ternary), got {shown(bits)}")
     if bits == 2 and not network.parameters:
@@ -46,7 +48,7 @@ def read_task(bank: MaskBank, name: str, bits: int) -> TaskMasks:
     remedy = "; export with --bits 2" if bits == 32 else ""
     what = f"this task's {network.num_masked} weights of {bits} bits need {size}{remedy}"
     refuse_large(bank.path, size, what)
-    return bank.task(name)
+    return bank.task(name), baked
 
 
 def compose_task(

@@ -27,11 +27,13 @@ Scoring = Literal["exact", "rounded", "screened"]
 Mode = Literal["full", "known", "infer", "recover", "recover-stream"]
 """Purpose of a model: both, known tasks only, inference only, or recovering masks, one step or one
 stream per call."""
+Preprocess = Literal["runtime", "baked"]
+"""Where pictures become inputs: in the application, or in the graph."""
 RECOVERING = ("recover", "recover-stream")
 """Modes of models with a Hopfield store instead of masks."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
-BAKED = "baked"
-"""The value of `preprocess`, which is missing where inputs are prepared at run time."""
+BAKED: Preprocess = "baked"
+"""The value of `preprocess`, which is missing otherwise."""
 _BIT_ORDER = "least-significant-first"
 MAX_JSON = 1 << 26
 """Characters of a JSON text; what it holds takes up to 25 times as many bytes."""
