@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ import numpy as np
 from conftest import random_task
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
+from supsup_runtime.preprocessing import Preprocessing
 from supsup_train.networks.create_bank import create_bank
 from supsup_train.networks.models import make_model
 
@@ -28,7 +30,20 @@ _FOLDER = TemporaryDirectory()
 def make_bank(path: Path, model: str, *, outputs: int, real_outputs: int, tasks: int) -> MaskBank:
     """A bank of random masks, and of random positive state."""
     forward, gradient, network = programs(model, outputs, real_outputs)
-    bank = MaskBank.create(path, network, forward=forward, gradient=gradient)
+    return filled(MaskBank.create(path, network, forward=forward, gradient=gradient), tasks)
+
+
+def picture_bank(path: Path, model: str, steps: Preprocessing, *, tasks: int) -> MaskBank:
+    """A bank of random masks, with preprocessing, to flat inputs unless `model` is a CNN."""
+    shape = steps.output_shape if model == "cnn" else (math.prod(steps.output_shape),)
+    module = make_model(model, input_shape=shape, outputs=6)
+    return filled(
+        create_bank(path, module, input_shape=shape, real_outputs=4, preprocessing=steps), tasks
+    )
+
+
+def filled(bank: MaskBank, tasks: int) -> MaskBank:
+    network = bank.network
     for index in range(tasks):
         task = random_task(network, f"task-{index}", seed=index)
         state = {name: np.abs(value) + np.float32(0.5) for name, value in task.state.items()}

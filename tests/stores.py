@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_runtime.hopfield.file import encode_into
+from supsup_runtime.preprocessing import Preprocessing
 
 MODEL = "bnnet-65-33"  # awkward: rows end inside a byte
 
@@ -27,9 +29,11 @@ def store_bank(
     dtype: str = "float32",
     rule: str = "storkey",
     entropy: float | None = 1.0,
+    preprocessing: Preprocessing | None = None,
 ) -> MaskBank:
     """A bank with random unit masks, all of them encoded; `entropy` is recorded with each."""
     forward, gradient, network = programs(model, 5, 5)
+    network = replace(network, preprocessing=preprocessing)
     bank = MaskBank.create(path, network, forward=forward, gradient=gradient)
     bank.extend(unit_task(network, f"task-{i}", seed=i, entropy=entropy) for i in range(tasks))
     encode_into(bank, bank.task_names, rule=rule, dtype=dtype)

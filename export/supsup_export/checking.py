@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx
 
-from supsup_runtime.arrays import Array
+from supsup_runtime.arrays import Array, Images
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import ParityError
 from supsup_runtime.model.session import Session, open_session
 
@@ -80,6 +81,25 @@ def relative_error(got: Array, want: Array, least_scale: float = 0.0) -> float:
     """Return the largest difference, relative to the largest wanted value, or `least_scale`."""
     scale = max(float(np.abs(want).max(initial=0)), least_scale) or 1.0
     return float(np.abs(got.astype(np.float64) - want).max(initial=0)) / scale
+
+
+class Batch(NamedTuple):
+    """Inputs as the graph takes them, and as the network does."""
+
+    given: Array
+    ready: Images
+
+
+def random_batches(network: Network, rows: int, *, baked: bool) -> list[Batch]:
+    """Return random inputs of a network: one batch, or if `baked` pictures of two sizes."""
+    rng, steps = np.random.default_rng(0), network.preprocessing
+    if steps is None or not baked:
+        x = rng.standard_normal((rows, *network.input_shape)).astype(np.float32)
+        return [Batch(x, x)]
+    height, width = steps.size
+    shapes = ((2 * height + 1, width + 3, 3), (height // 2 + 1, width // 2 + 2, 1))
+    pictures = [rng.integers(0, 256, (rows, *shape)).astype(np.uint8) for shape in shapes]
+    return [Batch(x, steps.apply(x).reshape(rows, *network.input_shape)) for x in pictures]
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from supsup_runtime.console import (
     to_path,
 )
 from supsup_runtime.errors import InputError
-from supsup_runtime.model.metadata import Scoring, Target
+from supsup_runtime.model.metadata import Preprocess, Scoring, Target
 from supsup_runtime.npyfile import read_npy
 
 _EXAMPLES = (
@@ -27,6 +27,7 @@ _EXAMPLES = (
     "--bank masks/ anywhere.onnx --target portable --sidecar",
     "--bank masks/ thousands.onnx --scoring screened --sample images.npy",
     "--bank masks/ one.onnx --task permuted-0001 --bits 2",
+    "--bank masks/ camera.onnx --preprocess baked",
     "--bank masks/ recover.onnx --hopfield",
     "--bank masks/ stream.onnx --hopfield --stream",
 )
@@ -49,16 +50,21 @@ def _run() -> None:
 def _export(arguments: argparse.Namespace) -> Report[Any]:
     how = {name: getattr(arguments, name) for name in ("check", "sidecar", "force")}
     if arguments.hopfield:
-        _refuse_beside(arguments, "--hopfield", "that recovers masks", ("task", "bits"))
+        _refuse_beside(
+            arguments, "--hopfield", "that recovers masks", ("task", "bits", "preprocess")
+        )
         bank = MaskBank.open(arguments.bank)
         return export_recovery(bank, arguments.output, stream=arguments.stream, **how)
     if arguments.stream:
         raise InputError("--stream: requires --hopfield; add it, or leave out --stream")
+    preprocess: Preprocess = arguments.preprocess or "runtime"
     if arguments.task is not None:
         _refuse_beside(arguments, "--task", "of one task")
         bank = MaskBank.open(arguments.bank, verify=False)  # reading the task verifies its file
         bits = 32 if arguments.bits is None else arguments.bits
-        return export_task(bank, arguments.task, arguments.output, bits=bits, **how)
+        return export_task(
+            bank, arguments.task, arguments.output, bits=bits, preprocess=preprocess, **how
+        )
     if arguments.bits is not None:
         raise InputError("--bits: requires --task; add it, or leave out --bits")
     outputs = arguments.graph_outputs
@@ -67,6 +73,7 @@ def _export(arguments: argparse.Namespace) -> Report[Any]:
         objective=arguments.objective,
         outputs=None if outputs is None else tuple(outputs.replace(" ", "").split(",")),
         scoring=arguments.scoring,
+        preprocess=preprocess,
     )
     bank = MaskBank.open(arguments.bank, verify=False)  # export verifies every task
     sample = None if arguments.sample is None else read_npy(arguments.sample)
@@ -107,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     add_renamed(made_of, {"--outputs": "--graph-outputs"})
     text = "with --task: bits per weight, 32 (float32) or 2 (ternary) (default: 32)"
     made_of.add_argument("--bits", type=int, choices=(32, 2), help=text)
+    text = "baked: the model prepares pictures itself and takes uint8 (batch, height, width, "
+    text += "channels) of any size; runtime: it takes what the application has prepared (default: "
+    made_of.add_argument("--preprocess", choices=get_args(Preprocess), help=text + "runtime)")
     text = "with --hopfield: recover from a whole stream in one call"
     made_of.add_argument("--stream", action="store_true", help=text)
     text = "also write the metadata to OUTPUT.json"

@@ -23,7 +23,7 @@ from supsup_runtime.arrays import Images
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.file import read_store
-from supsup_runtime.model.metadata import ModelInfo
+from supsup_runtime.model.metadata import ModelInfo, Preprocess
 
 Parity = TypeVar("Parity", bound=ParityReport | RecoveryReport | TaskParity)
 
@@ -144,7 +144,8 @@ def export(
         BankError: If the bank is empty, damaged, or lacks a required gradient program or objective,
             or the model would exceed 2 GB.
         InputError: If the folder of `path` or a requested output does not exist, the scoring needs
-            more masks or tasks, or the sample does not fit.
+            more masks or tasks, the sample does not fit, or the bank has no preprocessing to bake
+            in.
         ParityError: If the model differs from the bank.
     """
     output = claim_output(bank, path, force=force)
@@ -241,6 +242,7 @@ def export_task(
     path: str | Path,
     *,
     bits: int = 32,
+    preprocess: Preprocess = "runtime",
     check: bool = True,
     sidecar: bool = False,
     force: bool = False,
@@ -252,6 +254,7 @@ def export_task(
         name: Name of the task.
         path: Path of the ``.onnx`` file.
         bits: Bits per weight: 32 (float32), or 2 (ternary, with int8 activations in linear layers).
+        preprocess: As in `Request`.
         check: As in `export`.
         sidecar: As in `export`.
         force: As in `export`.
@@ -260,18 +263,20 @@ def export_task(
         Report on the model.
 
     Raises:
-        InputError: If `bits` is not 2 or 32, or 2 without masked weights, or the task or the folder
-            of `path` does not exist.
+        InputError: If `bits` is not 2 or 32, or 2 without masked weights, the task or the folder of
+            `path` does not exist, or the bank has no preprocessing to bake in.
         OutputExistsError: As in `export`.
         BankError: If the task's file is damaged, the model would exceed 2 GB, or the weights do not
             fit two bits.
         ParityError: If the model differs from the bank.
     """
-    task = read_task(bank, name, bits)
+    task, baked = read_task(bank, name, bits, preprocess)
     output = claim_output(bank, path, force=force)
-    model, stored = compose_task(bank, task, bits)
+    model, stored = compose_task(bank, task, bits, baked=baked)
     with placed(output, model, sidecar=sidecar) as part:
         del model
-        parity = check_task(part, bank, task, stored, place=str(output)) if check else None
+        parity = None
+        if check:
+            parity = check_task(part, bank, task, stored, baked=baked, place=str(output))
     size = output.stat().st_size
     return TaskExportReport(path=output, model_bytes=size, parity=parity, task=name, bits=bits)

@@ -30,7 +30,7 @@ IR_VERSION = 8
 MAX_MODEL_BYTES = 2**31 - 2**20
 """Largest sum of constants: an ONNX file without external data ends at 2 GB."""
 BOOL, FLOAT = TensorProto.BOOL, TensorProto.FLOAT
-INT32, INT64 = TensorProto.INT32, TensorProto.INT64
+INT32, INT64, UINT8 = TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8
 Value: TypeAlias = tuple[str, int, Sequence[int | str | None] | None]
 """Name, element type and shape; a string is a dynamic axis."""
 Fill: TypeAlias = "Callable[[Graph], list[str]]"

@@ -23,6 +23,8 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Images: TypeAlias = npt.NDArray[np.float32]
 """A batch, ``(batch, *input_shape)``."""
+Given: TypeAlias = Images | Bytes | Sequence[Bytes]
+"""What a model is given: a ready batch, or pictures (docs/DATA.md)."""
 Labels: TypeAlias = npt.NDArray[np.int64]
 """One class per image, ``(images,)``."""
 Reals: TypeAlias = npt.NDArray[np.floating]

@@ -84,24 +84,31 @@ class Preprocessing:
             ``float32 (batch, *output_shape)``.
 
         Raises:
-            InputError: If dtype or shape differ.
+            InputError: If dtype or shape differ, or memory does not suffice.
         """
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # of pictures that are not finite
+                return self._applied(pictures)
+        except MemoryError as error:
+            raise InputError("pictures: they do not fit in memory; take fewer") from error
+
+    def _applied(self, pictures: Array | Sequence[Array]) -> Images:
         if isinstance(pictures, np.ndarray):
-            return self._prepared(_batch(pictures))
+            return self._prepared(batched(pictures))
         if not isinstance(pictures, Sequence) or not pictures:
             raise InputError(
                 f"pictures must be an array or a list of arrays, got {type(pictures).__name__}"
             )
-        return np.concatenate([self._prepared(_batch(each)) for each in pictures])
+        return np.concatenate([self._prepared(batched(each)) for each in pictures])
 
     def _prepared(self, x: Array) -> Images:
-        x = np.broadcast_to(x.astype(np.float32), (*x.shape[:3], 3))
-        if self.mode == "gray":
-            x = x @ np.array(GRAY, np.float32)[:, None]
         batch, height, width, channels = x.shape
         rows, columns = sampling((height, width), self.size)
-        x = (rows @ x.reshape(batch, height, width * channels)).reshape(-1, width, channels)
-        x = (columns @ x).reshape(batch, *self.size, channels).transpose(0, 3, 1, 2)
+        x = rows @ x.reshape(batch, height, width * channels).astype(np.float32)
+        x = x.reshape(batch, len(rows), width, channels).transpose(0, 3, 1, 2) @ columns.T
+        x = np.broadcast_to(x, (batch, 3, *self.size))
+        if self.mode == "gray":  # of fewer pixels than before resizing, else the same
+            x = np.einsum("bchw,c->bhw", x, np.array(GRAY, np.float32))[:, None]
         return self.normalised(np.ascontiguousarray(x))
 
     def normalised(self, x: Floats) -> Images:
@@ -156,8 +163,12 @@ def _number(name: str, value: object) -> float | None:
         raise InputError(f"preprocessing: {name} must fit a float, got {value!r:.80}") from error
 
 
-def _batch(picture: Array) -> Array:
-    """Return ``(batch, height, width, 1 or 3)``."""
+def batched(picture: Array) -> Array:
+    """Return one picture, or a batch, as ``(batch, height, width, 1 or 3)``.
+
+    Raises:
+        InputError: As `Preprocessing.apply`.
+    """
     kind = getattr(picture, "dtype", type(picture).__name__)
     if not isinstance(picture, np.ndarray) or picture.dtype.kind not in "fu":
         raise InputError(f"pictures must be uint8 or float arrays, got {kind}")

@@ -19,14 +19,13 @@ from supsup_runtime.preprocessing import Preprocessing
 
 pytest.importorskip("PIL", reason="own pictures need Pillow")
 
-FEW = ["--steps", 30, "--model", "conv-8", "--outputs", 20, "--batch-size", 32, "--threads", 1]
+FEW = ["--steps", 30, "--outputs", 20, "--batch-size", 32, "--threads", 1]
 NAMES = ("digits-0-1", "digits-5-9", "stripes")
 
 
-def learn(data: Path, bank: Path, *more: object, status: int = 0) -> str:
-    return run(
-        "supsup-train", "own", "--data", data, "--bank", bank, *FEW, *more, status=status
-    ).stderr
+def learn(data: Path, bank: Path, *more: object, model: str = "conv-8", status: int = 0) -> str:
+    words = ["own", "--data", data, "--bank", bank, "--model", model, *FEW, *more]
+    return run("supsup-train", *words, status=status).stderr
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +155,7 @@ def test_a_file_of_arrays_with_more_classes_than_reserved(tmp_path: Path) -> Non
     assert "outputs are reserved for 11; give --max-classes 12" in said
     learn(toml_of(tmp_path, many), tmp_path / "b")
     assert MaskBank.open(tmp_path / "b").network.real_outputs == 12
-    learn(toml_of(tmp_path, few), tmp_path / "c", "--max-classes", 3, "--model", "mlp-8")
+    learn(toml_of(tmp_path, few), tmp_path / "c", "--max-classes", 3, model="mlp-8")
     network = MaskBank.open(tmp_path / "c").network
     assert (network.real_outputs, network.input_shape) == (3, (63,))
 

@@ -13,13 +13,14 @@ from supsup_export.bank_model.layout import Layout
 from supsup_export.bank_model.shortlist import CONTENDERS, choose_scoring
 from supsup_export.bank_model.weights import fixed_weights, state_of, superposed_weights
 from supsup_export.graph import BOOL, FLOAT, INT64, Graph, Value
+from supsup_export.preparing import bakes, input_of, inputs
 from supsup_export.programs import program_of
 from supsup_runtime.arrays import check_choice, check_kind, check_sequence, shown
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError, InputError
-from supsup_runtime.model.metadata import Mode, ModelInfo, Scoring, Target, described
+from supsup_runtime.model.metadata import Mode, ModelInfo, Preprocess, Scoring, Target, described
 
 OUTPUTS = ("logits", "task", "task_scores", "parameters", "state")
 
@@ -38,6 +39,8 @@ class Request:
         scoring: ``exact`` scores all tasks exactly; ``rounded`` all in int8, then exactly those
             that can still win; ``screened`` likewise, over part of the weights first. None takes
             rounded for large banks on the CPU, else exact.
+        preprocess: ``runtime``: the graph takes ready inputs; ``baked``: it has the bank's
+            preprocessing and takes ``uint8`` pictures.
 
     Raises:
         InputError: If a value is unknown, or the scoring does not fit target or outputs.
@@ -47,9 +50,11 @@ class Request:
     objective: str | None = None
     outputs: tuple[str, ...] | None = None
     scoring: Scoring | None = None
+    preprocess: Preprocess = "runtime"
 
     def __post_init__(self) -> None:
         check_choice("target:", self.target, get_args(Target))
+        check_choice("preprocess:", self.preprocess, get_args(Preprocess))
         if self.outputs is not None:
             check_sequence("outputs:", self.outputs)
             known = [isinstance(name, str) and name in OUTPUTS for name in self.outputs]
@@ -92,6 +97,7 @@ def compose(
             f"scoring {request.scoring}: needs masked weights, {bank.path} has none: its tasks "
             "have only state; leave it out"
         )
+    baked = bakes(bank, request.preprocess)
     infers = request.mode != "known"
     objective = choose_objective(bank, request.objective) if infers else ""
     if request.scoring == "rounded" and len(layout.masks) <= CONTENDERS:
@@ -110,11 +116,12 @@ def compose(
         scoring=request.scoring or (choose_scoring(layout, request.target) if infers else "exact"),
         forward=bank.forward,
         calibration=calibration,
+        baked=baked,
     )
     graph, values = _graph(bank, layout, request, info)
     outputs = _outputs(bank.network, request, values)
-    inputs = _inputs(bank.network, request.mode)
-    return graph.model("supsup", inputs, outputs, info.to_metadata()), info
+    x = input_of(bank.network, baked=info.baked)
+    return graph.model("supsup", _inputs(x, request.mode), outputs, info.to_metadata()), info
 
 
 def choose_objective(bank: MaskBank, wanted: str | None) -> str:
@@ -143,7 +150,7 @@ def _graph(
 ) -> tuple[Graph, list[str]]:
     graph, network = Graph(), bank.network
     weights = fixed_weights(graph, layout)
-    scores = None
+    x, scores = inputs(graph, network) if info.baked else "x", None
     if request.mode == "known":
         tasks, alphas, task = "tasks", "alphas", "tasks"
     else:
@@ -156,6 +163,7 @@ def _graph(
             weights=weights,
             gradient=program_of(bank, "gradient", outputs),
             objective=info.objective,
+            x=x,
         )
         if request.mode == "infer":
             scores = inferring.scores(graph)
@@ -178,13 +186,12 @@ def _graph(
 
     def logits(body: Graph) -> list[str]:
         feeds = body.cut(parameters, network.parameters) | body.cut(state, network.state)
-        return [body.inline(forward, {"x": "x", **feeds})["logits"]]
+        return [body.inline(forward, {"x": x, **feeds})["logits"]]
 
     return graph, values + graph.if_rows("x", logits, [(0, network.outputs)], ["logits"])
 
 
-def _inputs(network: Network, mode: Mode) -> list[Value]:
-    x: Value = ("x", FLOAT, ["batch", *network.input_shape])
+def _inputs(x: Value, mode: Mode) -> list[Value]:
     if mode == "infer":
         return [x]
     given: list[Value] = [x, ("tasks", INT64, ["n"]), ("alphas", FLOAT, ["n"])]

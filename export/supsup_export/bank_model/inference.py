@@ -34,6 +34,7 @@ class Inferring:
         weights: Fixed weights, ``float32 (num_masked,)``.
         gradient: Program with only the outputs ``objective.name``.
         objective: Name of the objective.
+        x: The network's inputs, ``float32 (batch, *input_shape)``.
     """
 
     layout: Layout
@@ -42,10 +43,11 @@ class Inferring:
     weights: str
     gradient: GraphProto
     objective: str
+    x: str
 
     def scores(self, graph: Graph) -> str:
         """Score `x` as one task, uniformly superposed: ``float32 (tasks,)``."""
-        gradients = self._gradients(graph, self._feeds(graph), "x")
+        gradients = self._gradients(graph, self._feeds(graph), self.x)
         if self.scoring == "exact":
             return self._total(graph, mask_scores, gradients)
         question = Question(
@@ -131,7 +133,7 @@ class Inferring:
         """Return `_gradients` of each row of `x`: ``(rows, n)`` each."""
         body = graph.subgraph("row")
         index, go = body.fresh("index"), body.fresh("go")
-        row = body.op("Gather", "x", body.reshape(index, [1]), axis=0)
+        row = body.op("Gather", self.x, body.reshape(index, [1]), axis=0)
         values = self._gradients(body, feeds, row)
         onward = body.op("Identity", go)
         outputs = [body.op("Identity", value) for value in values]
@@ -139,7 +141,7 @@ class Inferring:
             [(index, INT64, []), (go, BOOL, [])],
             [(onward, BOOL, []), *((output, FLOAT, [None]) for output in outputs)],
         )
-        rows, forever = graph.length("x"), graph.constant(True)
+        rows, forever = graph.length(self.x), graph.constant(True)
         stacked = [graph.fresh("rows") for _ in values]
         return graph.ops("Loop", [rows, forever], stacked, body=loop)
 
@@ -148,7 +150,7 @@ class Inferring:
         empty = graph.op("Equal", graph.op("Size", "tasks"), graph.constant(0))
 
         def at(*given: str) -> Fill:
-            return lambda body: self._gradients(body, self._feeds(body, *given), "x")
+            return lambda body: self._gradients(body, self._feeds(body, *given), self.x)
 
         network = self.layout.network
         types = [FLOAT for own in (network.parameters, network.state) if own]

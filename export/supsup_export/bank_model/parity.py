@@ -16,10 +16,12 @@ from supsup_export.bank_model.shortlist import CONTENDERS
 from supsup_export.checking import (
     LOGITS_TOLERANCE,
     ROUNDED_TOLERANCE,
+    Batch,
     Findings,
     check_onnx,
     nudged,
     open_program,
+    random_batches,
     score_tolerance,
 )
 from supsup_runtime.arrays import Array, Images, Scores
@@ -81,7 +83,7 @@ def check_parity(
     """Compare a model with its bank; messages call it `place`.
 
     Screened models also run three images of `sample`, ``float32 (images, *input_shape)``, one by
-    one: on random inputs their first pass rarely decides.
+    one, unless they take pictures: on random inputs their first pass rarely decides.
 
     Raises:
         ParityError: If it is not valid ONNX or out of tolerance.
@@ -96,8 +98,9 @@ def check_parity(
         several = checked[:3]
         check.selection(several, np.linspace(0.2, 0.7, len(several), dtype=np.float32).tolist())
     if info.mode != "known":
-        real = sample if info.scoring == "screened" and sample is not None else check.x[:0]
-        check.inference([image[None] for image in real[:_BATCH]])
+        ready = sample is not None and info.scoring == "screened" and not info.baked
+        images = sample[:_BATCH] if ready and sample is not None else ()
+        check.inference([Batch(image[None], image[None]) for image in images])
     check.findings.refuse(place)
     return ParityReport(
         tasks_checked=len(checked),
@@ -109,39 +112,41 @@ def check_parity(
 class _Check:
     def __init__(self, session: Session, bank: MaskBank, info: ModelInfo) -> None:
         self.findings = Findings()
-        rng = np.random.default_rng(0)
-        self.x = rng.standard_normal((_BATCH, *bank.network.input_shape)).astype(np.float32)
+        self._batches = random_batches(bank.network, _BATCH, baked=info.baked)
         self._session, self._bank, self._info = session, bank, info
         self._reference = Reference(bank)
         self._forward = open_program(bank, "forward")
 
     def selection(self, indices: list[int], alphas: list[float]) -> None:
         """Compare a known task, or a superposition of several."""
-        got = self._run(self.x, indices, alphas, infer=False)
         what = f"of tasks {indices}"
         # one mask is exact; several are summed in float32
         tolerance = 0.0 if len(indices) == 1 else 1e-6
-        self._compare(got, self.x, (indices, alphas), what, tolerance)
-        if "task" in got:
-            self.findings.compare(f"task {what}", got["task"], np.array(indices), 0.0)
-        if "task_scores" in got:
-            self.findings.compare(f"task_scores {what}", got["task_scores"], np.zeros(0), 0.0)
+        for x in self._batches:
+            got = self._run(x, indices, alphas, infer=False)
+            self._compare(got, x, (indices, alphas), what, tolerance)
+            if "task" in got:
+                self.findings.compare(f"task {what}", got["task"], np.array(indices), 0.0)
+            if "task_scores" in got:
+                self.findings.compare(f"task_scores {what}", got["task_scores"], np.zeros(0), 0.0)
 
-    def inference(self, images: Sequence[Array]) -> None:
+    def inference(self, images: Sequence[Batch]) -> None:
         """Compare scores and inferred tasks, of a batch, its rows and `images`."""
         full = self._info.mode == "full"
         places: list[Superposition] = [([], [])]
         if full:
             places.append(([0, len(self._bank) - 1], [0.3, 0.7]))
-        asked = [(x, place) for x in (self.x, *images) for place in places]
-        rows = [(self.x[i : i + 1], places[0]) for i in range(_BATCH * full)]
+        asked = [(x, place) for x in (*self._batches, *images) for place in places]
+        given, ready = self._batches[0]
+        singles = [Batch(given[i : i + 1], ready[i : i + 1]) for i in range(_BATCH * full)]
+        rows = [(single, places[0]) for single in singles]
         wanted = self._wanted([*asked, *rows])
         for (x, place), want in zip(asked, wanted, strict=False):
             self._inference_at(x, place, want)
         if full:
             self._rows(wanted[len(asked) :])
 
-    def _inference_at(self, x: Array, place: Superposition, want: _Wanted) -> None:
+    def _inference_at(self, x: Batch, place: Superposition, want: _Wanted) -> None:
         indices, alphas = place
         got = self._run(x, indices, alphas, infer=True)
         allowed, scale = self._allowed(want, int8=True), want.scale
@@ -159,7 +164,7 @@ class _Check:
             self._compare(got, x, ([best], [1.0]), "inferred", 0.0)
 
     def _rows(self, wanted: Sequence[_Wanted]) -> None:
-        got = self._run(self.x, [], [], infer=True, per_image=np.array(True))
+        got = self._run(self._batches[0], [], [], infer=True, per_image=np.array(True))
         found = got["task_scores"].reshape(_BATCH, len(self._bank))
         for i, (row, want) in enumerate(zip(found, wanted, strict=True)):
             tolerance = self._allowed(want, int8=False) / (want.scale or 1.0)
@@ -185,10 +190,10 @@ class _Check:
         )
 
     def _run(
-        self, x: Array, indices: list[int], alphas: list[float], *, infer: bool, **more: Array
+        self, x: Batch, indices: list[int], alphas: list[float], *, infer: bool, **more: Array
     ) -> Tensors:
         feeds: Tensors = {
-            "x": x,
+            "x": x.given,
             "tasks": np.array(indices, np.int64),
             "alphas": np.array(alphas, np.float32),
             "infer": np.array(infer),
@@ -199,7 +204,7 @@ class _Check:
         return dict(zip(self._session.output_names, found, strict=True))
 
     def _compare(
-        self, got: Tensors, x: Array, place: Superposition, what: str, tolerance: float
+        self, got: Tensors, x: Batch, place: Superposition, what: str, tolerance: float
     ) -> None:
         tensors, network = self._reference.superposed(*place), self._bank.network
         for name, parts in (("parameters", network.parameters), ("state", network.state)):
@@ -207,15 +212,15 @@ class _Check:
                 want = join(tensors[part.name] for part in parts)
                 self.findings.compare(f"{name} {what}", got[name], want, tolerance)
         if "logits" in got:
-            logits = self._forward.run(["logits"], {"x": x, **tensors})[0]
+            logits = self._forward.run(["logits"], {"x": x.ready, **tensors})[0]
             self.findings.compare(f"logits {what}", got["logits"], logits, LOGITS_TOLERANCE)
 
-    def _wanted(self, asked: Sequence[tuple[Array, Superposition]]) -> list[_Wanted]:
+    def _wanted(self, asked: Sequence[tuple[Batch, Superposition]]) -> list[_Wanted]:
         program, gradients, changes = open_program(self._bank, "gradient"), [], []
         for x, place in asked:
             tensors = self._reference.superposed(*place)
             names = [f"{self._info.objective}.{name}" for name in tensors]
-            feeds = {"x": x, **tensors}
+            feeds = {"x": x.ready, **tensors}
             found, other = (program.run(names, each) for each in (feeds, nudged(feeds)))
             gradients.append(dict(zip(tensors, found, strict=True)))
             pairs = zip(tensors, found, other, strict=True)

@@ -11,6 +11,7 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto
 
 from supsup_export.graph import FLOAT, Graph, array_of, refuse_large
+from supsup_export.preparing import bakes, input_of, inputs
 from supsup_export.programs import program_of
 from supsup_export.task_model.parity import Stored
 from supsup_export.task_model.ternary import Ternary, floats, product, ternary
@@ -21,15 +22,17 @@ from supsup_runtime.bank.fields import canonical_json
 from supsup_runtime.bank.network import MaskedParameter
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.errors import InputError
-from supsup_runtime.model.metadata import PREFIX
+from supsup_runtime.model.metadata import BAKED, PREFIX, Preprocess
 
 BITS: tuple[int, ...] = get_args(Literal[2, 32])
 _SHOWN = 3  # task names in a message
 
 
-def read_task(bank: MaskBank, name: str, bits: int) -> TaskMasks:
-    """Return a task that can have `bits` bits per weight; see `export_task`."""
-    network = bank.network
+def read_task(
+    bank: MaskBank, name: str, bits: int, preprocess: Preprocess
+) -> tuple[TaskMasks, bool]:
+    """Return a task and whether preprocessing is baked in, if possible; see `export_task`."""
+    network, baked = bank.network, bakes(bank, preprocess)
     if not is_whole(bits) or bits not in BITS:
         raise InputError(f"bits: must be 32 (float32) or 2 (ternary), got {shown(bits)}")
     if bits == 2 and not network.parameters:
@@ -45,12 +48,17 @@ def read_task(bank: MaskBank, name: str, bits: int) -> TaskMasks:
     remedy = "; export with --bits 2" if bits == 32 else ""
     what = f"this task's {network.num_masked} weights of {bits} bits need {size}{remedy}"
     refuse_large(bank.path, size, what)
-    return bank.task(name)
+    return bank.task(name), baked
 
 
-def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto, list[Stored]]:
-    """Return the model of a task, and its uses of two-bit weights."""
-    composer = _Composer(bank, task, bits)
+def compose_task(
+    bank: MaskBank, task: TaskMasks, bits: int, *, baked: bool
+) -> tuple[ModelProto, list[Stored]]:
+    """Return the model of a task, and its uses of two-bit weights.
+
+    `baked`: with the bank's preprocessing.
+    """
+    composer = _Composer(bank, task, bits, baked=baked)
     composer.add_program()
     values = {  # no `contract`: hosts of the contract cannot run this
         "bits": str(bits),
@@ -59,10 +67,11 @@ def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto
         "labels": canonical_json(list(task.labels)),
         "network": canonical_json(bank.network.to_dict()),
         "task": task.name,
+        **({"preprocess": BAKED} if baked else {}),
     }
     model = composer.graph.model(
         "supsup_task",
-        [("x", FLOAT, ["batch", *bank.network.input_shape])],
+        [input_of(bank.network, baked=baked)],
         [("logits", FLOAT, ["batch", bank.network.outputs])],
         {PREFIX + key: value for key, value in values.items()},
     )
@@ -70,11 +79,12 @@ def compose_task(bank: MaskBank, task: TaskMasks, bits: int) -> tuple[ModelProto
 
 
 class _Composer:
-    def __init__(self, bank: MaskBank, task: TaskMasks, bits: int) -> None:
+    def __init__(self, bank: MaskBank, task: TaskMasks, bits: int, *, baked: bool) -> None:
         self.graph = Graph()
         self.stored: list[Stored] = []
         self._program = program_of(bank, "forward", ["logits"])
-        self._values = {"x": "x"}  # from program to graph
+        x = inputs(self.graph, bank.network) if baked else "x"
+        self._values = {"x": x}  # from program to graph
         self._ternary: dict[str, Ternary] = {}
         for name, value in task.state.items():
             self._values[name] = self.graph.constant(value, f"state.{name}")

@@ -20,6 +20,7 @@ from supsup_export.checking import (
     Findings,
     check_onnx,
     open_program,
+    random_batches,
     relative_error,
 )
 from supsup_export.graph import FLOAT, array_of, constants_of
@@ -83,11 +84,17 @@ class Stored:
 
 
 def check_task(
-    path: Path, bank: MaskBank, task: TaskMasks, stored: Sequence[Stored], *, place: str
+    path: Path,
+    bank: MaskBank,
+    task: TaskMasks,
+    stored: Sequence[Stored],
+    *,
+    baked: bool,
+    place: str,
 ) -> TaskParity:
     """Compare a model with its bank; messages call it `place`.
 
-    `stored` lists possible two-bit weights.
+    `stored` lists possible two-bit weights; a `baked` model takes pictures.
 
     Raises:
         ParityError: If it is not valid ONNX or out of tolerance.
@@ -97,21 +104,22 @@ def check_task(
     tensors: Tensors = dict(task.state)
     for p, weight in zip(network.parameters, network.weights(), strict=True):
         tensors[p.name] = weight * unpack_mask(task.masks[p.name], p.shape)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((NUM_INPUTS, *network.input_shape)).astype(np.float32)
-    want = open_program(bank, "forward").run(["logits"], {"x": x, **tensors})[0]
-    got = open_session(path, place=place).run(["logits"], {"x": x})[0]
-    findings = Findings()
-    if stored:
-        _check_two_bits(findings, onnx.load_model(path), tensors, stored, x, want)
-    else:
-        findings.compare("logits", got, want, LOGITS_TOLERANCE)
+    program, session = open_program(bank, "forward"), open_session(path, place=place)
+    findings, found, wanted = Findings(), [], []
+    for given, x in random_batches(network, NUM_INPUTS // (1 + baked), baked=baked):
+        want = program.run(["logits"], {"x": x, **tensors})[0]
+        got = session.run(["logits"], {"x": given})[0]
+        if stored:
+            _check_two_bits(findings, onnx.load_model(path), tensors, stored, given, want)
+        else:
+            findings.compare("logits", got, want, LOGITS_TOLERANCE)
+        found.append(got)
+        wanted.append(want)
     findings.refuse(place)
-    labels = [
-        logits[:, : network.real_outputs_of(task.labels)].argmax(axis=1) for logits in (got, want)
-    ]
+    logits = np.concatenate(found), np.concatenate(wanted)
+    labels = [each[:, : network.real_outputs_of(task.labels)].argmax(axis=1) for each in logits]
     same = int((labels[0] == labels[1]).sum())
-    return TaskParity(logits=relative_error(got, want), same_labels=same)
+    return TaskParity(logits=relative_error(*logits), same_labels=same)
 
 
 def _check_two_bits(

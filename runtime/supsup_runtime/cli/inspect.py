@@ -134,6 +134,7 @@ def _model(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "hopfield": None if store is None else {"rule": store.rule, "dtype": store.dtype},
         "mode": info.mode,
         "objective": info.objective,
+        "preprocess": _where(info),
         "scoring": info.scoring,
         "target": info.target,
         "tasks": [task.name for task in info.tasks],
@@ -143,10 +144,18 @@ def _model(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _where(info: ModelInfo) -> str | None:
+    """Say where pictures become inputs; None if nowhere."""
+    if info.network.preprocessing is None:
+        return None
+    return "baked" if info.baked else "runtime"
+
+
 def _network(network: Network, num_tasks: int) -> dict[str, Any]:
     return {
         "input_shape": list(network.input_shape),
         "outputs": network.outputs,
+        "preprocessing": None if network.preprocessing is None else network.preprocessing.to_dict(),
         "real_outputs": network.real_outputs,
         "masked_weights": network.num_masked,
         "state_elements": network.num_state,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from supsup_runtime.arrays import Images
+from supsup_runtime.arrays import Array
 from supsup_runtime.console import (
     CommandParser,
     Row,
@@ -111,20 +111,20 @@ def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:
     )
 
 
-def read_inputs(file: Path, input_shape: tuple[int, ...]) -> Images:
-    """Read a batch, or one input as a batch of one, from a ``.npy`` file."""
+def read_inputs(file: Path, input_shape: tuple[int, ...]) -> Array:
+    """Read pictures (``uint8``), a batch, or one input as a batch of one, from a ``.npy`` file."""
     x = read_npy(file)
-    return x[None] if x.shape == input_shape else x
+    return x[None] if x.shape == input_shape and x.dtype != "uint8" else x
 
 
-def prediction_text(prediction: Prediction) -> str:
-    """Format one row per input; `known` only if calibrated."""
+def prediction_text(prediction: Prediction, names: Sequence[str] = ()) -> str:
+    """Format one row per input, with its name if given; `known` only if calibrated."""
     judged = prediction.known if None not in prediction.known else ()
-    header = ("row", "task", "label", "logit", *(["known"] if judged else []))
+    header = ("file" if names else "row", "task", "label", "logit", *(["known"] if judged else []))
     answers = zip(prediction.tasks, prediction.labels, prediction.label_indices, strict=True)
     rows = [
         (
-            row,
+            names[row] if names else row,
             task.name,
             label,
             f"{prediction.logits[row, index]:.3f}",

@@ -66,7 +66,8 @@ def recover(arguments: argparse.Namespace) -> None:
     """Recover a mask and, if it is a stored one, predict with it."""
     model = load_hopfield(arguments.model, **session_of(arguments))
     shape = model.info.network.input_shape
-    x = checked_images(read_inputs(arguments.input, shape), shape)
+    x = read_inputs(arguments.input, shape)
+    x = model.prepare(x) if x.dtype == "uint8" else checked_images(x, shape)
     size = arguments.batch_size
     begin = time.perf_counter()
     found = model.recover(

@@ -6,9 +6,12 @@ import argparse
 import math
 import re
 import time
+from pathlib import Path
 from typing import Any
 
-from supsup_runtime.arrays import Images
+import numpy as np
+
+from supsup_runtime.arrays import Given
 from supsup_runtime.cli.options import (
     add_inference_options,
     add_model_options,
@@ -18,6 +21,8 @@ from supsup_runtime.cli.options import (
     read_inputs,
 )
 from supsup_runtime.console import add_renamed, parser, print_result, run_command, to_path
+from supsup_runtime.data.own.folders import pictures_in
+from supsup_runtime.data.own.pictures import read_picture
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
@@ -26,6 +31,8 @@ _EXAMPLES = (
     "out.onnx input.npy",
     "out.onnx input.npy --task rotated-090",
     "out.onnx input.npy --per-image --json",
+    "out.onnx first.png second.jpg",
+    "out.onnx pictures/ --task animals",
 )
 _INFERRING = ("per_image", "method", "score", "candidates", "alpha_steps", "alpha_step_size")
 
@@ -36,10 +43,13 @@ def main() -> None:
 
 
 def _run() -> None:
-    made = parser("supsup-run", "Run a model on inputs from a .npy file.", _EXAMPLES)
+    made = parser(
+        "supsup-run", "Run a model on inputs from a .npy file, or on pictures.", _EXAMPLES
+    )
     add_model_options(made)
-    text = ".npy file with a float32 batch (batch, ...) or one input"
-    made.what_in.add_argument("input", type=to_path, help=text)
+    text = ".npy file with a float32 batch (batch, ...), one input, or uint8 pictures; or picture "
+    text += "files or a folder of them, if the model has preprocessing"
+    made.what_in.add_argument("input", type=to_path, nargs="+", help=text)
     made.what_in.add_argument(
         "--task", metavar="NAME", help="name or index of the task (default: infer the task)"
     )
@@ -49,15 +59,33 @@ def _run() -> None:
     add_renamed(made, {"--recover": "supsup-hopfield recover"})
     arguments = made.parse_args()
     model = load_model(arguments)
-    x = read_inputs(arguments.input, model.info.network.input_shape)
+    x, files = _read(arguments.input, model)
     start = time.perf_counter()
     prediction = _predict(model, x, arguments)
     milliseconds = (time.perf_counter() - start) * 1e3
-    value = _to_dict(prediction, milliseconds)
-    print_result(value, as_json=arguments.json, text=prediction_text(prediction))
+    value = _to_dict(prediction, milliseconds) | ({"files": files} if files else {})
+    print_result(value, as_json=arguments.json, text=prediction_text(prediction, files))
 
 
-def _predict(model: Model, x: Images, arguments: argparse.Namespace) -> Prediction:
+def _read(paths: list[Path], model: Model) -> tuple[Given, list[str]]:
+    """Return the inputs, and the names of their files if they are pictures."""
+    arrays = [path for path in paths if path.suffix == ".npy"]
+    if arrays and len(paths) > 1:
+        raise InputError(f"{arrays[0]}: must be the only input, or pictures alone; run it for each")
+    if arrays:
+        return read_inputs(paths[0], model.info.network.input_shape), []
+    if model.info.network.preprocessing is None:
+        raise InputError(
+            f"{paths[0]}: must be a .npy file, as {model.place} has no preprocessing for pictures; "
+            "prepare them as in training and save them with numpy.save"
+        )
+    files = [file for path in paths for file in (pictures_in(path) if path.is_dir() else [path])]
+    pictures = map(read_picture, files)  # large ones, so each is prepared before the next is read
+    x = [*pictures] if model.info.baked else np.concatenate([model.prepare(p) for p in pictures])
+    return x, [str(file) for file in files]
+
+
+def _predict(model: Model, x: Given, arguments: argparse.Namespace) -> Prediction:
     if arguments.task is None:
         how = inference_of(arguments, model.default_method)
         return model.predict(x, per_image=arguments.per_image, method=how)

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from supsup_runtime import errors
+from supsup_runtime.arrays import Array
 from supsup_runtime.errors import InputError, ModelError, SupSupError
+from supsup_runtime.model.inputs import blank
 from supsup_runtime.model.loading import bytes_to_load, open_model
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.model import Model
@@ -120,14 +122,19 @@ def process_bytes(field: str) -> int:
 
 
 def call_times(model: Model) -> dict[str, float | None]:
-    """Time calls on single random images.
+    """Time calls on single random images; pictures of the network's size if those are baked in.
 
     Returns:
         ``known_ms`` and ``inferred_ms``, medians of 50 calls after a first; None if the model
         cannot do it. The task known is the first one.
     """
-    shape = (_CALLS + 1, 1, *model.info.network.input_shape)
-    images = list(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+    one, rng = blank(model.info, 1), np.random.default_rng(0)
+    images: list[Array] = [
+        rng.integers(0, 256, one.shape).astype(np.uint8)
+        if model.info.baked
+        else rng.standard_normal(one.shape).astype(np.float32)
+        for _ in range(_CALLS + 1)
+    ]
     first = model.tasks[0].index
 
     def median_ms(call: Callable[[Any], object]) -> float:

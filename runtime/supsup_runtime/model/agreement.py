@@ -11,10 +11,12 @@ from typing import TypeAlias
 import numpy as np
 
 from supsup_runtime.errors import ModelError
+from supsup_runtime.model.inputs import blank
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import Declared, Session
 
 _FLOAT, _INT64, _BOOL = "tensor(float)", "tensor(int64)", "tensor(bool)"
+_PICTURES = "tensor(uint8)", (None, None, None, None)
 _REQUIRED = {
     "full": {"logits", "task", "task_scores", "parameters"},
     "recover": {"entropy", "energy", "gradient"},
@@ -46,7 +48,7 @@ def _x(info: ModelInfo) -> Tensor:
 
 
 def _inputs(info: ModelInfo) -> dict[str, Tensor]:
-    wanted = {"x": _x(info)}
+    wanted: dict[str, Tensor] = {"x": _PICTURES if info.baked else _x(info)}
     if info.mode in {"full", "known"}:
         wanted |= {"tasks": (_INT64, (None,)), "alphas": (_FLOAT, (None,))}
     if info.mode == "full":
@@ -129,7 +131,7 @@ def _select_last_task(info: ModelInfo, session: Session) -> None:
         "state": (network.num_state,),
     }
     feeds = {
-        "x": np.zeros((0, *network.input_shape), np.float32),
+        "x": blank(info, 0),
         "tasks": np.array([len(info.tasks) - 1]),
         "alphas": np.ones(1, np.float32),
         "infer": np.array(False),

@@ -15,6 +15,7 @@ from supsup_runtime.arrays import Array, Floats, Images, checked_outputs
 from supsup_runtime.bank.layout import spans
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
 from supsup_runtime.errors import InputError, ModelError
+from supsup_runtime.model.inputs import Inputs, blank
 from supsup_runtime.model.loading import OpenedModel
 from supsup_runtime.model.session import BoundPart, BoundProgram, Shapes
 
@@ -37,6 +38,7 @@ class Engine:
         max_cached: Number of tasks that fit the cache.
         keeps_weights: Whether the graph has the outputs that the cache needs.
         origin: Where it was loaded from, and how.
+        inputs: Checks what the graph takes, as `x` is in all methods.
     """
 
     def __init__(self, opened: OpenedModel, *, cache_bytes: int) -> None:
@@ -51,8 +53,9 @@ class Engine:
         network = info.network
         self.task_bytes = 4 * (network.num_masked + network.num_state)
         self.max_cached = cache_bytes // self.task_bytes
-        self._no_rows = np.zeros((0, *network.input_shape), np.float32)
+        self._no_rows = blank(info, 0)
         self.place = session.place
+        self.inputs = Inputs(info, session.place)
         options = opened.origin.options | {"cache_bytes": cache_bytes}
         self.origin = replace(opened.origin, options=options)
         self.outputs = session.output_names
@@ -123,7 +126,7 @@ class Engine:
         if self.num_tasks <= self.max_cached:
             return self.known_logits(x, task_index)
         program = self._cached(task_index)
-        return program.run(x) if program else self.superposed(x, [task_index], [1.0])
+        return self._run(program, x) if program else self.superposed(x, [task_index], [1.0])
 
     def inferred(self, x: Images) -> tuple[Floats, int]:
         """Return logits and inferred task in mode `infer`."""
@@ -151,7 +154,10 @@ class Engine:
         """Return `task_logits` and cache the task's weights."""
         if not (self.max_cached and self.keeps_weights):
             return self.superposed(x, [task_index], [1.0])
-        return (self._cached(task_index) or self._fetched(x, task_index)).run(x)
+        return self._run(self._cached(task_index) or self._fetched(x, task_index), x)
+
+    def _run(self, program: BoundProgram, x: Images) -> Floats:
+        return program.run(self.inputs.prepared(x) if self.info.baked else x)
 
     def keep_recurring(self, x: Images, tasks: set[int]) -> None:
         """Cache tasks that two calls in a row inferred."""
@@ -183,7 +189,7 @@ class Engine:
 
     def _compare(self, x: Images, task_index: int, program: BoundProgram) -> None:
         """Refuse a graph, such as one merged with another, that is not its forward program."""
-        logits, own = self.superposed(x, [task_index], [1.0]), program.run(x)
+        logits, own = self.superposed(x, [task_index], [1.0]), self._run(program, x)
         if not np.isfinite(logits).all():  # the caller refuses x
             return
         if not np.abs(logits - own).max() <= _TOLERANCE * np.abs(logits).max():

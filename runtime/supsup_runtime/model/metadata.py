@@ -27,9 +27,13 @@ Scoring = Literal["exact", "rounded", "screened"]
 Mode = Literal["full", "known", "infer", "recover", "recover-stream"]
 """Purpose of a model: both, known tasks only, inference only, or recovering masks, one step or one
 stream per call."""
+Preprocess = Literal["runtime", "baked"]
+"""Where pictures become inputs: in the application, or in the graph."""
 RECOVERING = ("recover", "recover-stream")
 """Modes of models with a Hopfield store instead of masks."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
+BAKED: Preprocess = "baked"
+"""The value of `preprocess`, which is missing otherwise."""
 _BIT_ORDER = "least-significant-first"
 MAX_JSON = 1 << 26
 """Characters of a JSON text; what it holds takes up to 25 times as many bytes."""
@@ -88,6 +92,7 @@ class ModelInfo:
         forward: The forward program, an ONNX model with the weights as inputs.
         calibration: Threshold for known tasks; None if not measured.
         hopfield: Metadata of the store in modes that recover masks, else None.
+        baked: Whether the graph has the network's preprocessing and takes ``uint8`` pictures.
     """
 
     network: Network
@@ -100,6 +105,7 @@ class ModelInfo:
     scoring: Scoring = "exact"
     calibration: Calibration | None = None
     hopfield: HopfieldInfo | None = None
+    baked: bool = False
 
     def __post_init__(self) -> None:
         log_odds = self.calibration is not None and self.calibration.score == "log-odds"
@@ -107,6 +113,8 @@ class ModelInfo:
             raise BankError(
                 "calibration: score log-odds needs superfluous outputs, the network has none"
             )
+        if self.baked and (self.network.preprocessing is None or self.hopfield is not None):
+            raise BankError("preprocess: baked needs a network with preprocessing and no hopfield")
         if self.objective == "superfluous" and not self.network.superfluous_outputs:
             raise BankError("objective superfluous needs superfluous outputs, the network has none")
 
@@ -129,6 +137,8 @@ class ModelInfo:
             values["calibration"] = canonical_json(self.calibration.to_dict())
         if self.hopfield is not None:
             values["hopfield"] = self.hopfield.to_json()
+        if self.baked:
+            values["preprocess"] = BAKED
         return {PREFIX + key: values[key] for key in sorted(values)}
 
     @classmethod
@@ -168,6 +178,7 @@ class ModelInfo:
                 scoring=metadata.get(PREFIX + "scoring", "exact"),
                 calibration=metadata.get(PREFIX + "calibration"),
                 hopfield=metadata.get(PREFIX + "hopfield"),
+                preprocess=metadata.get(PREFIX + "preprocess"),
             )
         except (OverflowError, RecursionError, ValueError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
@@ -187,7 +198,12 @@ def _objectives(mode: str) -> tuple[str, ...]:
 
 
 def _parse(
-    values: Mapping[str, str], *, scoring: str, calibration: str | None, hopfield: str | None
+    values: Mapping[str, str],
+    *,
+    scoring: str,
+    calibration: str | None,
+    hopfield: str | None,
+    preprocess: str | None,
 ) -> ModelInfo:
     mode, objective = values["mode"], values["objective"]
     _require("mode", mode, get_args(Mode))
@@ -196,6 +212,8 @@ def _parse(
     targets = ("portable",) if mode in RECOVERING else get_args(Target)
     _require("target", values["target"], targets)
     _require("scoring", scoring, get_args(Scoring))
+    if preprocess is not None:
+        _require("preprocess", preprocess, (BAKED,))
     forward = base64.b64decode(values["forward"], validate=True)
     network = Network.from_dict(_json(values["network"]))
     _require("digest", values["digest"], (network.digest(forward),))
@@ -218,6 +236,7 @@ def _parse(
         hopfield=None
         if hopfield is None
         else HopfieldInfo.from_json(hopfield, network, num_tasks=len(tasks)),
+        baked=preprocess is not None,
     )
 
 

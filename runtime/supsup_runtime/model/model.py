@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.arrays import (
+    Array,
     Floats,
+    Given,
     Images,
     check_flag,
     check_sequence,
-    checked_images,
     checked_index,
     checked_outputs,
     checked_path,
@@ -31,6 +32,7 @@ from supsup_runtime.model.inference import (
     score_tasks,
     threshold_of,
 )
+from supsup_runtime.model.inputs import blank
 from supsup_runtime.model.loading import open_model
 from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.model.prediction import Prediction
@@ -128,7 +130,7 @@ class Model:
 
     def predict(
         self,
-        x: Images,
+        x: Given,
         task: int | str | Sequence[int | str] | None = None,
         *,
         per_image: bool = False,
@@ -137,7 +139,10 @@ class Model:
         """Run the network on a batch.
 
         Args:
-            x: ``float32 (batch, *input_shape)``, finite, at least one row.
+            x: ``float32 (batch, *input_shape)``, finite, at least one row. If the model has
+                preprocessing, also pictures, ``uint8`` of one or three channels and any size:
+                ``(height, width)``, ``(height, width, channels)``, ``(batch, height, width,
+                channels)``, or a list of them. If it is baked in, pictures alone, of one size.
             task: Name or index, one for all rows or one per row; None infers the task.
             per_image: Infer the task of each row separately; rows of a task run together.
             method: As in `infer_task`.
@@ -149,7 +154,7 @@ class Model:
             InputError: If `x` or the task is invalid, `task` is combined with `per_image` or
                 `method`, the model lacks a required output, or logits or scores are not finite.
         """
-        x = checked_images(x, self.info.network.input_shape)
+        x = self._engine.inputs.checked(x)
         check_flag("per_image", per_image)
         if task is None:
             return self._predict_unknown(x, self._how(method), per_image=per_image)
@@ -171,7 +176,23 @@ class Model:
         tasks = [self.task(key) for key in task]
         return self._answer(self._mixed_logits(x, tasks), tasks)
 
-    def logits(self, x: Images, task: int | str) -> Floats:
+    def prepare(self, pictures: Array | Sequence[Array]) -> Images:
+        """Apply the model's preprocessing, such as to float pictures.
+
+        Args:
+            pictures: As in `predict`, or of floats.
+
+        Returns:
+            ``float32 (batch, *input_shape)``, which `predict` takes unless preprocessing is baked
+            in.
+
+        Raises:
+            InputError: If the model has no preprocessing, dtype or shape differ, or a value is not
+                finite.
+        """
+        return self._engine.inputs.prepared(pictures)
+
+    def logits(self, x: Given, task: int | str) -> Floats:
         """Return the logits of a known task.
 
         Args:
@@ -184,7 +205,7 @@ class Model:
         Raises:
             InputError: As `predict`.
         """
-        x = checked_images(x, self.info.network.input_shape)
+        x = self._engine.inputs.checked(x)
         logits = self._engine.known_logits(x, self.task(task).index)
         return checked_outputs(logits, "logits", self.place)
 
@@ -217,7 +238,7 @@ class Model:
             self._engine.known_logits(blank, index)
         self._engine.warm(blank)
 
-    def infer_task(self, x: Images, *, method: Method | Inference | None = None) -> TaskInference:
+    def infer_task(self, x: Given, *, method: Method | Inference | None = None) -> TaskInference:
         """Infer the task of a batch in which all rows have the same task.
 
         Args:
@@ -230,11 +251,11 @@ class Model:
         Raises:
             InputError: As `predict`.
         """
-        x = checked_images(x, self.info.network.input_shape)
+        x = self._engine.inputs.checked(x)
         return self._infer(x, self._how(method), per_image=False)[0][0]
 
     def infer_tasks(
-        self, x: Images, *, method: Method | Inference | None = None
+        self, x: Given, *, method: Method | Inference | None = None
     ) -> tuple[TaskInference, ...]:
         """Infer the task of each row separately.
 
@@ -248,10 +269,10 @@ class Model:
         Raises:
             InputError: As `predict`.
         """
-        x = checked_images(x, self.info.network.input_shape)
+        x = self._engine.inputs.checked(x)
         return self._infer(x, self._how(method), per_image=True)[0]
 
-    def superpose(self, x: Images, tasks: Sequence[int | str], alphas: npt.ArrayLike) -> Floats:
+    def superpose(self, x: Given, tasks: Sequence[int | str], alphas: npt.ArrayLike) -> Floats:
         """Return the logits of a superposition of masks (paper, equation 2).
 
         Args:
@@ -277,13 +298,13 @@ class Model:
         if not np.isfinite(weights).all():
             raise InputError("alphas must be finite float32, got NaN or infinity")
         indices = [self.task(task).index for task in tasks]
-        x = checked_images(x, self.info.network.input_shape)
+        x = self._engine.inputs.checked(x)
         logits = self._engine.superposed(x, indices, weights)
         return checked_outputs(logits, "logits", self.place)
 
     def _blank(self, rows: int) -> Images:
         try:
-            return np.zeros((rows, *self.info.network.input_shape), np.float32)
+            return blank(self.info, rows)
         except (MemoryError, ValueError) as error:
             raise InputError(f"batch_size: {rows} rows do not fit in memory; take fewer") from error
 

@@ -21,7 +21,7 @@ LAST_ROWS = 320
 """Newest inputs, kept to judge the result."""
 
 
-def count_steps(batches: Iterable[Images], steps: int | None) -> int:
+def count_steps(batches: Iterable[object], steps: int | None) -> int:
     """Return `steps`, or the number of batches; raise `InputError` if invalid."""
     if steps is None:
         if not isinstance(batches, Sized):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,11 +12,11 @@ from supsup_runtime.arrays import (
     Array,
     Bits,
     Floats,
+    Given,
     Images,
     check_flag,
     check_kind,
     check_number,
-    checked_images,
     checked_outputs,
     checked_path,
     shown,
@@ -24,6 +24,7 @@ from supsup_runtime.arrays import (
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
+from supsup_runtime.model.inputs import Inputs
 from supsup_runtime.model.loading import open_model
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.prediction import Prediction
@@ -94,6 +95,7 @@ class HopfieldModel:
         self._graph = graph
         self.info: ModelInfo = graph.info
         self.store: HopfieldInfo = graph.store
+        self._inputs = Inputs(graph.info, graph.place)
 
     def __reduce__(self) -> tuple[object, ...]:
         return self._graph.origin.reduced(load_hopfield)
@@ -105,7 +107,7 @@ class HopfieldModel:
 
     def recover(
         self,
-        batches: Iterable[Images],
+        batches: Iterable[Given],
         *,
         steps: int | None = None,
         schedule: Schedule = linear,
@@ -114,8 +116,8 @@ class HopfieldModel:
         """Recover the mask of the task that a stream of inputs belongs to.
 
         Args:
-            batches: Each ``float32 (batch, *input_shape)``, all of one task, at least `steps`; read
-                only as needed.
+            batches: Each ``float32 (batch, *input_shape)`` or pictures, as in `Model.predict`; all
+                of one task, at least `steps`; read only as needed.
             steps: Maximum steps, one per batch. None uses all batches, which must have a length.
             schedule: Shares of entropy and energy per step since the last restart.
             settings: Defaults to ``Recovery()``.
@@ -135,7 +137,7 @@ class HopfieldModel:
 
     def step(
         self,
-        x: Images,
+        x: Given,
         mask: Floats,
         entropy_strength: float,
         energy_strength: float,
@@ -145,7 +147,7 @@ class HopfieldModel:
         """Run the graph once: entropy, energy, and their gradient by a relaxed mask.
 
         Args:
-            x: ``float32 (batch, *input_shape)``; an empty batch has entropy 0.
+            x: As in `Model.predict`; an empty batch of ``float32`` has entropy 0.
             mask: Finite ``float32 (num_masked,)``, usually within ``[0, 1]``.
             entropy_strength: Factor of the entropy's gradient.
             energy_strength: Factor of the energy's gradient.
@@ -158,15 +160,15 @@ class HopfieldModel:
         for name, value in (("entropy", entropy_strength), ("energy", energy_strength)):
             check_number(f"{name}_strength", value, lambda s: abs(s) <= LARGEST, "a float32")
         mask = self._mask(mask, np.float32)
-        if not _is_empty(x, self.info.network.input_shape):
-            x = checked_images(x, self.info.network.input_shape)
+        empty = _is_empty(x, self.info.network.input_shape)
+        x = cast(Images, x) if empty else self._inputs.checked(x)
         return self._graph.step(x, mask, entropy_strength, energy_strength, statistics=statistics)
 
-    def logits(self, x: Images, mask: Bits, *, statistics: Statistics = "running") -> Floats:
+    def logits(self, x: Given, mask: Bits, *, statistics: Statistics = "running") -> Floats:
         """Return the logits through a mask, ``float32 (batch, outputs)``.
 
         Args:
-            x: ``float32 (batch, *input_shape)``.
+            x: As in `Model.predict`.
             mask: ``bool (num_masked,)``.
             statistics: See `Recovery`.
 
@@ -174,17 +176,21 @@ class HopfieldModel:
             InputError: If an argument is invalid, or logits are not finite.
         """
         check_statistics(statistics)
-        x = checked_images(x, self.info.network.input_shape)
-        logits = self._graph.logits(x, self._mask(mask, np.bool_), statistics=statistics)
+        ready = self._inputs.checked(x)
+        logits = self._graph.logits(ready, self._mask(mask, np.bool_), statistics=statistics)
         return checked_outputs(logits, "logits", self._graph.place)
 
+    def prepare(self, pictures: Array | Sequence[Array]) -> Images:
+        """Apply the model's preprocessing; see `Model.prepare`."""
+        return self._inputs.prepared(pictures)
+
     def predict(
-        self, x: Images, recovered: Recovered, *, statistics: Statistics = "running"
+        self, x: Given, recovered: Recovered, *, statistics: Statistics = "running"
     ) -> Prediction:
         """Run the network with a recovered mask.
 
         Args:
-            x: ``float32 (batch, *input_shape)``.
+            x: As in `Model.predict`.
             recovered: Result of `recover`. Labels are those that its tasks share; without a task,
                 those that all stored tasks share, and the task has no name.
             statistics: See `Recovery`; ``running`` makes rows independent.
@@ -194,10 +200,8 @@ class HopfieldModel:
         """
         check_kind("recovered", recovered, Recovered, "a Recovered, from recover")
         task = _answering(recovered.tasks, self.tasks, self.info.network)
-        return Prediction(
-            logits=self.logits(x, recovered.mask, statistics=statistics),
-            tasks=(task,) * len(x),
-        )
+        logits = self.logits(x, recovered.mask, statistics=statistics)
+        return Prediction(logits=logits, tasks=(task,) * len(logits))
 
     def settle(self, mask: Bits) -> tuple[Bits, bool]:
         """Return the fixed point of a mask ``bool (num_masked,)``, and whether it is one.
@@ -235,9 +239,9 @@ class HopfieldModel:
             )
         return start
 
-    def _checked(self, x: Images, number: int) -> Images:
+    def _checked(self, x: Given, number: int) -> Images:
         try:
-            return checked_images(x, self.info.network.input_shape)
+            return self._inputs.checked(x)
         except InputError as error:
             raise InputError(f"batch {number}: {error}") from error
 

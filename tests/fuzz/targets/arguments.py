@@ -71,6 +71,7 @@ _USUAL["x"] += (
     *("x.astype('f2')", "x.astype('>f4')", "x.astype(object)", "x.astype('U9')", "x.tolist()"),
     *("x * np.float32(1e38)", "x + np.nan", "x[:, :0]", "x[None]", "np.ma.array(x, mask=x > 0)"),
     *("np.matrix(x)", "memoryview(x)", "x.view('i4')", "np.broadcast_to(x[:1], x.shape)"),
+    *("x.view('u1')", "[x.view('u1')] * 2", "x.view('u1')[:0]"),
     *("np.zeros((0, 0), 'f4')", "np.float32(1)", "x.view(np.recarray)", "None", "'x'"),
 )
 _CALLS = """

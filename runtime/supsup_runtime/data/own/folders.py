@@ -34,7 +34,7 @@ def picture_folder(folder: Path, classes: Sequence[str] | None, *, test: bool = 
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        here = [] if name in missing else _pictures_in(folder / name)
+        here = [] if name in missing else pictures_in(folder / name)
         paths += here
         labels += [label] * len(here)
 
@@ -73,10 +73,11 @@ def entries(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: natural(path.name))
 
 
-def _pictures_in(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the files in a folder, or raise `DataError` if there are none or other folders."""
     found = entries(folder)
     folders = [path.name for path in found if path.is_dir()]
     if folders or not found:
         got = f"the folder {folders[0]!r}" if folders else "none"
-        raise DataError(f"{folder}: must hold the pictures of a class, got {got}")
+        raise DataError(f"{folder}: must hold pictures alone, got {got}")
     return found

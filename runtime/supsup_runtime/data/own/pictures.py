@@ -43,7 +43,7 @@ def require_pillow(place: object) -> None:
     except ImportError as error:
         raise DataError(
             f"{place}: pictures need Pillow, which is not installed; pip install "
-            "'supsup[pictures]', or give arrays (.npz)"
+            "'supsup[pictures]', or give arrays"
         ) from error
 
 

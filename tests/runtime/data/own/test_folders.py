@@ -113,11 +113,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "one class": (lambda d: task(d / "t", "a"), "t: must have at least 2 classes, got 1"),
     "empty class": (
         lambda d: (task(d / "t", "a", "b"), made(d / "t" / "c")),
-        "t/c: must hold the pictures of a class, got none",
+        "t/c: must hold pictures alone, got none",
     ),
     "deep": (
         lambda d: (task(d / "t", "a", "b"), made(d / "t" / "a" / "deep")),
-        "t/a: must hold the pictures of a class, got the folder 'deep'",
+        "t/a: must hold pictures alone, got the folder 'deep'",
     ),
     "file": (
         lambda d: (task(d / "t", "a", "b"), spoil(d / "notes.txt")),
