@@ -6,12 +6,13 @@ import argparse
 import math
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from supsup_runtime.arrays import Given
+from supsup_runtime.arrays import Array, Given
 from supsup_runtime.cli.options import (
     add_inference_options,
     add_model_options,
@@ -21,18 +22,21 @@ from supsup_runtime.cli.options import (
     read_inputs,
 )
 from supsup_runtime.console import add_renamed, parser, print_result, run_command, to_path
+from supsup_runtime.data.own import read_tasks
 from supsup_runtime.data.own.folders import pictures_in
 from supsup_runtime.data.own.pictures import read_picture
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
+from supsup_runtime.preprocessing import Preprocessing
 
 _EXAMPLES = (
     "out.onnx input.npy",
     "out.onnx input.npy --task rotated-090",
     "out.onnx input.npy --per-image --json",
     "out.onnx first.png second.jpg",
-    "out.onnx pictures/ --task animals",
+    "out.onnx pictures/animals/cat/ --task animals",
+    "out.onnx tasks.toml --json",
 )
 _INFERRING = ("per_image", "method", "score", "candidates", "alpha_steps", "alpha_step_size")
 
@@ -48,7 +52,10 @@ def _run() -> None:
     )
     add_model_options(made)
     text = ".npy file with a float32 batch (batch, ...), one input, or uint8 pictures; or picture "
-    text += "files or a folder of them, if the model has preprocessing"
+    text += (
+        "files, a folder of them, or a tasks.toml, if the model has preprocessing; each picture "
+    )
+    text += "has a task of its own"
     made.what_in.add_argument("input", type=to_path, nargs="+", help=text)
     made.what_in.add_argument(
         "--task", metavar="NAME", help="name or index of the task (default: infer the task)"
@@ -61,7 +68,7 @@ def _run() -> None:
     model = load_model(arguments)
     x, files = _read(arguments.input, model)
     start = time.perf_counter()
-    prediction = _predict(model, x, arguments)
+    prediction = _predict(model, x, arguments, per_image=arguments.per_image or bool(files))
     milliseconds = (time.perf_counter() - start) * 1e3
     value = _to_dict(prediction, milliseconds) | ({"files": files} if files else {})
     print_result(value, as_json=arguments.json, text=prediction_text(prediction, files))
@@ -79,16 +86,32 @@ def _read(paths: list[Path], model: Model) -> tuple[Given, list[str]]:
             f"{paths[0]}: must be a .npy file, as {model.place} has no preprocessing for pictures; "
             "prepare them as in training and save them with numpy.save"
         )
-    files = [file for path in paths for file in (pictures_in(path) if path.is_dir() else [path])]
-    pictures = map(read_picture, files)  # large ones, so each is prepared before the next is read
-    x = [*pictures] if model.info.baked else np.concatenate([model.prepare(p) for p in pictures])
-    return x, [str(file) for file in files]
+    names: list[str] = []
+    x: list[Array] = []
+    for name, picture in _pictures(paths, model.info.network.preprocessing):
+        names.append(name)  # a picture can be large, so each is prepared before the next is read
+        x.append(picture if model.info.baked else model.prepare(picture))
+    return x if model.info.baked else np.concatenate(x), names
 
 
-def _predict(model: Model, x: Given, arguments: argparse.Namespace) -> Prediction:
+def _pictures(paths: list[Path], steps: Preprocessing) -> Iterator[tuple[str, Array]]:
+    """Yield the pictures of files, of folders, and of the test parts of own tasks, by name."""
+    for path in paths:
+        if path.suffix == ".toml":
+            tasks = read_tasks(path, size=steps.size, mode=steps.mode)
+            for index in range(tasks.num_tasks):
+                yield from tasks.pictures(index, as_stored=True)
+        else:
+            for file in pictures_in(path) if path.is_dir() else [path]:
+                yield str(file), read_picture(file)
+
+
+def _predict(
+    model: Model, x: Given, arguments: argparse.Namespace, *, per_image: bool
+) -> Prediction:
     if arguments.task is None:
         how = inference_of(arguments, model.default_method)
-        return model.predict(x, per_image=arguments.per_image, method=how)
+        return model.predict(x, per_image=per_image, method=how)
     for name in _INFERRING:
         given = getattr(arguments, name)
         if given is not None and given is not False:

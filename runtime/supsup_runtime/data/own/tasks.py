@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from supsup_runtime.arrays import Bytes, Floats, Labels
+from supsup_runtime.arrays import Array, Floats, Labels
 from supsup_runtime.data.own.description import described
 from supsup_runtime.data.own.opening import opened
 from supsup_runtime.data.own.parts import Part, Skipped
@@ -99,12 +99,15 @@ class OwnTasks:
             test_y=test_y,
         )
 
-    def pictures(self, index: int, *, test: bool = True) -> Iterator[tuple[str, Bytes]]:
+    def pictures(
+        self, index: int, *, test: bool = True, as_stored: bool = False
+    ) -> Iterator[tuple[str, Array]]:
         """Read the pictures of a task one by one, in the order of `task`.
 
         Args:
             index: In ``[0, num_tasks)``.
             test: Whether those of the test or of training.
+            as_stored: Do not turn floats into ``uint8``.
 
         Yields:
             Name, such as the file's path, and ``uint8 (height, width)`` or ``(height, width, 1 or
@@ -116,7 +119,7 @@ class OwnTasks:
         part = self._parts(index)[test]
         factor = 255 / self.preprocessing.scale
         for row, picture in part.each(part.source.reader, self._skipped(index)):
-            whole = picture.dtype == np.uint8
+            whole = as_stored or picture.dtype == np.uint8
             shown = picture if whole else (picture * factor).clip(0, 255).round().astype(np.uint8)
             yield part.source.name(row), shown
 
