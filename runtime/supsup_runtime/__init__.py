@@ -9,6 +9,8 @@ model.predict(x)  # inferred task
 ```
 """
 
+import logging
+
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
@@ -27,6 +29,7 @@ from supsup_runtime.errors import (
     SupSupError,
 )
 from supsup_runtime.hopfield.store import HopfieldStore
+from supsup_runtime.installed import version
 from supsup_runtime.model.inference import Inference, TaskInference
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.model import Model, load
@@ -67,3 +70,12 @@ __all__ = [
     "load_hopfield",
     "make_task",
 ]
+
+logging.getLogger("supsup").addHandler(logging.NullHandler())  # an application adds its own
+
+
+def __getattr__(name: str) -> str:
+    """Look the version up when it is read, because that takes milliseconds."""
+    if name == "__version__":
+        return version()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

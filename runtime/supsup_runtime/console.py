@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TextIO
 
 from supsup_runtime.arrays import MAX_THREADS
 from supsup_runtime.errors import SupSupError
+from supsup_runtime.installed import version
 
 GROUPS = ("input", "output", "method", "speed")
 """Titles of the option groups in every command's help."""
@@ -32,7 +32,7 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
     try:
         _open_streams()
         if "--version" in sys.argv[1:]:
-            _print(f"{name} {_version()}")
+            _print(f"{name} {version()}")
         else:
             command()
     except SupSupError as error:
@@ -224,10 +224,3 @@ def to_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _fail(name: str, message: str, status: int) -> NoReturn:
     say(printable(f"{name}: {message}", MAX_LINE))
     sys.exit(status)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("supsup")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

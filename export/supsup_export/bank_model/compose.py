@@ -110,6 +110,7 @@ def compose(
         scoring=request.scoring or (choose_scoring(layout, request.target) if infers else "exact"),
         forward=bank.forward,
         calibration=calibration,
+        revision=bank.revision,
     )
     graph, values = _graph(bank, layout, request, info)
     outputs = _outputs(bank.network, request, values)

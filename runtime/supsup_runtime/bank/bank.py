@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from supsup_runtime.arrays import check_kind, checked_index, checked_path, shown
+from supsup_runtime.arrays import about, check_kind, checked_index, checked_path, few, shown
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.calibration_file import (
     StoredCalibration,
     read_calibration,
     write_calibration,
 )
+from supsup_runtime.bank.fields import canonical_json
 from supsup_runtime.bank.folder import (
     make_folders,
     read_entry,
@@ -77,6 +78,16 @@ class MaskBank:
     def format(self) -> int:
         """Format of the index, the newest that its task files may have."""
         return self._index.format
+
+    @property
+    def revision(self) -> str:
+        """Hexadecimal SHA-256 of the network and all tasks, as the bank was last read.
+
+        Models have it too (docs/CONTRACT.md), so equal ones say that a model is of this bank.
+        """
+        tasks = [[entry.name, entry.sha256] for entry in self.entries]
+        text = canonical_json({"digest": self.digest, "tasks": tasks})
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def create(
@@ -170,6 +181,10 @@ class MaskBank:
     def task_names(self) -> tuple[str, ...]:
         """Task names, in index order."""
         return tuple(entry.name for entry in self.entries)
+
+    def __repr__(self) -> str:
+        tasks = f"{len(self)} tasks: {few(self.task_names)}" if len(self) else "no tasks"
+        return about(self, shown(str(self.path)), tasks, repr(self.network))
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from supsup_runtime.arrays import about, few, shown
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.fields import canonical_json
 from supsup_runtime.bank.index import OBJECTIVES
@@ -30,6 +32,7 @@ stream per call."""
 RECOVERING = ("recover", "recover-stream")
 """Modes of models with a Hopfield store instead of masks."""
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
+_SHA256 = re.compile("[0-9a-f]{64}")
 _BIT_ORDER = "least-significant-first"
 MAX_JSON = 1 << 26
 """Characters of a JSON text; what it holds takes up to 25 times as many bytes."""
@@ -50,6 +53,12 @@ class TaskInfo:
     name: str
     real_outputs: int
     labels: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        named = f"labels {few(self.labels)}" if self.labels else "no labels"
+        return about(
+            self, f"{self.index}: {shown(self.name)}", f"{self.real_outputs} own outputs", named
+        )
 
 
 def described(
@@ -80,6 +89,8 @@ class ModelInfo:
         forward: The forward program, an ONNX model with the weights as inputs.
         calibration: Threshold for known tasks; None if not measured.
         hopfield: Metadata of the store in modes that recover masks, else None.
+        revision: `MaskBank.revision` of the exported bank; None in modes that recover masks, and in
+            contract 1.
     """
 
     network: Network
@@ -92,6 +103,12 @@ class ModelInfo:
     scoring: Scoring = "exact"
     calibration: Calibration | None = None
     hopfield: HopfieldInfo | None = None
+    revision: str | None = None
+
+    def __repr__(self) -> str:
+        names = few([task.name for task in self.tasks[:4]])
+        kind = self.mode, self.target, self.objective
+        return about(self, f"{len(self.tasks)} tasks: {names}", *kind, repr(self.network))
 
     def __post_init__(self) -> None:
         log_odds = self.calibration is not None and self.calibration.score == "log-odds"
@@ -121,6 +138,8 @@ class ModelInfo:
             values["calibration"] = canonical_json(self.calibration.to_dict())
         if self.hopfield is not None:
             values["hopfield"] = self.hopfield.to_json()
+        if self.revision is not None:
+            values["revision"] = self.revision
         return {PREFIX + key: values[key] for key in sorted(values)}
 
     @classmethod
@@ -160,6 +179,7 @@ class ModelInfo:
                 scoring=metadata.get(PREFIX + "scoring", "exact"),
                 calibration=metadata.get(PREFIX + "calibration"),
                 hopfield=metadata.get(PREFIX + "hopfield"),
+                revision=None if version == "1" else metadata.get(PREFIX + "revision"),
             )
         except (OverflowError, RecursionError, ValueError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
@@ -179,7 +199,12 @@ def _objectives(mode: str) -> tuple[str, ...]:
 
 
 def _parse(
-    values: Mapping[str, str], *, scoring: str, calibration: str | None, hopfield: str | None
+    values: Mapping[str, str],
+    *,
+    scoring: str,
+    calibration: str | None,
+    hopfield: str | None,
+    revision: str | None,
 ) -> ModelInfo:
     mode, objective = values["mode"], values["objective"]
     _require("mode", mode, get_args(Mode))
@@ -188,6 +213,8 @@ def _parse(
     targets = ("portable",) if mode in RECOVERING else get_args(Target)
     _require("target", values["target"], targets)
     _require("scoring", scoring, get_args(Scoring))
+    if revision is not None and not _SHA256.fullmatch(revision):
+        raise BankError(f"revision must be 64 hexadecimal digits, got {revision!r:.80}")
     forward = base64.b64decode(values["forward"], validate=True)
     network = Network.from_dict(_json(values["network"]))
     _require("digest", values["digest"], (network.digest(forward),))
@@ -210,6 +237,7 @@ def _parse(
         hopfield=None
         if hopfield is None
         else HopfieldInfo.from_json(hopfield, network, num_tasks=len(tasks)),
+        revision=revision,
     )
 
 

@@ -13,12 +13,14 @@ from supsup_runtime.arrays import (
     Bits,
     Floats,
     Images,
+    about,
     check_flag,
     check_kind,
     check_number,
     checked_images,
     checked_outputs,
     checked_path,
+    few,
     shown,
 )
 from supsup_runtime.bank.network import Network
@@ -97,6 +99,10 @@ class HopfieldModel:
 
     def __reduce__(self) -> tuple[object, ...]:
         return self._graph.origin.reduced(load_hopfield)
+
+    def __repr__(self) -> str:
+        names = few([task.name for task in self.tasks[:4]])
+        return about(self, shown(self._graph.place), f"{len(self.tasks)} tasks: {names}")
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
