@@ -19,6 +19,7 @@ try:
     from supsup_train.masks.train_task import train_stream, train_task
     from supsup_train.masks.transfer import Transfer
     from supsup_train.networks.create_bank import create_bank, open_bank
+    from supsup_train.networks.load_task import load_task
     from supsup_train.networks.models import Cnn, Mlp, make_model
     from supsup_train.programs.programs import ProgramError
 except ModuleNotFoundError as error:
@@ -32,6 +33,7 @@ __all__ = [
     "Rule",
     "Transfer",
     "create_bank",
+    "load_task",
     "make_model",
     "open_bank",
     "train_stream",
