@@ -1,6 +1,6 @@
 """Export mask banks as ONNX models, and check them."""
 
-from supsup_runtime.installed import explained
+from supsup_runtime.errors import explained
 
 try:
     from supsup_export.bank_model.compose import Request

@@ -29,7 +29,6 @@ from supsup_runtime.errors import (
     SupSupError,
 )
 from supsup_runtime.hopfield.store import HopfieldStore
-from supsup_runtime.installed import version
 from supsup_runtime.model.inference import Inference, TaskInference
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.model import Model, load
@@ -77,5 +76,7 @@ logging.getLogger("supsup").addHandler(logging.NullHandler())  # an application 
 def __getattr__(name: str) -> str:
     """Look the version up when it is read, because that takes milliseconds."""
     if name == "__version__":
+        from supsup_runtime.console import version
+
         return version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

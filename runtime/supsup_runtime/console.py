@@ -8,18 +8,19 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TextIO
 
 from supsup_runtime.arrays import MAX_THREADS
 from supsup_runtime.errors import SupSupError
-from supsup_runtime.installed import version
 
 GROUPS = ("input", "output", "method", "speed")
 """Titles of the option groups in every command's help."""
 
 INTERRUPTED = 130
 MAX_COUNT = 2**31 - 1
+_UNKNOWN = "0+unknown"
 MAX_CELL, MAX_LINE = 100, 5000
 """Characters of a table's cell and of a line that are shown; a path has up to 4096."""
 
@@ -224,3 +225,21 @@ def to_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _fail(name: str, message: str, status: int) -> NoReturn:
     say(printable(f"{name}: {message}", MAX_LINE))
     sys.exit(status)
+
+
+def version() -> str:
+    """Return the version of supsup; in a checkout that is not installed, its project's.
+
+    ``0+unknown`` if neither says it.
+    """
+    try:
+        return metadata.version("supsup")
+    except metadata.PackageNotFoundError:
+        pass
+    import tomllib  # rarely needed
+
+    try:
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+        return str(project["project"]["version"])
+    except (OSError, KeyError, ValueError):
+        return _UNKNOWN

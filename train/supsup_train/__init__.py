@@ -11,7 +11,7 @@ bank.add(task)
 `supsup-train` calls `open_bank` and `train_stream`.
 """
 
-from supsup_runtime.installed import explained
+from supsup_runtime.errors import explained
 
 try:
     from supsup_train.masks.recipe import Recipe

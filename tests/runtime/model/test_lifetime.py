@@ -19,6 +19,7 @@ import supsup_runtime as supsup
 from banks import make_bank
 from stores import images, store_bank
 from supsup_export import Request, export, export_recovery
+from supsup_runtime.arrays import Images
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.model.engine import Engine
 
@@ -74,7 +75,7 @@ def test_closing_frees_the_sessions_and_a_call_that_runs_ends(path: Path) -> Non
     entered, closed, got = threading.Event(), threading.Event(), []
     run = Engine.known_logits
 
-    def slow(self: Engine, x: supsup.model.engine.Images, task: int) -> object:
+    def slow(self: Engine, x: Images, task: int) -> object:
         entered.set()
         assert closed.wait(60)
         return run(self, x, task)
@@ -152,9 +153,9 @@ def test_a_call_ends_with_the_model_it_began_with(path: Path) -> None:
     model = supsup.load(path)
     want = model.predict(X, method="exhaustive")
     run = Engine.task_logits
-    reloaded = []
+    reloaded: list[bool] = []
 
-    def replacing(self: Engine, x: supsup.model.engine.Images, task: int) -> object:
+    def replacing(self: Engine, x: Images, task: int) -> object:
         if not reloaded:
             export_fewer(path)
             reloaded.append(model.reload())

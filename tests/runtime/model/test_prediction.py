@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +41,7 @@ def test_the_likeliest_come_first_and_of_equal_ones_the_lower_index() -> None:
         (("1", chances[1, 1]), ("2", chances[1, 2])),
     )
     assert [len(row) for row in ROWS.top(9)] == [3, 4]  # never more than the task has
-    assert ROWS.top(np.int8(1)) == ROWS.top(1)  # type: ignore[arg-type]
+    assert ROWS.top(np.int8(1)) == ROWS.top(1)
     with pytest.raises(InputError, match=r"^k must be an integer of at least 1, got 0$"):
         ROWS.top(0)
 
@@ -52,7 +53,7 @@ def test_the_likeliest_come_first_and_of_equal_ones_the_lower_index() -> None:
         elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
     )
 )
-def test_any_finite_logits_have_probabilities(logits: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_any_finite_logits_have_probabilities(logits: npt.NDArray[np.float32]) -> None:
     found = Prediction(logits=logits, tasks=(NAMED,) * len(logits))
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-12)
     assert ((found.confidence > 0.33) & (found.confidence <= 1)).all()

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import supsup_runtime
-from supsup_runtime import installed
-from supsup_runtime.installed import UNKNOWN, explained, version
+from supsup_runtime import console
+from supsup_runtime.console import version
+from supsup_runtime.errors import explained
 
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -32,17 +33,17 @@ def test_a_copy_without_a_project_has_no_version(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(metadata, "version", missing)
-    monkeypatch.setattr(installed, "__file__", str(tmp_path / "a" / "b" / "c.py"))
-    assert version() == UNKNOWN
+    monkeypatch.setattr(console, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    assert version() == "0+unknown"
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'other'\n")
-    assert version() == UNKNOWN
+    assert version() == "0+unknown"
     (tmp_path / "pyproject.toml").write_text("[")
-    assert version() == UNKNOWN
+    assert version() == "0+unknown"
 
 
 def test_another_attribute_is_missing() -> None:
     with pytest.raises(AttributeError, match=r"^module 'supsup_runtime' has no attribute 'nope'$"):
-        supsup_runtime.nope  # type: ignore[attr-defined]  # noqa: B018
+        supsup_runtime.nope  # noqa: B018
 
 
 @pytest.mark.parametrize(
