@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from supsup_runtime.arrays import check_sequence, checked_index, shown
+from supsup_runtime.arrays import check_sequence, checked_index, is_whole, shown
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.metadata import TaskInfo
 
@@ -33,8 +33,8 @@ class Tasks:
                 f"({', '.join(names)})"
             )
         if isinstance(key, TaskInfo):
-            found = self._by_name.get(key.name)
-            if found is None or found.index != key.index:
+            found = self._by_name.get(key.name) if isinstance(key.name, str) else None
+            if found is None or not is_whole(key.index) or found.index != key.index:
                 where = "none" if found is None else f"index {found.index}"
                 raise InputError(
                     f"task {shown(key.name)}: must have index {shown(key.index)} in the model, as "

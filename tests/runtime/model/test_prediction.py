@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,8 @@ def test_the_likeliest_come_first_and_of_equal_ones_the_lower_index() -> None:
         (("1", chances[1, 1]), ("2", chances[1, 2])),
     )
     assert [len(row) for row in ROWS.top(9)] == [3, 4]  # never more than the task has
-    assert ROWS.top(np.int8(1)) == ROWS.top(1)
+    one: Any = np.int8(1)
+    assert ROWS.top(one) == ROWS.top(1)
     with pytest.raises(InputError, match=r"^k must be an integer of at least 1, got 0$"):
         ROWS.top(0)
 
