@@ -18,7 +18,6 @@ from supsup_runtime.bank.calibration_file import (
     read_calibration,
     write_calibration,
 )
-from supsup_runtime.bank.fields import canonical_json
 from supsup_runtime.bank.folder import (
     make_folders,
     read_entry,
@@ -28,9 +27,9 @@ from supsup_runtime.bank.folder import (
 )
 from supsup_runtime.bank.index import (
     FORMAT,
-    MAX_TASKS,
     BankEntry,
     BankIndex,
+    check_new,
     differentiated,
     read_index,
     write_index,
@@ -38,7 +37,6 @@ from supsup_runtime.bank.index import (
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import (
     TaskMasks,
-    check_name,
     decode_task,
     encode_task,
     max_task_bytes,
@@ -85,9 +83,7 @@ class MaskBank:
 
         Models have it too (docs/CONTRACT.md), so equal ones say that a model is of this bank.
         """
-        tasks = [[entry.name, entry.sha256] for entry in self.entries]
-        text = canonical_json({"digest": self.digest, "tasks": tasks})
-        return hashlib.sha256(text.encode()).hexdigest()
+        return self._index.revision
 
     @classmethod
     def create(
@@ -282,7 +278,7 @@ class MaskBank:
             taken = {entry.name.casefold() for entry in entries}
             try:
                 for task in tasks:
-                    self._check_new(name_of(task), taken)
+                    check_new(self.path, name_of(task), taken)
                     entries.append(self._write_task(task))
                     taken.add(task.name.casefold())
             finally:
@@ -306,7 +302,7 @@ class MaskBank:
         with self.changing():
             position = self.index(old)
             taken = {name.casefold() for name in self.task_names if name != old}
-            self._check_new(new, taken)
+            check_new(self.path, new, taken)
             self._exchange(position, self.task(position).renamed(new))
 
     def remove(self, *names: str, check: Callable[[], None] = lambda: None) -> None:
@@ -385,16 +381,6 @@ class MaskBank:
             finally:
                 # read again, because a failed write may have replaced it
                 remove_leftovers(self.path, read_index(self.path, self._index).entries)
-
-    def _check_new(self, name: str, taken: set[str]) -> None:
-        check_name(name)
-        if name.casefold() in taken:
-            raise BankError(
-                f"{self.path}: task {name!r} already exists (names ignore case); "
-                "replace it, or choose another name"
-            )
-        if len(taken) >= MAX_TASKS:
-            raise BankError(f"{self.path}: the bank is full: at most {MAX_TASKS} tasks")
 
     def _exchange(self, position: int, task: TaskMasks) -> None:
         new = self._write_task(task)

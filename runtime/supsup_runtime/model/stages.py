@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Literal
+from typing import Literal, get_args
 
 Stage = Literal["prepare", "infer", "run"]
 
@@ -12,29 +12,19 @@ class Stages:
     """A stopwatch for one call.
 
     Attributes:
-        times: Milliseconds of each stage that has ended; None if nobody asked.
+        times: Milliseconds of each stage; None if nobody asked.
     """
 
-    def __init__(self) -> None:
-        self.times: dict[str, float] | None = {"prepare": 0.0, "infer": 0.0, "run": 0.0}
+    def __init__(self, *, timings: bool = True) -> None:
+        self.times = dict.fromkeys(get_args(Stage), 0.0) if timings else None
         self._since = perf_counter()
 
     def end(self, stage: Stage) -> None:
         """Count the time since the last end for a stage."""
-        now = perf_counter()
         if self.times is not None:
+            now = perf_counter()
             self.times[stage] += 1e3 * (now - self._since)
-        self._since = now
+            self._since = now
 
 
-class _Untimed(Stages):
-    """Takes no time, in either sense."""
-
-    def __init__(self) -> None:
-        self.times = None
-
-    def end(self, stage: Stage) -> None:
-        """Do nothing."""
-
-
-UNTIMED = _Untimed()
+UNTIMED = Stages(timings=False)

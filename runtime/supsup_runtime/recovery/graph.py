@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from supsup_runtime.arrays import Array, Bits, Floats, Images, about
+from supsup_runtime.arrays import Array, Bits, Floats, Images
 from supsup_runtime.bank.bits import pack_mask
 from supsup_runtime.bank.layout import cut, join, spans
 from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
@@ -30,9 +30,6 @@ class Step:
     entropy: float
     energy: float
     gradient: Floats
-
-    def __repr__(self) -> str:
-        return about(self, f"entropy {self.entropy:.4g}", f"energy {self.energy:.4g}")
 
 
 class HopfieldGraph:

@@ -36,9 +36,6 @@ class Trace:
     energy: npt.NDArray[np.float64]
     distance: npt.NDArray[np.float64]
 
-    def __repr__(self) -> str:
-        return about(self, f"{len(self.entropy)} steps", f"{self.distance[-1]:.2%} away at the end")
-
     @property
     def converged_after(self) -> int | None:
         """Steps until the mask stays within `TOLERANCE`; None if never."""

@@ -273,7 +273,7 @@ def test_what_breaks_a_rule_is_refused(bank: MaskBank, damage: Damage, message: 
 
 
 def test_limits(bank: MaskBank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank_module, "MAX_TASKS", 3)
+    monkeypatch.setattr("supsup_runtime.bank.index.MAX_TASKS", 3)
     with pytest.raises(BankError, match="the bank is full: at most 3 tasks"):
         bank.add(random_task(bank.network, "one-more"))
     monkeypatch.setattr("supsup_runtime.bank.index.MAX_TASKS", 2)

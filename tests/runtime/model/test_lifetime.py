@@ -275,7 +275,7 @@ def test_models_and_banks_say_what_they_are(path: Path, tmp_path: Path) -> None:
     )
     found = recovering.recover([images(64, i) for i in range(2)])
     assert repr(found).startswith(f"<Recovered {found.verdict}, ")
-    texts = [repr(each) for each in (found, found.trace, recovering.store, stored.network)]
+    texts = [repr(each) for each in (found, recovering.store, stored.network)]
     assert all(text.isprintable() and len(text) < 200 for text in texts)
     assert recovering.info.revision is None
 
