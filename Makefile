@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 # The oldest onnxruntime that pyproject.toml allows.
 FLOOR = $(shell sed -n 's/^cpu = \["onnxruntime>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test test-all lint types unit slow floor docs dist mutants fuzz crash install clean
+.PHONY: demo test test-all lint types unit slow browser floor docs dist mutants fuzz crash install clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -44,6 +44,7 @@ unit: install
 	$(PYTEST) -m "not slow"
 
 slow: install
+	if command -v npm > /dev/null; then $(MAKE) browser || true; fi
 	$(PYTEST) -m slow
 
 # Beside the environment, whose newer onnxruntime it hides.
@@ -53,6 +54,12 @@ floor: install
 	export PYTHONPATH=build/floor && \
 	$(BIN)/python -c 'import onnxruntime as o; assert o.__version__ == "$(FLOOR).0", o.__version__' && \
 	$(PYTEST) -m "not slow" tests/parity tests/runtime/model tests/runtime/recovery tests/export/test_composing.py
+
+build/node/.installed:
+	npm install --silent --no-audit --no-fund --prefix build/node puppeteer-core@24.43.1
+	touch $@
+
+browser: build/node/.installed
 
 test: lint types unit
 

@@ -109,11 +109,28 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return text if action.default is None else f"{text} (default: %(default)s)"
 
 
+class _Once(argparse._StoreAction):  # noqa: SLF001 - argparse's way to an action like its own
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401 - as argparse has it
+        option_string: str | None = None,
+    ) -> None:
+        given = vars(namespace).setdefault("_given", set())
+        if option_string and self.dest in given:
+            parser.error(f"{option_string}: was given twice; give it once")
+        given.add(self.dest)
+        super().__call__(parser, namespace, values, option_string)
+
+
 class CommandParser(argparse.ArgumentParser):
     """Parser of a command or subcommand, with ``--version`` and the groups of `GROUPS`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **settings)
+        for name in (None, "store"):
+            self.register("action", name, _Once)
         self.add_argument("--version", action="store_true", help="print the version and exit")
         groups: list[Options] = [self.add_argument_group(title) for title in GROUPS]
         self.what_in, self.what_out, self.method, self.speed = groups

@@ -51,7 +51,20 @@ import numpy as np
 images = x = np.zeros((100, 64), np.float32)
 ```
 """
-GIVEN = {"docs/CONTRACT.md": _GIVEN_MODELS}
+# What the guide to one's own tasks takes as there: pictures of some tasks.
+_GIVEN_PICTURES = f"""```sh
+PYTHONPATH={REPOSITORY} python - <<'END'
+from pathlib import Path
+from tools.example_pictures import make_tasks
+make_tasks(Path("pictures"), tasks=("checks", "digits-0-1", "stripes"), per_class=20)
+END
+```
+"""
+GIVEN = {
+    "docs/CONTRACT.md": _GIVEN_MODELS,
+    "docs/guide-own-tasks.md": _GIVEN_PICTURES,
+    "README.md": _GIVEN_PICTURES,
+}
 
 # One process per document: its Python blocks share one namespace, its shell blocks run in between.
 _DRIVER = """

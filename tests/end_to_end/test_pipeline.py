@@ -42,7 +42,7 @@ def test_the_library_learns_what_the_command_learns(trained: Path, tmp_path: Pat
 def test_evaluation_through_the_model(trained: Path) -> None:
     done = run_program("supsup-eval", trained / "out.onnx", "permuted", "--per-task", 20, "--json")
     result = json.loads(done.stdout)
-    assert result["method"] == "verified"
+    assert result["method"] == "exhaustive"
     assert result["known"] >= 0.9
     assert result["inferred"] >= 0.9
     assert len(result["tasks"]) == 3
@@ -295,7 +295,7 @@ def test_methods_and_their_settings_from_the_shell(trained: Path, tmp_path: Path
         assert result["method"] == method
         assert result["passes"] == [passes]
     done = run("supsup-run", model, tmp_path / "x.npy", "--alpha-steps", 2, status=1)
-    assert "steps applies only to gradient, got 2 with verified; omit it" in done.stderr
+    assert "steps applies only to gradient, got 2 with exhaustive; omit it" in done.stderr
 
 
 def test_batches_of_one_task_are_evaluated_together(trained: Path) -> None:

@@ -119,8 +119,9 @@ def _plain(name: str) -> str:
 
 
 def _steady(files: Files) -> dict[str, object]:
-    """Files but logs, which have times; task files, whose names may differ, by the index alone."""
-    found: dict[str, object] = {n: d for n, d in files.items() if not n.endswith("train.jsonl")}
+    """Files but logs and reports, which have times; task files by the index: names may differ."""
+    timed = ("train.jsonl", ".html")
+    found: dict[str, object] = {n: d for n, d in files.items() if not n.endswith(timed)}
     for name in [name for name in files if name.endswith("/bank.json")]:
         index = json.loads(files[name])
         for task in index["tasks"]:

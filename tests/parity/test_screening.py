@@ -180,6 +180,7 @@ def test_large_banks_are_rounded_on_the_cpu_alone() -> None:
             counts=np.zeros(8 * row_bytes, np.uint16),
             state=state,
             labels=(),
+            origins=(),
         )
 
     assert choose_scoring(layout(2500, 39424), "cpu") == "rounded"

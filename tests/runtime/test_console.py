@@ -132,3 +132,13 @@ def test_usage_errors_are_escaped_and_status_2() -> None:
     assert err.endswith("supsup-x: error: argument --file: must be a path, got ''\n")
     _, err = output_of(lambda: made.parse_args([HOSTILE[:5]]), status=2)
     assert err.endswith("unrecognized arguments: \\x1b[31m\n")
+
+
+def test_an_option_given_twice_is_refused() -> None:
+    made = parser("supsup-x", "Does.", ())
+    made.what_in.add_argument("--data")
+    made.what_in.add_argument("--mask", action="append")
+    made.what_in.add_argument("file")
+    assert made.parse_args(["--mask", "a", "x", "--mask", "b"]).mask == ["a", "b"]
+    _, err = output_of(lambda: made.parse_args(["--data", "a", "x", "--data", "a"]), status=2)
+    assert err.endswith("supsup-x: error: --data: was given twice; give it once\n")

@@ -22,7 +22,7 @@ from supsup_train.cli.baseline import run as baseline
 from supsup_train.cli.train import run as train
 from supsup_train.networks.create_bank import check_module, fixed_copy
 from supsup_train.nns.learner import NnsSettings
-from supsup_train.resume import check_resumed, fingerprint
+from supsup_train.resume import check_resumed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +160,7 @@ def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
         )
     recipe = _recipe(wanted)
     _check_network(wanted, bank, stream, recipe)
-    origin: dict[str, object] = {"data": fingerprint(stream.dataset), "stream": stream.kind}
+    origin: dict[str, object] = {**stream.origin(0)}
     names = stream.task_names
     if wanted.scenario == "NNs":
         settings = NnsSettings()
@@ -168,7 +168,7 @@ def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
             settings = replace(settings, period=wanted.period)
         origin["settings"] = asdict(settings)
         names = bank.task_names
-    check_resumed(bank, names, recipe, origin)
+    check_resumed(bank, names, recipe, lambda _: origin)
     return bank
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import IO, Any
 
 from rich.console import Console
@@ -20,6 +21,8 @@ from rich.progress import (
 from supsup_runtime.errors import InputError, SupSupError
 from supsup_runtime.files import read_file, regular_file
 from supsup_train.masks.train_task import Progress as StepProgress
+
+_POINTS = 50
 
 
 def progress_bars(*, quiet: bool) -> Progress:
@@ -76,6 +79,13 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
+def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
+    """Return the last step and the mean loss of at most 50 equal spans of steps."""
+    span = max(1, -(-len(losses) // _POINTS))
+    ends = [min(start + span, len(losses)) for start in range(0, len(losses), span)]
+    return [(end, round(fmean(losses[i * span : end]), 4)) for i, end in enumerate(ends)]
+
+
 class Reporter:
     """Reports each task with a progress bar, a line on stderr and a JSON line in the log."""
 
@@ -83,27 +93,31 @@ class Reporter:
         self._bars, self._steps = bars, steps
         self._bank, self._log = bank, log
         self._waiting: list[str] = []
+        self._losses: list[float] = []
 
     def bar(self, name: str) -> StepProgress:
         """Replace the progress bar by one for this task; return its update function."""
         for task in self._bars.task_ids:
             self._bars.remove_task(task)
         task = self._bars.add_task(name, total=self._steps, loss="")
+        losses = self._losses = []
 
         def show(step: int, loss: float) -> None:
+            losses.append(loss)
             if step % 10 == 0 or step == self._steps:
                 self._bars.update(task, completed=step, loss=f"loss {loss:.3f}")
 
         return show
 
     def report(self, line: dict[str, Any]) -> None:
-        """Print a `Report` record; log it if the task was learned."""
+        """Print a `Report` record; if the task was learned, log it with its `loss_curve`."""
         name = line["task"]
         if line.get("kept"):
             self._say(f"{name}: already in the bank, skipped")
             return
         text = f"{name}: accuracy {line['accuracy']:.4f}, {line['seconds']:.1f} s"
         self._say(text + (f"; all tasks so far {line['seen']:.4f}" if "seen" in line else ""))
+        line = {**line, "loss": loss_curve(self._losses)}
         self._waiting.append(json.dumps(line, sort_keys=True) + "\n")
         self.flush()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -10,8 +9,7 @@ from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.data.sources import Dataset
-from supsup_runtime.data.streams import Stream
+from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,30 +20,20 @@ Report = Callable[[dict[str, Any]], None]
 ``task``, ``index`` and ``kept`` if the task was already in the bank."""
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """Return the hexadecimal SHA-256 of a data set's arrays and normalisation."""
-    digest = hashlib.sha256(f"{dataset.scale} {dataset.mean} {dataset.std}".encode())
-    for array in (dataset.train_x, dataset.train_y, dataset.test_x, dataset.test_y):
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def origin_of(stream: Stream) -> dict[str, str]:
-    """Return the origin of tasks for their records: ``data``, a `fingerprint`, and ``stream``."""
-    return {"data": fingerprint(stream.dataset), "stream": stream.kind}
-
-
 def check_resumed(
-    bank: MaskBank, names: Sequence[str], recipe: DataclassInstance, origin: Mapping[str, object]
+    bank: MaskBank,
+    names: Sequence[str],
+    recipe: DataclassInstance,
+    origin_of: Callable[[int], Mapping[str, object]],
 ) -> None:
     """Refuse to resume in a bank whose tasks were learned with another recipe or origin.
 
-    Options missing in a record have their defaults. Tasks without a record are accepted.
+    `origin_of` maps the index of a name to the origin. Options missing in a record have their
+    defaults. Tasks without a record are accepted.
     """
-    wanted = {**json.loads(json.dumps(asdict(recipe))), **origin}
+    options = json.loads(json.dumps(asdict(recipe)))
     defaults = {f.name: None if f.default is MISSING else f.default for f in fields(recipe)}
-    for name in names:
+    for index, name in enumerate(names):
         if name not in bank:
             continue
         training = bank.task(name).training
@@ -57,17 +45,18 @@ def check_resumed(
                 f"{bank.path}: the training record of task {name!r} must have an object as recipe, "
                 f"got {learned!r:.80}; replace the task, or give another --bank"
             )
+        origin = origin_of(index)
         found = {**defaults, **learned, **{key: training.get(key) for key in origin}}
-        for key, value in wanted.items():
+        for key, value in {**options, **origin}.items():
             if found[key] != value:
                 raise InputError(
                     f"{bank.path}: task {name!r} was learned with {key} {found[key]!r:.80}, this "
-                    f"run has {value!r}; give the same options, or another --bank"
+                    f"run has {value!r}; give the same options and data, or another --bank"
                 )
 
 
 def learn_missing(
-    stream: Stream, known: Container[str], learn: Callable[[int], dict[str, Any]], report: Report
+    stream: Tasks, known: Container[str], learn: Callable[[int], dict[str, Any]], report: Report
 ) -> None:
     """Call `learn`, which returns a record, for the tasks that are not in `known`."""
     for index, name in enumerate(stream.task_names):

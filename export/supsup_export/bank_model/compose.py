@@ -99,7 +99,7 @@ def compose(
             f"scoring rounded: needs more than {CONTENDERS} tasks, {bank.path} has "
             f"{len(layout.masks)}; leave it out"
         )
-    named = zip(bank.task_names, layout.labels, strict=True)
+    named = zip(bank.task_names, layout.labels, layout.origins, strict=True)
     info = ModelInfo(
         network=bank.network,
         digest=bank.digest,

@@ -14,6 +14,7 @@ from supsup_runtime.arrays import Bits, Bytes, Floats
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import pack_mask, unpack_mask
 from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task import Origin, origin_of
 from supsup_runtime.errors import BankError
 
 ROW_BITS = 256
@@ -32,6 +33,7 @@ class Layout:
         counts: Ones per weight over all tasks, the narrowest unsigned ``(num_masked,)``.
         state: ``float32 (tasks, num_state)``.
         labels: Label names of each task.
+        origins: `origin_of` each task.
         screen: Blocks that screening scores first, sorted ``int64 (blocks,)``, or none.
     """
 
@@ -41,6 +43,7 @@ class Layout:
     counts: npt.NDArray[np.unsignedinteger]
     state: Floats
     labels: tuple[tuple[str, ...], ...]
+    origins: tuple[Origin, ...]
     screen: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
@@ -78,9 +81,10 @@ def lay_out(bank: MaskBank) -> Layout:
     refuse_large(bank.path, expected, f"these {num_tasks} tasks need {expected}; split the bank")
     masks = np.zeros((num_tasks, width), np.uint8)
     state = np.zeros((num_tasks, network.num_state), np.float32)
-    labels = []
+    labels, origins = [], []
     for index, task in enumerate(bank):
         labels.append(task.labels)
+        origins.append(origin_of(task))
         bits = _join((task.masks[p.name] for p in network.parameters), network)
         counts += bits
         _put(masks[index], bits)
@@ -90,7 +94,13 @@ def lay_out(bank: MaskBank) -> Layout:
     planes = (p.signs(network.weight_seed, i) for i, p in enumerate(network.parameters))
     _put(signs, _join(planes, network))
     return Layout(
-        network=network, masks=masks, signs=signs, counts=counts, state=state, labels=tuple(labels)
+        network=network,
+        masks=masks,
+        signs=signs,
+        counts=counts,
+        state=state,
+        labels=tuple(labels),
+        origins=tuple(origins),
     )
 
 

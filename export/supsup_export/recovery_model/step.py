@@ -82,7 +82,7 @@ def recovery_info(bank: MaskBank, store: HopfieldStore, mode: Mode) -> ModelInfo
     return ModelInfo(
         network=bank.network,
         digest=bank.digest,
-        tasks=described(bank.network, ((task.name, task.labels) for task in store.tasks)),
+        tasks=described(bank.network, ((task.name, task.labels, {}) for task in store.tasks)),
         objective=OBJECTIVE,
         mode=mode,
         target="portable",

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from supsup_runtime.bank.bits import (
     pack_mask,
     packed_bytes,
 )
-from supsup_runtime.bank.fields import canonical_json, is_unicode
+from supsup_runtime.bank.fields import canonical_json, is_integer, is_unicode
 from supsup_runtime.bank.network import MaskedParameter, Network
 from supsup_runtime.bank.tensorfile import TensorFile, check_array
 from supsup_runtime.errors import BankError
@@ -41,11 +41,16 @@ FREE_BYTES = 64 << 20
 MAX_EXPANSION = 1024
 """Packed bytes that each byte of a larger file may decode to."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _FIELDS = frozenset({"digest", "encodings", "format", "labels", "name", "training"})
 _FILE = TensorFile(
     kind="task", formats={1: _FIELDS, FORMAT: _FIELDS | {"sha256"}}, max_header=MAX_HEADER_BYTES
 )
 _UNSEALED = "0" * 64
+Origin: TypeAlias = Mapping[str, str | int]
+"""Where a task's data come from: ``data``, their SHA-256; ``stream``, its kind; ``seed``."""
+_SEEDED = ("permuted", "mixed")
+"""Streams whose tasks depend on the seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,6 +117,27 @@ def make_task(
         labels=tuple(labels),
         training=dict(training or {}),
     )
+
+
+def origin_of(task: TaskMasks) -> Origin:
+    """Return what the training record says of a task's data; empty if it says nothing valid."""
+    found = {key: task.training.get(key) for key in ("data", "stream")}
+    recipe = task.training.get("recipe")
+    if isinstance(recipe, Mapping) and found["stream"] in _SEEDED:
+        found["seed"] = recipe.get("seed")
+    return found if is_origin(found) else {}
+
+
+def is_origin(value: object) -> TypeGuard[Origin]:
+    """Return whether a value is an `Origin`: nothing, or ``data``, ``stream`` and maybe a seed."""
+    if value == {}:
+        return True
+    if not isinstance(value, Mapping) or set(value) - {"seed"} != {"data", "stream"}:
+        return False
+    data, stream = value["data"], value["stream"]
+    texts = isinstance(data, str) and isinstance(stream, str)
+    seeded = "seed" not in value or is_integer(value["seed"])
+    return bool(texts and seeded and _DIGEST.fullmatch(data) and _NAME.fullmatch(stream))
 
 
 def check_name(name: object) -> str:

@@ -13,7 +13,7 @@ from supsup_runtime.cli.options import (
     add_sample_options,
     inference_of,
     load_model,
-    model_stream,
+    model_tasks,
     say_progress,
 )
 from supsup_runtime.console import add_options, parser, print_result, run_command, to_path
@@ -48,8 +48,9 @@ def _run() -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     check_same_bank(model, bank)
     bank.check_lock()  # before the measurement
-    how = inference_of(arguments, "exhaustive" if model.info.mode == "known" else "verified")
-    samples = choose_samples(model, model_stream(arguments, model), per_task=arguments.per_task)
+    default = model.default_method if model.default_method in JUDGING else "verified"
+    how = inference_of(arguments, default)
+    samples = choose_samples(model, model_tasks(arguments, model), per_task=arguments.per_task)
     measured = measure(model, samples, how=how, coverage=arguments.coverage, progress=say_progress)
     bank.set_calibration(measured.calibration)
     value = measured.to_dict()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from supsup_runtime.cli.options import (
@@ -10,25 +13,35 @@ from supsup_runtime.cli.options import (
     add_sample_options,
     inference_of,
     load_model,
-    model_stream,
+    model_tasks,
     say_progress,
 )
 from supsup_runtime.console import (
+    MAX_LINE,
+    CommandParser,
     add_options,
     add_renamed,
     from_zero,
     parser,
     positive,
     print_result,
+    printable,
     run_command,
+    to_path,
     to_table,
 )
+from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.accuracy import evaluate
+from supsup_runtime.evaluation.findings import confused_classes
+from supsup_runtime.evaluation.report import claim_report, write_report
+from supsup_runtime.evaluation.report.sources import data_name, pictured, read_curves, sizes
 
 _EXAMPLES = (
     "out.onnx permuted",
+    "out.onnx permuted --report report.html --bank masks/",
     "out.onnx permuted --data mnist/ --tasks 10 --per-task 100 --method one-shot --json",
 )
+_SHOWN = 5
 
 
 def main() -> None:
@@ -52,11 +65,15 @@ def _run() -> None:
     text = "NNs: the tasks were found by a learner and have different names from the stream's"
     add_options(made.method, [("--scenario", ("named", "NNs"), "named", text)])
     add_inference_options(made)
+    _add_report_options(made)
     arguments = made.parse_args()
+    _check_report(arguments)
     model = load_model(arguments)
+    stream = model_tasks(arguments, model)
+    curves = _curves(arguments.bank, stream.task_names)
     value = evaluate(
         model,
-        model_stream(arguments, model),
+        stream,
         per_task=arguments.per_task,
         batch_size=arguments.batch_size,
         method=inference_of(arguments, model.default_method),
@@ -64,11 +81,47 @@ def _run() -> None:
         progress=say_progress,
     )
     print_result(value, as_json=arguments.json, text=_to_text(value))
+    if arguments.report:  # last: a full disk loses no result
+        about = {
+            "curves": curves,
+            "data": data_name(stream),
+            "model": arguments.model.name,
+            "pictures": pictured(stream, value["tasks"]),
+            "sizes": sizes(arguments.model, model.info),
+        }
+        write_report(arguments.report, {**value, **about})
+
+
+def _add_report_options(made: CommandParser) -> None:
+    add = made.what_out.add_argument
+    text = "write a page (HTML) with charts and the pictures that went wrong (default: none)"
+    add("--report", type=to_path, metavar="PATH", help=text)
+    text = "bank, or its training log, whose learning curves go into the report (default: none)"
+    add("--bank", type=to_path, metavar="PATH", help=text)
+    add("--force", action="store_true", help="replace an existing report")
+
+
+def _curves(path: Path | None, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    return read_curves(path / "train.jsonl" if path.is_dir() else path, tasks)
+
+
+def _check_report(arguments: argparse.Namespace) -> None:
+    report: Path | None = arguments.report
+    if report is None:
+        for option in ("bank", "force"):
+            if getattr(arguments, option):
+                raise InputError(f"--{option}: goes with --report; add it, or leave --{option} out")
+        return
+    if arguments.scenario == "NNs":
+        raise InputError("--report: goes with --scenario named, got NNs; leave it out")
+    claim_report(report, force=arguments.force)
 
 
 def _to_text(value: dict[str, Any]) -> str:
     possible = ("known", "unknown", "shared", "inferred", "known_ms", "unknown_ms", "rejected")
-    keys = [key for key in possible if key in value]
+    keys = [key for key in (*possible, "chance") if key in value]
 
     def line(name: str, row: dict[str, Any]) -> tuple[str, ...]:
         shown = [
@@ -78,4 +131,14 @@ def _to_text(value: dict[str, Any]) -> str:
         return (name, *shown)
 
     body = [line(row["task"], row) for row in value["tasks"]] + [line("mean", value)]
-    return to_table(("task", *keys), body) + f"\nmethod: {value['method']}"
+    lines = [to_table(("task", *keys), body), f"method: {value['method']}"]
+    classes = confused_classes(value["tasks"])
+    for name, pairs in (("tasks", value["confusion"]), ("classes", classes)):
+        if pairs:
+            listed = [
+                f"{printable(one)} as {printable(other)} ({share:.1%})"
+                for one, other, share in pairs[:_SHOWN]
+            ]
+            lines.append(f"{name} most confused: {', '.join(listed)}")
+    warnings = (f"warning: {printable(text, MAX_LINE)}" for text in value["warnings"])
+    return "\n".join([*lines, *warnings])

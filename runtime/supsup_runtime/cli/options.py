@@ -19,9 +19,8 @@ from supsup_runtime.console import (
     to_path,
     to_table,
 )
-from supsup_runtime.data.options import add_stream_options, stream_of
-from supsup_runtime.data.sources import load_dataset
-from supsup_runtime.data.streams import Stream
+from supsup_runtime.data.options import add_stream_options, tasks_of
+from supsup_runtime.data.own import Tasks
 from supsup_runtime.model.inference import (
     DEFAULT_CANDIDATES,
     DEFAULT_STEP_SIZE,
@@ -67,19 +66,20 @@ def add_sample_options(
     add_renamed(made, {"--images": "--per-task"})
 
 
-def model_stream(arguments: argparse.Namespace, model: Model) -> Stream:
-    """Make the stream of a command, with inputs shaped for the model."""
-    return stream_of(
+def model_tasks(arguments: argparse.Namespace, model: Model) -> Tasks:
+    """Make the tasks of a command, with inputs shaped for the model."""
+    return tasks_of(
         arguments,
-        load_dataset(arguments.data),
         num_tasks=model.num_tasks,
         layout="image" if len(model.info.network.input_shape) == 3 else "flat",
+        preprocessing=model.info.network.preprocessing,
     )
 
 
 def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS) -> None:
     """Add options to infer the task."""
-    method = "task inference method (default: verified if the model supports it)"
+    method = "task inference method (default: exhaustive for up to 32 tasks, else verified, if the "
+    method += "model supports them)"
     score = "log-odds if the network has superfluous outputs, else entropy"
     score = f"verified, exhaustive: score of a forward pass through a mask (default: {score})"
     tried = f"verified: number of tasks to try, at least 1 (default: {DEFAULT_CANDIDATES})"
@@ -100,6 +100,8 @@ def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS)
 
 def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:
     """Return the inference settings of a command."""
+    if arguments.candidates is not None:
+        default = "verified"
     return Inference(
         method=arguments.method or default,
         score=arguments.score,

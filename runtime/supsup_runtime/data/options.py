@@ -1,52 +1,122 @@
-"""Command-line options that describe a stream of tasks."""
+"""Command-line options that describe tasks: a stream, or one's own."""
 
 from __future__ import annotations
 
 import argparse
+import re
+from typing import Any
 
-from supsup_runtime.console import Options, Row, add_options, whole
-from supsup_runtime.data.sources import Dataset
+from supsup_runtime.console import Options, Row, add_options, say, whole
+from supsup_runtime.data.own import OwnTasks, Tasks, read_tasks
+from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import (
     LABEL_KINDS,
     MAX_SEED,
     MAX_TASKS,
     STREAM_KINDS,
     Layout,
-    Stream,
     make_stream,
 )
+from supsup_runtime.errors import InputError
+from supsup_runtime.preprocessing import MODES, Preprocessing
+
+_STREAMS_ONLY = ("tasks", "labels")
+_OWN_ONLY = ("size", "mode", "skip_unreadable")
 
 
 def add_stream_options(made: Options, *, tasks: str) -> None:
     """Add the options of a stream; `tasks` is the default of ``--tasks`` in the help."""
-    made.add_argument("stream", choices=STREAM_KINDS, help="kind of task stream")
-    made.add_argument(
-        "--data",
-        metavar="PATH",
-        help="folder of IDX files, or .npz file (default: scikit-learn digits)",
-    )
-    text = "labels of split tasks: own (from 0 in each task) or shared (as in the data set)"
+    text = "kind of task stream; own: tasks of your own"
+    made.add_argument("stream", choices=(*STREAM_KINDS, "own"), help=text)
+    text = "folder of IDX files or .npz file (default: scikit-learn digits); own: tasks.toml, or "
+    made.add_argument("--data", metavar="PATH", help=text + "a folder with a folder for each task")
+    text = "labels of split tasks: own (from 0 in each task) or shared (as in the data set) "
     rows: list[Row] = [
         ("--tasks", whole(1, MAX_TASKS), None, f"number of tasks (default: {tasks})"),
-        ("--labels", LABEL_KINDS, "own", text),
+        ("--labels", LABEL_KINDS, None, text + "(default: own)"),
         ("--seed", whole(0, MAX_SEED), 0, "random seed"),
+        (
+            "--size",
+            _size,
+            None,
+            "own: height and width of inputs, as 32 or 24x32 (default: of all)",
+        ),
+        ("--mode", MODES, None, "own: colours of inputs (default: of all)"),
     ]
     add_options(made, rows)
+    text = "own: leave out pictures that cannot be read, and count them"
+    made.add_argument("--skip-unreadable", action="store_true", help=text)
 
 
-def stream_of(
-    arguments: argparse.Namespace, dataset: Dataset, *, num_tasks: int, layout: Layout
-) -> Stream:
-    """Make the stream that the options describe, with `num_tasks` as default of ``--tasks``.
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"must be like 32 or 24x32 (height x width), got {text!r}")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def tasks_of(
+    arguments: argparse.Namespace,
+    *,
+    num_tasks: int,
+    layout: Layout,
+    preprocessing: Preprocessing | None,
+) -> Tasks:
+    """Make the tasks that the options describe.
+
+    Args:
+        arguments: With the options of `add_stream_options`.
+        num_tasks: Default of ``--tasks``.
+        layout: Of the inputs.
+        preprocessing: Of the bank or model; own tasks take what the options do not say from it.
 
     Raises:
-        DataError: See `make_stream`.
+        DataError: See `make_stream` and `read_tasks`.
+        InputError: If options do not go together, or own pictures are prepared otherwise.
     """
+    own = arguments.stream == "own"
+    for name in _STREAMS_ONLY if own else _OWN_ONLY:
+        if getattr(arguments, name):
+            option, goes = "--" + name.replace("_", "-"), "streams" if own else "stream own"
+            raise InputError(f"{option}: goes with {goes}, got {arguments.stream}; leave it out")
+    if own:
+        return _own_tasks(arguments, layout, preprocessing)
     return make_stream(
         arguments.stream,
-        dataset,
+        load_dataset(arguments.data),
         num_tasks=arguments.tasks or num_tasks,
         seed=arguments.seed,
         layout=layout,
-        labels=arguments.labels,
+        labels=arguments.labels or "own",
     )
+
+
+def _own_tasks(
+    arguments: argparse.Namespace, layout: Layout, preprocessing: Preprocessing | None
+) -> OwnTasks:
+    if arguments.data is None:
+        raise InputError("--data: stream own needs a tasks.toml, or a folder of tasks, got none")
+    known: dict[str, Any] = {}
+    if preprocessing is not None:
+        known = {"size": preprocessing.size, "mode": preprocessing.mode}
+    tasks = read_tasks(
+        arguments.data,
+        size=arguments.size or known.get("size"),
+        mode=arguments.mode or known.get("mode"),
+        layout=layout,
+        skip_unreadable=arguments.skip_unreadable,
+    )
+    if preprocessing not in {None, tasks.preprocessing}:
+        raise InputError(
+            f"{tasks.place}: pictures must be prepared as {preprocessing}, got "
+            f"{tasks.preprocessing}; say the same size, mode, scale, mean and std"
+        )
+    return tasks
+
+
+def say_skipped(tasks: Tasks) -> None:
+    """Print to stderr which pictures were left out."""
+    for name, skipped in ((tasks.skipped or {}) if isinstance(tasks, OwnTasks) else {}).items():
+        if skipped:
+            few = ", ".join(list(skipped)[:3])
+            say(f"{name}: {len(skipped)} pictures cannot be read and were left out, such as {few}")

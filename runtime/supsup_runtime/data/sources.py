@@ -6,6 +6,7 @@ Sizes are checked before memory is allocated; nothing is unpickled (docs/DATA.md
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import struct
 import zipfile
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, TypeAlias, cast
 
@@ -49,7 +50,7 @@ _BROKEN_FILE = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: of a cached property
 class Dataset:
     """Labelled images or feature vectors as stored, with their normalisation.
 
@@ -78,6 +79,15 @@ class Dataset:
     mean: float
     std: float
     scale: float
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of arrays and normalisation."""
+        digest = hashlib.sha256(f"{self.scale} {self.mean} {self.std}".encode())
+        for array in (self.train_x, self.train_y, self.test_x, self.test_y):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def __post_init__(self) -> None:
         for part, x, y in (

@@ -74,6 +74,7 @@ class Stream:
         task_names: Unique, sorted in task order (``mixed``: per kind).
         task_labels: Class names by task, equally many for all.
         input_shape: ``(values,)`` or ``(channels, height, width)``.
+        seed: Seed of permuted tasks.
         view: Maps ``(index, raw values, labels)`` to those of the task; images are ``(images,
             channels, height, width)``.
     """
@@ -83,7 +84,17 @@ class Stream:
     task_names: tuple[str, ...]
     task_labels: tuple[tuple[str, ...], ...]
     input_shape: tuple[int, ...]
+    seed: int
     view: View
+
+    @property
+    def preprocessing(self) -> None:
+        """None: inputs are the data set's values, normalised; compare `OwnTasks`."""
+
+    @property
+    def place(self) -> str:
+        """Name of the data set, for messages."""
+        return self.dataset.name
 
     @property
     def num_tasks(self) -> int:
@@ -94,6 +105,10 @@ class Stream:
     def real_outputs(self) -> int:
         """Number of classes per task."""
         return len(self.task_labels[0])
+
+    def origin(self, index: int) -> dict[str, str]:  # noqa: ARG002 - of all tasks alike
+        """Return a task's origin for its training record: ``data``, SHA-256 of the data set."""
+        return {"data": self.dataset.fingerprint, "stream": self.kind}
 
     def task(self, index: int, *, train: bool = True) -> TaskData:
         """Make one task in new arrays.
@@ -190,6 +205,7 @@ def make_stream(
         task_names=names,
         task_labels=task_labels,
         input_shape=input_shape,
+        seed=seed,
         view=view,
     )
 

@@ -6,15 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.arrays import Images, check_flag, check_kind, checked_whole, shown
+from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
-from supsup_runtime.model.inference import Inference, Method, threshold_of
+from supsup_runtime.evaluation import findings
+from supsup_runtime.evaluation.findings import Answer
+from supsup_runtime.model.inference import Inference, Method, resolved_score, threshold_of
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
 
@@ -24,12 +27,12 @@ Rows = npt.NDArray[np.int64]
 _CHUNK = 1000
 _TIMED = 20
 """Number of single images timed for ``known_ms``."""
-_KEYS = ("known", "unknown", "shared", "inferred", "known_ms", "unknown_ms")
+_KEYS = ("known", "unknown", "shared", "inferred", "known_ms", "unknown_ms", "chance")
 
 
 def evaluate(
     model: Model,
-    stream: Stream,
+    stream: Tasks,
     *,
     per_task: int = 100,
     batch_size: int = 1,
@@ -41,7 +44,7 @@ def evaluate(
 
     Args:
         model: A loaded model.
-        stream: The tasks; only test data are used.
+        stream: The tasks, a `Stream` or `OwnTasks`; only test data are used.
         per_task: As in `evaluate_task`.
         batch_size: As in `evaluate_task`.
         method: As in `evaluate_task`.
@@ -50,7 +53,9 @@ def evaluate(
 
     Returns:
         ``tasks``, a row per task; the mean of each measure over the tasks that have it, else None;
-        ``batch``; ``method``.
+        ``batch``; ``method``; ``chance_inferred``, 1 / tasks of the model; ``confusion``, the 100
+        most confused pairs of tasks with the share of the first's images; ``warnings``, where
+        guessing does as well as the model, and what to do instead, or data are not of training.
 
     Raises:
         InputError: If the stream does not fit the model, or a number is out of range.
@@ -64,6 +69,7 @@ def evaluate(
         else Inference(method=model.default_method if method is None else method)
     )
     of_task = evaluate_unnamed if unnamed else evaluate_task
+    changed = [] if unnamed else findings.other_data(model, stream)
     rows = []
     for index in range(stream.num_tasks):
         data = stream.task(index, train=False)
@@ -76,24 +82,47 @@ def evaluate(
     for key in keys:
         values = [row[key] for row in rows if row.get(key) is not None]
         means[key] = fmean(values) if values else None
-    return {"batch": batch_size, "method": how.method, "tasks": rows, **means}
+    score = resolved_score(model.info, how)
+    return {
+        "batch": batch_size,
+        "chance_inferred": 1 / model.num_tasks,
+        "confusion": findings.confused_tasks(rows)[:100],
+        "method": how.method,
+        "tasks": rows,
+        "warnings": changed
+        + findings.warnings(rows, model.num_tasks, batch_size, how.method, score),
+        **means,
+    }
 
 
-def check_stream(model: Model, stream: Stream) -> None:
-    """Raise InputError if inputs or number of classes are not the model's."""
+def check_stream(model: Model, stream: Tasks) -> None:
+    """Raise InputError if inputs or classes are not the model's."""
     check_kind("model", model, Model, "a loaded model")
-    check_kind("stream", stream, Stream, "a Stream, from make_stream")
+    kinds = "a Stream, from make_stream, or OwnTasks"
+    check_kind("stream", stream, (Stream, OwnTasks), kinds)
     network = model.info.network
     if stream.input_shape != network.input_shape:
         raise InputError(
-            f"{stream.dataset.name}: the model takes inputs {network.input_shape}, the data have "
+            f"{stream.place}: the model takes inputs {network.input_shape}, the data have "
             f"{stream.input_shape}"
         )
-    if stream.real_outputs != network.real_outputs:
+    if isinstance(stream, OwnTasks):
+        _check_classes(model, stream)
+    elif stream.real_outputs != network.real_outputs:
         raise InputError(
             f"{stream.kind}: the model has {network.real_outputs} real outputs, the stream's tasks "
             f"have {stream.real_outputs} classes; give --labels and --tasks as in training"
         )
+
+
+def _check_classes(model: Model, tasks: OwnTasks) -> None:
+    for name, labels in zip(tasks.task_names, tasks.task_labels, strict=True):
+        own = model.task(name).labels
+        if labels != own:
+            raise InputError(
+                f"{tasks.place}: classes of task {name!r} must be {shown(own)}, as the model has "
+                f"them, got {shown(labels)}"
+            )
 
 
 def evaluate_task(
@@ -122,6 +151,13 @@ def evaluate_task(
         - ``inferred``: correct tasks of the sample.
         - ``rejected``: rejected images of these, if calibrated for the method.
         - ``inferred_as``: images by inferred task.
+        - ``chance``: accuracy of always answering the most frequent class.
+        - ``classes``: test images by class and label answered, task given; ``labels``: the classes.
+        - ``margins``: of the sample's scores, where the task is ``right`` and ``wrong``.
+        - ``calibration``: images, right answers and sum of the label's probability in ten spans of
+          this probability, task ``known`` (all test images) and ``unknown`` (the sample).
+        - ``wrong``: at most 5 wrong answers: ``row`` of the test data, ``label``, ``answer``, its
+          ``confidence``, and the task ``inferred``, None if it is right.
         - ``known_ms``, ``unknown_ms``: median time per image, per batch.
         - ``task``, ``images``, ``test_images``: name, sample size, test size.
 
@@ -131,19 +167,20 @@ def evaluate_task(
     _check_task(model, data)
     task, x = model.task(data.name), data.test_x
     batches = _batches(len(x), per_task, batch_size, seed=task.index)
-    chunks = [model.predict(x[i : i + _CHUNK], task.index) for i in range(0, len(x), _CHUNK)]
-    labels = np.concatenate([prediction.label_indices for prediction in chunks])
+    given: list[Answer] = []
+    for rows in np.split(np.arange(len(x)), range(_CHUNK, len(x), _CHUNK)):
+        given += findings.answers(data, rows, model.predict(x[rows], task.index))
     times = [_timed(model, x[i : i + 1], task.index)[1] for i in range(min(_TIMED, len(x)))]
     row, answers = _infer(model, data, batches, method)
     own = [answer for answer in answers if answer.task == task.name]
     row["inferred"] = _share(len(own), len(answers))
     row["inferred_as"] = dict(Counter(answer.task for answer in answers))
-    row["known"] = float((labels == data.test_y).mean())
+    row["known"] = sum(answer.right for answer in given) / len(given)
     row["known_ms"] = _median_ms(times)
     row["unknown"] = _share(sum(answer.right for answer in own), len(answers))
     if answers and answers[-1].known is not None:
         row["rejected"] = _share(sum(not answer.known for answer in own), len(own))
-    return row
+    return row | findings.of_task(data, given, answers)
 
 
 def evaluate_unnamed(
@@ -189,28 +226,24 @@ def check_progress(progress: object) -> None:
 def _check_task(model: Model, data: TaskData) -> None:
     check_kind("model", model, Model, "a loaded model")
     check_kind("data", data, TaskData, "a TaskData, from Stream.task")
-
-
-class _Answer(NamedTuple):
-    task: str
-    right: bool
-    known: bool | None
+    if not len(data.test_x):
+        raise InputError(f"task {data.name!r:.80}: must have a test image, got none")
 
 
 def _infer(
     model: Model, data: TaskData, batches: list[Rows], method: Method | Inference | None
-) -> tuple[dict[str, Any], list[_Answer]]:
+) -> tuple[dict[str, Any], list[Answer]]:
     """Return the measures that both scenarios share."""
-    answers: list[_Answer] = []
+    answers: list[Answer] = []
     times: list[float] = []
     for rows in batches:
         prediction, milliseconds = _timed(model, data.test_x[rows], method=method)
         times.append(milliseconds)
-        right = (prediction.label_indices == data.test_y[rows]).tolist()
-        names = [task.name for task in prediction.tasks]
-        answers += map(_Answer, names, right, prediction.known)
+        answers += findings.answers(data, rows, prediction)
     row = {
+        "chance": findings.chance(data.test_y),
         "images": len(answers),
+        "labels": list(data.labels),
         "shared": _share(sum(answer.right for answer in answers), len(answers)),
         "task": data.name,
         "test_images": len(data.test_x),

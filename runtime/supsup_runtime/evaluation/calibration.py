@@ -22,7 +22,7 @@ from supsup_runtime.arrays import (
 )
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import JUDGING, Calibration
-from supsup_runtime.data.streams import Stream
+from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.accuracy import Progress, check_progress, check_stream
 from supsup_runtime.model.inference import DEFAULT_CANDIDATES, Inference, Method, resolved_score
@@ -106,7 +106,7 @@ def check_same_bank(model: Model, bank: MaskBank) -> None:
         )
 
 
-def choose_samples(model: Model, stream: Stream, *, per_task: int = 100) -> list[Images]:
+def choose_samples(model: Model, stream: Tasks, *, per_task: int = 100) -> list[Images]:
     """Sample test images of each task.
 
     Takes the end of the shuffle whose beginning `evaluate` takes, so that samples are disjoint if
@@ -114,7 +114,7 @@ def choose_samples(model: Model, stream: Stream, *, per_task: int = 100) -> list
 
     Args:
         model: A loaded model.
-        stream: Stream with every task of the model, by name.
+        stream: A `Stream` or `OwnTasks` with every task of the model, by name.
         per_task: Test images per task, at least 1; all if fewer.
 
     Returns:

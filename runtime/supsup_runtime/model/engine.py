@@ -124,7 +124,9 @@ class Engine:
         return self._checked(np.concatenate(passes, axis=None).reshape(len(x), self.num_tasks))
 
     def task_logits(self, x: Images, task_index: int) -> Floats:
-        """Return logits ``(batch, outputs)`` of a task, without caching."""
+        """Return logits ``(batch, outputs)`` of a task; cache its weights if those of all fit."""
+        if self.num_tasks <= self.max_cached:
+            return self.known_logits(x, task_index)
         program = self._cached(task_index)
         return program.run(x) if program else self.superposed(x, [task_index], [1.0])
 

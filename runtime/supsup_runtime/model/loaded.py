@@ -21,6 +21,9 @@ from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.stages import Stages
 
+MAX_TRIED = 32
+"""Tasks that are all tried by default: few passes take as long as one-shot, and miss no task."""
+
 
 class Loaded:
     """What a call of `Model` runs on from beginning to end, whatever is loaded meanwhile.
@@ -45,8 +48,9 @@ class Loaded:
     @property
     def default_method(self) -> Method:
         """See `Model.default_method`."""
-        by_mode: dict[str, Method] = {"full": "verified", "known": "exhaustive"}
-        return by_mode.get(self.info.mode, "one-shot")
+        if self.info.mode == "full":
+            return "exhaustive" if len(self.info.tasks) <= MAX_TRIED else "verified"
+        return "exhaustive" if self.info.mode == "known" else "one-shot"
 
     def how(self, wanted: Method | Inference | None) -> Inference:
         """Return the settings of a method."""

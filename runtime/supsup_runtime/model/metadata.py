@@ -7,14 +7,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from supsup_runtime.arrays import about, few, shown
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.fields import canonical_json
 from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.bank.network import Network
-from supsup_runtime.bank.task import check_labels
+from supsup_runtime.bank.task import Origin, check_labels, is_origin
 from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
 
@@ -47,12 +47,14 @@ class TaskInfo:
         name: Name in the bank.
         real_outputs: Leading outputs that are labels of this task.
         labels: Class names by output index; empty if the bank has none.
+        origin: Where its data come from; empty if the bank does not know.
     """
 
     index: int
     name: str
     real_outputs: int
     labels: tuple[str, ...] = ()
+    origin: Origin = field(default_factory=dict, hash=False)
 
     def __repr__(self) -> str:
         named = f"labels {few(self.labels)}" if self.labels else "no labels"
@@ -61,15 +63,21 @@ class TaskInfo:
         )
 
 
-def described(
-    network: Network, named: Iterable[tuple[str, tuple[str, ...]]]
-) -> tuple[TaskInfo, ...]:
-    """Return the tasks with these names and labels, in index order."""
+Named: TypeAlias = tuple[str, tuple[str, ...], Origin]
+"""Name, labels and origin of a task."""
+
+
+def described(network: Network, named: Iterable[Named]) -> tuple[TaskInfo, ...]:
+    """Return the tasks with these names, labels and origins, in index order."""
     return tuple(
         TaskInfo(
-            index=index, name=name, real_outputs=network.real_outputs_of(labels), labels=labels
+            index=index,
+            name=name,
+            real_outputs=network.real_outputs_of(labels),
+            labels=labels,
+            origin=origin,
         )
-        for index, (name, labels) in enumerate(named)
+        for index, (name, labels, origin) in enumerate(named)
     )
 
 
@@ -121,7 +129,7 @@ class ModelInfo:
 
     def to_metadata(self) -> dict[str, str]:
         """Return the ``metadata_props``, sorted; lists as JSON, bytes as base64."""
-        tasks = [{"labels": list(task.labels), "name": task.name} for task in self.tasks]
+        tasks = [_to_dict(task) for task in self.tasks]
         values = {
             "bit_order": _BIT_ORDER,
             "contract": str(CONTRACT),
@@ -219,7 +227,7 @@ def _parse(
     network = Network.from_dict(_json(values["network"]))
     _require("digest", values["digest"], (network.digest(forward),))
     named = _named(_json(values["tasks"]))
-    for name, labels in named:
+    for name, labels, _ in named:
         check_labels(labels, network, f"task {name!r:.80}")
     tasks = described(network, named)
     if values["contract"] == "1":
@@ -253,22 +261,30 @@ def _require(key: str, value: str, allowed: Sequence[str]) -> None:
         raise BankError(f"{key} must be {expected}, got {value!r:.80}")
 
 
-def _named(items: object) -> list[tuple[str, tuple[str, ...]]]:
+def _to_dict(task: TaskInfo) -> dict[str, Any]:
+    value = {"labels": list(task.labels), "name": task.name}
+    return {**value, "origin": dict(task.origin)} if task.origin else value
+
+
+def _named(items: object) -> list[Named]:
     if not isinstance(items, list) or not items:
         raise BankError(f"tasks must be a list of at least one, got {items!r:.60}")
     tasks = [_task(item) for item in items]
     seen: set[str] = set()
-    for name, _ in tasks:
+    for name, *_ in tasks:
         if name in seen:
             raise BankError(f"task names must be unique, got {name!r} twice")
         seen.add(name)
     return tasks
 
 
-def _task(item: object) -> tuple[str, tuple[str, ...]]:
+def _task(item: object) -> Named:
     if not isinstance(item, dict) or not {"labels", "name"} <= set(item):
         raise BankError(f"a task must be an object with labels and name, got {item!r:.60}")
     name, labels = item["name"], item["labels"]
     if not isinstance(labels, list) or not all(isinstance(text, str) for text in (name, *labels)):
         raise BankError(f"a task must have a name and a list of labels, strings, got {item!r:.60}")
-    return name, tuple(labels)
+    origin = item.get("origin", {})
+    if not is_origin(origin):
+        raise BankError(f"origin of {name!r:.80} must have data and stream, got {origin!r:.80}")
+    return name, tuple(labels), origin

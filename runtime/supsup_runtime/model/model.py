@@ -347,7 +347,10 @@ class Model:
 
     @property
     def default_method(self) -> Method:
-        """Default method: ``verified`` if the model supports it."""
+        """Default method: ``exhaustive`` for up to 32 tasks, else ``verified``.
+
+        Models that only infer have ``one-shot``, those without inference ``exhaustive``.
+        """
         return self._now().default_method
 
 

@@ -29,6 +29,7 @@ supsup-run full.onnx x.npy --per-image --method verified --candidates 2
 supsup-run full.onnx x.npy --method gradient --alpha-steps 2 --alpha-step-size 0.5
 supsup-eval full.onnx permuted --data data.npz --per-task 3 --batch-size 2 --seed 0
 supsup-eval known.onnx permuted --data data.npz --tasks 2 --method exhaustive --score entropy
+supsup-eval full.onnx permuted --data data.npz --per-task 3 --report r.html --force
 supsup-calibrate full.onnx permuted --data data.npz --bank plain --coverage 0.9 --per-task 8
 supsup-inspect plain
 supsup-inspect units --storage --json

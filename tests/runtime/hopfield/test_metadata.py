@@ -35,7 +35,7 @@ def info_of(network: Network) -> ModelInfo:
     return ModelInfo(
         network=network,
         digest=store.digest,
-        tasks=described(network, ((task.name, ()) for task in store.tasks)),
+        tasks=described(network, ((task.name, (), {}) for task in store.tasks)),
         objective="entropy",
         mode="recover",
         target="portable",

@@ -6,14 +6,20 @@ from dataclasses import replace
 import pytest
 
 from conftest import small_network
+from supsup_runtime.bank.task import Origin
 from supsup_runtime.errors import ModelError
 from supsup_runtime.model.metadata import PREFIX, ModelInfo, described
 
 FORWARD = b"\x00program"
+ORIGIN: Origin = {"data": "0" * 64, "seed": 3, "stream": "permuted"}
+ODD_ORIGINS: list[object] = [
+    *(3, [], {"data": "0" * 64}),
+    *({**ORIGIN, "seed": 1.5}, {**ORIGIN, "x": 1}, {**ORIGIN, "data": "z" * 64}),
+]
 INFO = ModelInfo(
     network=small_network(state=True),
     digest=small_network(state=True).digest(FORWARD),
-    tasks=described(small_network(state=True), [("a", ("no", "yes")), ("b", ())]),
+    tasks=described(small_network(state=True), [("a", ("no", "yes"), ORIGIN), ("b", (), {})]),
     objective="entropy",
     mode="full",
     target="cpu",
@@ -30,7 +36,7 @@ def test_metadata_and_back() -> None:
 def test_a_task_has_the_outputs_of_its_labels() -> None:
     """In contract 1, all real outputs are labels of every task."""
     network = replace(INFO.network, outputs=9, real_outputs=5)
-    tasks = described(network, [("a", ("no", "yes")), ("b", ()), ("c", tuple("vwxyz"))])
+    tasks = described(network, [("a", ("no", "yes"), {}), ("b", (), {}), ("c", tuple("vwxyz"), {})])
     info = replace(INFO, network=network, digest=network.digest(FORWARD), tasks=tasks)
     assert [task.real_outputs for task in tasks] == [2, 5, 5]
     metadata = info.to_metadata()
@@ -120,6 +126,14 @@ def test_every_key_is_needed(key: str) -> None:
             "tasks",
             '[{"labels": ["x", "y", "z"], "name": "a"}]',
             r"task 'a': at most 2 labels \(the real outputs\), got 3",
+        ),
+        *(
+            (
+                "tasks",
+                json.dumps([{"labels": [], "name": "a", "origin": origin}]),
+                "origin of '?a'? must have data and stream, got ",
+            )
+            for origin in ODD_ORIGINS
         ),
         (
             "tasks",

@@ -176,7 +176,7 @@ def test_inferring_and_predicting(model: supsup.Model, method: Any) -> None:  # 
     batch = model.predict(x, method=method)
     inferred = model.infer_task(x, method=method)
     assert batch.task == inferred.task
-    assert inferred.method == (method or "verified")
+    assert inferred.method == (method or "exhaustive")
     assert inferred.scores.shape == (6,)
     assert inferred.margin >= 0
     np.testing.assert_array_equal(batch.logits, model.predict(x, batch.task.index).logits)
@@ -199,7 +199,8 @@ def test_the_task_that_judging_found_is_not_run_again(
     want = model.predict(x, [task.task.name for task in model.infer_tasks(x, method=method)])
     if not per_image:
         want = model.predict(x, model.infer_task(x, method=method).task.name)
-    fresh = supsup.load(folder / "full.onnx")
+    five = 5 * model._engine.task_bytes  # of six tasks
+    fresh = supsup.load(folder / "full.onnx", cache_bytes=five)
     monkeypatch.setattr(Engine, "known_logits", None)
     got = fresh.predict(x, method=method, per_image=per_image)
     assert got.tasks == want.tasks
@@ -209,6 +210,24 @@ def test_the_task_that_judging_found_is_not_run_again(
     fresh.predict(x, method=method, per_image=per_image)
     tasks = {task.index for task in want.tasks}
     assert fresh.cached_bytes == len(tasks) * fresh._engine.task_bytes
+
+
+def test_a_model_of_many_tasks_tries_the_likeliest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supsup_runtime.model.loaded.MAX_TRIED", 5)
+    assert supsup.load(folder / "full.onnx").default_method == "verified"
+    assert supsup.load(folder / "known.onnx").default_method == "exhaustive"
+    assert supsup.load(folder / "infer.onnx").default_method == "one-shot"
+
+
+def test_trying_every_task_keeps_them_if_all_fit(model: supsup.Model) -> None:
+    x = images(model, 3)
+    first = model.infer_task(x, method="exhaustive")
+    assert model.cached_bytes == 6 * model._engine.task_bytes
+    np.testing.assert_allclose(
+        first.scores, model.infer_task(x, method="exhaustive").scores, rtol=0, atol=1e-5
+    )
 
 
 def test_rows_of_different_tasks_have_no_single_task(model: supsup.Model) -> None:

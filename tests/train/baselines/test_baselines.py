@@ -317,7 +317,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_task(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        ("heads permuted --model cnn", 1, "baselines need fully connected layers, got cnn"),
+        ("heads permuted --model bnnet-9", 1, "baselines need fully connected layers, got bnnet-9"),
         ("heads permuted --outputs 9", 1, "--outputs: must be at least 10"),
         ("ewc permuted", 2, "invalid choice: 'ewc'"),
         ("psp permuted --matrices", 1, "matrices: is for batche"),
@@ -342,5 +342,5 @@ def test_the_command_logs(tmp_path: Path, method: str) -> None:
     first, *lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert first["task"] == "of another run"
     assert [line["task"] for line in lines] == list(MaskBank.open(bank).task_names)
-    keys = {"accuracy", "index", "seconds", "task"}
+    keys = {"accuracy", "index", "loss", "seconds", "task", "train_accuracy"}
     assert set(lines[1]) == (keys if method == "heads" else keys | {"seen"})

@@ -18,7 +18,7 @@ from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.errors import InputError
 from supsup_train.masks.learning import initial_scores
 from supsup_train.masks.recipe import TransferKind
-from supsup_train.resume import check_resumed, origin_of
+from supsup_train.resume import check_resumed
 
 KINDS: tuple[TransferKind, ...] = ("none", "masks", "scores")
 RECIPE = st.Recipe(steps=25, learning_rate=1e-3)
@@ -175,7 +175,7 @@ def test_each_task_is_read_once(
     anew = st.create_bank(tmp_path / "anew", module, input_shape=(64,), real_outputs=10)
     for index in range(5):
         transfer = st.Transfer(anew, recipe)
-        record = {**origin_of(stream), "stream_index": index}
+        record = {**stream.origin(index), "stream_index": index}
         data = stream.task(index)
         anew.add(st.train_task(anew, module, data, recipe=recipe, record=record, transfer=transfer))
     read: list[int | str] = []
@@ -219,7 +219,7 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(InputError, match="the Transfer was made for transfer 'none', the recipe"):
         st.train_task(bank, module, stream.task(2), recipe=recipe, transfer=other)
     with pytest.raises(InputError, match="learned with transfer 'scores', this run has 'n"):
-        check_resumed(bank, bank.task_names, replace(recipe, transfer="none"), {})
+        check_resumed(bank, bank.task_names, replace(recipe, transfer="none"), lambda _: {})
     file = bank.path / "transfer" / "0002.safetensors"
     data = file.read_bytes()
     file.write_bytes(b"no")
@@ -248,4 +248,4 @@ def test_recipes_of_before_transfer_go_on(
     task = bank.task(0)
     old = {k: v for k, v in task.training["recipe"].items() if k != "transfer"}
     bank.replace(replace(task, training={**task.training, "recipe": old}))
-    check_resumed(bank, bank.task_names, recipe, {})
+    check_resumed(bank, bank.task_names, recipe, lambda _: {})

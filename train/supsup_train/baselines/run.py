@@ -16,7 +16,7 @@ import torch
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.folder import is_blank
 from supsup_runtime.bank.task import TaskMasks, make_task
-from supsup_runtime.data.streams import Stream
+from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.files import exclusive, read_file, system_errors, write_whole
 from supsup_train.baselines.base import Baseline, State
@@ -24,16 +24,16 @@ from supsup_train.baselines.batche import BatchE
 from supsup_train.baselines.heads import Heads
 from supsup_train.baselines.psp import Psp
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.masks.train_task import Progress
+from supsup_train.masks.train_task import Progress, seen
 from supsup_train.networks.create_bank import check_module, create_bank, fixed_copy
 from supsup_train.networks.models import Mlp, make_model
-from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
+from supsup_train.resume import Report, check_resumed, learn_missing, unheard
 
 SHARED = "shared.safetensors"  # shared weights, to resume; the bank has them in its programs only
 MAX_SHARED_BYTES = 1 << 30
 
 
-def layer_sizes(model: str, stream: Stream, outputs: int | None = None) -> list[int]:
+def layer_sizes(model: str, stream: Tasks, outputs: int | None = None) -> list[int]:
     """Return the layer sizes of a named `Mlp`; `outputs` defaults to the real ones."""
     outputs = outputs or stream.real_outputs
     network = make_model(model, input_shape=stream.input_shape, outputs=outputs)
@@ -76,7 +76,7 @@ def make_baseline(recipe: BaselineRecipe, sizes: list[int], *, matrices: bool = 
 
 def train_baseline(
     baseline: Baseline,
-    stream: Stream,
+    stream: Tasks,
     path: Path,
     *,
     report: Report = unheard,
@@ -107,7 +107,7 @@ def train_baseline(
             finished tasks stay in the bank.
         OutputExistsError: If the folder is not empty and has no bank.
     """
-    run = _Run(baseline, stream, path, report, progress, origin_of(stream))
+    run = _Run(baseline, stream, path, report, progress)
     there, whole = (path / "bank.json").exists(), baseline.in_sequence
     # a bank written whole replaces only an empty or missing folder
     blank = not path.exists() or (is_blank(path) and not (whole and any(path.iterdir())))
@@ -126,11 +126,10 @@ def train_baseline(
 @dataclass(frozen=True, slots=True)
 class _Run:
     baseline: Baseline
-    stream: Stream
+    stream: Tasks
     path: Path
     report: Report
     progress: Callable[[str], Progress | None]
-    origin: dict[str, str]
 
     def one_by_one(self, bank: MaskBank | None) -> MaskBank:
         made = bank
@@ -138,14 +137,14 @@ class _Run:
 
         def learn(index: int) -> dict[str, Any]:
             nonlocal made
-            state, accuracy = self.learned(index)
+            state, record = self.learned(index)
             if made is None:
                 made = self.created(self.path)
             if index == 0:
                 self.check(made)
                 _save_shared(self.baseline, made)
-            made.add(self.task(index, state, accuracy))
-            return {"accuracy": accuracy}
+            made.add(self.task(index, state, record["accuracy"]))
+            return record
 
         learn_missing(self.stream, bank or (), learn, self.report)
         assert made is not None  # noqa: S101 - a stream has at least one task
@@ -179,7 +178,7 @@ class _Run:
                 line["seen"] = fmean(final)
             self.report(line)
 
-        learn_missing(stream, (), lambda index: {"accuracy": self.learned(index)[1]}, report)
+        learn_missing(stream, (), lambda index: self.learned(index)[1], report)
 
         def tasks() -> Iterator[TaskMasks]:
             for index, name in enumerate(stream.task_names):
@@ -191,7 +190,7 @@ class _Run:
     def opened(self) -> MaskBank:
         baseline, names = self.baseline, self.stream.task_names
         bank = MaskBank.open(self.path)
-        check_resumed(bank, names, baseline.recipe, self.origin)
+        check_resumed(bank, names, baseline.recipe, self.stream.origin)
         if baseline.shares and len(bank):
             if names[0] not in bank:
                 raise InputError(
@@ -206,10 +205,11 @@ class _Run:
     def check(self, bank: MaskBank) -> None:
         check_module(fixed_copy(self.baseline.in_bank()[0]), bank.network)
 
-    def learned(self, index: int) -> tuple[State, float]:
+    def learned(self, index: int) -> tuple[State, dict[str, Any]]:
         data = self.stream.task(index)
         state = self.baseline.learn(data, first=index == 0, progress=self.progress(data.name))
-        return state, self.baseline.accuracy(data)
+        parts = {"accuracy": data, "train_accuracy": seen(data)}
+        return state, {name: self.baseline.accuracy(part) for name, part in parts.items()}
 
     def task(self, index: int, state: State, accuracy: float) -> TaskMasks:
         recipe = asdict(self.baseline.recipe)
@@ -218,7 +218,12 @@ class _Run:
             {},
             state=self.baseline.to_bank(state),
             labels=self.stream.task_labels[index],
-            training={"accuracy": accuracy, "recipe": recipe, "stream_index": index, **self.origin},
+            training={
+                "accuracy": accuracy,
+                "recipe": recipe,
+                "stream_index": index,
+                **self.stream.origin(index),
+            },
         )
 
     def created(self, path: Path) -> MaskBank:
@@ -230,6 +235,7 @@ class _Run:
             real_outputs=self.stream.real_outputs,
             masked=[],
             state=state,
+            preprocessing=self.stream.preprocessing,
         )
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import get_args
 
-from supsup_runtime.console import Row, add_options, parser, positive, run_command
-from supsup_runtime.data.options import stream_of
-from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.console import CommandParser, Row, add_options, parser, positive, run_command
+from supsup_runtime.data.options import say_skipped, tasks_of
 from supsup_runtime.errors import InputError
 from supsup_train.baselines.recipe import METHODS, BaselineRecipe
 from supsup_train.baselines.run import layer_sizes, make_baseline, train_baseline
-from supsup_train.cli.options import NUM_TASKS, add_training_options, use_threads
-from supsup_train.masks.recipe import OptimizerKind
+from supsup_train.cli.options import (
+    NUM_TASKS,
+    add_training_options,
+    bank_network,
+    parsed,
+    use_threads,
+)
+from supsup_train.masks.recipe import OptimizerKind, Recipe
 from supsup_train.reporting import reporting
 
 _EXAMPLES = (
@@ -50,18 +54,23 @@ def main() -> None:
 
 def run(words: Sequence[str] | None = None) -> None:
     """Run ``supsup-baseline`` with these arguments, by default those of the command line."""
-    arguments = _parser().parse_args(words)
+    arguments = parsed(_parser(), words)
     use_threads(arguments.threads)
     recipe = BaselineRecipe.of(arguments.method).with_options(
-        steps=arguments.steps,
+        steps=arguments.steps or Recipe().steps,
         batch_size=arguments.batch_size,
         optimizer=arguments.optimizer,
         learning_rate=arguments.lr,
         first_learning_rate=arguments.first_lr,
         seed=arguments.seed,
     )
-    dataset = load_dataset(arguments.data)
-    stream = stream_of(arguments, dataset, num_tasks=NUM_TASKS, layout="flat")
+    network = bank_network(arguments.bank)
+    stream = tasks_of(
+        arguments,
+        num_tasks=NUM_TASKS,
+        layout="flat",
+        preprocessing=network.preprocessing if network else None,
+    )
     sizes = layer_sizes(arguments.model, stream, arguments.outputs)
     baseline = make_baseline(recipe, sizes, matrices=arguments.matrices)
     if arguments.every is not None and not baseline.in_sequence:
@@ -76,9 +85,10 @@ def run(words: Sequence[str] | None = None) -> None:
             progress=reporter.bar,
             every=arguments.every or 1,
         )
+    say_skipped(stream)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> CommandParser:
     made = parser(
         "supsup-baseline",
         "Learn a stream of tasks with a baseline method instead of masks, into a bank.",
@@ -93,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=METHODS,
         help="baseline; dense is the upper bound, sequence the lower",
     )
-    add_training_options(made)
+    add_training_options(made, steps=str(Recipe().steps))
     text = "BatchE: store rank-one matrices instead of vectors, for one-shot inference"
     made.what_out.add_argument("--matrices", action="store_true", help=text)
     text = "psp, sequence: evaluate all tasks so far after every N tasks (default: 1)"

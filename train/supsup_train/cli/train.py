@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from supsup_runtime.console import (
+    CommandParser,
     Row,
     add_options,
     add_renamed,
@@ -19,11 +20,17 @@ from supsup_runtime.console import (
     run_command,
     whole,
 )
-from supsup_runtime.data.options import stream_of
-from supsup_runtime.data.sources import load_dataset
-from supsup_runtime.data.streams import Stream
+from supsup_runtime.data.options import say_skipped, tasks_of
+from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
-from supsup_train.cli.options import NUM_TASKS, add_training_options, use_threads
+from supsup_train.cli.options import (
+    NUM_TASKS,
+    add_training_options,
+    bank_network,
+    parsed,
+    use_threads,
+)
+from supsup_train.cli.own import MAX_CLASSES_HELP, print_check, reserved_outputs
 from supsup_train.masks.recipe import OptimizerKind, Recipe, ScheduleKind, ScoreInit, TransferKind
 from supsup_train.masks.rules import Rule, RuleKind
 from supsup_train.masks.train_task import train_stream
@@ -32,14 +39,27 @@ from supsup_train.networks.models import load_module, make_model, wants_images
 from supsup_train.nns.learner import NnsLearner, NnsSettings
 from supsup_train.nns.scores import Objective
 from supsup_train.nns.stream import learn_stream
+from supsup_train.programs.agreement import ProgramError
 from supsup_train.reporting import reporting
-from supsup_train.resume import origin_of
 
 _EXAMPLES = (
     "permuted --bank masks/",
     "permuted --data mnist/ --outputs 100 --tasks 10 --bank masks/",
     "split --data mine.npz --module net.py:make --tasks 5 --bank masks/",
+    "own --data pictures/ --size 32 --mode rgb --bank masks/",
 )
+_DEFAULTS: dict[str, tuple[object, object]] = {
+    "model": ("lenet-300-100", "conv"),
+    "steps": (Recipe().steps, 200),
+    "lr": (Recipe().learning_rate, 1e-3),
+}
+"""Of streams, and of own tasks (docs/DATA.md)."""
+
+
+def _either(name: str) -> str:
+    return "{}; own: {}".format(*_DEFAULTS[name])
+
+
 _RENAMED = {
     "--images": "--pictures",
     "--schedule": "--lr-schedule",
@@ -47,11 +67,12 @@ _RENAMED = {
 }
 _NETWORK: tuple[Row, ...] = (
     ("--outputs", positive, 100, "number of outputs, superfluous ones included"),
+    ("--max-classes", positive, None, MAX_CLASSES_HELP),
     ("--weight-seed", whole(0, 2**64 - 1), 0, "seed of the fixed random weights, in [0, 2**64)"),
 )
 _RECIPE: tuple[Row, ...] = (
     ("--optimizer", get_args(OptimizerKind), "rmsprop", "optimizer of scores and trained state"),
-    ("--lr", float, 1e-4, "learning rate, above 0"),
+    ("--lr", float, None, f"learning rate, above 0 (default: {_either('lr')})"),
     ("--lr-schedule", get_args(ScheduleKind), "constant", "cosine decays --lr to 0 over each task"),
     ("--weight-decay", float, 0.0, "L2 penalty factor, at least 0"),
     ("--score-init", get_args(ScoreInit), "uniform", "initial scores; zeros give a mask of ones"),
@@ -90,7 +111,14 @@ def main() -> None:
 
 def run(words: Sequence[str] | None = None) -> None:
     """Run ``supsup-train`` with these arguments, by default those of the command line."""
-    arguments = _parser().parse_args(words)
+    arguments = parsed(_parser(), words)
+    own = arguments.stream == "own"
+    if arguments.check:
+        print_check(arguments)
+        return
+    for name, defaults in _DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, defaults[own])
     use_threads(arguments.threads)
     recipe = Recipe(
         rule=_rule(arguments),
@@ -108,28 +136,39 @@ def run(words: Sequence[str] | None = None) -> None:
         raise InputError(
             "--pictures: goes with --module; leave it out, named models set their input shape"
         )
-    pictures = arguments.pictures if arguments.module else wants_images(arguments.model)
-    stream = stream_of(
+    pictures = arguments.pictures or own if arguments.module else wants_images(arguments.model)
+    network = bank_network(arguments.bank)
+    stream = tasks_of(
         arguments,
-        load_dataset(arguments.data),
         num_tasks=NUM_TASKS,
         layout="image" if pictures else "flat",
+        preprocessing=network.preprocessing if network else None,
     )
+    real_outputs = reserved_outputs(stream, arguments.max_classes, network)
     module = _module(arguments, stream)
     settings = _nns_settings(arguments)
-    bank = open_bank(
-        arguments.bank,
-        module,
-        input_shape=stream.input_shape,
-        real_outputs=stream.real_outputs,
-        weight_seed=arguments.weight_seed,
-        masked=arguments.mask,
-    )
+    try:
+        bank = open_bank(
+            arguments.bank,
+            module,
+            input_shape=stream.input_shape,
+            real_outputs=real_outputs,
+            weight_seed=arguments.weight_seed,
+            masked=arguments.mask,
+            preprocessing=stream.preprocessing,
+        )
+    except ProgramError as error:
+        if arguments.module is None or pictures:
+            raise
+        raise ProgramError(
+            f"{error}; a module of (channels, height, width) needs --pictures"
+        ) from error
     masked = ", ".join(f"{p.name} {p.shape}" for p in bank.network.parameters)
     sys.stderr.write(f"masked parameters: {masked}\n")
     if settings is not None:
-        origin = origin_of(stream)
-        learner = NnsLearner(bank, module, recipe=recipe, settings=settings, origin=origin)
+        learner = NnsLearner(
+            bank, module, recipe=recipe, settings=settings, origin=stream.origin(0)
+        )
         log = arguments.log or arguments.bank / "train.jsonl"
         own = arguments.log is None
         learn_stream(learner, stream, recipe, log, quiet=arguments.quiet, own=own)
@@ -138,20 +177,23 @@ def run(words: Sequence[str] | None = None) -> None:
         train_stream(
             bank, module, stream, recipe=recipe, report=reporter.report, progress=reporter.bar
         )
+    say_skipped(stream)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> CommandParser:
     made = parser(
         "supsup-train",
         "Learn one mask per task and add each finished task to the bank.",
         _EXAMPLES,
     )
     made.epilog = "Tasks already in the bank are skipped: run the same command again to resume."
-    add_training_options(made)
+    add_training_options(made, steps=_either("steps"))
     text = "with --module: inputs are (channels, height, width) instead of flat"
     made.what_in.add_argument("--pictures", action="store_true", help=text)
-    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-... or cnn"
-    made.method.add_argument("--model", default="lenet-300-100", help=text)
+    text = "own: say what there is, duplicates included, and stop"
+    made.what_in.add_argument("--check", action="store_true", help=text)
+    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-..., conv[-WIDTH-...] or cnn"
+    made.method.add_argument("--model", help=f"{text} (default: {_either('model')})")
     text = "your own network: FUNCTION(input_shape, outputs) (default: use --model)"
     made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
     text = "mask this parameter, repeatable (default: weights of layers and products)"
@@ -182,7 +224,7 @@ def _rule(arguments: argparse.Namespace) -> Rule:
     return Rule(kind=kind, density=0.5 if density is None else density)
 
 
-def _module(arguments: argparse.Namespace, stream: Stream) -> nn.Module:
+def _module(arguments: argparse.Namespace, stream: Tasks) -> nn.Module:
     shape, outputs = stream.input_shape, arguments.outputs
     torch.manual_seed(arguments.weight_seed % 2**63)  # constants must be the same in the next run
     if arguments.module is not None:

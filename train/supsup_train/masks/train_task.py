@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,12 +15,13 @@ from supsup_runtime.arrays import Array, check_kind
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, check_labels, check_name
-from supsup_runtime.data.streams import Stream, TaskData
+from supsup_runtime.data.own import Tasks
+from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
 from supsup_train.masks.learning import Learning, initial_scores, task_seed
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.transfer import Transfer
-from supsup_train.resume import Report, check_resumed, learn_missing, origin_of, unheard
+from supsup_train.resume import Report, check_resumed, learn_missing, unheard
 
 Progress = Callable[[int, float], None]
 """Called after every step with its number, from 1, and the batch's loss."""
@@ -43,8 +45,8 @@ def train_task(
         module: The network; its masked weights are neither used nor changed.
         data: Inputs ``float32 (images, *input_shape)`` and labels ``int64 (images,)`` in
             ``[0, classes)``, with as many classes as `data` has labels or, without labels, as the
-            network has real outputs. Accuracy and mean entropy on the test part, unless it is
-            empty, go into the training record.
+            network has real outputs. Accuracy on (a sample of) the training part, and accuracy and
+            mean entropy on the test part, unless it is empty, go into the training record.
         recipe: Training settings; defaults to ``Recipe()``.
         record: Further JSON values for the training record.
         progress: Called after every step with its number, from 1, and the batch's loss.
@@ -86,6 +88,7 @@ def train_task(
     fit(learning.step, data, recipe, generator, progress)
     learning.module.eval()
     training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
+    training["train_accuracy"] = tested(learning.logits, classes, seen(data))["accuracy"]
     if len(data.test_x):
         training |= tested(learning.logits, classes, data)
     task = learning.to_task(data.name, training, labels=data.labels)
@@ -97,7 +100,7 @@ def train_task(
 def train_stream(
     bank: MaskBank,
     module: nn.Module,
-    stream: Stream,
+    stream: Tasks,
     *,
     recipe: Recipe | None = None,
     report: Report = unheard,
@@ -108,10 +111,11 @@ def train_stream(
     Args:
         bank: Bank of the module, from `create_bank` or `open_bank`.
         module: The network; its masked weights are neither used nor changed.
-        stream: The tasks.
+        stream: The tasks: a `Stream` or `OwnTasks`.
         recipe: Training settings; defaults to ``Recipe()``.
-        report: Called with a JSON record per task: ``task``, ``index``, ``accuracy``, ``density``
-            and ``seconds``, or ``task``, ``index`` and ``kept`` if the bank had it already.
+        report: Called with a JSON record per task: ``task``, ``index``, ``accuracy``,
+            ``train_accuracy``, ``density`` and ``seconds``, or ``task``, ``index`` and ``kept`` if
+            the bank had it already.
         progress: Returns the progress callback of a task, given its name; see `train_task`.
 
     Raises:
@@ -120,8 +124,7 @@ def train_stream(
         BankLockedError: If the bank cannot be locked.
     """
     recipe = recipe or Recipe()
-    origin = origin_of(stream)
-    check_resumed(bank, stream.task_names, recipe, origin)
+    check_resumed(bank, stream.task_names, recipe, stream.origin)
     bank.check_lock()  # before the first task is learned
     transfer = Transfer(bank, recipe)
 
@@ -132,7 +135,7 @@ def train_stream(
             module,
             data,
             recipe=recipe,
-            record={**origin, "stream_index": index},
+            record={**stream.origin(index), "stream_index": index},
             progress=progress(data.name),
             transfer=transfer,
         )
@@ -142,6 +145,7 @@ def train_stream(
             "accuracy": task.training["accuracy"],
             "density": round(task.density(bank.network), 4),
             "index": bank.index(task.name),
+            "train_accuracy": task.training["train_accuracy"],
         }
 
     learn_missing(stream, bank, learn, report)
@@ -175,6 +179,12 @@ def tested(forward: Callable[[Tensor], Tensor], classes: int, data: TaskData) ->
             logs = logits.log_softmax(1)
             total -= float((logs.exp() * logs).sum())
     return {"accuracy": right / len(inputs), "entropy": max(total, 0.0) / len(inputs)}
+
+
+def seen(data: TaskData) -> TaskData:
+    """Return the task with at most 1000 of its training images, drawn with seed 0, as test part."""
+    rows = np.random.RandomState(0).permutation(len(data.train_x))[:_ROWS]
+    return replace(data, test_x=data.train_x[rows], test_y=data.train_y[rows])
 
 
 def batch_rows(count: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:

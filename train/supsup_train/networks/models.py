@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import group_norm
 
 from supsup_runtime.arrays import check_kind, check_sequence, checked_whole, shown
 from supsup_runtime.bank.weights import MAX_SEED
 from supsup_runtime.errors import InputError
 from supsup_train.networks.bnnet import BnNet
 
+_CONV = re.compile(r"conv((?:-[1-9]\d*)*)")
 _LAYERS = re.compile(r"(mlp|lenet|fc|bnnet)((?:-[1-9]\d*)+)")
 
 
@@ -69,9 +72,47 @@ class Cnn(nn.Module):
         return logits
 
 
+class Conv(nn.Module):
+    """Strided convolutions, each normalised over all of a row's channels, then a linear layer.
+
+    Rows are independent and there is no state, so that one image at a time is as in training.
+
+    Args:
+        input_shape: ``(channels, height, width)``.
+        widths: Channels of each convolution, which halves height and width. The first has 5 x 5
+            weights, the others 3 x 3.
+        outputs: Number of logits.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], widths: list[int], outputs: int) -> None:
+        super().__init__()
+        channels, *sides = input_shape
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, width, side, stride=2, padding=side // 2, bias=False)
+            for before, width, side in zip(
+                [channels, *widths], widths, [5] + [3] * (len(widths) - 1), strict=False
+            )
+        )
+        left = math.prod(-(-side // 2 ** len(widths)) for side in sides)
+        self.head = nn.Linear(widths[-1] * left, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``."""
+        for convolution in self.convolutions:
+            x = torch.relu(group_norm(convolution(x), 1))
+        logits: Tensor = self.head(x.flatten(1))
+        return logits
+
+
+def suited_widths(input_shape: tuple[int, ...]) -> list[int]:
+    """Return the widths of ``conv``: as many convolutions as leave about 4 x 4 positions."""
+    count = round(math.log2(max(min(input_shape[1:]) / 4, 2)))
+    return [32, *[64] * (min(count, 6) - 1)]
+
+
 def wants_images(name: str) -> bool:
     """Return whether a named model takes ``(channels, height, width)`` instead of flat inputs."""
-    return name == "cnn"
+    return name == "cnn" or _CONV.fullmatch(name) is not None
 
 
 def make_model(
@@ -81,16 +122,18 @@ def make_model(
 
     Args:
         name: ``lenet-300-100``, ``fc-1024-1024``, any ``mlp-WIDTH-WIDTH...``, ``cnn``, or, with
-            masked units, any ``bnnet-WIDTH-WIDTH...`` (the paper's is ``bnnet-2048-2048``).
-        input_shape: ``(features,)``, or ``(channels, height, width)`` for ``cnn``.
+            masked units, any ``bnnet-WIDTH-WIDTH...`` (the paper's is ``bnnet-2048-2048``). Of
+            `Conv`, ``conv-WIDTH-WIDTH...``, or ``conv`` for widths that suit the input.
+        input_shape: ``(features,)``, or ``(channels, height, width)`` for ``cnn`` and ``conv``.
         outputs: Number of logits.
         weight_seed: Seed of the fixed layers of a ``bnnet``, in ``[0, 2**64)``.
 
     Returns:
-        The module: `Mlp`, `Cnn` or a BNNet.
+        The module: `Mlp`, `Cnn`, `Conv` or a BNNet.
 
     Raises:
-        InputError: If the name is unknown, or the network does not fit in memory.
+        InputError: If the name is unknown or goes with another `input_shape`, or the network does
+            not fit in memory.
     """
     check_kind("model:", name, str, "text")
     check_sequence("input_shape:", input_shape)
@@ -98,20 +141,27 @@ def make_model(
     input_shape = tuple(checked_whole("input_shape:", size, 1) for size in input_shape)
     outputs = checked_whole("outputs:", outputs, 1)
     weight_seed = checked_whole("weight_seed:", weight_seed, 0, MAX_SEED)
-    match = _LAYERS.fullmatch(name)
+    if wants_images(name) != (len(input_shape) == 3):
+        wanted = "(channels, height, width)" if wants_images(name) else "(features,)"
+        raise InputError(f"model: {name:.80} takes inputs {wanted}, got shape {input_shape}")
+    match, conv = _LAYERS.fullmatch(name), _CONV.fullmatch(name)
     try:
         if match:
             sizes = [input_shape[0], *(int(width) for width in match[2].split("-")[1:]), outputs]
             return BnNet(sizes, weight_seed=weight_seed) if match[1] == "bnnet" else Mlp(sizes)
         if name == "cnn":
             return Cnn(input_shape[0], outputs)
+        if conv:
+            widths = [int(width) for width in conv[1].split("-")[1:]]
+            return Conv(input_shape, widths or suited_widths(input_shape), outputs)
     except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:  # of torch
         raise InputError(
             f"model: {name:.80} with {outputs} outputs does not fit in memory; make it smaller"
         ) from error
     raise InputError(
-        "model: must be lenet-300-100, fc-1024-1024, mlp-WIDTH-WIDTH..., bnnet-WIDTH-WIDTH... or "
-        f"cnn, got {shown(name)}; for your own module use --module FILE.py:FUNCTION"
+        "model: must be lenet-300-100, fc-1024-1024, mlp-WIDTH-WIDTH..., bnnet-WIDTH-WIDTH..., "
+        f"conv, conv-WIDTH-WIDTH... or cnn, got {shown(name)}; for your own module use --module "
+        "FILE.py:FUNCTION"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from supsup_runtime.data.streams import Stream
+from supsup_runtime.data.own import Tasks
 from supsup_train.masks.learning import task_seed
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.train_task import batch_rows
@@ -20,7 +20,7 @@ from supsup_train.reporting import begin_log, open_log, progress_bars
 
 
 def unlabelled_batches(
-    stream: Stream, recipe: Recipe, *, start: int = 0
+    stream: Tasks, recipe: Recipe, *, start: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of all tasks from `start` on; the recipe has steps, batch size and seed.
 
@@ -37,7 +37,7 @@ def unlabelled_batches(
 
 
 def learn_stream(
-    learner: NnsLearner, stream: Stream, recipe: Recipe, log: Path, *, quiet: bool, own: bool
+    learner: NnsLearner, stream: Tasks, recipe: Recipe, log: Path, *, quiet: bool, own: bool
 ) -> None:
     """Learn a stream from the learner's position; print and log its decisions.
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from supsup_runtime.data.own.opening import opened
 from supsup_runtime.data.own.parts import Part, Skipped
 from supsup_runtime.data.own.pictures import Look
 from supsup_runtime.data.sources import MAX_PART_BYTES, _reading
-from supsup_runtime.data.streams import LAYOUTS, Layout, TaskData
+from supsup_runtime.data.streams import LAYOUTS, Layout, Stream, TaskData
 from supsup_runtime.errors import DataError
 from supsup_runtime.preprocessing import Mode, Preprocessing
 
+Tasks: TypeAlias = "Stream | OwnTasks"
+"""What training and evaluation take."""
 _OPTIONS = {"size": "size = 32 (--size 32)", "mode": "mode = 'rgb' (--mode rgb)"}
 
 
@@ -67,6 +69,10 @@ class OwnTasks:
         """``(channels, height, width)``, or ``(values,)`` if the layout is flat."""
         shape = self.preprocessing.output_shape
         return shape if self.layout == "image" else (math.prod(shape),)
+
+    def origin(self, index: int) -> dict[str, str]:
+        """Return a task's origin for its training record: ``data``, its `fingerprint`."""
+        return {"data": self.fingerprint(index), "stream": self.kind}
 
     def task(self, index: int, *, train: bool = True) -> TaskData:
         """Read and prepare one task, in new arrays.

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tools.example_pictures import TASKS, make_tasks
 
-from own_tasks import TASKS, from_prototype, make_tasks
+from own_tasks import from_prototype
 from supsup_runtime.console import to_table
 from supsup_runtime.data.own import check, read_tasks
 

@@ -1,0 +1,297 @@
+"""The page of a report, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from supsup_runtime.arrays import checked_path
+from supsup_runtime.errors import InputError, OutputExistsError
+from supsup_runtime.evaluation.findings import answer_name
+from supsup_runtime.evaluation.report import charts
+from supsup_runtime.evaluation.report.charts import percent
+from supsup_runtime.evaluation.report.markup import Markup, joined, tag
+from supsup_runtime.files import refuse_overwrite, remove_parts, system_errors, write_whole
+
+Result = Mapping[str, Any]
+_BEGIN = "<!doctype html>"
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_LISTED = 40
+"""Tasks up to which each has a line of its own and a place in the map of confusion."""
+_MAPPED = 30
+_PAIRS = 12
+_CARDS = 6
+"""Cards up to which all are open, and twice as many at most."""
+_CLASSES = 40
+
+
+def write_report(path: Path, result: Result) -> None:
+    """Write the report of an evaluation as one HTML file, whole or not at all.
+
+    Args:
+        path: File to write; an old one is replaced.
+        result: What `evaluate` returns for named tasks, with ``model`` and ``data`` (names) and
+            with ``curves``, ``pictures`` and ``sizes`` of `sources`.
+    """
+    path = checked_path(path)
+    remove_parts(path.parent, path.name)
+    write_whole(path, page(result).encode("utf-8", "replace"))
+
+
+def claim_report(path: Path, *, force: bool) -> None:
+    """Refuse a path that no report may be written to.
+
+    Args:
+        path: File of a report.
+        force: Allow a path where a report is.
+
+    Raises:
+        InputError: If its folder does not exist.
+        FileError: If the system refuses.
+        OutputExistsError: If there is another file, or a report without `force`.
+    """
+    with system_errors(checked_path(path), "written"):
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+        refuse_overwrite(path, force=force)
+        if path.exists():
+            with path.open("rb") as file:
+                if file.read(len(_BEGIN)) != _BEGIN.encode():
+                    raise OutputExistsError(
+                        f"{path}: exists and is no report; choose another --report"
+                    )
+
+
+def page(result: Result) -> str:
+    """Return the page."""
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    head = (
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{result['model']}: supsup-eval"),
+        tag("style", Markup(style)),
+    )
+    main = tag("main", tag("header", *_header(result)), *_sections(result))
+    return f"{_BEGIN}\n{tag('html', tag('head', *head), tag('body', main), lang='en')}\n"
+
+
+def _sections(result: Result) -> Iterator[Markup]:
+    if result["warnings"]:
+        items = [tag("p", f"{text[0].upper()}{text[1:]}.") for text in result["warnings"]]
+        yield tag("section", tag("h2", "Warnings"), *items, class_="warnings")
+    for title, inside in (
+        ("Accuracy of each task", _accuracy(result["tasks"])),
+        ("Tasks taken for others", _confusion(result)),
+        ("Classes taken for others", _classes(result["tasks"])),
+        ("Pictures that went wrong", _wrong(result["pictures"])),
+        ("Learning", _learning(result["curves"])),
+        ("Margins and confidence", _certainty(result["tasks"])),
+        ("Size and time", _costs(result)),
+    ):
+        yield tag("section", tag("h2", title), inside)
+
+
+def _note(*text: object) -> Markup:
+    return tag("p", *text, class_="note")
+
+
+def _key(*kinds: tuple[str, str]) -> Markup:
+    return _note(*(tag("span", text, class_=f"key {kind}") for kind, text in kinds))
+
+
+def _card(title: str, *inside: object) -> Markup:
+    return tag("figure", tag("h3", title), *inside)
+
+
+def _cards(*cards: Markup, class_: str = "cards") -> Markup:
+    """Cards side by side, those above `_CARDS` folded."""
+    shown = tag("div", *cards[:_CARDS], class_=class_)
+    more = cards[_CARDS:]
+    if not more:
+        return shown
+    summary = tag("summary", f"{len(more)} more")
+    return joined(shown, tag("details", summary, tag("div", *more, class_=class_)))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: int) -> Markup:
+    """A table whose last `numbers` columns are numbers."""
+    kinds = ["t"] * (len(heads) - numbers) + ["n"] * numbers
+
+    def line(kind: str, row: Sequence[object]) -> Markup:
+        pairs = zip(row, kinds, strict=True)
+        return tag("tr", *(tag(kind, cell, class_=column) for cell, column in pairs))
+
+    body = tag("tbody", *(line("td", row) for row in rows))
+    return tag("table", tag("thead", line("th", heads)), body)
+
+
+def _header(result: Result) -> Iterator[Markup]:
+    count, size, sizes = len(result["tasks"]), result["batch"], result["sizes"]
+    batch = "one image" if size == 1 else f"batches of {size} images"
+    yield tag("h1", result["model"])
+    yield _note(
+        f"{count:,} task{'s' * (count > 1)} of {result['data']}; task inferred by "
+        f"{result['method']} from {batch}"
+    )
+    labels, tasks = result["chance"], result["chance_inferred"]
+    tiles = [
+        (name, percent(result[key]), f"guessing {percent(chance)}")
+        for name, key, chance in (
+            ("Label right, task known", "known", labels),
+            ("Label and task right, task unknown", "unknown", labels * tasks),
+            ("Task right", "inferred", tasks),
+        )
+    ]
+    separate = f"as float32 {_bytes(sizes['float_bytes'])}"
+    tiles.append(("Model", _bytes(sizes["model_bytes"]), separate))
+    yield tag(
+        "dl",
+        *(
+            tag("div", tag("dt", name), tag("dd", value), tag("dd", note, class_="note"))
+            for name, value, note in tiles
+        ),
+    )
+
+
+def _accuracy(rows: Sequence[Result]) -> Markup:
+    key = _key(
+        ("known", "task known: label right"),
+        ("unknown", "task unknown: label and task right"),
+        ("chance", "always the most frequent class"),
+    )
+    if len(rows) <= _LISTED:
+        return joined(key, _accuracies(rows))
+    order = sorted(rows, key=lambda row: (row["unknown"] or 0, row["known"]))  # None: of all
+    lowest = _accuracies(order[:10])
+    cards = _cards(tag("figure", charts.ranked(rows)), _card("The 10 lowest", lowest))
+    every = tag("details", tag("summary", f"All {len(rows):,} tasks"), _accuracies(rows))
+    return joined(key, cards, every)
+
+
+def _accuracies(rows: Sequence[Result]) -> Markup:
+    keys = ("known", "unknown", "inferred")
+    lines = [
+        (
+            row["task"],
+            charts.strip(row["chance"], row["known"], row["unknown"]),
+            *(percent(row[key]) for key in keys),
+        )
+        for row in rows
+    ]
+    return _table(("task", "0 to 100\u202f%", "known", "unknown", "task right"), lines, 3)
+
+
+def _confusion(result: Result) -> Markup:
+    rows, pairs = result["tasks"], result["confusion"]
+    if not pairs:
+        wrong = result["inferred"] is None
+        return _note("Not measured." if wrong else "None: the task of every image is right.")
+    names = [row["task"] for row in rows]
+    if len(rows) > _LISTED:
+        most = list(dict.fromkeys(name for pair in pairs for name in pair[:2]))[:_MAPPED]
+        names = [name for name in names if name in most]
+    chosen = [row for row in rows if row["task"] in names]
+    shares = [[row["inferred_as"].get(name, 0) / row["images"] for name in names] for row in chosen]
+    drawn = charts.heat_map(shares, names, names, f"{len(names)} tasks taken for others")
+    note = "Rows: the images' task; columns: the task inferred; in percent of the row."
+    if len(names) < len(rows):
+        note += f" The {len(names)} of {len(rows):,} tasks that are confused most."
+    lines = [(task, other, percent(share)) for task, other, share in pairs[:_PAIRS]]
+    listed = _table(("task", "taken for", "share"), lines, 1)
+    if len(names) > charts.NUMBERED:
+        numbers = _table(("task", "number"), [(name, k + 1) for k, name in enumerate(names)], 1)
+        listed = joined(listed, tag("details", tag("summary", "Numbers of the tasks"), numbers))
+    return _cards(tag("figure", drawn, _note(note)), _card("Most confused", listed))
+
+
+def _classes(rows: Sequence[Result]) -> Markup:
+    few = [row for row in rows if len(row["classes"][0]) <= _CLASSES]
+    cards = []
+    for row in sorted(few, key=lambda row: row["known"])[: 2 * _CARDS]:
+        shares = [[count / (sum(counts) or 1) for count in counts] for counts in row["classes"]]
+        columns = [answer_name(row, k) for k in range(len(shares[0]))]
+        label = f"Classes of {row['task']} taken for others"
+        drawn = charts.heat_map(shares, row["labels"], columns, label)
+        cards.append(_card(f"{row['task']}: {percent(row['known'])}", drawn))
+    note = "Task known. Rows: the class; columns: the answer; in percent of the row."
+    if len(cards) < len(rows):
+        note += f" {len(cards)} of {len(rows):,} tasks, with the lowest accuracy."
+    if any(len(row["labels"]) > charts.NUMBERED for row in few):
+        note += f" More than {charts.NUMBERED} classes are numbered from 1."
+    return joined(_note(note), _cards(*cards, class_="cards small"))
+
+
+def _wrong(pictures: Sequence[Result]) -> Markup:
+    groups: dict[str, list[Markup]] = {}
+    for entry in pictures:
+        other = entry["inferred"]
+        task = () if other is None else (tag("br"), f"as {other}")
+        alt = f"{entry['label']} answered as {entry['answer']}"
+        image = tag("img", src=entry["picture"], alt=alt, title=entry["name"])
+        sure = f"{100 * entry['confidence']:.0f}\u202f%"
+        said = (tag("b", entry["label"]), f" → {entry['answer']}", tag("br"), sure)
+        figure = tag("figure", image, tag("figcaption", *said, *task))
+        groups.setdefault(entry["task"], []).append(figure)
+    note = "At most five of a task: the class, then the answer and its probability."
+    cards = [_card(task, tag("div", *each, class_="pictures")) for task, each in groups.items()]
+    return joined(_note(note if cards else "None to show."), _cards(*cards))
+
+
+def _learning(curves: Sequence[Result]) -> Markup:
+    if not curves:
+        return _note("Not shown: give --bank, with a training log that has loss curves.")
+    key = _key(("mean", "mean"), ("thin", "each task"))
+    cards = [_card("Training loss", charts.losses(curves), key)]
+    both = [curve for curve in curves if {"accuracy", "train_accuracy"} <= set(curve)]
+    if both:
+        note = _note("A dot below the line: the task does better on what it learned from.")
+        cards.append(_card("Training and held-out accuracy", charts.learned(both), note))
+    return _cards(*cards)
+
+
+def _certainty(rows: Sequence[Result]) -> Markup:
+    margins = {k: [x for row in rows for x in row["margins"][k]] for k in ("right", "wrong")}
+    cards = []
+    if margins["right"] or margins["wrong"]:
+        key = _key(*((kind, f"{kind}: {len(each):,} images") for kind, each in margins.items()))
+        note = "Best task's score minus the second best; the last bar has all beyond it, too. "
+        note += "Each side is drawn to its own largest bar."
+        cards.append(_card("Margin of the task", charts.histogram(margins), key, _note(note)))
+    sums = {
+        k: np.sum([row["calibration"][k] for row in rows], axis=0) for k in ("known", "unknown")
+    }
+    key = _key(*((kind, f"task {kind}") for kind in sums))
+    note = "How often labels are right, by their probability. Dashed: as often as it says."
+    drawn = charts.reliability({kind: each.tolist() for kind, each in sums.items()})
+    return _cards(*cards, _card("Confidence in the label", drawn, key, _note(note)))
+
+
+def _costs(result: Result) -> Markup:
+    names = ("model_bytes", "this model"), ("float_bytes", "a float32 model for each task")
+    sizes = [
+        (text, _bytes(result["sizes"][key]))
+        for key, text in (*names, ("task_bytes", "one more task"))
+    ]
+    times = []
+    for key, text in (
+        ("known_ms", "one image, task known"),
+        ("unknown_ms", f"batch of {result['batch']}, task inferred"),
+    ):
+        found = [row[key] for row in result["tasks"] if row[key] is not None]
+        if found:
+            three = (min(found), result[key], max(found))
+            times.append((text, *(f"{each:.3f}" for each in three)))
+    heads = ("medians of the tasks, in ms", "least", "mean", "most")
+    cards = _card("Size", _table(("", "bytes"), sizes, 1)), _card("Time", _table(heads, times, 3))
+    return _cards(*cards)
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g}\u202f{unit}"
+    return f"{count}\u202fB"

@@ -1,0 +1,60 @@
+"""What supsup-train does for own tasks alone."""
+
+from __future__ import annotations
+
+import argparse
+
+from supsup_runtime.bank.network import Network
+from supsup_runtime.console import print_result, to_table
+from supsup_runtime.data.options import tasks_of
+from supsup_runtime.data.own import OwnTasks, Tasks, check
+from supsup_runtime.errors import InputError
+
+_CLASSES = 10
+MAX_CLASSES_HELP = (
+    "own: outputs to reserve for the classes of a task when the bank is made (default: "
+    f"{_CLASSES}, or the most classes there are)"
+)
+
+
+def print_check(arguments: argparse.Namespace) -> None:
+    """Print what there is to say about own tasks (``--check``)."""
+    tasks = tasks_of(arguments, num_tasks=1, layout="image", preprocessing=None)
+    if not isinstance(tasks, OwnTasks):
+        raise InputError(f"--check: goes with stream own, got {arguments.stream}; leave it out")
+    found = check(tasks)
+    steps = tasks.preprocessing
+    inputs = f"inputs: {steps.mode}, {steps.size[0]} x {steps.size[1]}"
+    lines = [to_table(*found.table()), inputs, *(found.findings or ["nothing to mend"])]
+    print_result(found.to_dict(), as_json=False, text="\n".join(lines))
+
+
+def reserved_outputs(tasks: Tasks, wanted: int | None, network: Network | None) -> int:
+    """Return the real outputs of a bank for these tasks.
+
+    Args:
+        tasks: The tasks to learn.
+        wanted: ``--max-classes``, or None.
+        network: Of the bank, if it exists.
+
+    Raises:
+        InputError: If a task has more classes, or tasks of a stream get a number.
+    """
+    if not isinstance(tasks, OwnTasks):
+        if wanted is not None:
+            raise InputError(f"--max-classes: goes with stream own, got {tasks.kind}; leave it out")
+        return tasks.real_outputs
+    most = tasks.real_outputs
+    reserved = wanted or (network.real_outputs if network else max(_CLASSES, most))
+    if most > reserved:
+        name = next(
+            name
+            for name, labels in zip(tasks.task_names, tasks.task_labels, strict=True)
+            if len(labels) == most
+        )
+        remedy = "give another --bank, and" if network else "give"
+        raise InputError(
+            f"{tasks.place}: task {name!r} has {most} classes, outputs are reserved for "
+            f"{reserved}; {remedy} --max-classes {most}"
+        )
+    return reserved
