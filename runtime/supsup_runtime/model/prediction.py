@@ -28,8 +28,8 @@ class Prediction:
         inferences: One for the batch or one per row; empty if the task was given or the model was
             exported to infer only.
         timings: Milliseconds by stage, if `predict` was asked for them: ``prepare``, check and
-            preprocess the inputs; ``infer`` the task; ``run`` the network, 0 to the clock's limit
-            where inferring gave the logits, as one-shot and `verified` may.
+            preprocess the inputs; ``infer`` the task; ``run`` the network, next to nothing where
+            inferring gives the logits.
     """
 
     logits: Floats
