@@ -9,6 +9,8 @@ model.predict(x)  # inferred task
 ```
 """
 
+import logging
+
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
@@ -67,3 +69,14 @@ __all__ = [
     "load_hopfield",
     "make_task",
 ]
+
+logging.getLogger("supsup").addHandler(logging.NullHandler())  # an application adds its own
+
+
+def __getattr__(name: str) -> str:
+    """Look the version up when it is read, because that takes milliseconds."""
+    if name == "__version__":
+        from supsup_runtime.console import version
+
+        return version()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -86,6 +86,16 @@ def shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
 
 
+def few(names: Sequence[str]) -> str:
+    """Return the first three names as `shown`."""
+    return ", ".join([*map(shown, names[:3]), *["..."] * (len(names) > 3)])
+
+
+def about(thing: object, *facts: str) -> str:
+    """Return the `repr` of an object: its class and facts, each `shown` or short."""
+    return f"<{type(thing).__name__} {', '.join(fact for fact in facts if fact)}>"
+
+
 def is_whole(value: object) -> TypeGuard[int]:
     """Return whether a value is an integer, numpy's included, and no boolean."""
     kinds = int | np.integer

@@ -20,6 +20,7 @@ GROUPS = ("input", "output", "method", "speed")
 
 INTERRUPTED = 130
 MAX_COUNT = 2**31 - 1
+_UNKNOWN = "0+unknown"
 MAX_CELL, MAX_LINE = 100, 5000
 """Characters of a table's cell and of a line that are shown; a path has up to 4096."""
 
@@ -32,7 +33,7 @@ def run_command(name: str, command: Callable[[], object]) -> NoReturn:
     try:
         _open_streams()
         if "--version" in sys.argv[1:]:
-            _print(f"{name} {_version()}")
+            _print(f"{name} {version()}")
         else:
             command()
     except SupSupError as error:
@@ -243,8 +244,19 @@ def _fail(name: str, message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _version() -> str:
+def version() -> str:
+    """Return the version of supsup; in a checkout that is not installed, its project's.
+
+    ``0+unknown`` if neither says it.
+    """
     try:
         return metadata.version("supsup")
     except metadata.PackageNotFoundError:
-        return "(not installed)"
+        pass
+    import tomllib  # rarely needed
+
+    try:
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+        return str(project["project"]["version"])
+    except (OSError, KeyError, ValueError):
+        return _UNKNOWN

@@ -58,3 +58,12 @@ class ProviderUnavailableError(SupSupError, RuntimeError):
 
 class CapacityWarning(UserWarning):
     """A Hopfield store holds more masks than it can return intact."""
+
+
+def explained(error: ModuleNotFoundError, package: str, extra: str) -> ModuleNotFoundError:
+    """Return what to raise where the import of `package` failed: which extra it needs."""
+    if error.name is None or error.name.startswith("supsup"):  # a defect of ours
+        return error
+    name = error.name.partition(".")[0]
+    text = f"{package} needs {name}, which is not installed; pip install 'supsup[{extra}]'"
+    return ModuleNotFoundError(text, name=name)

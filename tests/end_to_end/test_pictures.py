@@ -50,7 +50,7 @@ def test_a_folder_or_files_give_a_row_for_each_picture(folder: Path, options: li
     model = supsup.load(folder / "out.onnx")
     x = [shown(folder, name) for name in order]
     want = model.predict(
-        x, "task-1" if "--task" in options else None, per_image="--per-image" in options
+        x, "task-1" if "--task" in options else None, per_image="--task" not in options
     )
     for words in ([folder / "shown"], files):
         found = json.loads(

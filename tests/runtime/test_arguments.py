@@ -66,6 +66,10 @@ SCALARS = [array[0] for array in (np.zeros(1, dtype) for dtype in DTYPES)]
 ODD = [*PLAIN, *ARRAYS, *SCALARS]
 
 
+def task_info(index: Any, name: Any) -> supsup.TaskInfo:  # noqa: ANN401 - anything
+    return supsup.TaskInfo(index=index, name=name, real_outputs=3)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> supsup.Model:
     folder = tmp_path_factory.mktemp("model")
@@ -121,6 +125,10 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "predict x": model.predict,
         "predict task": lambda v: model.predict(x, v),
         "predict per_image": lambda v: model.predict(x, per_image=v),
+        "predict timings": lambda v: model.predict(x, timings=v),
+        "predict TaskInfo": lambda v: model.predict(x, task_info(v, v)),
+        "predict TaskInfo index": lambda v: model.predict(x, task_info(v, "task-0")),
+        "top": model.predict(x).top,
         "predict method": lambda v: model.predict(x, method=v),
         "logits x": lambda v: model.logits(v, 0),
         "logits task": lambda v: model.logits(x, v),

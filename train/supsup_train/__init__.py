@@ -11,13 +11,19 @@ bank.add(task)
 `supsup-train` calls `open_bank` and `train_stream`.
 """
 
-from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.rules import Rule
-from supsup_train.masks.train_task import train_stream, train_task
-from supsup_train.masks.transfer import Transfer
-from supsup_train.networks.create_bank import create_bank, open_bank
-from supsup_train.networks.models import Cnn, Mlp, make_model
-from supsup_train.programs.programs import ProgramError
+from supsup_runtime.errors import explained
+
+try:
+    from supsup_train.masks.recipe import Recipe
+    from supsup_train.masks.rules import Rule
+    from supsup_train.masks.train_task import train_stream, train_task
+    from supsup_train.masks.transfer import Transfer
+    from supsup_train.networks.create_bank import create_bank, open_bank
+    from supsup_train.networks.load_task import load_task
+    from supsup_train.networks.models import Cnn, Mlp, make_model
+    from supsup_train.programs.programs import ProgramError
+except ModuleNotFoundError as error:
+    raise explained(error, "supsup_train", "train") from None
 
 __all__ = [
     "Cnn",
@@ -27,6 +33,7 @@ __all__ = [
     "Rule",
     "Transfer",
     "create_bank",
+    "load_task",
     "make_model",
     "open_bank",
     "train_stream",

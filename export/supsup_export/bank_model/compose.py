@@ -117,6 +117,7 @@ def compose(
         forward=bank.forward,
         calibration=calibration,
         baked=baked,
+        revision=bank.revision,
     )
     graph, values = _graph(bank, layout, request, info)
     outputs = _outputs(bank.network, request, values)

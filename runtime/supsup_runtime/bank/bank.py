@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from supsup_runtime.arrays import check_kind, checked_index, checked_path, shown
+from supsup_runtime.arrays import about, check_kind, checked_index, checked_path, few, shown
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.calibration_file import (
     StoredCalibration,
@@ -27,9 +27,9 @@ from supsup_runtime.bank.folder import (
 )
 from supsup_runtime.bank.index import (
     FORMAT,
-    MAX_TASKS,
     BankEntry,
     BankIndex,
+    check_new,
     differentiated,
     read_index,
     write_index,
@@ -37,7 +37,6 @@ from supsup_runtime.bank.index import (
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import (
     TaskMasks,
-    check_name,
     decode_task,
     encode_task,
     max_task_bytes,
@@ -77,6 +76,14 @@ class MaskBank:
     def format(self) -> int:
         """Format of the index, the newest that its task files may have."""
         return self._index.format
+
+    @property
+    def revision(self) -> str:
+        """Hexadecimal SHA-256 of the network and all tasks, as the bank was last read.
+
+        Models have it too (docs/CONTRACT.md), so equal ones say that a model is of this bank.
+        """
+        return self._index.revision
 
     @classmethod
     def create(
@@ -170,6 +177,10 @@ class MaskBank:
     def task_names(self) -> tuple[str, ...]:
         """Task names, in index order."""
         return tuple(entry.name for entry in self.entries)
+
+    def __repr__(self) -> str:
+        tasks = f"{len(self)} tasks: {few(self.task_names)}" if len(self) else "no tasks"
+        return about(self, shown(str(self.path)), tasks, repr(self.network))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -267,7 +278,7 @@ class MaskBank:
             taken = {entry.name.casefold() for entry in entries}
             try:
                 for task in tasks:
-                    self._check_new(name_of(task), taken)
+                    check_new(self.path, name_of(task), taken)
                     entries.append(self._write_task(task))
                     taken.add(task.name.casefold())
             finally:
@@ -291,7 +302,7 @@ class MaskBank:
         with self.changing():
             position = self.index(old)
             taken = {name.casefold() for name in self.task_names if name != old}
-            self._check_new(new, taken)
+            check_new(self.path, new, taken)
             self._exchange(position, self.task(position).renamed(new))
 
     def remove(self, *names: str, check: Callable[[], None] = lambda: None) -> None:
@@ -370,16 +381,6 @@ class MaskBank:
             finally:
                 # read again, because a failed write may have replaced it
                 remove_leftovers(self.path, read_index(self.path, self._index).entries)
-
-    def _check_new(self, name: str, taken: set[str]) -> None:
-        check_name(name)
-        if name.casefold() in taken:
-            raise BankError(
-                f"{self.path}: task {name!r} already exists (names ignore case); "
-                "replace it, or choose another name"
-            )
-        if len(taken) >= MAX_TASKS:
-            raise BankError(f"{self.path}: the bank is full: at most {MAX_TASKS} tasks")
 
     def _exchange(self, position: int, task: TaskMasks) -> None:
         new = self._write_task(task)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
-from supsup_runtime.bank.fields import Fields, parse_json, strings
+from supsup_runtime.bank.fields import Fields, canonical_json, parse_json, strings
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import check_name
 from supsup_runtime.errors import BankError
@@ -44,6 +44,13 @@ class BankIndex:
     entries: tuple[BankEntry, ...]
     format: int = FORMAT
     sha256: str = ""
+
+    @property
+    def revision(self) -> str:
+        """See `MaskBank.revision`."""
+        tasks = [[entry.name, entry.sha256] for entry in self.entries]
+        text = canonical_json({"digest": self.digest, "tasks": tasks})
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differentiated(network: Network, *, with_gradient: bool) -> tuple[str, ...]:
@@ -150,3 +157,15 @@ def _check_unique(texts: list[str], rule: str) -> None:
         if text.casefold() in seen:
             raise BankError(f"{rule}, got {text!r} twice")
         seen.add(text.casefold())
+
+
+def check_new(folder: Path, name: str, taken: set[str]) -> None:
+    """Raise `BankError` unless a task may get this name; `taken` are the others', folded."""
+    check_name(name)
+    if name.casefold() in taken:
+        raise BankError(
+            f"{folder}: task {name!r} already exists (names ignore case); "
+            "replace it, or choose another name"
+        )
+    if len(taken) >= MAX_TASKS:
+        raise BankError(f"{folder}: the bank is full: at most {MAX_TASKS} tasks")

@@ -14,6 +14,7 @@ import numpy as np
 from supsup_runtime.arrays import (
     Bytes,
     Floats,
+    about,
     as_number,
     check_choice,
     check_kind,
@@ -208,6 +209,12 @@ class Network:
                 f"network: input_shape must be {shape}, as preprocessing makes it, or flat, "
                 f"got {self.input_shape}"
             )
+
+    def __repr__(self) -> str:
+        outputs = f"{self.outputs} outputs ({self.real_outputs} real)"
+        masked = f"{self.num_masked:,} masked weights in {len(self.parameters)} parameters"
+        state = f"{self.num_state:,} elements of state" if self.state else ""
+        return about(self, f"from {shown(self.input_shape)} to {outputs}", masked, state)
 
     @property
     def num_masked(self) -> int:

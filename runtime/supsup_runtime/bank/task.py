@@ -10,7 +10,17 @@ from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
-from supsup_runtime.arrays import Array, Bits, Bytes, Floats, check_kind, checked_reals, shown
+from supsup_runtime.arrays import (
+    Array,
+    Bits,
+    Bytes,
+    Floats,
+    about,
+    check_kind,
+    checked_reals,
+    few,
+    shown,
+)
 from supsup_runtime.bank.bits import (
     check_padding,
     compress,
@@ -60,6 +70,11 @@ class TaskMasks:
     state: Mapping[str, Floats] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        tensors = f"{len(self.masks)} masks", f"{len(self.state)} tensors of state"
+        labels = f"labels {few(self.labels)}" if self.labels else "no labels"
+        return about(self, shown(self.name), *tensors, labels)
 
     def renamed(self, name: str) -> TaskMasks:
         """Return a copy with another name."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -70,7 +68,8 @@ def _run() -> None:
     start = time.perf_counter()
     prediction = _predict(model, x, arguments, per_image=arguments.per_image or bool(files))
     milliseconds = (time.perf_counter() - start) * 1e3
-    value = _to_dict(prediction, milliseconds) | ({"files": files} if files else {})
+    value = prediction.to_dict() | {"milliseconds": round(milliseconds, 3)}
+    value |= {"files": files} if files else {}
     print_result(value, as_json=arguments.json, text=prediction_text(prediction, files))
 
 
@@ -111,13 +110,13 @@ def _predict(
 ) -> Prediction:
     if arguments.task is None:
         how = inference_of(arguments, model.default_method)
-        return model.predict(x, per_image=per_image, method=how)
+        return model.predict(x, per_image=per_image, method=how, timings=True)
     for name in _INFERRING:
         given = getattr(arguments, name)
         if given is not None and given is not False:
             option = "--" + name.replace("_", "-")
             raise InputError(f"{option}: applies only if the task is inferred; omit it or --task")
-    return model.predict(x, _task(arguments.task, model))
+    return model.predict(x, _task(arguments.task, model), timings=True)
 
 
 def _task(given: str, model: Model) -> int | str:
@@ -126,19 +125,3 @@ def _task(given: str, model: Model) -> int | str:
     if given in names or not re.fullmatch(r"-?[0-9]{1,9}", given):
         return given
     return int(given)
-
-
-def _to_dict(prediction: Prediction, milliseconds: float) -> dict[str, Any]:
-    return {
-        "known": list(prediction.known),
-        "labels": list(prediction.labels),
-        "logits": prediction.logits.tolist(),
-        "margins": [
-            inference.margin if math.isfinite(inference.margin) else None  # infinite for one task
-            for inference in prediction.inferences
-        ],
-        "method": prediction.inferences[0].method if prediction.inferences else None,
-        "milliseconds": round(milliseconds, 3),
-        "passes": [inference.passes for inference in prediction.inferences],
-        "tasks": [task.name for task in prediction.tasks],
-    }

@@ -99,6 +99,11 @@ def check_same_bank(model: Model, bank: MaskBank) -> None:
             f"{model.place}: must have the tasks of {bank.path}: expected {expected}; export the "
             "bank again"
         )
+    if model.revision not in {None, bank.revision}:  # None: of contract 1
+        raise InputError(
+            f"{model.place}: a task of {bank.path} was replaced since the export: revision must be "
+            f"{bank.revision}, got {model.revision}; export the bank again"
+        )
 
 
 def choose_samples(model: Model, stream: Tasks, *, per_task: int = 100) -> list[Images]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from supsup_runtime.arrays import Bits, Floats
+from supsup_runtime.arrays import Bits, Floats, about
 from supsup_runtime.bank.fields import Fields, canonical_json, parse_json
 from supsup_runtime.bank.layout import join
 from supsup_runtime.bank.network import Network, StateTensor
@@ -41,6 +41,9 @@ class HopfieldInfo:
     state: Floats
     fingerprints: tuple[tuple[str, ...], ...]
     entropies: tuple[float | None, ...]
+
+    def __repr__(self) -> str:
+        return about(self, f"{len(self.fingerprints)} tasks", self.rule, self.dtype)
 
     def __post_init__(self) -> None:
         for name in ("mean", "diagonal", "state"):

@@ -16,7 +16,7 @@ from typing import TypeGuard
 
 import numpy as np
 
-from supsup_runtime.arrays import Bits, Bytes, Floats, check_choice, check_kind, shown
+from supsup_runtime.arrays import Bits, Bytes, Floats, about, check_choice, check_kind, few, shown
 from supsup_runtime.bank.bits import pack_mask, unpack_mask
 from supsup_runtime.bank.fields import is_number
 from supsup_runtime.bank.layout import join, spans
@@ -132,6 +132,10 @@ class HopfieldStore:
         }
         self.sums = {p.name: np.zeros(p.size, np.int64) for p in network.parameters}
         self.state_sums = {s.name: np.zeros(s.shape, np.float64) for s in network.state}
+
+    def __repr__(self) -> str:
+        tasks = f"{len(self.tasks)} tasks: {few(self.task_names)}" if self.tasks else "no tasks"
+        return about(self, tasks, self.rule, self.dtype, repr(self.network))
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from supsup_runtime.model.inputs import Inputs, blank
 from supsup_runtime.model.loading import OpenedModel
 from supsup_runtime.model.session import BoundPart, BoundProgram, Shapes
 
+_LOG = logging.getLogger("supsup.model.engine")
 _FEW_ROWS = 24
 """With fewer rows, a call per row is faster than one pass (docs/PERFORMANCE.md)."""
 _PASS_BYTES = 256 << 20
@@ -65,6 +67,8 @@ class Engine:
         self._sizes = {"parameters": (network.num_masked,), "state": (network.num_state,)}
         self._own = [kind for kind in ("parameters", "state") if getattr(network, kind)]
         self.keeps_weights = self.info.mode != "infer" and set(self._own) <= set(self.outputs)
+        if not (self.max_cached and self.keeps_weights):
+            _LOG.info("%s: keeps no task's weights, so calls run the whole graph", self.place)
 
     @property
     def cached_bytes(self) -> int:
@@ -114,6 +118,7 @@ class Engine:
         more: dict[str, Array] = {"per_image": np.array(True)}
         if len(x) < _FEW_ROWS or not able:
             step, more = 1, {}
+            _LOG.debug("%s: scores %d rows one by one", self.place, len(x))
         groups = [x[i : i + step] for i in range(0, len(x), step)]
         passes = [
             self._scored(group, {"task_scores": (len(group) * self.num_tasks,)}, **more)[0]
@@ -179,12 +184,16 @@ class Engine:
             if program is None:
                 with self._cache_lock:
                     while len(self._cache) >= self.max_cached:  # before the fetch, to reuse memory
-                        self._cache.popitem(last=False)
+                        old, _ = self._cache.popitem(last=False)
+                        _LOG.debug("%s: evicted the weights of task %d", self.place, old)
                 program = self._bind(task_index)
                 if not self._agreed:
                     self._compare(x[:1], task_index, program)
                 with self._cache_lock:
                     self._cache[task_index] = program
+                _LOG.debug(
+                    "%s: fetched %d bytes of task %d", self.place, self.task_bytes, task_index
+                )
         return program
 
     def _compare(self, x: Images, task_index: int, program: BoundProgram) -> None:

@@ -12,6 +12,7 @@ from supsup_runtime.arrays import (
     Floats,
     Images,
     Scores,
+    about,
     check_choice,
     check_number,
     checked_whole,
@@ -110,6 +111,11 @@ class TaskInference:
     method: Method
     passes: int
     known: bool | None = None
+
+    def __repr__(self) -> str:
+        known = "" if self.known is None else f"known {self.known}"
+        found = f"margin {self.margin:.4g}", f"{self.method} in {self.passes} passes"
+        return about(self, shown(self.task.name), *found, known)
 
     @classmethod
     def from_scores(

@@ -71,9 +71,10 @@ def blank(info: ModelInfo, rows: int) -> Images:
 
 
 def _are_pictures(x: object) -> bool:
-    if isinstance(x, list | tuple):
-        return bool(x) and all(map(_are_pictures, x))
-    return isinstance(x, np.ndarray) and x.dtype == np.uint8
+    several = x if isinstance(x, list | tuple) else [x]
+    return bool(several) and all(
+        isinstance(each, np.ndarray) and each.dtype == np.uint8 for each in several
+    )
 
 
 def _of_one_size(pictures: Array | Sequence[Array]) -> Array:

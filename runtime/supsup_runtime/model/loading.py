@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Unpack
 
 from supsup_runtime.errors import ModelError
@@ -14,6 +16,7 @@ from supsup_runtime.model.origin import Origin, identify
 from supsup_runtime.model.protobuf import read_metadata
 from supsup_runtime.model.session import Session, SessionOptions, open_session
 
+_LOG = logging.getLogger("supsup.model.loading")
 _FEWER_TASKS = (
     "export fewer tasks or with --target portable, which takes the least memory, or load with "
     "check_memory=False"
@@ -54,7 +57,7 @@ def open_model(
         ProviderUnavailableError: As `open_session`.
         InputError: As `open_session`.
     """
-    file = Path(path)
+    file, since = Path(path), perf_counter()
     before = identify(file)
     info = ModelInfo.from_metadata(read_metadata(file), place=str(file))
     _refuse_kind(file, info, recovers=recovers)
@@ -65,6 +68,11 @@ def open_model(
         raise ModelError(f"{file}: the file was replaced while it was loaded; load it again")
     forward = open_session(info.forward, place=f"{file}: its forward program", **session)
     check_agreement(info, opened, forward)
+    _LOG.info(
+        "%s: loaded %d tasks, mode %s, by %s, %d bytes, in %.3f seconds",
+        *(file, len(info.tasks), info.mode, opened.providers[0], before[-1]),
+        perf_counter() - since,
+    )
     options = {**session, "check_memory": check_memory}
     origin = Origin(file=file.absolute(), identity=before, options=options)
     return OpenedModel(info=info, session=opened, forward=forward, origin=origin)

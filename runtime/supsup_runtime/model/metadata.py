@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
+from supsup_runtime.arrays import about, few, shown
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.fields import canonical_json
 from supsup_runtime.bank.index import OBJECTIVES
@@ -34,6 +36,7 @@ RECOVERING = ("recover", "recover-stream")
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
 BAKED: Preprocess = "baked"
 """The value of `preprocess`, which is missing otherwise."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 _BIT_ORDER = "least-significant-first"
 MAX_JSON = 1 << 26
 """Characters of a JSON text; what it holds takes up to 25 times as many bytes."""
@@ -56,6 +59,12 @@ class TaskInfo:
     real_outputs: int
     labels: tuple[str, ...] = ()
     origin: Origin = field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        named = f"labels {few(self.labels)}" if self.labels else "no labels"
+        return about(
+            self, f"{self.index}: {shown(self.name)}", f"{self.real_outputs} own outputs", named
+        )
 
 
 Named: TypeAlias = tuple[str, tuple[str, ...], Origin]
@@ -93,6 +102,8 @@ class ModelInfo:
         calibration: Threshold for known tasks; None if not measured.
         hopfield: Metadata of the store in modes that recover masks, else None.
         baked: Whether the graph has the network's preprocessing and takes ``uint8`` pictures.
+        revision: `MaskBank.revision` of the exported bank; None in modes that recover masks, and in
+            contract 1.
     """
 
     network: Network
@@ -106,6 +117,12 @@ class ModelInfo:
     calibration: Calibration | None = None
     hopfield: HopfieldInfo | None = None
     baked: bool = False
+    revision: str | None = None
+
+    def __repr__(self) -> str:
+        names = few([task.name for task in self.tasks[:4]])
+        kind = self.mode, self.target, self.objective
+        return about(self, f"{len(self.tasks)} tasks: {names}", *kind, repr(self.network))
 
     def __post_init__(self) -> None:
         log_odds = self.calibration is not None and self.calibration.score == "log-odds"
@@ -139,6 +156,8 @@ class ModelInfo:
             values["hopfield"] = self.hopfield.to_json()
         if self.baked:
             values["preprocess"] = BAKED
+        if self.revision is not None:
+            values["revision"] = self.revision
         return {PREFIX + key: values[key] for key in sorted(values)}
 
     @classmethod
@@ -179,6 +198,7 @@ class ModelInfo:
                 calibration=metadata.get(PREFIX + "calibration"),
                 hopfield=metadata.get(PREFIX + "hopfield"),
                 preprocess=metadata.get(PREFIX + "preprocess"),
+                revision=None if version == "1" else metadata.get(PREFIX + "revision"),
             )
         except (OverflowError, RecursionError, ValueError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
@@ -204,6 +224,7 @@ def _parse(
     calibration: str | None,
     hopfield: str | None,
     preprocess: str | None,
+    revision: str | None,
 ) -> ModelInfo:
     mode, objective = values["mode"], values["objective"]
     _require("mode", mode, get_args(Mode))
@@ -214,6 +235,8 @@ def _parse(
     _require("scoring", scoring, get_args(Scoring))
     if preprocess is not None:
         _require("preprocess", preprocess, (BAKED,))
+    if revision is not None and not _SHA256.fullmatch(revision):
+        raise BankError(f"revision must be 64 hexadecimal digits, got {revision!r:.80}")
     forward = base64.b64decode(values["forward"], validate=True)
     network = Network.from_dict(_json(values["network"]))
     _require("digest", values["digest"], (network.digest(forward),))
@@ -237,6 +260,7 @@ def _parse(
         if hopfield is None
         else HopfieldInfo.from_json(hopfield, network, num_tasks=len(tasks)),
         baked=preprocess is not None,
+        revision=revision,
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from threading import Lock
+from types import MappingProxyType
+from typing import Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -14,34 +17,31 @@ from supsup_runtime.arrays import (
     Floats,
     Given,
     Images,
+    about,
     check_flag,
     check_sequence,
-    checked_index,
     checked_outputs,
     checked_path,
     checked_reals,
     checked_whole,
+    few,
     shown,
 )
-from supsup_runtime.errors import InputError
+from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.model.engine import Engine
-from supsup_runtime.model.inference import (
-    Inference,
-    Method,
-    TaskInference,
-    score_tasks,
-    threshold_of,
-)
+from supsup_runtime.model.inference import Inference, Method, TaskInference
 from supsup_runtime.model.inputs import blank
+from supsup_runtime.model.loaded import Loaded
 from supsup_runtime.model.loading import open_model
-from supsup_runtime.model.metadata import TaskInfo
+from supsup_runtime.model.lookup import TaskKey
+from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import SessionOptions
+from supsup_runtime.model.stages import UNTIMED, Stages
 
+_LOG = logging.getLogger("supsup.model")
 DEFAULT_CACHE_BYTES = 64 << 20
 MAX_CACHE_BYTES = 1 << 40
-MAX_TRIED = 32
-"""Tasks that are all tried by default: few passes take as long as one-shot, and miss no task."""
 
 
 def load(
@@ -80,8 +80,8 @@ def load(
 class Model:
     """A loaded model, safe to call from several threads.
 
-    Pickling or copying it loads the same file again, if its content is still the same; a model
-    loaded with `sess_options` refuses.
+    ``with load(...) as model`` closes it at the end of the block. Pickling or copying it loads the
+    same file again, if its content is still the same; a model loaded with `sess_options` refuses.
 
     Attributes:
         info: Metadata of the model.
@@ -89,15 +89,77 @@ class Model:
         place: Path of the model, for messages.
     """
 
+    info: ModelInfo
+    num_tasks: int
+    place: str
+
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._by_name = {task.name: task for task in engine.info.tasks}
-        self.info = engine.info
-        self.num_tasks = engine.num_tasks
-        self.place = engine.place
+        self._changing = Lock()
+        self._take(Loaded(engine))
+
+    def _take(self, loaded: Loaded) -> None:
+        self._loaded: Loaded | None = loaded
+        self.info, self.place = loaded.info, loaded.place
+        self.num_tasks = len(loaded.info.tasks)
+
+    def _now(self) -> Loaded:
+        """Return what a call runs on from beginning to end."""
+        loaded = self._loaded
+        if loaded is None:
+            raise ModelError(f"{self.place}: the model is closed; load it again")
+        return loaded
+
+    @property
+    def _engine(self) -> Engine:
+        return self._now().engine
 
     def __reduce__(self) -> tuple[object, ...]:
         return self._engine.origin.reduced(load)
+
+    def __repr__(self) -> str:
+        if self._loaded is None:
+            return about(self, shown(self.place), "closed")
+        names = few([task.name for task in self.tasks[:4]])
+        return about(self, shown(self.place), f"{self.num_tasks} tasks: {names}", self.info.mode)
+
+    def __enter__(self) -> Self:
+        self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free sessions and cache; do nothing if that is done.
+
+        Calls that run in other threads end as usual; later ones raise `ModelError`.
+        """
+        with self._changing:
+            if self._loaded is not None:
+                self._loaded = None
+                _LOG.info("%s: closed", self.place)
+
+    def reload(self) -> bool:
+        """Load the file again if it has changed; calls that run meanwhile end with the old one.
+
+        Unchanged are the same time and size or, from the second `reload` on, the same SHA-256. Both
+        models are in memory for a while; the cache starts empty.
+
+        Returns:
+            Whether it was loaded again.
+
+        Raises:
+            ModelError: As `load`; the old one then stays.
+        """
+        with self._changing:
+            origin = self._engine.origin
+            now = origin.looked_at()
+            if now is not None:
+                self._engine.origin = now
+                return False
+            _LOG.info("%s: has changed", self.place)
+            self._take(load(origin.file, **origin.options)._now())  # noqa: SLF001 - of this class
+            return True
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -105,36 +167,40 @@ class Model:
         return self.info.tasks
 
     @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Label names of each task, by its name; empty for a task without them."""
+        return MappingProxyType({task.name: task.labels for task in self.tasks})
+
+    @property
+    def revision(self) -> str | None:
+        """`MaskBank.revision` of the bank as it was exported; None for models of contract 1."""
+        return self.info.revision
+
+    @property
     def cached_bytes(self) -> int:
         """Bytes of cached weights; `load` sets the limit."""
         return self._engine.cached_bytes
 
-    def task(self, key: int | str) -> TaskInfo:
+    def task(self, key: TaskKey) -> TaskInfo:
         """Return a task by name or index.
 
         Args:
-            key: Name, or index in ``[0, num_tasks)``.
+            key: Name, index in ``[0, num_tasks)``, or the `TaskInfo` itself.
 
         Raises:
-            InputError: If the task does not exist; negative indices and booleans are refused.
+            InputError: If the task does not exist; negative indices and booleans are refused, and a
+                `TaskInfo` whose name has another index here.
         """
-        if isinstance(key, str):
-            if key in self._by_name:
-                return self._by_name[key]
-            names = [task.name for task in self.tasks[:3]] + ["..."] * (self.num_tasks > 3)
-            raise InputError(
-                f"task {shown(key)}: not among the {self.num_tasks} tasks of the model "
-                f"({', '.join(names)})"
-            )
-        return self.tasks[checked_index("task index", key, self.num_tasks)]
+        return self._now().tasks.find(key)
 
     def predict(
         self,
         x: Given,
-        task: int | str | Sequence[int | str] | None = None,
+        task: TaskKey | Sequence[TaskKey] | None = None,
         *,
         per_image: bool = False,
         method: Method | Inference | None = None,
+        timings: bool = False,
     ) -> Prediction:
         """Run the network on a batch.
 
@@ -143,9 +209,10 @@ class Model:
                 preprocessing, also pictures, ``uint8`` of one or three channels and any size:
                 ``(height, width)``, ``(height, width, channels)``, ``(batch, height, width,
                 channels)``, or a list of them. If it is baked in, pictures alone, of one size.
-            task: Name or index, one for all rows or one per row; None infers the task.
+            task: Name, index or `TaskInfo`, one for all rows or one per row; None infers the task.
             per_image: Infer the task of each row separately; rows of a task run together.
             method: As in `infer_task`.
+            timings: Take `Prediction.timings`.
 
         Returns:
             Logits and tasks of the rows.
@@ -154,27 +221,22 @@ class Model:
             InputError: If `x` or the task is invalid, `task` is combined with `per_image` or
                 `method`, the model lacks a required output, or logits or scores are not finite.
         """
-        x = self._engine.inputs.checked(x)
+        check_flag("timings", timings)
+        stages = Stages() if timings else UNTIMED
+        loaded = self._now()
+        x = loaded.prepared(x)
+        stages.end("prepare")
         check_flag("per_image", per_image)
         if task is None:
-            return self._predict_unknown(x, self._how(method), per_image=per_image)
+            how = loaded.how(method)
+            return loaded.predict_unknown(x, how, per_image=per_image, stages=stages)
         if per_image or method is not None:
             given = "method" if method is not None else "per_image"
             raise InputError(
                 f"{given}: applies only if the task is inferred, got task {shown(task)}; omit one "
                 "of the two"
             )
-        if isinstance(task, (str, int, np.generic)):
-            chosen = self.task(task)
-            return self._answer(self._engine.known_logits(x, chosen.index), (chosen,) * len(x))
-        check_sequence("task", task, "a name, an index or a list of them")
-        if len(task) != len(x):
-            raise InputError(
-                f"task: expected one name or index, or one for each of the {len(x)} rows, got "
-                f"{len(task)}"
-            )
-        tasks = [self.task(key) for key in task]
-        return self._answer(self._mixed_logits(x, tasks), tasks)
+        return loaded.predict_known(x, loaded.tasks.of_rows(task, len(x)), stages)
 
     def prepare(self, pictures: Array | Sequence[Array]) -> Images:
         """Apply the model's preprocessing, such as to float pictures.
@@ -190,14 +252,14 @@ class Model:
             InputError: If the model has no preprocessing, dtype or shape differ, or a value is not
                 finite.
         """
-        return self._engine.inputs.prepared(pictures)
+        return self._now().engine.inputs.prepared(pictures)
 
-    def logits(self, x: Given, task: int | str) -> Floats:
+    def logits(self, x: Given, task: TaskKey) -> Floats:
         """Return the logits of a known task.
 
         Args:
             x: As in `predict`.
-            task: Name or index.
+            task: Name, index or `TaskInfo`.
 
         Returns:
             ``float32 (batch, outputs)``, superfluous outputs included.
@@ -205,38 +267,41 @@ class Model:
         Raises:
             InputError: As `predict`.
         """
-        x = self._engine.inputs.checked(x)
-        logits = self._engine.known_logits(x, self.task(task).index)
-        return checked_outputs(logits, "logits", self.place)
+        loaded = self._now()
+        x = loaded.prepared(x)
+        logits = loaded.engine.known_logits(x, loaded.tasks.find(task).index)
+        return checked_outputs(logits, "logits", loaded.place)
 
-    def warmup(self, tasks: Sequence[int | str] = (), *, batch_size: int = 1) -> None:
+    def warmup(self, tasks: Sequence[TaskKey] = (), *, batch_size: int = 1) -> None:
         """Prepare memory, threads and weights for the first calls.
 
         Args:
-            tasks: Names or indices of tasks to cache.
+            tasks: Names, indices or `TaskInfo` of tasks to cache.
             batch_size: Rows of later batches, at least 1.
 
         Raises:
             InputError: If a task does not exist, they exceed the cache, the model cannot cache
                 weights, or `batch_size` is out of range.
         """
+        loaded = self._now()
+        engine = loaded.engine
         check_sequence("tasks", tasks)
-        blank = self._blank(checked_whole("batch_size", batch_size, 1))
-        indices = list(dict.fromkeys(self.task(task).index for task in tasks))
-        if indices and not self._engine.keeps_weights:
+        x = _blank(loaded.info, checked_whole("batch_size", batch_size, 1))
+        indices = list(dict.fromkeys(loaded.tasks.find(task).index for task in tasks))
+        if indices and not engine.keeps_weights:
             raise InputError(
-                f"warmup: a model with outputs {list(self._engine.outputs)} cannot keep a task's "
+                f"warmup: a model with outputs {list(engine.outputs)} cannot keep a task's "
                 "weights; export with all outputs, or omit `tasks`"
             )
-        if len(indices) > self._engine.max_cached:
+        if len(indices) > engine.max_cached:
             raise InputError(
-                f"warmup: {len(indices)} tasks need {len(indices) * self._engine.task_bytes} bytes "
-                f"of cache, got {self._engine.max_cached * self._engine.task_bytes}; load with a "
+                f"warmup: {len(indices)} tasks need {len(indices) * engine.task_bytes} bytes "
+                f"of cache, got {engine.max_cached * engine.task_bytes}; load with a "
                 "larger cache_bytes"
             )
         for index in indices:
-            self._engine.known_logits(blank, index)
-        self._engine.warm(blank)
+            engine.known_logits(x, index)
+        engine.warm(x)
 
     def infer_task(self, x: Given, *, method: Method | Inference | None = None) -> TaskInference:
         """Infer the task of a batch in which all rows have the same task.
@@ -251,8 +316,8 @@ class Model:
         Raises:
             InputError: As `predict`.
         """
-        x = self._engine.inputs.checked(x)
-        return self._infer(x, self._how(method), per_image=False)[0][0]
+        loaded = self._now()
+        return loaded.infer(loaded.prepared(x), loaded.how(method), per_image=False)[0][0]
 
     def infer_tasks(
         self, x: Given, *, method: Method | Inference | None = None
@@ -269,15 +334,15 @@ class Model:
         Raises:
             InputError: As `predict`.
         """
-        x = self._engine.inputs.checked(x)
-        return self._infer(x, self._how(method), per_image=True)[0]
+        loaded = self._now()
+        return loaded.infer(loaded.prepared(x), loaded.how(method), per_image=True)[0]
 
-    def superpose(self, x: Given, tasks: Sequence[int | str], alphas: npt.ArrayLike) -> Floats:
+    def superpose(self, x: Given, tasks: Sequence[TaskKey], alphas: npt.ArrayLike) -> Floats:
         """Return the logits of a superposition of masks (paper, equation 2).
 
         Args:
             x: As in `predict`.
-            tasks: Names or indices, at least one.
+            tasks: Names, indices or `TaskInfo`, at least one.
             alphas: ``float (len(tasks),)``, finite; they need not sum to 1.
 
         Returns:
@@ -297,99 +362,22 @@ class Model:
             weights = given.astype(np.float32)
         if not np.isfinite(weights).all():
             raise InputError("alphas must be finite float32, got NaN or infinity")
-        indices = [self.task(task).index for task in tasks]
-        x = self._engine.inputs.checked(x)
-        logits = self._engine.superposed(x, indices, weights)
-        return checked_outputs(logits, "logits", self.place)
-
-    def _blank(self, rows: int) -> Images:
-        try:
-            return blank(self.info, rows)
-        except (MemoryError, ValueError) as error:
-            raise InputError(f"batch_size: {rows} rows do not fit in memory; take fewer") from error
+        loaded = self._now()
+        indices = [loaded.tasks.find(task).index for task in tasks]
+        logits = loaded.engine.superposed(loaded.prepared(x), indices, weights)
+        return checked_outputs(logits, "logits", loaded.place)
 
     @property
     def default_method(self) -> Method:
-        """Default method: ``exhaustive`` for up to `MAX_TRIED` tasks, else ``verified``.
+        """Default method: ``exhaustive`` for up to 32 tasks, else ``verified``.
 
         Models that only infer have ``one-shot``, those without inference ``exhaustive``.
         """
-        if self.info.mode == "full":
-            return "exhaustive" if self.num_tasks <= MAX_TRIED else "verified"
-        return "exhaustive" if self.info.mode == "known" else "one-shot"
+        return self._now().default_method
 
-    def _how(self, wanted: Method | Inference | None) -> Inference:
-        if not isinstance(wanted, Inference):
-            return Inference(method=self.default_method if wanted is None else wanted)
-        if wanted.score == "log-odds" and not self.info.network.superfluous_outputs:
-            raise InputError(
-                f"{self.place}: score log-odds needs superfluous outputs, the network has "
-                "none; use entropy or max-probability"
-            )
-        return wanted
 
-    def _infer(
-        self, x: Images, how: Inference, *, per_image: bool
-    ) -> tuple[tuple[TaskInference, ...], Floats | None]:
-        threshold = threshold_of(self.info, how)
-        scores, passes, logits = score_tasks(self._engine, x, how, per_image=per_image)
-        inferences = tuple(
-            TaskInference.from_scores(row, self.tasks, how.method, count, threshold)
-            for row, count in zip(scores, passes, strict=True)
-        )
-        return inferences, logits
-
-    def _predict_unknown(self, x: Images, how: Inference, *, per_image: bool) -> Prediction:
-        if self.info.mode == "infer":
-            return self._predict_inferring(x, how, per_image=per_image)
-        if how.method == "one-shot" and not per_image:
-            return self._predict_one_shot(x)
-        inferences, logits = self._infer(x, how, per_image=per_image)
-        tasks = [inference.task for inference in inferences]
-        if not per_image:
-            tasks *= len(x)
-        if logits is None:
-            logits = self._mixed_logits(x, tasks)
-        else:
-            self._engine.keep_recurring(x, {task.index for task in tasks})
-        return self._answer(logits, tasks, inferences)
-
-    def _predict_one_shot(self, x: Images) -> Prediction:
-        logits, scores = self._engine.scored(x)
-        inference = TaskInference.from_scores(scores.astype(np.float64), self.tasks, "one-shot", 1)
-        return self._answer(logits, (inference.task,) * len(x), (inference,))
-
-    def _predict_inferring(self, x: Images, how: Inference, *, per_image: bool) -> Prediction:
-        outputs = self._engine.outputs
-        if how.method != "one-shot" or not {"logits", "task"} <= set(outputs):
-            raise InputError(
-                f"{self.place}: exported to infer only, with outputs {list(outputs)}: predict "
-                "needs logits and task, and one-shot is the only method; export with all outputs"
-            )
-        groups = [x[row : row + 1] for row in range(len(x))] if per_image else [x]
-        answers = [self._engine.inferred(group) for group in groups]
-        tasks = [self.tasks[index] for _, index in answers]
-        logits = np.concatenate([logits for logits, _ in answers])
-        return self._answer(logits, tasks if per_image else tasks * len(x), ())
-
-    def _mixed_logits(self, x: Images, tasks: list[TaskInfo]) -> Floats:
-        indices = np.array([task.index for task in tasks])
-        if (indices == indices[0]).all():
-            return self._engine.known_logits(x, tasks[0].index)
-        logits = np.empty((len(x), self.info.network.outputs), np.float32)
-        for index in np.unique(indices):
-            rows = np.flatnonzero(indices == index)
-            logits[rows] = self._engine.known_logits(x[rows], int(index))
-        return logits
-
-    def _answer(
-        self,
-        logits: Floats,
-        tasks: Sequence[TaskInfo],
-        inferences: tuple[TaskInference, ...] = (),
-    ) -> Prediction:
-        return Prediction(
-            logits=checked_outputs(logits, "logits", self.place),
-            tasks=tuple(tasks),
-            inferences=inferences,
-        )
+def _blank(info: ModelInfo, rows: int) -> Images:
+    try:
+        return blank(info, rows)
+    except (MemoryError, ValueError) as error:
+        raise InputError(f"batch_size: {rows} rows do not fit in memory; take fewer") from error

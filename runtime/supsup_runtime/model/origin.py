@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,27 @@ class Origin:
         file: Absolute path.
         identity: `identify`.
         options: Arguments of the loader, besides the path.
+        digest: SHA-256 of the content; empty until somebody asks, because it takes up to a fifth of
+            the time of loading.
     """
 
     file: Path
     identity: Identity
     options: dict[str, Any]
+    digest: str = field(default="", compare=False)
+
+    def looked_at(self) -> Origin | None:
+        """Return the file as it is now, with its digest; None if its content has changed.
+
+        Raises:
+            ModelError: If it cannot be read.
+        """
+        now = identify(self.file)
+        if now == self.identity and self.digest:
+            return self
+        digest = _digest(self.file)
+        unchanged = self.digest == digest or now == self.identity == identify(self.file)
+        return replace(self, identity=now, digest=digest) if unchanged else None
 
     def reduced(self, loader: Callable[..., Any]) -> tuple[Any, ...]:
         """Return what ``__reduce__`` of a model that `loader` made returns.

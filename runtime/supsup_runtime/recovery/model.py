@@ -14,11 +14,13 @@ from supsup_runtime.arrays import (
     Floats,
     Given,
     Images,
+    about,
     check_flag,
     check_kind,
     check_number,
     checked_outputs,
     checked_path,
+    few,
     shown,
 )
 from supsup_runtime.bank.network import Network
@@ -99,6 +101,10 @@ class HopfieldModel:
 
     def __reduce__(self) -> tuple[object, ...]:
         return self._graph.origin.reduced(load_hopfield)
+
+    def __repr__(self) -> str:
+        names = few([task.name for task in self.tasks[:4]])
+        return about(self, shown(self._graph.place), f"{len(self.tasks)} tasks: {names}")
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:

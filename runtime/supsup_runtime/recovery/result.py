@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Bits
+from supsup_runtime.arrays import Bits, about, few
 from supsup_runtime.model.metadata import TaskInfo
 
 Verdict = Literal["stored", "spurious", "not-converged", "diverged"]
@@ -72,6 +72,10 @@ class Recovered:
     looked: bool
     entropy: float
     expected_entropy: float | None
+
+    def __repr__(self) -> str:
+        tasks = f"tasks {few([task.name for task in self.tasks[:4]])}" if self.tasks else "no task"
+        return about(self, self.verdict, tasks, f"{self.steps} steps, entropy {self.entropy:.4g}")
 
     @property
     def task(self) -> TaskInfo | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,6 +72,29 @@ def test_remove_rename_replace(bank: MaskBank) -> None:
     assert MaskBank.open(bank.path).task_names == ("task-1", "last")
     np.testing.assert_array_equal(bank.task(0).masks["first"], new.masks["first"])
     assert len(names_on_disk(bank)) == 2
+
+
+def test_the_revision_is_of_network_names_and_files_in_order(bank: MaskBank) -> None:
+    tasks = [
+        [name, hashlib.sha256((bank.path / f"tasks/{name}.safetensors").read_bytes()).hexdigest()]
+        for name in bank.task_names
+    ]
+    text = json.dumps({"digest": bank.digest, "tasks": tasks}, separators=(",", ":"))
+    assert bank.revision == hashlib.sha256(text.encode()).hexdigest()
+    seen = {bank.revision}
+    assert MaskBank.open(bank.path).revision in seen
+    bank.upgrade()
+    assert bank.revision in seen
+    changes: list[Callable[[], object]] = [
+        lambda: bank.rename("task-0", "first"),
+        lambda: bank.replace(random_task(bank.network, "task-1", seed=9)),
+        lambda: bank.remove("first"),
+        lambda: bank.add(random_task(bank.network, "first")),
+    ]
+    for number, change in enumerate(changes):
+        change()
+        seen.add(bank.revision)
+        assert len(seen) == number + 2
 
 
 def test_a_failing_stream_keeps_what_came_before(bank: MaskBank) -> None:
@@ -249,7 +273,7 @@ def test_what_breaks_a_rule_is_refused(bank: MaskBank, damage: Damage, message: 
 
 
 def test_limits(bank: MaskBank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank_module, "MAX_TASKS", 3)
+    monkeypatch.setattr("supsup_runtime.bank.index.MAX_TASKS", 3)
     with pytest.raises(BankError, match="the bank is full: at most 3 tasks"):
         bank.add(random_task(bank.network, "one-more"))
     monkeypatch.setattr("supsup_runtime.bank.index.MAX_TASKS", 2)

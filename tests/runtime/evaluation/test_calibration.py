@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy.typing as npt
 import pytest
@@ -9,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from banks import make_bank
+from conftest import random_task
+from supsup_export import export
+from supsup_runtime import load
 from supsup_runtime.errors import InputError
-from supsup_runtime.evaluation import auroc, calibrate
+from supsup_runtime.evaluation import auroc, calibrate, check_same_bank
 
 SHARES = st.integers(1, 30).flatmap(lambda n: st.integers(1, n).map(lambda k: k / n))
 SCORES = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=30)
@@ -94,3 +99,19 @@ def test_thresholds_of_few_images(scores: list[float], coverage: float, threshol
 def test_calibrate_refuses(scores: list[float], coverage: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         calibrate(scores, coverage)
+
+
+def test_a_model_is_of_the_bank_as_it_is_now(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "masks", "mlp-7-9", outputs=6, real_outputs=4, tasks=2)
+    model = load(export(bank, tmp_path / "out.onnx", check=False).path)
+    check_same_bank(model, bank)
+    bank.replace(random_task(bank.network, "task-1", seed=5))
+    message = (
+        rf"a task of {bank.path} was replaced since the export: revision must be {bank.revision}, "
+        rf"got {model.revision}; export the bank again$"
+    )
+    with pytest.raises(InputError, match=message):
+        check_same_bank(model, bank)
+    bank.remove("task-0")
+    with pytest.raises(InputError, match=r"must have the tasks of .*: expected 'task-1', got 'ta"):
+        check_same_bank(model, bank)

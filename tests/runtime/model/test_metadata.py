@@ -47,6 +47,15 @@ def test_a_task_has_the_outputs_of_its_labels() -> None:
     assert [task.labels for task in old.tasks] == [task.labels for task in tasks]
 
 
+def test_the_revision_is_optional_and_not_of_contract_1() -> None:
+    info = replace(INFO, revision="0a" * 32)
+    metadata = info.to_metadata()
+    assert ModelInfo.from_metadata(metadata, place="m") == info
+    assert PREFIX + "revision" not in INFO.to_metadata()
+    old = metadata | {PREFIX + "contract": "1"}
+    assert ModelInfo.from_metadata(old, place="m").revision is None
+
+
 def test_models_that_do_not_say_how_they_score_score_exactly() -> None:
     metadata = INFO.to_metadata()
     del metadata[PREFIX + "scoring"]
@@ -134,6 +143,8 @@ def test_every_key_is_needed(key: str) -> None:
         ("objective", "", r"objective must be one of \['entropy', 'superfluous'\], got ''"),
         ("target", "tpu", r"target must be one of \['cpu', 'cuda', 'portable'\], got 'tpu'"),
         ("scoring", "1", r"scoring must be one of \['exact', 'rounded', 'screened'\], got '1'"),
+        ("revision", "A" * 64, f"revision must be 64 hexadecimal digits, got '{'A' * 64}'$"),
+        ("revision", "", "revision must be 64 hexadecimal digits, got ''$"),
         ("digest", "d" * 64, "digest must be '[0-9a-f]{64}', got 'd+'"),
         ("forward", "AAAA", "digest must be"),
         ("forward", "é", "malformed"),

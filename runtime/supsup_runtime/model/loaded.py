@@ -1,0 +1,146 @@
+"""A model as it was loaded: how it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from supsup_runtime.arrays import Floats, Given, Images, checked_outputs
+from supsup_runtime.errors import InputError
+from supsup_runtime.model.engine import Engine
+from supsup_runtime.model.inference import (
+    Inference,
+    Method,
+    TaskInference,
+    score_tasks,
+    threshold_of,
+)
+from supsup_runtime.model.lookup import Tasks
+from supsup_runtime.model.metadata import TaskInfo
+from supsup_runtime.model.prediction import Prediction
+from supsup_runtime.model.stages import Stages
+
+MAX_TRIED = 32
+"""Tasks that are all tried by default: few passes take as long as one-shot, and miss no task."""
+
+
+class Loaded:
+    """What a call of `Model` runs on from beginning to end, whatever is loaded meanwhile.
+
+    Attributes:
+        engine: Graph and cache.
+        info: Metadata.
+        tasks: The tasks, by name and index.
+        place: Path of the model, for messages.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.info = engine.info
+        self.tasks = Tasks(engine.info.tasks)
+        self.place = engine.place
+
+    def prepared(self, x: Given) -> Images:
+        """Check a batch, see `Model.predict`."""
+        return self.engine.inputs.checked(x)
+
+    @property
+    def default_method(self) -> Method:
+        """See `Model.default_method`."""
+        if self.info.mode == "full":
+            return "exhaustive" if len(self.info.tasks) <= MAX_TRIED else "verified"
+        return "exhaustive" if self.info.mode == "known" else "one-shot"
+
+    def how(self, wanted: Method | Inference | None) -> Inference:
+        """Return the settings of a method."""
+        if not isinstance(wanted, Inference):
+            return Inference(method=self.default_method if wanted is None else wanted)
+        if wanted.score == "log-odds" and not self.info.network.superfluous_outputs:
+            raise InputError(
+                f"{self.place}: score log-odds needs superfluous outputs, the network has "
+                "none; use entropy or max-probability"
+            )
+        return wanted
+
+    def infer(
+        self, x: Images, how: Inference, *, per_image: bool
+    ) -> tuple[tuple[TaskInference, ...], Floats | None]:
+        """Infer the task of the batch or of each row; the logits, if the method found them."""
+        threshold = threshold_of(self.info, how)
+        scores, passes, logits = score_tasks(self.engine, x, how, per_image=per_image)
+        inferences = tuple(
+            TaskInference.from_scores(row, self.info.tasks, how.method, count, threshold)
+            for row, count in zip(scores, passes, strict=True)
+        )
+        return inferences, logits
+
+    def predict_known(self, x: Images, tasks: Sequence[TaskInfo], stages: Stages) -> Prediction:
+        """Predict with the task of each row given."""
+        return self._answer(self._mixed_logits(x, tasks), tasks, (), stages)
+
+    def predict_unknown(
+        self, x: Images, how: Inference, *, per_image: bool, stages: Stages
+    ) -> Prediction:
+        """Predict with the task inferred."""
+        if self.info.mode == "infer":
+            return self._predict_inferring(x, how, per_image=per_image, stages=stages)
+        if how.method == "one-shot" and not per_image:
+            return self._predict_one_shot(x, stages)
+        inferences, logits = self.infer(x, how, per_image=per_image)
+        stages.end("infer")
+        tasks = [inference.task for inference in inferences]
+        if not per_image:
+            tasks *= len(x)
+        if logits is None:
+            logits = self._mixed_logits(x, tasks)
+        else:
+            self.engine.keep_recurring(x, {task.index for task in tasks})
+        return self._answer(logits, tasks, inferences, stages)
+
+    def _predict_one_shot(self, x: Images, stages: Stages) -> Prediction:
+        logits, scores = self.engine.scored(x)
+        inference = TaskInference.from_scores(
+            scores.astype(np.float64), self.info.tasks, "one-shot", 1
+        )
+        stages.end("infer")  # the graph runs the best task, too
+        return self._answer(logits, (inference.task,) * len(x), (inference,), stages)
+
+    def _predict_inferring(
+        self, x: Images, how: Inference, *, per_image: bool, stages: Stages
+    ) -> Prediction:
+        outputs = self.engine.outputs
+        if how.method != "one-shot" or not {"logits", "task"} <= set(outputs):
+            raise InputError(
+                f"{self.place}: exported to infer only, with outputs {list(outputs)}: predict "
+                "needs logits and task, and one-shot is the only method; export with all outputs"
+            )
+        groups = [x[row : row + 1] for row in range(len(x))] if per_image else [x]
+        answers = [self.engine.inferred(group) for group in groups]
+        stages.end("infer")
+        tasks = [self.info.tasks[index] for _, index in answers]
+        logits = np.concatenate([logits for logits, _ in answers])
+        return self._answer(logits, tasks if per_image else tasks * len(x), (), stages)
+
+    def _mixed_logits(self, x: Images, tasks: Sequence[TaskInfo]) -> Floats:
+        if tasks.count(tasks[0]) == len(tasks):
+            return self.engine.known_logits(x, tasks[0].index)
+        indices = np.array([task.index for task in tasks])
+        logits = np.empty((len(x), self.info.network.outputs), np.float32)
+        for index in np.unique(indices):
+            rows = np.flatnonzero(indices == index)
+            logits[rows] = self.engine.known_logits(x[rows], int(index))
+        return logits
+
+    def _answer(
+        self,
+        logits: Floats,
+        tasks: Sequence[TaskInfo],
+        inferences: tuple[TaskInference, ...],
+        stages: Stages,
+    ) -> Prediction:
+        logits = checked_outputs(logits, "logits", self.place)
+        stages.end("run")
+        return Prediction(
+            logits=logits, tasks=tuple(tasks), inferences=inferences, timings=stages.times
+        )
