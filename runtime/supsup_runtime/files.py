@@ -21,6 +21,8 @@ from supsup_runtime import errors
 from supsup_runtime.errors import BankError, BankLockedError, FileError, OutputExistsError
 
 _PART = re.compile(r"\..+\.part")
+_SHORT = 200
+"""Characters of a name that its temporary file's has too."""
 _UNBLOCKED = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK"))
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _IS_LINK = {errno.ELOOP, errno.EMLINK}  # EMLINK: FreeBSD
@@ -43,7 +45,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         FileError: If the system refuses, or the block raises an `OSError`.
     """
-    part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")
+    part = path.with_name(f".{path.name[:_SHORT]}.{secrets.token_hex(8)}.part")
     with system_errors(path, "written"), part.open("xb") as file:  # permissions follow the umask
         with suppress(OSError):  # no locks here: nobody can hold the bank's either
             _flock(file)  # its writer lives
@@ -69,7 +71,7 @@ def remove_parts(folder: Path, *names: str) -> None:
     """
     if folder.is_symlink() or not folder.is_dir():
         return
-    wanted = tuple(f".{name}" for name in names) or "."
+    wanted = tuple(f".{name[:_SHORT]}" for name in names) or "."
     for path in list(folder.iterdir()):
         if _PART.fullmatch(path.name) and path.name.startswith(wanted):
             with suppress(BankError, OSError), regular_file(path, "r+b") as file:

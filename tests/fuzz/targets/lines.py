@@ -24,6 +24,7 @@ supsup-bank add plain plain/tasks/{TASKS[0]}.safetensors --name other
 supsup-bank add plain plain/tasks/{TASKS[0]}.safetensors --replace
 supsup-bank remove plain {TASKS[1]}
 supsup-bank rename plain {TASKS[0]} upright
+supsup-bank upgrade old
 supsup-run full.onnx x.npy --task 1 --json
 supsup-run full.onnx x.npy --per-image --method verified --candidates 2
 supsup-run full.onnx x.npy --method gradient --alpha-steps 2 --alpha-step-size 0.5
