@@ -50,9 +50,10 @@ def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
                 f"{output}: lies inside the bank {bank.path}, which holds only its own files; "
                 "choose a path outside it"
             )
-        beside = _sidecar_of(output)
-        remove_parts(_real(output.parent), output.name, beside.name)
+        refuse_overwrite(output, force=True)  # no folder, pipe or device
+        remove_parts(_real(output.parent), output.name)  # its sidecar's names begin so too
         refuse_overwrite(output, force=force)
+        beside = _sidecar_of(output)
         refuse_overwrite(beside, force=force or _is_sidecar(beside))
     return output
 

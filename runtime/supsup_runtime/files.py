@@ -17,8 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from supsup_runtime import errors
-from supsup_runtime.errors import BankError, BankLockedError, FileError, OutputExistsError
+from supsup_runtime.errors import (
+    BankError,
+    BankLockedError,
+    FileError,
+    OutputExistsError,
+    SupSupError,
+)
 
 _PART = re.compile(r"\..+\.part")
 _SHORT = 200
@@ -31,6 +36,7 @@ _REMEDIES = {
     errno.ENOSPC: "free space on the disk",
     errno.EDQUOT: "free space, the user's quota is used up",
     errno.EROFS: "choose a folder that can be written",
+    errno.ENAMETOOLONG: "choose a shorter path",
     errno.EACCES: "change its permissions, or choose another path",
 }
 
@@ -151,33 +157,42 @@ def read_file(path: Path, *, max_bytes: int, links: bool = False) -> bytes:
 
 
 @contextmanager
-def regular_file(path: Path, mode: str = "rb", *, links: bool = False) -> Iterator[IO[Any]]:
+def regular_file(
+    path: Path,
+    mode: str = "rb",
+    *,
+    links: bool = False,
+    error: type[SupSupError] = BankError,
+    missing: str = "missing; restore it from a copy of the bank",
+) -> Iterator[IO[Any]]:
     """Open a regular file, or create it with mode ``a``, without waiting for a pipe's other end.
 
     Links are followed only if `links`, for a path that a person gave.
 
     Raises:
-        BankError: If it is missing, or is no regular file.
+        BankError: Or another `error`, if it is `missing`, or is no regular file.
         FileError: If it cannot be opened.
     """
     extra = _UNBLOCKED if links else _UNBLOCKED | _NO_LINK
+    remedy = "give the path of a file" if links else "remove it"
+    irregular = f"{path}: must be a regular file, is a folder, pipe or device; {remedy}"
     try:
         file = open(  # noqa: SIM115 - closed below; Path.open has no opener
             path, mode, opener=lambda name, flags: os.open(name, flags | extra, 0o666)
         )
-    except io.UnsupportedOperation as error:  # a pipe cannot be read and written
-        raise _irregular(path) from error
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
-        raise BankError(f"{path}: missing; restore it from a copy of the bank") from error
-    except OSError as error:
-        if error.errno in _IS_LINK:
-            raise _link(path) from error
-        if error.errno in {errno.EISDIR, errno.ENXIO}:  # ENXIO: nobody reads the pipe
-            raise _irregular(path) from error
-        raise system_error(path, "opened", error) from error
+    except io.UnsupportedOperation as cause:  # a pipe cannot be read and written
+        raise error(irregular) from cause
+    except (FileNotFoundError, NotADirectoryError, ValueError) as cause:  # ValueError: a NUL
+        raise error(f"{path}: {missing}") from cause
+    except OSError as cause:
+        if cause.errno in _IS_LINK and not links:
+            raise _link(path) from cause
+        if cause.errno in {errno.EISDIR, errno.ENXIO}:  # ENXIO: nobody reads the pipe
+            raise error(irregular) from cause
+        raise system_error(path, "opened", cause) from cause
     with file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise _irregular(path)
+            raise error(irregular)
         yield file
 
 
@@ -187,7 +202,7 @@ def system_errors(path: Path, done: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, errors.SupSupError | BrokenPipeError):
+        if isinstance(error, SupSupError | BrokenPipeError):
             raise
         raise system_error(path, done, error) from error
 
@@ -200,10 +215,6 @@ def system_error(path: Path, done: str, error: OSError) -> FileError:
 
 def _link(path: Path) -> BankError:
     return BankError(f"{path}: symbolic links are refused in a bank; copy the file here")
-
-
-def _irregular(path: Path) -> BankError:
-    return BankError(f"{path}: must be a regular file, is a folder, pipe or device; remove it")
 
 
 def _flock(file: IO[Any]) -> None:

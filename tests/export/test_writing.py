@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_a_sidecar_names_its_model(tmp_path: Path, real_bank: MaskBank) -> None:
     assert beside == open_session(path, place="m").metadata
 
 
-KINDS = {
+KINDS: dict[str, tuple[list[str], Callable[[MaskBank, Path], object]]] = {
     "bank": ([], lambda bank, path: export(bank, path, sidecar=True)),
     "task": (
         ["--task", "task-0"],
@@ -103,8 +104,8 @@ def test_a_killed_export_of_a_new_model_is_repeated_without_force(
         run("supsup-hopfield", "encode", "--bank", real_bank.path)
     path, beside = tmp_path / "out.onnx", tmp_path / "out.onnx.json"
     words, again = KINDS[kind]
-    words = ["--bank", real_bank.path, path, "--sidecar", *words]
-    run_stopped(program("supsup-export"), *words, event="os.rename", name=name)
+    place = ("--bank", real_bank.path, path, "--sidecar")
+    run_stopped(program("supsup-export"), *place, *words, event="os.rename", name=name)
     assert {p.name for p in tmp_path.glob("out*")} == left
     assert list(tmp_path.glob(".*.part"))
     again(MaskBank.open(real_bank.path), path)
@@ -196,6 +197,17 @@ def test_a_missing_folder_is_refused_before_any_work(
         export_task(real_bank, "task-0", path)
     with pytest.raises(InputError, match=message):
         export_recovery(real_bank, path)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_is_refused_by_any_name(
+    tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in (".", "..", "../here", "/"):
+        with pytest.raises(OutputExistsError, match=r": is a folder, expected the path of a file$"):
+            export(real_bank, name, force=force)
 
 
 def test_a_bank_is_not_overwritten(real_bank: MaskBank) -> None:

@@ -58,10 +58,11 @@ def make_seeds(folder: Path) -> None:
 def _make_old(folder: Path) -> None:
     """Make a bank of format 1, which no command makes any more."""
     plain = MaskBank.open(folder / "plain")
-    programs = {"forward": plain.forward, "gradient": plain.gradient}
-    index = MaskBank.create(folder / "old", plain.network, **programs).path / "bank.json"
+    path, forward, gradient = folder / "old", plain.forward, plain.gradient
+    MaskBank.create(path, plain.network, forward=forward, gradient=gradient)
+    index = path / "bank.json"
     index.write_text(index.read_text().replace('"format": 2', '"format": 1'))
-    MaskBank.open(folder / "old").extend(plain)
+    MaskBank.open(path).extend(plain)
 
 
 def _make_data(folder: Path) -> None:

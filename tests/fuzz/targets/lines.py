@@ -75,6 +75,7 @@ _ODD = (
         "@x",
         "%s",
     ),
+    *("loop", "loop/x", "fifo", "x.npy/x", "a" * 300 + ".onnx"),
     *("0x10", "1_000", "٣", "plain/", "plain/bank.json", "data.npz", "idx", "units", "*", "~"),
 )
 _WORK = frozenset(
@@ -114,6 +115,8 @@ class CommandLine(Target):
     def use(self, folder: Path, case: Case, reach: Reach) -> None:
         shutil.copytree(self.seeds, folder, dirs_exist_ok=True)
         os.chdir(folder)
+        Path("loop").symlink_to("loop")
+        os.mkfifo("fifo")
         out = _output(case.words["out"])
         status, _ = command(*case.words["line"], out=out, silent=case.words["out"] == "pipe")
         if status != 2:
