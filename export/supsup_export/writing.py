@@ -45,13 +45,13 @@ def claim_output(bank: MaskBank, path: str | Path, *, force: bool) -> Path:
             raise InputError(
                 f"{output}: the folder {output.parent} does not exist; create it first"
             )
-        if _real(output).is_relative_to(_real(bank.path)):
+        if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(bank.path)):
             raise OutputExistsError(
                 f"{output}: lies inside the bank {bank.path}, which holds only its own files; "
                 "choose a path outside it"
             )
         refuse_overwrite(output, force=True)  # no folder, pipe or device
-        remove_parts(_real(output.parent), output.name)  # its sidecar's names begin so too
+        remove_parts(Path(os.path.realpath(output.parent)), output.name)  # and of its sidecar
         refuse_overwrite(output, force=force)
         beside = _sidecar_of(output)
         refuse_overwrite(beside, force=force or _is_sidecar(beside))
@@ -93,7 +93,3 @@ def _is_sidecar(path: Path) -> bool:
         told = parse_json(read_file(path, max_bytes=2 * MAX_METADATA_BYTES))
         return isinstance(told, dict) and _DIGEST in told
     return False
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # unlike Path.resolve, for a loop of links too
