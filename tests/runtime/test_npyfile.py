@@ -59,6 +59,10 @@ REFUSED = {
     "code": (headed(header("__import__('os').abort()")), "got the header"),
     "minus": (headed(header("(-1,)")), "got the header"),
     "true": (headed(header("(True,)")), "got the header"),
+    "no tuple": (headed(header("(3)"), bytes(12)), "got the header"),
+    "two numbers": (headed(header("(1 2,)"), bytes(48)), "got the header"),
+    "zero first": (headed(header("(03,)"), bytes(12)), "got the header"),
+    "other space": (headed(header("(3,)")[:-1] + "\xa0\n", bytes(12)), "got the header"),
     "2**64": (headed(header(f"({2**64},)")), "got the header"),
     "10**12": (headed(header(f"({10**12},)")), "at most 4294967296 bytes, its header claims"),
     "0 x 10**17": (headed(header(f"(0, {10**17}, {10**17})")), "at most 4294967296 bytes"),
@@ -98,6 +102,13 @@ def test_no_file(tmp_path: Path) -> None:
     for path in (tmp_path / ("x" * 1000), loop, Path("/proc/self/mem")):
         with pytest.raises(FileError, match=r"^[^:]*: cannot be (opened|read): "):
             read_npy(path)
+
+
+@pytest.mark.parametrize("text", [header("(3,)"), header("(3, )")[:-1], header(" ( 3 , ) ")])
+def test_spaces_are_where_numpy_takes_them(text: str) -> None:
+    data = headed(text, np.ones(3, np.float32).tobytes())
+    read = read_array(io.BytesIO(data), len(data), "x.npy")
+    np.testing.assert_array_equal(read, np.load(io.BytesIO(data)))
 
 
 @given(st.data())
