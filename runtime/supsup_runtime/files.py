@@ -13,7 +13,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -146,7 +146,7 @@ def read_file(path: Path, *, max_bytes: int, links: bool = False) -> bytes:
     Raises:
         BankError: If it is larger.
     """
-    with regular_file(path, links=links) as file, system_errors(path, "read"):
+    with regular_file(path, links=links) as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
@@ -171,7 +171,7 @@ def regular_file(
 
     Raises:
         BankError: Or another `error`, if it is `missing`, or is no regular file.
-        FileError: If it cannot be opened.
+        FileError: If it cannot be opened, or, with mode ``rb``, read.
     """
     extra = _UNBLOCKED if links else _UNBLOCKED | _NO_LINK
     remedy = "give the path of a file" if links else "remove it"
@@ -190,7 +190,7 @@ def regular_file(
         if cause.errno in {errno.EISDIR, errno.ENXIO}:  # ENXIO: nobody reads the pipe
             raise error(irregular) from cause
         raise system_error(path, "opened", cause) from cause
-    with file:
+    with file, system_errors(path, "read") if mode == "rb" else nullcontext():
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise error(irregular)
         yield file

@@ -12,7 +12,7 @@ import numpy as np
 
 from supsup_runtime.arrays import Array, Refusal
 from supsup_runtime.errors import InputError
-from supsup_runtime.files import regular_file, system_errors
+from supsup_runtime.files import regular_file
 
 MAX_BYTES = 4 << 30
 """Largest array and file: 4 GiB."""
@@ -34,10 +34,7 @@ def read_npy(path: Path) -> Array:
         FileError: If it cannot be opened or read.
     """
     missing = "no such file; save an array with numpy.save"
-    with (
-        regular_file(path, links=True, error=InputError, missing=missing) as file,
-        system_errors(path, "read"),
-    ):
+    with regular_file(path, links=True, error=InputError, missing=missing) as file:
         return read_array(file, os.fstat(file.fileno()).st_size, str(path))
 
 

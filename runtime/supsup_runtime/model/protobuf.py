@@ -6,13 +6,12 @@ Memory is bounded by `MAX_METADATA_BYTES` and the depth of nesting, and no tenso
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedReader
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias
 
 from supsup_runtime.errors import ModelError
-from supsup_runtime.files import regular_file, system_errors
+from supsup_runtime.files import regular_file
 from supsup_runtime.model.metadata import PREFIX
 
 MAX_METADATA_BYTES = 1 << 28
@@ -44,8 +43,7 @@ are if not in the tensor."""
 Values: TypeAlias = "dict[int, int | bytes]"
 
 
-@contextmanager
-def open_file(path: Path) -> Iterator[BufferedReader]:
+def open_file(path: Path) -> AbstractContextManager[Any]:
     """Open a model for reading, links followed.
 
     Raises:
@@ -53,11 +51,7 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
         FileError: If it cannot be opened or read.
     """
     missing = "no such file; make it with supsup-export"
-    with (
-        regular_file(path, links=True, error=ModelError, missing=missing) as file,
-        system_errors(path, "read"),
-    ):
-        yield cast("BufferedReader", file)
+    return regular_file(path, links=True, error=ModelError, missing=missing)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
