@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import IO, Any
@@ -12,7 +11,6 @@ import numpy as np
 
 from supsup_runtime.arrays import Array, Refusal
 from supsup_runtime.errors import InputError
-from supsup_runtime.files import regular_file
 
 MAX_BYTES = 4 << 30
 """Largest array and file: 4 GiB."""
@@ -31,11 +29,14 @@ def read_npy(path: Path) -> Array:
 
     Raises:
         InputError: If it is missing, too large, or not one array of numbers.
-        FileError: If it cannot be opened or read.
     """
-    missing = "no such file; save an array with numpy.save"
-    with regular_file(path, links=True, error=InputError, missing=missing) as file:
-        return read_array(file, os.fstat(file.fileno()).st_size, str(path))
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; save an array with numpy.save")
+        with path.open("rb") as file:
+            return read_array(file, path.stat().st_size, str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_array(

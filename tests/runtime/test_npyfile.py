@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from supsup_runtime.errors import FileError, InputError
+from supsup_runtime.errors import InputError
 from supsup_runtime.npyfile import read_array, read_npy
 
 
@@ -92,16 +92,13 @@ def test_no_file(tmp_path: Path) -> None:
     pipe, loop = tmp_path / "pipe", tmp_path / "loop"
     os.mkfifo(pipe)
     loop.symlink_to(loop)
-    with pytest.raises(InputError, match=r"x\.npy: no such file; save an array with numpy\.save"):
-        read_npy(tmp_path / "x.npy")
-    for path in (tmp_path, pipe, Path("/dev/zero")):
-        with pytest.raises(
-            InputError, match=r"must be a regular file, .*; give the path of a file"
-        ):
+    for path in (tmp_path, tmp_path / "x.npy", pipe, loop, Path("/dev/zero")):
+        with pytest.raises(InputError, match="no such file"):
             read_npy(path)
-    for path in (tmp_path / ("x" * 1000), loop, Path("/proc/self/mem")):
-        with pytest.raises(FileError, match=r"^[^:]*: cannot be (opened|read): "):
-            read_npy(path)
+    with pytest.raises(InputError, match="cannot be read: File name too long"):
+        read_npy(tmp_path / ("x" * 1000))
+    with pytest.raises(InputError, match="/proc/self/mem: cannot be read: Input/output error"):
+        read_npy(Path("/proc/self/mem"))
 
 
 @pytest.mark.parametrize("text", [header("(3,)"), header("(3, )")[:-1], header(" ( 3 , ) ")])
