@@ -13,14 +13,21 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from supsup_runtime import errors
-from supsup_runtime.errors import BankError, BankLockedError, FileError, OutputExistsError
+from supsup_runtime.errors import (
+    BankError,
+    BankLockedError,
+    FileError,
+    OutputExistsError,
+    SupSupError,
+)
 
 _PART = re.compile(r"\..+\.part")
+_SHORT = 200
+"""Characters of a name that its temporary file's has too."""
 _UNBLOCKED = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK"))
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _IS_LINK = {errno.ELOOP, errno.EMLINK}  # EMLINK: FreeBSD
@@ -29,6 +36,7 @@ _REMEDIES = {
     errno.ENOSPC: "free space on the disk",
     errno.EDQUOT: "free space, the user's quota is used up",
     errno.EROFS: "choose a folder that can be written",
+    errno.ENAMETOOLONG: "choose a shorter path",
     errno.EACCES: "change its permissions, or choose another path",
 }
 
@@ -43,7 +51,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         FileError: If the system refuses, or the block raises an `OSError`.
     """
-    part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")
+    part = path.with_name(f".{path.name[:_SHORT]}.{secrets.token_hex(8)}.part")
     with system_errors(path, "written"), part.open("xb") as file:  # permissions follow the umask
         with suppress(OSError):  # no locks here: nobody can hold the bank's either
             _flock(file)  # its writer lives
@@ -69,7 +77,7 @@ def remove_parts(folder: Path, *names: str) -> None:
     """
     if folder.is_symlink() or not folder.is_dir():
         return
-    wanted = tuple(f".{name}" for name in names) or "."
+    wanted = tuple(f".{name[:_SHORT]}" for name in names) or "."
     for path in list(folder.iterdir()):
         if _PART.fullmatch(path.name) and path.name.startswith(wanted):
             with suppress(BankError, OSError), regular_file(path, "r+b") as file:
@@ -138,7 +146,7 @@ def read_file(path: Path, *, max_bytes: int, links: bool = False) -> bytes:
     Raises:
         BankError: If it is larger.
     """
-    with regular_file(path, links=links) as file, system_errors(path, "read"):
+    with regular_file(path, links=links) as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise BankError(f"{path}: must have at most {max_bytes} bytes, got {size}")
@@ -149,33 +157,42 @@ def read_file(path: Path, *, max_bytes: int, links: bool = False) -> bytes:
 
 
 @contextmanager
-def regular_file(path: Path, mode: str = "rb", *, links: bool = False) -> Iterator[IO[Any]]:
+def regular_file(
+    path: Path,
+    mode: str = "rb",
+    *,
+    links: bool = False,
+    error: type[SupSupError] = BankError,
+    missing: str = "missing; restore it from a copy of the bank",
+) -> Iterator[IO[Any]]:
     """Open a regular file, or create it with mode ``a``, without waiting for a pipe's other end.
 
     Links are followed only if `links`, for a path that a person gave.
 
     Raises:
-        BankError: If it is missing, or is no regular file.
-        FileError: If it cannot be opened.
+        BankError: Or another `error`, if it is `missing`, or is no regular file.
+        FileError: If it cannot be opened, or, with mode ``rb``, read.
     """
     extra = _UNBLOCKED if links else _UNBLOCKED | _NO_LINK
+    remedy = "give the path of a file" if links else "remove it"
+    irregular = f"{path}: must be a regular file, is a folder, pipe or device; {remedy}"
     try:
         file = open(  # noqa: SIM115 - closed below; Path.open has no opener
             path, mode, opener=lambda name, flags: os.open(name, flags | extra, 0o666)
         )
-    except io.UnsupportedOperation as error:  # a pipe cannot be read and written
-        raise _irregular(path) from error
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL
-        raise BankError(f"{path}: missing; restore it from a copy of the bank") from error
-    except OSError as error:
-        if error.errno in _IS_LINK:
-            raise _link(path) from error
-        if error.errno in {errno.EISDIR, errno.ENXIO}:  # ENXIO: nobody reads the pipe
-            raise _irregular(path) from error
-        raise system_error(path, "opened", error) from error
-    with file:
+    except io.UnsupportedOperation as cause:  # a pipe cannot be read and written
+        raise error(irregular) from cause
+    except (FileNotFoundError, NotADirectoryError, ValueError) as cause:  # ValueError: a NUL
+        raise error(f"{path}: {missing}") from cause
+    except OSError as cause:
+        if cause.errno in _IS_LINK and not links:
+            raise _link(path) from cause
+        if cause.errno in {errno.EISDIR, errno.ENXIO}:  # ENXIO: nobody reads the pipe
+            raise error(irregular) from cause
+        raise system_error(path, "opened", cause) from cause
+    with file, system_errors(path, "read") if mode == "rb" else nullcontext():
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise _irregular(path)
+            raise error(irregular)
         yield file
 
 
@@ -185,7 +202,7 @@ def system_errors(path: Path, done: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, errors.SupSupError | BrokenPipeError):
+        if isinstance(error, SupSupError | BrokenPipeError):
             raise
         raise system_error(path, done, error) from error
 
@@ -198,10 +215,6 @@ def system_error(path: Path, done: str, error: OSError) -> FileError:
 
 def _link(path: Path) -> BankError:
     return BankError(f"{path}: symbolic links are refused in a bank; copy the file here")
-
-
-def _irregular(path: Path) -> BankError:
-    return BankError(f"{path}: must be a regular file, is a folder, pipe or device; remove it")
 
 
 def _flock(file: IO[Any]) -> None:

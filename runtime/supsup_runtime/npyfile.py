@@ -16,11 +16,12 @@ MAX_BYTES = 4 << 30
 """Largest array and file: 4 GiB."""
 _MAX_HEADER = 10_000
 _MAX_RANK = 32
+_LENGTH = "(?:0|[1-9][0-9]{0,17})"
 _HEADER = re.compile(
     r"\{'descr':'([<>|=]?[biufc][0-9]{1,2})','fortran_order':(True|False),"
-    r"'shape':\(((?:[0-9]{1,18},)*(?:[0-9]{1,18})?)\),?\}"
+    rf"'shape':\(((?:{_LENGTH},)+{_LENGTH}?|)\),?\}}\n?"
 )
-"""As numpy and others write it, without its spaces."""
+"""As numpy and others write it, without the spaces at brackets, colons and commas."""
 
 
 def read_npy(path: Path) -> Array:
@@ -98,7 +99,8 @@ def _header(
         got = ".".join(map(str, start[6:]))
         raise error(f"{place}: version of the .npy format must be 1.0 or 2.0, got {got}")
     length = int.from_bytes(file.read(2 if start[6] == 1 else 4), "little")
-    text = "".join(file.read(min(length, _MAX_HEADER)).decode("latin-1").split())
+    text = file.read(min(length, _MAX_HEADER)).decode("latin-1")
+    text = re.sub(" ?([{}():,]) ?", r"\1", re.sub(" +", " ", text))
     found = _HEADER.fullmatch(text)
     descr, order, lengths = found.groups() if found else ("", "", "")
     try:

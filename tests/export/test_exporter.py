@@ -1,11 +1,5 @@
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import resource
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,19 +8,18 @@ import onnx
 import pytest
 
 from banks import make_bank
-from commands import program, run, run_stopped
+from commands import run
 from conftest import small_network
 from supsup_export.bank_model.compose import OUTPUTS, Request
 from supsup_export.bank_model.layout import lay_out, row_bytes
 from supsup_export.bank_model.weights import packed_part, unpack
 from supsup_export.checking import Findings
-from supsup_export.exporter import export, export_recovery, export_task
+from supsup_export.exporter import export
 from supsup_export.graph import Graph
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.task import TaskMasks
-from supsup_runtime.errors import BankError, InputError, OutputExistsError, ParityError
-from supsup_runtime.files import whole_file
+from supsup_runtime.errors import BankError, InputError, ParityError
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.session import open_session
 
@@ -208,72 +201,6 @@ def test_a_calibration_that_the_network_cannot_have_makes_no_model(tmp_path: Pat
     assert not (tmp_path / "out.onnx").exists()
 
 
-def test_nothing_is_replaced_without_force(tmp_path: Path, real_bank: MaskBank) -> None:
-    path = tmp_path / "out.onnx"
-    path.write_text("precious")
-    with pytest.raises(OutputExistsError, match="exists already; pass --force"):
-        export(real_bank, path)
-    assert path.read_text() == "precious"
-    export(real_bank, path, force=True)
-    assert path.stat().st_size > 1000
-
-
-def test_a_sidecar_never_describes_another_model(tmp_path: Path, real_bank: MaskBank) -> None:
-    path, beside = tmp_path / "out.onnx", tmp_path / "out.onnx.json"
-    export(real_bank, path, sidecar=True)
-    path.unlink()
-    with pytest.raises(OutputExistsError, match=r"out.onnx.json: exists already"):
-        export(real_bank, path)
-    export(real_bank, path, force=True)
-    assert not beside.exists()
-
-
-def test_a_sidecar_names_its_model(tmp_path: Path, real_bank: MaskBank) -> None:
-    path = export(real_bank, tmp_path / "out.onnx", sidecar=True).path
-    beside = json.loads(path.with_name("out.onnx.json").read_text())
-    assert beside.pop("org.supsup.model_sha256") == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert beside == open_session(path, place="m").metadata
-
-
-@pytest.mark.parametrize(
-    ("event", "name", "kept"),
-    [
-        ("os.rename", "out.onnx", {"old", "none"}),  # the sidecar is removed, the model not moved
-        ("os.rename", "out.onnx.json", {"new", "none"}),  # the model moved, the sidecar not
-    ],
-)
-def test_a_kill_leaves_no_sidecar_of_another_model(
-    tmp_path: Path, real_bank: MaskBank, event: str, name: str, kept: set[str]
-) -> None:
-    path, beside = tmp_path / "out.onnx", tmp_path / "out.onnx.json"
-    old = export(real_bank, path, sidecar=True, request=Request(target="portable")).path
-    whole = old.read_bytes()
-    arguments = ["--bank", real_bank.path, path, "--force", "--sidecar"]
-    run_stopped(program("supsup-export"), *arguments, event=event, name=name, count=1)
-    left = {"old" if path.read_bytes() == whole else "new", "none" if not beside.exists() else "a"}
-    assert left == kept
-    assert list(tmp_path.glob(".*.part"))
-    export(real_bank, path, sidecar=True, force=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["masks", "out.onnx", "out.onnx.json"]
-
-
-def test_what_killed_exports_left_is_removed_and_no_more(
-    tmp_path: Path, real_bank: MaskBank
-) -> None:
-    others = [".other.onnx.0123456789abcdef.part", ".out.onnx.txt", "out.onnx.a.part"]
-    left = [".out.onnx.0123456789abcdef.part", ".out.onnx.json.0123456789abcdef.part"]
-    for name in (*others, *left):
-        (tmp_path / name).touch()
-    (tmp_path / ".out.onnx.link.part").symlink_to(tmp_path / others[0])
-    os.mkfifo(tmp_path / ".out.onnx.pipe.part")
-    with whole_file(tmp_path / "out.onnx") as writing:  # another export, which lives
-        export(real_bank, tmp_path / "out.onnx")
-        assert writing.exists()
-    here = {path.name for path in tmp_path.iterdir()}
-    assert here >= set(others)
-    assert not here & set(left)
-
-
 def test_each_task_is_read_once_to_lay_out_and_once_to_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,44 +236,6 @@ def test_an_array_given_again_is_not_looked_at_again(real_bank: MaskBank) -> Non
     layout.masks[:] = 0  # shows whether it is read again
     assert packed_part(graph, layout, 0) == name
     assert graph.constant(np.arange(3)) == graph.constant(np.arange(3)) != name
-
-
-def test_a_missing_folder_is_refused_before_any_work(
-    tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for work in ("lay_out", "compose_task", "read_store"):
-        monkeypatch.setattr(f"supsup_export.exporter.{work}", None)
-    path = tmp_path / "missing" / "out.onnx"
-    message = f"^{path}: the folder {path.parent} does not exist; create it first$"
-    with pytest.raises(InputError, match=message):
-        export(real_bank, path)
-    with pytest.raises(InputError, match=message):
-        export_task(real_bank, "task-0", path)
-    with pytest.raises(InputError, match=message):
-        export_recovery(real_bank, path)
-
-
-def test_a_bank_is_not_overwritten(real_bank: MaskBank) -> None:
-    for name in ("bank.json", "new.onnx", "tasks/task-0.safetensors"):
-        with pytest.raises(OutputExistsError, match="lies inside the bank"):
-            export(real_bank, real_bank.path / name, force=True)
-    MaskBank.open(real_bank.path)
-
-
-def test_a_wrong_model_is_not_put_in_place(
-    tmp_path: Path, real_bank: MaskBank, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The check compares with the bank, so another seed's signs in the graph must fail it."""
-    monkeypatch.setattr(
-        "supsup_runtime.bank.network.sign_plane",
-        lambda _seed, _index, size: np.zeros(-(-size // 8), np.uint8),
-    )
-    path = tmp_path / "out.onnx"
-    path.write_text("precious")
-    with pytest.raises(ParityError, match=r"parameters of tasks \[0\] differs by .* nothing was"):
-        export(real_bank, path, force=True)
-    assert path.read_text() == "precious"
-    assert [p.name for p in tmp_path.iterdir() if "part" in p.name] == []
 
 
 def test_the_check_sees_wrong_scores(
@@ -418,31 +307,3 @@ def test_nan_does_not_pass_the_check() -> None:
     findings.compare("logits x", np.array([np.nan]), np.array([1.0]), 1e-4)
     findings.compare("logits x", np.zeros(2), np.zeros(3), 1e-4)
     assert len(findings.failures) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("event", "name", "count"), [("open", ".part", 2), ("os.rename", "out.onnx", 1)]
-)
-def test_a_kill_leaves_the_old_model(
-    tmp_path: Path, real_bank: MaskBank, event: str, name: str, count: int
-) -> None:
-    path = tmp_path / "out.onnx"
-    whole = export(real_bank, path).path.read_bytes()
-    arguments = ["--bank", real_bank.path, path, "--force"]
-    run_stopped(program("supsup-export"), *arguments, event=event, name=name, count=count)
-    assert path.read_bytes() == whole
-
-
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, real_bank: MaskBank) -> None:
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-
-    command = [program("supsup-export"), "--bank"]
-    command += [str(real_bank.path), str(tmp_path / "out.onnx")]
-    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "File too large" in done.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["masks"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import INTERRUPTED
 from supsup_runtime.errors import SupSupError
 from supsup_runtime.hopfield.file import has_store, read_store
-from supsup_runtime.model.protobuf import read_metadata
 
 KINDS = ("lost", "damaged", "traceback", "status", "not repeatable", "other result", ".part left")
 _REFUSALS = (1, 3)
@@ -82,12 +82,10 @@ def _model_wrong(path: Path, reference: Reference) -> Iterator[str]:
         if data not in allowed and not (file == sidecar and data is None):
             yield f"damaged: {file.name} is neither the old nor the new one"
             return
-    if not sidecar.exists():
-        return
-    told = json.loads(sidecar.read_bytes())
-    metadata = read_metadata(path) if path.exists() else {}
-    if any(told.get(key) != value for key, value in metadata.items()) or not metadata:
-        yield f"damaged: {sidecar.name} describes another model"
+    if sidecar.exists() and path.exists():
+        told = json.loads(sidecar.read_bytes())["org.supsup.model_sha256"]
+        if told != hashlib.sha256(path.read_bytes()).hexdigest():
+            yield f"damaged: {sidecar.name} describes another model"
 
 
 def repeated_wrong(
@@ -109,7 +107,9 @@ def repeated_wrong(
 
 def _may_be_done(words: list[str]) -> bool:
     """Whether a command refuses to do again what is done, as its output or the name is there."""
-    return words[0] == "supsup-bank" or (words[0] == "supsup-export" and "--force" not in words)
+    if words[0] == "supsup-export":
+        return "--force" not in words
+    return words[0] == "supsup-bank" or words[:2] == ["supsup-baseline", "psp"]
 
 
 def _plain(name: str) -> str:

@@ -18,6 +18,7 @@ from fuzz.case import read_files
 from fuzz.judge import Verdict, ended
 from fuzz.target import STAGES
 from fuzz.targets import TARGETS
+from fuzz.waiting import watched
 
 CHUNK = 1000
 FINE = ("answer", "refused")
@@ -74,19 +75,19 @@ def run_chunk(place: str, seed: int, numbers: range, seeds: Path) -> Counts:
         while first < numbers.stop:
             out = Path(folder) / f"{first}"
             words = [place, str(seed), str(first), str(numbers.stop - first), str(seeds), str(out)]
-            done = subprocess.run(
-                [sys.executable, "-m", "fuzz.worker", *words],
-                capture_output=True,
-                check=False,
-                env=environment(),
-            )
-            if done.returncode > 0 and b"Traceback" in done.stderr:
-                raise RuntimeError(done.stderr.decode(errors="replace"))
+            with (Path(folder) / "errors").open("w+b") as errors:
+                worker = [sys.executable, "-m", "fuzz.worker", *words]
+                process = subprocess.Popen(worker, stderr=errors, env=environment())
+                status = watched(process, out)
+                errors.seek(0)
+                said = errors.read().decode(errors="replace")
+            if status > 0 and "Traceback" in said:
+                raise RuntimeError(said)
             first += _count_lines(out, first, counts)
-            if done.returncode and first < numbers.stop:
+            if status and first < numbers.stop:
                 unfinished = out.read_bytes().rpartition(b"\n")[2].decode()
                 stack = out.with_suffix(".stack").read_text(errors="replace")
-                counts.add(first, unfinished, ended(done.returncode, stack))
+                counts.add(first, unfinished, ended(status, stack))
                 first += 1
     return counts
 

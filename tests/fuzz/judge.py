@@ -18,8 +18,8 @@ from fuzz.target import Reach, Target, Wrong
 from supsup_runtime.errors import SupSupError
 from supsup_runtime.evaluation.needs import process_bytes, reset_peak
 
-CPU_SECONDS, WALL_SECONDS = 10, 30
-"""Of a case: the second is for one that waits, and long enough for a busy machine."""
+CPU_SECONDS, WALL_SECONDS = 10, 600
+"""Of a case: the second is the last resort; `fuzz.waiting` sees before that a case waits."""
 _ROOM = 3 << 30
 """Address space for a case; beyond it there is a MemoryError."""
 _SHARED = Path("/dev/shm")  # noqa: S108 - a file system in memory

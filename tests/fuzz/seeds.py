@@ -1,4 +1,4 @@
-"""Valid files to start from, all made by the commands that people make them with."""
+"""Valid files to start from, made by the commands that people make them with."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from commands import run
+from supsup_runtime.bank.bank import MaskBank
 
 FEATURES, CLASSES = 5, 3
 TASKS = ("permuted-0000", "permuted-0001")
 MODELS = ("full", "portable", "known", "infer", "recover", "one")
-BANKS = ("plain", "sparse", "units", "state")
+BANKS = ("plain", "sparse", "units", "state", "old")
 """Masks; masks that are stored sparse; masks over units with state, a Hopfield store and a
-calibration; state alone."""
+calibration; state alone; masks in format 1."""
 
 LEARN = "permuted --data data.npz --steps 2 --outputs 5 --threads 1 --quiet"
 _LINES = f"""
@@ -49,8 +50,19 @@ def make_seeds(folder: Path) -> None:
             run(*line.split())
     finally:
         os.chdir(before)
+    _make_old(folder)
     for log in folder.rglob("train.jsonl"):
         log.unlink()  # it has times
+
+
+def _make_old(folder: Path) -> None:
+    """Make a bank of format 1, which no command makes any more."""
+    plain = MaskBank.open(folder / "plain")
+    path, forward, gradient = folder / "old", plain.forward, plain.gradient
+    MaskBank.create(path, plain.network, forward=forward, gradient=gradient)
+    index = path / "bank.json"
+    index.write_text(index.read_text().replace('"format": 2', '"format": 1'))
+    MaskBank.open(path).extend(plain)
 
 
 def _make_data(folder: Path) -> None:

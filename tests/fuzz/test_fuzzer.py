@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
@@ -20,15 +24,19 @@ from fuzz.report import record, to_text
 from fuzz.targets import TARGETS
 from fuzz.targets.planted import FAULTS
 from fuzz.tensors import npy_of, split, tensors_of, zip_of
+from fuzz.waiting import is_waiting, watched
 from supsup_runtime.bank.task import encode_task
 
 PLANTED = "planted:Planted"
-KINDS = {"none": "answer", "outside": "wrong", "large": "memory"}
+KINDS = {"none": "answer", "outside": "wrong", "large": "memory", "wait": "hang"}
 """Where it is not the fault's own name."""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found_and_the_next_case_is_judged(tmp_path: Path, fault: str) -> None:
+def test_a_fault_is_found_and_the_next_case_is_judged(
+    tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "__defaults__", (1,))
     (tmp_path / "fault").write_text(fault)
     counts = run_chunk(PLANTED, 0, range(5, 7), tmp_path)
     kind = KINDS.get(fault, fault)
@@ -37,6 +45,31 @@ def test_a_fault_is_found_and_the_next_case_is_judged(tmp_path: Path, fault: str
     if kind not in {"answer", "refused"}:
         ((cause, (count, numbers, _)),) = counts.findings.items()
         assert (cause.partition(":")[0], count, numbers) == (kind, 2, [5, 6])
+
+
+def test_a_process_waits_if_nothing_of_it_can_run(tmp_path: Path) -> None:
+    assert not is_waiting(os.getpid())
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["/bin/cat", tmp_path / "pipe"])
+    try:
+        while not is_waiting(reader.pid):
+            pass
+    finally:
+        reader.kill()
+    reader.wait()
+    assert not is_waiting(reader.pid)
+
+
+def test_a_child_that_runs_is_no_wait() -> None:
+    code = "import subprocess; subprocess.run(['/bin/sh', '-c', 'while :; do :; done'])"
+    parent = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    try:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        while not children.read_text() or is_waiting(parent.pid):
+            pass
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
 
 
 def test_a_campaign_goes_on_where_it_stopped(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,10 @@ REFUSED = {
     "code": (headed(header("__import__('os').abort()")), "got the header"),
     "minus": (headed(header("(-1,)")), "got the header"),
     "true": (headed(header("(True,)")), "got the header"),
+    "no tuple": (headed(header("(3)"), bytes(12)), "got the header"),
+    "two numbers": (headed(header("(1 2,)"), bytes(48)), "got the header"),
+    "zero first": (headed(header("(03,)"), bytes(12)), "got the header"),
+    "other space": (headed(header("(3,)")[:-1] + "\xa0\n", bytes(12)), "got the header"),
     "2**64": (headed(header(f"({2**64},)")), "got the header"),
     "10**12": (headed(header(f"({10**12},)")), "at most 4294967296 bytes, its header claims"),
     "0 x 10**17": (headed(header(f"(0, {10**17}, {10**17})")), "at most 4294967296 bytes"),
@@ -84,11 +89,23 @@ def test_what_is_refused(tmp_path: Path, case: str) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "x.npy", Path("/dev/zero")):
+    pipe, loop = tmp_path / "pipe", tmp_path / "loop"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    for path in (tmp_path, tmp_path / "x.npy", pipe, loop, Path("/dev/zero")):
         with pytest.raises(InputError, match="no such file"):
             read_npy(path)
     with pytest.raises(InputError, match="cannot be read: File name too long"):
         read_npy(tmp_path / ("x" * 1000))
+    with pytest.raises(InputError, match="/proc/self/mem: cannot be read: Input/output error"):
+        read_npy(Path("/proc/self/mem"))
+
+
+@pytest.mark.parametrize("text", [header("(3,)"), header("(3, )")[:-1], header(" ( 3 , ) ")])
+def test_spaces_are_where_numpy_takes_them(text: str) -> None:
+    data = headed(text, np.ones(3, np.float32).tobytes())
+    read = read_array(io.BytesIO(data), len(data), "x.npy")
+    np.testing.assert_array_equal(read, np.load(io.BytesIO(data)))
 
 
 @given(st.data())

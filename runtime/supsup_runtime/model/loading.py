@@ -54,6 +54,7 @@ def open_model(
         ModelError: Before loading, if the file is missing, not a supsup model, of another
             contract or kind, or, with `check_memory`, too large for the memory available; later,
             if it was replaced meanwhile, or its graph contradicts its metadata.
+        FileError: If the system cannot open or read the file.
         ProviderUnavailableError: As `open_session`.
         InputError: As `open_session`.
     """

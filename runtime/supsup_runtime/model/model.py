@@ -68,6 +68,7 @@ def load(
     Raises:
         ModelError: If the file is missing, not a supsup model, of another contract, recovers masks
             or needs too much memory; all checked before loading.
+        FileError: If the system cannot open or read the file.
         ProviderUnavailableError: If onnxruntime or the provider is not available.
         InputError: If an argument is out of range.
     """

@@ -5,14 +5,13 @@ Memory is bounded by `MAX_METADATA_BYTES` and the depth of nesting, and no tenso
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
-from io import BufferedReader
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from supsup_runtime.errors import ModelError
+from supsup_runtime.files import regular_file
 from supsup_runtime.model.metadata import PREFIX
 
 MAX_METADATA_BYTES = 1 << 28
@@ -44,26 +43,15 @@ are if not in the tensor."""
 Values: TypeAlias = "dict[int, int | bytes]"
 
 
-def open_file(path: Path) -> BufferedReader:
-    """Open a model for reading; never wait, as for the writer of a pipe.
+def open_file(path: Path) -> AbstractContextManager[Any]:
+    """Open a model for reading, links followed.
 
     Raises:
-        ModelError: If it is missing, not a regular file, or cannot be read.
+        ModelError: If it is missing, or not a regular file.
+        FileError: If it cannot be opened or read.
     """
-    try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file; make it with supsup-export") from error
-    except IsADirectoryError as error:
-        raise ModelError(
-            f"{path}: must be a model file, got a folder; export the bank first"
-        ) from error
-    except (OSError, ValueError) as error:  # ValueError: no path at all
-        raise ModelError(f"{path}: cannot be read: {error}") from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise ModelError(f"{path}: must be a regular file, got a pipe or device")
-    return file
+    missing = "no such file; make it with supsup-export"
+    return regular_file(path, links=True, error=ModelError, missing=missing)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -72,6 +60,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         ModelError: If the file is not a regular one, not a protobuf message, cut short or in ORT's
             format, or the metadata are too large.
+        FileError: If it cannot be opened or read.
     """
     metadata: dict[str, str] = {}
     with open_file(path) as file:

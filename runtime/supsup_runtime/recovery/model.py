@@ -65,6 +65,7 @@ def load_hopfield(
 
     Raises:
         ModelError: As `supsup_runtime.load`, or if the model has explicit masks.
+        FileError: If the system cannot open or read the file.
         ProviderUnavailableError: If onnxruntime or the provider is unavailable.
         InputError: If an argument is out of range.
     """

@@ -24,6 +24,7 @@ supsup-bank add plain plain/tasks/{TASKS[0]}.safetensors --name other
 supsup-bank add plain plain/tasks/{TASKS[0]}.safetensors --replace
 supsup-bank remove plain {TASKS[1]}
 supsup-bank rename plain {TASKS[0]} upright
+supsup-bank upgrade old
 supsup-run full.onnx x.npy --task 1 --json
 supsup-run full.onnx x.npy --per-image --method verified --candidates 2
 supsup-run full.onnx x.npy --method gradient --alpha-steps 2 --alpha-step-size 0.5
@@ -75,6 +76,7 @@ _ODD = (
         "@x",
         "%s",
     ),
+    *("loop", "loop/x", "fifo", "x.npy/x", "a" * 300 + ".onnx"),
     *("0x10", "1_000", "٣", "plain/", "plain/bank.json", "data.npz", "idx", "units", "*", "~"),
 )
 _WORK = frozenset(
@@ -114,6 +116,8 @@ class CommandLine(Target):
     def use(self, folder: Path, case: Case, reach: Reach) -> None:
         shutil.copytree(self.seeds, folder, dirs_exist_ok=True)
         os.chdir(folder)
+        Path("loop").symlink_to("loop")
+        os.mkfifo("fifo")
         out = _output(case.words["out"])
         status, _ = command(*case.words["line"], out=out, silent=case.words["out"] == "pipe")
         if status != 2:

@@ -11,7 +11,18 @@ from fuzz.case import Case
 from fuzz.target import Reach, Target, Wrong
 from supsup_runtime.errors import InputError
 
-FAULTS = ("none", "refused", "foreign", "wrong", "memory", "outside", "large", "hang", "died")
+FAULTS = (
+    "none",
+    "refused",
+    "foreign",
+    "wrong",
+    "memory",
+    "outside",
+    "large",
+    "hang",
+    "wait",
+    "died",
+)
 
 
 class Planted(Target):
@@ -37,6 +48,9 @@ class Planted(Target):
             bytearray(b"1" * (200 << 20))
         if fault == "hang":  # as the timer does after ten seconds
             signal.raise_signal(signal.SIGPROF)
+        if fault == "wait":
+            os.mkfifo(folder / "pipe")
+            (folder / "pipe").read_bytes()  # nobody writes
         if fault == "died":
             os.kill(os.getpid(), signal.SIGSEGV)
         reach("load")

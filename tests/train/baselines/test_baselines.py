@@ -18,7 +18,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Stream, make_stream
-from supsup_runtime.errors import InputError, OutputExistsError
+from supsup_runtime.errors import FileError, InputError, OutputExistsError
 from supsup_train.baselines import (
     METHODS,
     BaselineMethod,
@@ -244,6 +244,20 @@ def test_a_bank_of_sequence_appears_whole(tmp_path: Path, monkeypatch: pytest.Mo
     bank = learn(path, recipe("psp"), 2)
     assert (bank.path, bank.task_names) == (path, ("permuted-0000", "permuted-0001"))
     assert [file.name for file in tmp_path.iterdir()] == ["bank"]
+
+
+@pytest.mark.parametrize("method", ["psp", "heads"])
+def test_a_link_that_leads_nowhere_is_refused_before_the_first_task(
+    tmp_path: Path, method: BaselineMethod
+) -> None:
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "gone", tmp_path / "loop"):
+        with pytest.raises(OutputExistsError, match="is no bank; choose another"):
+            learn(path, recipe(method), 2, report=lambda _line: pytest.fail("it learned"))
+    with pytest.raises(FileError, match=r"cannot be created: .*; check the disk, and the path"):
+        learn(tmp_path / "loop" / "bank", recipe(method), 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"gone", "loop"}
 
 
 def interrupted(_bank: MaskBank, tasks: Iterable[TaskMasks]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -110,7 +111,7 @@ def train_baseline(
     run = _Run(baseline, stream, path, report, progress)
     there, whole = (path / "bank.json").exists(), baseline.in_sequence
     # a bank written whole replaces only an empty or missing folder
-    blank = not path.exists() or (is_blank(path) and not (whole and any(path.iterdir())))
+    blank = not os.path.lexists(path) or (is_blank(path) and not (whole and any(path.iterdir())))
     if not (there or blank):
         raise OutputExistsError(f"{path}: exists, is not empty and is no bank; choose another")
     if not whole:
@@ -151,7 +152,7 @@ class _Run:
         return made
 
     def in_sequence(self, every: int) -> MaskBank:
-        folder = self.path.resolve()
+        folder = Path(os.path.realpath(self.path))
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)  # left by a killed run
         _make_lockable(part, exist_ok=False)  # fail before the first task, if at all
