@@ -14,6 +14,7 @@ from zoo.trial import attempt
 
 SAMPLE = ["ConvNeXt", "SqueezeNet", "Embedding bag", "FNet", "Spatial transformer", "weight_norm"]
 OPERATIONS = ["atan2 of 0", "adaptive_max_pool2d", "cumprod", "einsum (diagonal)", "RNN"]
+OPERATIONS += ["spectral_norm", "InstanceNorm1d (running)", "attention (causal)"]
 
 
 @pytest.mark.slow
