@@ -244,7 +244,6 @@ def test_entropy_is_exact_where_outputs_are_nearly_uniform() -> None:
 def test_products_with_a_vector_are_right_in_onnx_runtime() -> None:
     """ONNX Runtime fuses a transpose into the product, and then computes another one."""
 
-
     class Products(nn.Module):
         def __init__(self) -> None:
             super().__init__()

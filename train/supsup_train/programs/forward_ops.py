@@ -50,7 +50,7 @@ def batch_norm(
     return y if bias is None else y + bias.view(channels)
 
 
-def instance_norm(
+def instance_norm(  # noqa: PLR0913 (aten's signature)
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
