@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,7 @@ from supsup_runtime.arrays import (
 )
 from supsup_runtime.bank.fields import is_unicode
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
-from supsup_runtime.model.protobuf import open_file, read_operators
+from supsup_runtime.model.protobuf import open_file, refuse_outside
 
 Declared: TypeAlias = tuple[str, tuple[int | str | None, ...]]
 """Type of an input or output, such as ``tensor(float)``, and its shape with names of axes."""
@@ -281,7 +282,7 @@ def open_session(
     options = _options(onnxruntime, threads) if sess_options is None else sess_options
     check_kind("sess_options", options, onnxruntime.SessionOptions, "onnxruntime.SessionOptions")
     with BytesIO(model) if isinstance(model, bytes) else open_file(model) as file:
-        read_operators(file, place=place)  # refuses tensors in other files
+        refuse_outside(file, place=place)
     source = model if isinstance(model, bytes) else str(model)
     if isinstance(source, str) and not is_unicode(source):
         raise ModelError(f"{place}: ONNX Runtime opens only paths in UTF-8; rename file or folder")
@@ -327,6 +328,7 @@ def _options(onnxruntime: Any, threads: int) -> Any:  # noqa: ANN401 - onnxrunti
     return options
 
 
+@cache
 def import_onnxruntime() -> Any:  # noqa: ANN401 - onnxruntime has no types
     """Import onnxruntime.
 
