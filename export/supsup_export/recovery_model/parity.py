@@ -5,7 +5,10 @@ References: numpy, the bank's own programs, `recovery.descent.Descent`.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +24,7 @@ from supsup_export.checking import (
 )
 from supsup_export.recovery_model.step import OBJECTIVE
 from supsup_export.recovery_model.stream import SETTINGS
-from supsup_runtime.arrays import Array, Bits
+from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.layout import cut
 from supsup_runtime.errors import ParityError
@@ -83,11 +86,9 @@ def check_recovery(
             feeds["state"] = HopfieldInfo.of(store).state
         given = {name: value for name, value in feeds.items() if name != "state" or rows != 1}
         got = check.run(given)  # one row tests the default state
-        want, other = (check.reference(each) for each in (feeds, nudged(feeds)))
+        want, moved = check.reference(feeds), partial(check.reference, nudged(feeds))
         for name, value in got.items():
-            least_scale = float(want["terms"]) if name in {"energy", "loss"} else 0.0
-            moved = relative_error(other[name], want[name], least_scale)
-            check.compare(name, value, want[name], least_scale, moved)
+            check.compare(name, value, want, moved)
     return RecoveryReport(worst=check.worst)
 
 
@@ -127,38 +128,52 @@ def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str
 def _follow(
     check: RecoveryCheck, descent: Descent, feeds: Feeds, got: Feeds, *, state: Array
 ) -> None:
-    batches, masks = feeds["batches"], got["masks"]
-    expected = (len(batches), check.bank.network.num_masked)
+    masks, expected = got["masks"], (len(feeds["batches"]), check.bank.network.num_masked)
     if masks.shape != expected:
         check.refuse(f"masks must have shape {expected}, got {masks.shape}")
-    entropies, energies, terms = np.zeros((3, len(batches)))
-    for number, (x, signs) in enumerate(zip(batches, masks, strict=True)):
-        _refuse_other_mask(check, descent, signs, f"of step {number}")
-        said = {
+    steps: list[Feeds] = [
+        {
             "x": x,
             "mask": signs.astype(np.float32),
             "entropy_strength": feeds["entropy_strengths"][number],
             "energy_strength": feeds["energy_strengths"][number],
             "state": state,
         }
-        values = check.reference(said)
-        entropies[number], energies[number] = values["entropy"], values["energy"]
-        terms[number] = values["terms"]
-        descent.step(values["gradient"].astype(np.float32))
-    _refuse_other_mask(check, descent, got["mask"] == 1, "after the last step")
-    check.compare("entropy", got["entropy"], entropies)
-    check.compare("energy", got["energy"], energies, float(terms.max(initial=0)))
-    check.compare("next_scores", got["next_scores"], descent.scores)
+        for number, (x, signs) in enumerate(zip(feeds["batches"], masks, strict=True))
+    ]
+    other = copy.deepcopy(descent)
+    want = _descended(check, descent, steps)
+    moved = cache(lambda: _descended(check, other, [nudged(step) for step in steps]))
+    for number, signs in enumerate([*masks, got["mask"] == 1]):
+        scores = want["scores"][number]
+        differ = signs != (scores >= 0)
+        error = relative_error(scores * differ, np.zeros(()), float(np.abs(scores).max()))
+        if error > RECOVERY_TOLERANCE and error > _allowed(moved()["scores"][number], scores):
+            when = f"of step {number}" if number < len(steps) else "after the last step"
+            check.refuse(
+                f"the mask {when} must equal the bank's descent, got {int(differ.sum())} elements "
+                "that differ"
+            )
+    for name in ("entropy", "energy", "next_scores"):
+        check.compare(name, got[name], want, moved)
 
 
-def _refuse_other_mask(check: RecoveryCheck, descent: Descent, signs: Bits, when: str) -> None:
-    scores = np.abs(descent.scores)
-    clear = scores > RECOVERY_TOLERANCE * scores.max()
-    wrong = int((clear & (signs != (descent.mask == 1))).sum())
-    if wrong:
-        check.refuse(
-            f"the mask {when} must equal the bank's descent, got {wrong} elements that differ"
-        )
+def _descended(check: RecoveryCheck, descent: Descent, steps: Sequence[Feeds]) -> Feeds:
+    """Step along the bank's gradients; return what the model must, and all scores."""
+    found, scores = [], [descent.scores]
+    for feeds in steps:
+        found.append(check.reference(feeds))
+        descent.step(found[-1]["gradient"].astype(np.float32))
+        scores.append(descent.scores)
+    told = {
+        name: np.array([float(values[name]) for values in found])
+        for name in ("entropy", "energy", "terms")
+    }
+    return told | {"next_scores": descent.scores, "scores": np.stack(scores)}
+
+
+def _allowed(moved: Array, want: Array, least_scale: float = 0.0) -> float:
+    return RECOVERY_TOLERANCE + MOVED * relative_error(moved, want, least_scale)
 
 
 class RecoveryCheck:
@@ -235,15 +250,19 @@ class RecoveryCheck:
             "entropy_gradient": np.concatenate(flat),
         }
 
-    def compare(
-        self, name: str, got: Array, want: Array, least_scale: float = 0.0, moved: float = 0.0
-    ) -> None:
-        """Raise ParityError if an output is off by more than its sums and `moved` allow."""
-        if got.shape != want.shape:
-            self.refuse(f"{name} must have shape {want.shape}, got {got.shape}")
-        error = relative_error(got, want, least_scale)
+    def compare(self, name: str, got: Array, want: Feeds, moved: Callable[[], Feeds]) -> None:
+        """Raise ParityError if an output is off by more than its sums and rounding allow.
+
+        `moved` returns what is wanted of `nudged` inputs, and is asked if needed.
+        """
+        if got.shape != want[name].shape:
+            self.refuse(f"{name} must have shape {want[name].shape}, got {got.shape}")
+        scale = float(want["terms"].max(initial=0)) if name in {"energy", "loss"} else 0.0
+        error = relative_error(got, want[name], scale)
         self.worst[name] = max(self.worst.get(name, 0.0), error)
-        allowed = RECOVERY_TOLERANCE + MOVED * moved
+        if error <= RECOVERY_TOLERANCE:
+            return
+        allowed = _allowed(moved()[name], want[name], scale)
         if not error <= allowed:  # nor NaN
             self.refuse(
                 f"{name} differs from the bank by {error:.1e} of its largest value, allowed "

@@ -252,6 +252,7 @@ def open_session(
     threads: int = 1,
     sess_options: Any = None,  # noqa: ANN401 - onnxruntime.SessionOptions
     providers: Sequence[Any] | None = None,
+    optimised: bool = True,
 ) -> Session:
     """Open a model with the requested provider, or fail.
 
@@ -262,6 +263,7 @@ def open_session(
         threads: Threads per call, in ``[1, 1024]``; ignored with `sess_options`.
         sess_options: ``onnxruntime.SessionOptions``.
         providers: Replace `device`.
+        optimised: Whether ONNX Runtime may change the graph; ignored with `sess_options`.
 
     Raises:
         ProviderUnavailableError: If onnxruntime or the provider is missing or fails to load, or
@@ -279,7 +281,11 @@ def open_session(
             f"{asked} needs {name}; onnxruntime {onnxruntime.__version__} has only "
             f"{available}; install supsup[gpu] instead of supsup[cpu]"
         )
-    options = _options(onnxruntime, threads) if sess_options is None else sess_options
+    options = sess_options
+    if options is None:
+        options = _options(onnxruntime, threads)
+        if not optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     check_kind("sess_options", options, onnxruntime.SessionOptions, "onnxruntime.SessionOptions")
     with BytesIO(model) if isinstance(model, bytes) else open_file(model) as file:
         refuse_outside(file, place=place)
