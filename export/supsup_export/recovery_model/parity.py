@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from supsup_export.checking import (
     MOVED,
     RECOVERY_TOLERANCE,
+    Findings,
     check_onnx,
     nudged,
     open_program,
@@ -27,7 +27,6 @@ from supsup_export.recovery_model.stream import SETTINGS
 from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.layout import cut
-from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
 from supsup_runtime.hopfield.store import HopfieldStore
 from supsup_runtime.model.metadata import PREFIX
@@ -89,7 +88,7 @@ def check_recovery(
         want, moved = check.reference(feeds), partial(check.reference, nudged(feeds))
         for name, value in got.items():
             check.compare(name, value, want, moved)
-    return RecoveryReport(worst=check.worst)
+    return check.report()
 
 
 def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str) -> RecoveryReport:
@@ -122,7 +121,7 @@ def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str
             got = check.run(feeds | onward)
             _follow(check, descent, feeds, got, state=batch if rows > 1 else running)
             onward |= {"scores": got["next_scores"], "velocity": got["next_velocity"]}
-    return RecoveryReport(worst=check.worst)
+    return check.report()
 
 
 def _follow(
@@ -130,7 +129,8 @@ def _follow(
 ) -> None:
     masks, expected = got["masks"], (len(feeds["batches"]), check.bank.network.num_masked)
     if masks.shape != expected:
-        check.refuse(f"masks must have shape {expected}, got {masks.shape}")
+        check.findings.failures.append(f"masks must have shape {expected}, got {masks.shape}")
+        return
     steps: list[Feeds] = [
         {
             "x": x,
@@ -145,15 +145,13 @@ def _follow(
     want = _descended(check, descent, steps)
     moved = cache(lambda: _descended(check, other, [nudged(step) for step in steps]))
     for number, signs in enumerate([*masks, got["mask"] == 1]):
-        scores = want["scores"][number]
-        differ = signs != (scores >= 0)
-        error = relative_error(scores * differ, np.zeros(()), float(np.abs(scores).max()))
-        if error > RECOVERY_TOLERANCE and error > _allowed(moved()["scores"][number], scores):
+        scores, wrong = want["scores"][number], signs != (want["scores"][number] >= 0)
+        error = relative_error(scores * ~wrong, scores)
+        if error > RECOVERY_TOLERANCE and error > RECOVERY_TOLERANCE + MOVED * relative_error(
+            moved()["scores"][number], scores
+        ):
             when = f"of step {number}" if number < len(steps) else "after the last step"
-            check.refuse(
-                f"the mask {when} must equal the bank's descent, got {int(differ.sum())} elements "
-                "that differ"
-            )
+            check.findings.failures.append(f"the mask {when} differs in {int(wrong.sum())} places")
     for name in ("entropy", "energy", "next_scores"):
         check.compare(name, got[name], want, moved)
 
@@ -172,31 +170,25 @@ def _descended(check: RecoveryCheck, descent: Descent, steps: Sequence[Feeds]) -
     return told | {"next_scores": descent.scores, "scores": np.stack(scores)}
 
 
-def _allowed(moved: Array, want: Array, least_scale: float = 0.0) -> float:
-    return RECOVERY_TOLERANCE + MOVED * relative_error(moved, want, least_scale)
-
-
 class RecoveryCheck:
     """A recovery model, with its bank and store in numpy; messages call it `place`.
 
     Attributes:
-        worst: Largest difference so far, by output.
+        findings: Differences so far.
 
     Raises:
-        ParityError: If it is not valid ONNX, or its metadata differ from the store.
+        ParityError: If it is not valid ONNX.
     """
 
     def __init__(self, path: Path, bank: MaskBank, store: HopfieldStore, *, place: str) -> None:
         check_onnx(path, place=place)
         self.bank = bank
         self.place = place
-        self.worst: dict[str, float] = {}
+        self.findings = Findings()
         self._store = store
         self._session = open_session(path, place=place)
         if self._session.metadata[f"{PREFIX}hopfield"] != HopfieldInfo.of(store).to_json():
-            raise ParityError(
-                f"{place}: metadata hopfield must match the store; please report this"
-            )
+            self.findings.failures.append("metadata hopfield must match the store")
         self._forward = open_program(bank, "forward")
         self._gradient = open_program(bank, "gradient")
 
@@ -251,24 +243,15 @@ class RecoveryCheck:
         }
 
     def compare(self, name: str, got: Array, want: Feeds, moved: Callable[[], Feeds]) -> None:
-        """Raise ParityError if an output is off by more than its sums and rounding allow.
-
-        `moved` returns what is wanted of `nudged` inputs, and is asked if needed.
-        """
-        if got.shape != want[name].shape:
-            self.refuse(f"{name} must have shape {want[name].shape}, got {got.shape}")
+        """Record how far an output is off; `moved` returns what is wanted of `nudged` inputs."""
         scale = float(want["terms"].max(initial=0)) if name in {"energy", "loss"} else 0.0
-        error = relative_error(got, want[name], scale)
-        self.worst[name] = max(self.worst.get(name, 0.0), error)
-        if error <= RECOVERY_TOLERANCE:
-            return
-        allowed = _allowed(moved()[name], want[name], scale)
-        if not error <= allowed:  # nor NaN
-            self.refuse(
-                f"{name} differs from the bank by {error:.1e} of its largest value, allowed "
-                f"{allowed:.0e}"
-            )
 
-    def refuse(self, what: str) -> NoReturn:
-        """Raise ParityError."""
-        raise ParityError(f"{self.place}: {what}; please report this, or export with --no-check")
+        def slack() -> float:
+            return MOVED * relative_error(moved()[name], want[name], scale)
+
+        self.findings.compare(name, got, want[name], RECOVERY_TOLERANCE, scale, slack)
+
+    def report(self) -> RecoveryReport:
+        """Return the differences, or raise ParityError if one is out of tolerance."""
+        self.findings.refuse(self.place)
+        return RecoveryReport(worst=self.findings.worst)
