@@ -29,6 +29,8 @@ OPSET = 18
 IR_VERSION = 8
 MAX_MODEL_BYTES = 2**31 - 2**20
 """Largest sum of constants: an ONNX file without external data ends at 2 GB."""
+_COPIED_BYTES = 1 << 10
+"""Up to this size a constant is copied into each body that reads it."""
 BOOL, FLOAT = TensorProto.BOOL, TensorProto.FLOAT
 INT32, INT64, UINT8 = TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8
 Value: TypeAlias = tuple[str, int, Sequence[int | str | None] | None]
@@ -235,9 +237,13 @@ class Graph:
         self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], metadata: dict[str, str]
     ) -> ModelProto:
         """Finish the outermost graph without unused nodes."""
-        nodes, used = _needed(self.nodes, {output for output, _, _ in outputs})
+        wanted, given = {output for output, _, _ in outputs}, {key for key, _, _ in inputs}
+        own = {key: t for key, t in self._constants.items() if key not in given}
+        small = {key: t for key, t in own.items() if t.ByteSize() <= _COPIED_BYTES}
+        for node in self.nodes:
+            self._copy_constants(node, small)
+        nodes, used = _needed(self.nodes, wanted)
         constants = {key: tensor for key, tensor in self._constants.items() if key in used}
-        given = {key for key, _, _ in inputs}
         # onnx.compose renames in bodies what nodes make, not initializers
         captured = {value for node in nodes for value in _captures(node)} - given
         made = [key for key in constants if key in captured]
@@ -256,6 +262,21 @@ class Graph:
         )
         helper.set_model_props(model, metadata)
         return model
+
+    def _copy_constants(self, node: NodeProto, constants: Mapping[str, TensorProto]) -> None:
+        """Give a node's bodies their own copies of the constants that they read."""
+        for body in (attribute.g for attribute in node.attribute if attribute.HasField("g")):
+            names: dict[str, str] = {}
+            for inner in body.node:
+                self._copy_constants(inner, constants)
+                for value in inner.input:
+                    if value in constants and value not in names:
+                        names[value] = self.fresh(value)
+                inner.input[:] = [names.get(value, value) for value in inner.input]
+            for value, name in reversed(names.items()):
+                body.node.insert(
+                    0, helper.make_node("Constant", [], [name], value=constants[value])
+                )
 
     def _reaching(self, nodes: Iterable[NodeProto], inputs: set[str]) -> list[NodeProto]:
         """Return the nodes, and others by which each If and Loop reads what its bodies capture.

@@ -155,6 +155,7 @@ LAYERS: Layers = {
     "GRUCell": (lambda: _Cell(nn.GRUCell(6, 5)), ROWS),
     "InstanceNorm1d": (lambda: nn.InstanceNorm1d(4), ROWS),
     "InstanceNorm2d": (lambda: nn.InstanceNorm2d(3, affine=True), IMAGE),
+    "InstanceNorm1d (running)": (lambda: nn.InstanceNorm1d(4, track_running_stats=True), ROWS),
     "LayerNorm": (lambda: nn.LayerNorm(6), ROWS),
     "LayerNorm (2 axes)": (lambda: nn.LayerNorm((4, 6)), ROWS),
     "LSTM": (lambda: _First(nn.LSTM(6, 4, batch_first=True)), ROWS),

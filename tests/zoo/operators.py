@@ -128,6 +128,7 @@ def _binary() -> dict[str, Function]:
         "heaviside": lambda h: torch.heaviside(h[:, :2], h[:, 2:]),
         "clamp (tensor)": lambda h: torch.clamp(h[:, :2], min=h[:, 2:]),
         "matmul": lambda h: h @ h.transpose(1, 2),
+        "matmul (vector)": lambda h: h.mT @ torch.arange(4.0),
         "bmm": lambda h: torch.bmm(h, h.mT),
         "baddbmm": lambda h: torch.baddbmm(h[:, :, :4], h, h.mT, beta=0.5, alpha=2),
         "einsum": lambda h: torch.einsum("bij,bkj->bik", h, h),
@@ -154,6 +155,9 @@ def _binary() -> dict[str, Function]:
         "scaled_dot_product_attention": lambda h: functional.scaled_dot_product_attention(h, h, h),
         "attention (causal)": lambda h: functional.scaled_dot_product_attention(
             h, h, h, is_causal=True
+        ),
+        "attention (4 axes)": lambda h: functional.scaled_dot_product_attention(
+            h[:, None], h[:, None], h[:, None], h[:, None, :, :4]
         ),
         "bitwise_and": lambda h: ((h[:, :2] * 8).int() & (h[:, 2:] * 8).int()).float(),
         "bitwise_xor": lambda h: ((h[:, :2] * 8).int() ^ (h[:, 2:] * 8).int()).float(),

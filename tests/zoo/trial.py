@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
@@ -175,6 +175,24 @@ def _normalised(
     return y + bias.view(shape) if bias is not None else y
 
 
+def _per_instance(
+    x: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`functional.instance_norm` of the evaluation, with gradients by the statistics."""
+    if use_input_stats:
+        return torch.instance_norm(
+            x, weight, bias, mean, var, use_input_stats, momentum, eps, cudnn_enabled=False
+        )
+    return _normalised(x, mean, var, weight, bias, eps=eps)
+
+
 def _score_error(bank: MaskBank, module: nn.Module, model: Model) -> tuple[float, float]:
     """Compare one-shot's scores with autograd's, and these with those of nudged inputs."""
     x = _data(bank, 0).test_x[:5]
@@ -193,7 +211,8 @@ def _scores(module: nn.Module, tasks: list[Tensors], at: dict[str, Array]) -> tu
     """Return the scores of tasks by autograd, and their scale."""
     mixed = {key: torch.from_numpy(value).requires_grad_() for key, value in at.items()}
     x = mixed.pop("x").detach()
-    with mock.patch("torch.nn.functional.batch_norm", _normalised):
+    replaced: dict[str, Any] = {"batch_norm": _normalised, "instance_norm": _per_instance}
+    with mock.patch.multiple("torch.nn.functional", **replaced):
         logits = _logits(module, mixed, x)
     stopped = torch.cat([logits[:, :REAL_OUTPUTS].detach(), logits[:, REAL_OUTPUTS:]], 1)
     slopes = torch.autograd.grad(

@@ -61,7 +61,7 @@ def begin_log(log: Path, keep: Callable[[bytes], bool] = bool, *, own: bool = Fa
     data = read_file(log, max_bytes=MAX_LOG_BYTES, links=not own)
     lines = data.split(b"\n")
     last = lines.pop()  # empty if the log ends with a newline
-    if last and not (last.startswith(b"{") and not _is_json(last)):
+    if last and (not last.startswith(b"{") or read_record(last) is not None):
         lines.append(last)
     kept = b"".join(line + b"\n" for line in lines if keep(line + b"\n"))
     if kept != data:
@@ -71,12 +71,12 @@ def begin_log(log: Path, keep: Callable[[bytes], bool] = bool, *, own: bool = Fa
             file.truncate()
 
 
-def _is_json(line: bytes) -> bool:
+def read_record(line: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Return the JSON of a line, or None if it is none."""
     try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
 
@@ -15,6 +16,7 @@ from supsup_export.bank_model.scores import num_rows, rounding_factor
 from supsup_export.bank_model.shortlist import CONTENDERS
 from supsup_export.checking import (
     LOGITS_TOLERANCE,
+    MOVED,
     ROUNDED_TOLERANCE,
     Batch,
     Findings,
@@ -40,16 +42,13 @@ Superposition: TypeAlias = tuple[list[int], list[float]]
 
 
 class _Wanted(NamedTuple):
-    """Scores ``float64 (tasks,)``, spread, how far rounding moves them, and their gradient."""
+    """Scores ``float64 (tasks,)`` at a place, their scale (docs/CONTRACT.md), and the gradient."""
 
+    x: Batch
+    place: Superposition
     scores: Scores
-    spread: float
-    moved: float
+    scale: float
     gradient: Tensors
-
-    @property
-    def scale(self) -> float:
-        return max(float(np.abs(self.scores).max()), self.spread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +115,8 @@ class _Check:
         self._session, self._bank, self._info = session, bank, info
         self._reference = Reference(bank)
         self._forward = open_program(bank, "forward")
+        if info.mode != "known":
+            self._slopes = open_program(bank, "gradient")
 
     def selection(self, indices: list[int], alphas: list[float]) -> None:
         """Compare a known task, or a superposition of several."""
@@ -141,53 +142,58 @@ class _Check:
         singles = [Batch(given[i : i + 1], ready[i : i + 1]) for i in range(_BATCH * full)]
         rows = [(single, places[0]) for single in singles]
         wanted = self._wanted([*asked, *rows])
-        for (x, place), want in zip(asked, wanted, strict=False):
-            self._inference_at(x, place, want)
+        for want in wanted[: len(asked)]:
+            self._inference_at(want)
         if full:
             self._rows(wanted[len(asked) :])
 
-    def _inference_at(self, x: Batch, place: Superposition, want: _Wanted) -> None:
-        indices, alphas = place
-        got = self._run(x, indices, alphas, infer=True)
-        allowed, scale = self._allowed(want, int8=True), want.scale
+    def _inference_at(self, want: _Wanted) -> None:
+        x, place = want.x, want.place
+        got = self._run(x, *place, infer=True)
+        allowed, slack = self._allowed(want, int8=True), cache(lambda: self._moved(want))
         if "task_scores" in got:
             scores = got["task_scores"]
-            if self._info.scoring != "exact" and not indices:
-                rounded = ROUNDED_TOLERANCE * scale if self._info.scoring == "rounded" else np.inf
-                scores = _contending(scores, want.scores, allowed, rounded)
-            where = f"task_scores at {indices or 'all'}"
-            self.findings.compare(where, scores, want.scores, allowed / (scale or 1.0), scale)
+            if self._info.scoring != "exact" and not place[0]:
+                rounded = ROUNDED_TOLERANCE if self._info.scoring == "rounded" else np.inf
+                allowed += slack()
+                scores = _contending(
+                    scores, want.scores, allowed * want.scale, rounded * want.scale
+                )
+            where = f"task_scores at {place[0] or 'all'}"
+            self.findings.compare(where, scores, want.scores, allowed, want.scale, slack)
         if "task" in got:
             best = int(got["task"][0])
-            short = np.array([want.scores.max() - want.scores[best]]) / (scale or 1.0)
-            self.findings.compare("task inferred", short, np.zeros(1), allowed / (scale or 1.0))
+            short = np.array([want.scores.max() - want.scores[best]]) / want.scale
+            self.findings.compare("task inferred", short, np.zeros(1), allowed, slack=slack)
             self._compare(got, x, ([best], [1.0]), "inferred", 0.0)
 
     def _rows(self, wanted: Sequence[_Wanted]) -> None:
         got = self._run(self._batches[0], [], [], infer=True, per_image=np.array(True))
         found = got["task_scores"].reshape(_BATCH, len(self._bank))
         for i, (row, want) in enumerate(zip(found, wanted, strict=True)):
-            tolerance = self._allowed(want, int8=False) / (want.scale or 1.0)
-            self.findings.compare(
-                f"task_scores of row {i}", row, want.scores, tolerance, want.scale
-            )
+            tolerance, slack = self._allowed(want, int8=False), partial(self._moved, want)
+            name = f"task_scores of row {i}"
+            self.findings.compare(name, row, want.scores, tolerance, want.scale, slack)
         self.findings.compare("task of each row", got["task"], found.argmax(axis=1), 0.0)
 
     def _allowed(self, want: _Wanted, *, int8: bool) -> float:
-        """Return how far scores may differ; rows are scored in float32 for every target."""
+        """Return how far scores may differ, in `scale`; rows are scored in float32."""
         target, network = cast(Target, self._info.target), self._bank.network
         peaks, factor = None, 1
         if int8 and target != "portable" and network.parameters:
             packed_bytes = len(self._bank) * ROW_BITS // 8 * -(-network.num_masked // ROW_BITS)
             rest = 254 ** (num_rows(target, packed_bytes) - 1)
             peaks, factor = self._reference.peaks(want.gradient) / rest, rounding_factor(target)
-        return score_tolerance(
-            want.scale,
-            num_terms=network.num_masked + sum(s.size for s in network.state),
-            moved=want.moved,
-            peaks=peaks,
-            factor=factor,
-        )
+        num_terms = network.num_masked + network.num_state
+        allowed = score_tolerance(want.scale, num_terms=num_terms, peaks=peaks, factor=factor)
+        return allowed / want.scale
+
+    def _moved(self, want: _Wanted) -> float:
+        """Return how much more they may differ as the network's own rounding moves them."""
+        other = self._gradient(want.x, want.place, nudged)
+        changes = {key: other[key].astype(np.float64) - g for key, g in want.gradient.items()}
+        (scores,), (spread,) = self._reference.scores([changes])
+        return MOVED * float(np.abs(scores).max() + spread) / want.scale
 
     def _run(
         self, x: Batch, indices: list[int], alphas: list[float], *, infer: bool, **more: Array
@@ -215,21 +221,21 @@ class _Check:
             logits = self._forward.run(["logits"], {"x": x.ready, **tensors})[0]
             self.findings.compare(f"logits {what}", got["logits"], logits, LOGITS_TOLERANCE)
 
+    def _gradient(
+        self, x: Batch, place: Superposition, changed: Callable[[Tensors], Tensors] = dict
+    ) -> Tensors:
+        tensors = self._reference.superposed(*place)
+        names = [f"{self._info.objective}.{name}" for name in tensors]
+        found = self._slopes.run(names, changed({"x": x.ready, **tensors}))
+        return dict(zip(tensors, found, strict=True))
+
     def _wanted(self, asked: Sequence[tuple[Batch, Superposition]]) -> list[_Wanted]:
-        program, gradients, changes = open_program(self._bank, "gradient"), [], []
-        for x, place in asked:
-            tensors = self._reference.superposed(*place)
-            names = [f"{self._info.objective}.{name}" for name in tensors]
-            feeds = {"x": x.ready, **tensors}
-            found, other = (program.run(names, each) for each in (feeds, nudged(feeds)))
-            gradients.append(dict(zip(tensors, found, strict=True)))
-            pairs = zip(tensors, found, other, strict=True)
-            changes.append({name: b.astype(np.float64) - a for name, a, b in pairs})
-        scores, spreads = self._reference.scores([*gradients, *changes])
-        moved = np.abs(scores).max(axis=1) + spreads
+        gradients = [self._gradient(*each) for each in asked]
+        scores, spreads = self._reference.scores(gradients)
+        scales = np.maximum(np.abs(scores).max(axis=1), spreads)
         return [
-            _Wanted(scores[i], float(spreads[i]), float(moved[len(asked) + i]), gradient)
-            for i, gradient in enumerate(gradients)
+            _Wanted(x, place, scores[i], float(scales[i]) or 1.0, gradients[i])
+            for i, (x, place) in enumerate(asked)
         ]
 
 

@@ -5,15 +5,18 @@ References: numpy, the bank's own programs, `recovery.descent.Descent`.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from supsup_export.checking import (
     MOVED,
     RECOVERY_TOLERANCE,
+    Findings,
     check_onnx,
     nudged,
     open_program,
@@ -21,10 +24,9 @@ from supsup_export.checking import (
 )
 from supsup_export.recovery_model.step import OBJECTIVE
 from supsup_export.recovery_model.stream import SETTINGS
-from supsup_runtime.arrays import Array, Bits
+from supsup_runtime.arrays import Array
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.layout import cut
-from supsup_runtime.errors import ParityError
 from supsup_runtime.hopfield.metadata import HopfieldInfo, with_batch_statistics
 from supsup_runtime.hopfield.store import HopfieldStore
 from supsup_runtime.model.metadata import PREFIX
@@ -83,12 +85,10 @@ def check_recovery(
             feeds["state"] = HopfieldInfo.of(store).state
         given = {name: value for name, value in feeds.items() if name != "state" or rows != 1}
         got = check.run(given)  # one row tests the default state
-        want, other = (check.reference(each) for each in (feeds, nudged(feeds)))
+        want, moved = check.reference(feeds), partial(check.reference, nudged(feeds))
         for name, value in got.items():
-            least_scale = float(want["terms"]) if name in {"energy", "loss"} else 0.0
-            moved = relative_error(other[name], want[name], least_scale)
-            check.compare(name, value, want[name], least_scale, moved)
-    return RecoveryReport(worst=check.worst)
+            check.compare(name, value, want, moved)
+    return check.report()
 
 
 def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str) -> RecoveryReport:
@@ -121,67 +121,74 @@ def check_stream(path: Path, bank: MaskBank, store: HopfieldStore, *, place: str
             got = check.run(feeds | onward)
             _follow(check, descent, feeds, got, state=batch if rows > 1 else running)
             onward |= {"scores": got["next_scores"], "velocity": got["next_velocity"]}
-    return RecoveryReport(worst=check.worst)
+    return check.report()
 
 
 def _follow(
     check: RecoveryCheck, descent: Descent, feeds: Feeds, got: Feeds, *, state: Array
 ) -> None:
-    batches, masks = feeds["batches"], got["masks"]
-    expected = (len(batches), check.bank.network.num_masked)
+    masks, expected = got["masks"], (len(feeds["batches"]), check.bank.network.num_masked)
     if masks.shape != expected:
-        check.refuse(f"masks must have shape {expected}, got {masks.shape}")
-    entropies, energies, terms = np.zeros((3, len(batches)))
-    for number, (x, signs) in enumerate(zip(batches, masks, strict=True)):
-        _refuse_other_mask(check, descent, signs, f"of step {number}")
-        said = {
+        check.findings.failures.append(f"masks must have shape {expected}, got {masks.shape}")
+        return
+    steps: list[Feeds] = [
+        {
             "x": x,
             "mask": signs.astype(np.float32),
             "entropy_strength": feeds["entropy_strengths"][number],
             "energy_strength": feeds["energy_strengths"][number],
             "state": state,
         }
-        values = check.reference(said)
-        entropies[number], energies[number] = values["entropy"], values["energy"]
-        terms[number] = values["terms"]
-        descent.step(values["gradient"].astype(np.float32))
-    _refuse_other_mask(check, descent, got["mask"] == 1, "after the last step")
-    check.compare("entropy", got["entropy"], entropies)
-    check.compare("energy", got["energy"], energies, float(terms.max(initial=0)))
-    check.compare("next_scores", got["next_scores"], descent.scores)
+        for number, (x, signs) in enumerate(zip(feeds["batches"], masks, strict=True))
+    ]
+    other = copy.deepcopy(descent)
+    want = _descended(check, descent, steps)
+    moved = cache(lambda: _descended(check, other, [nudged(step) for step in steps]))
+    for number, signs in enumerate([*masks, got["mask"] == 1]):
+        scores, wrong = want["scores"][number], signs != (want["scores"][number] >= 0)
+        error = relative_error(scores * ~wrong, scores)
+        if error > RECOVERY_TOLERANCE and error > RECOVERY_TOLERANCE + MOVED * relative_error(
+            moved()["scores"][number], scores
+        ):
+            when = f"of step {number}" if number < len(steps) else "after the last step"
+            check.findings.failures.append(f"the mask {when} differs in {int(wrong.sum())} places")
+    for name in ("entropy", "energy", "next_scores"):
+        check.compare(name, got[name], want, moved)
 
 
-def _refuse_other_mask(check: RecoveryCheck, descent: Descent, signs: Bits, when: str) -> None:
-    scores = np.abs(descent.scores)
-    clear = scores > RECOVERY_TOLERANCE * scores.max()
-    wrong = int((clear & (signs != (descent.mask == 1))).sum())
-    if wrong:
-        check.refuse(
-            f"the mask {when} must equal the bank's descent, got {wrong} elements that differ"
-        )
+def _descended(check: RecoveryCheck, descent: Descent, steps: Sequence[Feeds]) -> Feeds:
+    """Step along the bank's gradients; return what the model must, and all scores."""
+    found, scores = [], [descent.scores]
+    for feeds in steps:
+        found.append(check.reference(feeds))
+        descent.step(found[-1]["gradient"].astype(np.float32))
+        scores.append(descent.scores)
+    told = {
+        name: np.array([float(values[name]) for values in found])
+        for name in ("entropy", "energy", "terms")
+    }
+    return told | {"next_scores": descent.scores, "scores": np.stack(scores)}
 
 
 class RecoveryCheck:
     """A recovery model, with its bank and store in numpy; messages call it `place`.
 
     Attributes:
-        worst: Largest difference so far, by output.
+        findings: Differences so far.
 
     Raises:
-        ParityError: If it is not valid ONNX, or its metadata differ from the store.
+        ParityError: If it is not valid ONNX.
     """
 
     def __init__(self, path: Path, bank: MaskBank, store: HopfieldStore, *, place: str) -> None:
         check_onnx(path, place=place)
         self.bank = bank
         self.place = place
-        self.worst: dict[str, float] = {}
+        self.findings = Findings()
         self._store = store
         self._session = open_session(path, place=place)
         if self._session.metadata[f"{PREFIX}hopfield"] != HopfieldInfo.of(store).to_json():
-            raise ParityError(
-                f"{place}: metadata hopfield must match the store; please report this"
-            )
+            self.findings.failures.append("metadata hopfield must match the store")
         self._forward = open_program(bank, "forward")
         self._gradient = open_program(bank, "gradient")
 
@@ -235,21 +242,16 @@ class RecoveryCheck:
             "entropy_gradient": np.concatenate(flat),
         }
 
-    def compare(
-        self, name: str, got: Array, want: Array, least_scale: float = 0.0, moved: float = 0.0
-    ) -> None:
-        """Raise ParityError if an output is off by more than its sums and `moved` allow."""
-        if got.shape != want.shape:
-            self.refuse(f"{name} must have shape {want.shape}, got {got.shape}")
-        error = relative_error(got, want, least_scale)
-        self.worst[name] = max(self.worst.get(name, 0.0), error)
-        allowed = RECOVERY_TOLERANCE + MOVED * moved
-        if not error <= allowed:  # nor NaN
-            self.refuse(
-                f"{name} differs from the bank by {error:.1e} of its largest value, allowed "
-                f"{allowed:.0e}"
-            )
+    def compare(self, name: str, got: Array, want: Feeds, moved: Callable[[], Feeds]) -> None:
+        """Record how far an output is off; `moved` returns what is wanted of `nudged` inputs."""
+        scale = float(want["terms"].max(initial=0)) if name in {"energy", "loss"} else 0.0
 
-    def refuse(self, what: str) -> NoReturn:
-        """Raise ParityError."""
-        raise ParityError(f"{self.place}: {what}; please report this, or export with --no-check")
+        def slack() -> float:
+            return MOVED * relative_error(moved()[name], want[name], scale)
+
+        self.findings.compare(name, got, want[name], RECOVERY_TOLERANCE, scale, slack)
+
+    def report(self) -> RecoveryReport:
+        """Return the differences, or raise ParityError if one is out of tolerance."""
+        self.findings.refuse(self.place)
+        return RecoveryReport(worst=self.findings.worst)

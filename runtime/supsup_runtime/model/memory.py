@@ -61,12 +61,14 @@ def _groups(mount: Path, own: Path) -> Iterator[tuple[Path, _Names]]:
 def _of_group(folder: Path, names: _Names) -> int | None:
     try:
         limit = (folder / names.limit).read_text().strip()
+        if not limit.isdigit():
+            return None
         used = int((folder / names.used).read_text())
         pairs = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]
         used -= sum(int(value) for key, value in pairs if key in names.cache)  # freed on demand
     except (OSError, ValueError):
         return None
-    return max(0, int(limit) - used) if limit.isdigit() else None
+    return max(0, int(limit) - used)
 
 
 def _lines(file: Path) -> list[str]:

@@ -37,6 +37,8 @@ _WITHIN = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 """Messages within messages that lead to operators and tensors, by field number of onnx.proto."""
+_LOCATION, _SCANNED_BYTES = b"location", 1 << 20
+"""The key without which nobody follows a tensor's data; messages up to this size are searched."""
 _READ = {"node": (4, 7), "opset": (1, 2), "tensor": (8, 13, 14)}
 """A node's operator and domain; an opset's domain and version; a tensor's name, and where its data
 are if not in the tensor."""
@@ -108,12 +110,11 @@ def read_operators(model: BinaryIO, *, place: str) -> tuple[dict[str, int], set[
         ``com.microsoft.MatMulNBits``.
 
     Raises:
-        ModelError: If the model is not a protobuf message or is cut short, a name is empty or
-            cannot be printed, or a tensor's data are in another file.
+        ModelError: If the model is not a protobuf message or is cut short, or a name is empty or
+            cannot be printed.
     """
     opsets: dict[str, int] = {}
     operators: set[str] = set()
-    outside: list[int | bytes] = []
     try:
         for kind, values in _messages(_Pieces(model)):
             if kind == "opset":
@@ -122,20 +123,30 @@ def read_operators(model: BinaryIO, *, place: str) -> tuple[dict[str, int], set[
                 domain = _domain(values.get(7, b""))
                 name = _name(values.get(4, b""))
                 operators.add(f"{domain}.{name}" if domain else name)
-            elif 13 in values or values.get(14):
-                outside.append(values.get(8, b""))
     except (EOFError, ValueError) as error:
         raise ModelError(f"{place}: not an ONNX model, or cut short: {error}") from error
+    return opsets, operators
+
+
+def refuse_outside(model: BinaryIO, *, place: str) -> None:
+    """Raise `ModelError` if an ONNX model has a tensor whose data are in another file."""
+    try:
+        tensors = [t for kind, t in _messages(_Pieces(model), _LOCATION) if kind == "tensor"]
+    except (EOFError, ValueError) as error:
+        raise ModelError(f"{place}: not an ONNX model, or cut short: {error}") from error
+    outside = [values.get(8, b"") for values in tensors if 13 in values or values.get(14)]
     if outside:
         raise ModelError(
             f"{place}: tensors must have their data in the model, got {outside[0]!r:.80} with data "
             "in another file; save the model as one file"
         )
-    return opsets, operators
 
 
-def _messages(data: _Pieces) -> Iterator[tuple[str, Values]]:
-    """Yield what `_READ` names of each message, at any depth, without recursion."""
+def _messages(data: _Pieces, word: bytes = b"") -> Iterator[tuple[str, Values]]:
+    """Yield what `_READ` names of each message, at any depth, without recursion.
+
+    Small messages without `word` are left out.
+    """
     at = 0
     stack: list[tuple[str, int, Values]] = [("model", data.size, {})]
     while stack:
@@ -147,6 +158,9 @@ def _messages(data: _Pieces) -> Iterator[tuple[str, Values]]:
             continue
         number, wire_type, value, at = data.header(at, end)
         if wire_type == _LENGTH_DELIMITED and number in _WITHIN.get(kind, {}):
+            if value <= _SCANNED_BYTES and word and word not in data.read(at, value):
+                at += value
+                continue
             stack.append((_WITHIN[kind][number], at + value, {}))
             continue
         if number in _READ.get(kind, ()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,7 @@ from supsup_runtime.arrays import (
 )
 from supsup_runtime.bank.fields import is_unicode
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
-from supsup_runtime.model.protobuf import open_file, read_operators
+from supsup_runtime.model.protobuf import open_file, refuse_outside
 
 Declared: TypeAlias = tuple[str, tuple[int | str | None, ...]]
 """Type of an input or output, such as ``tensor(float)``, and its shape with names of axes."""
@@ -251,6 +252,7 @@ def open_session(
     threads: int = 1,
     sess_options: Any = None,  # noqa: ANN401 - onnxruntime.SessionOptions
     providers: Sequence[Any] | None = None,
+    optimised: bool = True,
 ) -> Session:
     """Open a model with the requested provider, or fail.
 
@@ -261,6 +263,7 @@ def open_session(
         threads: Threads per call, in ``[1, 1024]``; ignored with `sess_options`.
         sess_options: ``onnxruntime.SessionOptions``.
         providers: Replace `device`.
+        optimised: Whether ONNX Runtime may change the graph; ignored with `sess_options`.
 
     Raises:
         ProviderUnavailableError: If onnxruntime or the provider is missing or fails to load, or
@@ -278,10 +281,14 @@ def open_session(
             f"{asked} needs {name}; onnxruntime {onnxruntime.__version__} has only "
             f"{available}; install supsup[gpu] instead of supsup[cpu]"
         )
-    options = _options(onnxruntime, threads) if sess_options is None else sess_options
+    options = sess_options
+    if options is None:
+        options = _options(onnxruntime, threads)
+        if not optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     check_kind("sess_options", options, onnxruntime.SessionOptions, "onnxruntime.SessionOptions")
     with BytesIO(model) if isinstance(model, bytes) else open_file(model) as file:
-        read_operators(file, place=place)  # refuses tensors in other files
+        refuse_outside(file, place=place)
     source = model if isinstance(model, bytes) else str(model)
     if isinstance(source, str) and not is_unicode(source):
         raise ModelError(f"{place}: ONNX Runtime opens only paths in UTF-8; rename file or folder")
@@ -327,6 +334,7 @@ def _options(onnxruntime: Any, threads: int) -> Any:  # noqa: ANN401 - onnxrunti
     return options
 
 
+@cache
 def import_onnxruntime() -> Any:  # noqa: ANN401 - onnxruntime has no types
     """Import onnxruntime.
 

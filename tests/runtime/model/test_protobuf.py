@@ -30,7 +30,9 @@ from supsup_runtime.model.protobuf import (
     MAX_METADATA_BYTES,
     read_metadata,
     read_operators,
+    refuse_outside,
 )
+from supsup_runtime.model.session import open_session
 from supsup_runtime.recovery.model import load_hopfield
 
 VALUES = {"org.supsup.a": "", "org.supsup.tasks": "ä" * 300, "org.supsup": "no", "b": "1"}
@@ -291,14 +293,34 @@ def test_data_in_other_files_are_refused(where: str) -> None:
     model = models_with_data_outside()[where]
     message = r"^m: tensors must have their data in the model, got b'secret' with data in another"
     with pytest.raises(ModelError, match=message):
-        read_operators(BytesIO(model.SerializeToString()), place="m")
+        refuse_outside(BytesIO(model.SerializeToString()), place="m")
 
 
 def test_half_of_what_says_that_data_are_outside_is_enough() -> None:
+    where = b"\x42\x08location"  # as a tensor's name
     for tensor in (b"\x70\x01", b"\x70\x81\x80\x80\x80\x10", b"\x6a\x00", b"\x72\x01\x01"):
         with pytest.raises(ModelError, match="must have their data in the model"):
-            read_operators(BytesIO(nested(b"\x3a\x2a", tensor)), place="m")
-    assert read_operators(BytesIO(nested(b"\x3a\x2a", b"\x70\x00")), place="m") == ({}, set())
+            refuse_outside(BytesIO(nested(b"\x3a\x2a", tensor + where)), place="m")
+    refuse_outside(BytesIO(nested(b"\x3a\x2a", b"\x70\x00" + where)), place="m")
+
+
+def test_large_messages_are_searched_in_parts() -> None:
+    for value in (b"a" * (1 << 21), b"location"):
+        strings: Any = [value]
+        model = model_of(initializer=[helper.make_tensor("t", TensorProto.STRING, [1], strings)])
+        refuse_outside(BytesIO(model.SerializeToString()), place="m")
+        model.graph.node.append(constant(value=OUTSIDE))
+        with pytest.raises(ModelError, match="got b'secret' with data in another file"):
+            refuse_outside(BytesIO(model.SerializeToString()), place="m")
+
+
+def test_data_outside_without_a_location_are_refused_by_onnx_runtime() -> None:
+    tensor = TensorProto(name="secret", data_type=TensorProto.FLOAT, dims=[2])
+    tensor.data_location = TensorProto.EXTERNAL
+    model = model_of(helper.make_node("Identity", ["secret"], ["y"]), initializer=[tensor])
+    model.graph.output.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, [2]))
+    with pytest.raises(ModelError, match=r"^m: ONNX Runtime cannot load it: .*Missing 'location'"):
+        open_session(model.SerializeToString(), place="m")
 
 
 def test_tags_of_more_than_32_bits_are_refused() -> None:

@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
-from supsup_runtime.model.session import Session, _Binding, open_session
+from supsup_runtime.model.session import Session, _Binding, import_onnxruntime, open_session
+
+
+@pytest.fixture(autouse=True)
+def _imported_again() -> None:
+    import_onnxruntime.cache_clear()
 
 
 def test_cuda_asked_for_where_there_is_none_is_an_error() -> None:

@@ -244,4 +244,4 @@ def test_the_command_masks_what_it_is_told_and_lists_it(
     with pytest.raises(InputError, match=message):
         run([*words, "--mask", "layers.0.weight"])
     with pytest.raises(InputError, match="masked: 'nope' must be a parameter"):
-        run([*words, "--bank", str(tmp_path / "other"), "--mask", "nope"])
+        run([*words[:-2], str(tmp_path / "other"), "--quiet", "--mask", "nope"])

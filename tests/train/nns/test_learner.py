@@ -237,9 +237,11 @@ def test_a_loss_that_is_lost_leaves_the_checkpoint_before(stream: Stream, tmp_pa
 def test_the_log_of_a_run_that_stopped_is_that_of_a_whole_one(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     lines = [json.dumps({"batch": batch, "certainty": 2.0}) for batch in (0, 4, 8)]
-    log.write_text("\n".join(["a note", '{"note": 1}', *lines]) + '\n{"batch": 12, "cer')
+    others = ["a note", '{"note": 1}', "[" * 100_000, "1" * 5000]
+    others += [f'{{"certainty": 2.0{end}}}' for end in ("", ', "batch": "8"', ', "batch": null')]
+    log.write_text("\n".join([*others, *lines]) + '\n{"batch": 12, "cer')
     begin_log(log, lambda line: not _is_later(line, 4))
-    assert log.read_text().splitlines() == ["a note", '{"note": 1}', lines[0]]
+    assert log.read_text().splitlines() == [*others, lines[0]]
 
 
 def test_what_does_not_fit_is_refused(
@@ -285,8 +287,9 @@ def test_what_does_not_fit_is_refused(
     path = bank.path / "nns" / "learner.json"
     whole = json.loads(path.read_text())
     broken = [{**whole, "format": 9}, {**whole, "tasks": [{}]}, {**whole, "current": 1}, [1]]
+    broken += [{**whole, "batches": float("inf")}]
     broken += [{key: value for key, value in whole.items() if key != "batches"}]
-    for text in ("{", *map(json.dumps, broken)):
+    for text in ("{", "[" * 100_000, *map(json.dumps, broken)):
         path.write_text(text)
         with pytest.raises(InputError, match=r"learner.json: must be a checkpoint of format 1"):
             NnsLearner(bank, module, recipe=SMALL, settings=SETTINGS)

@@ -46,6 +46,14 @@ def test_adaptive_avg_pool(size: tuple[int, ...]) -> None:
     agree(aten.adaptive_avg_pool2d.default, [values(2, 3, 7, 7)], size)
 
 
+@pytest.mark.parametrize("of_input", [True, False])
+def test_instance_norm(*, of_input: bool) -> None:
+    tensors = [values(2, 3, 5), values(3, seed=1), values(3, seed=2)]
+    statistics = values(3, seed=3), values(3, seed=4).square()
+    operator = aten.instance_norm.default
+    agree(operator, tensors, *statistics, of_input, 0.1, 1e-5, False)
+
+
 @pytest.mark.parametrize(("dim", "length"), [(0, (4, 1, 1)), (1, (1, 3, 1))])
 def test_weight_norm(dim: int, length: tuple[int, ...]) -> None:
     agree(aten._weight_norm.default, [values(4, 3, 2), values(*length)], dim)

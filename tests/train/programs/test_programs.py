@@ -241,6 +241,28 @@ def test_entropy_is_exact_where_outputs_are_nearly_uniform() -> None:
         assert relative_error(got[f"entropy.{key}"], expected.numpy()) < TOLERANCE
 
 
+def test_products_with_a_vector_are_right_in_onnx_runtime() -> None:
+    """ONNX Runtime fuses a transpose into the product, and then computes another one."""
+
+    class Products(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vector = nn.Parameter(torch.randn(3))
+            self.weight = nn.Parameter(torch.randn(6, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen = x.view(-1, 3, 6).mT @ self.vector
+            return seen @ self.weight + torch.mv(self.weight.mT, self.weight.mean(1))
+
+    module, x = Products(), torch.randn(4, 18)
+    programs = tiny(module, input_shape=(18,))
+    tensors = {key: tensor.detach() for key, tensor in module.named_parameters()}
+    logits, gradients = reference(module, x, list(tensors), 2)
+    got = run(programs.forward, x, tensors) | run(gradient_of(programs), x, tensors)
+    for key, value in ({"logits": logits.numpy()} | gradients).items():
+        assert relative_error(got[key], value) < TOLERANCE, key
+
+
 def test_forward_that_onnx_cannot_express_is_refused() -> None:
     with pytest.raises(ProgramError, match=r"aten\._linalg_eigh\S* .*; replace it in the module$"):
         tiny(NoForward())

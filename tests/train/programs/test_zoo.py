@@ -14,6 +14,7 @@ from zoo.trial import attempt
 
 SAMPLE = ["ConvNeXt", "SqueezeNet", "Embedding bag", "FNet", "Spatial transformer", "weight_norm"]
 OPERATIONS = ["atan2 of 0", "adaptive_max_pool2d", "cumprod", "einsum (diagonal)", "RNN"]
+OPERATIONS += ["spectral_norm", "InstanceNorm1d (running)", "attention (causal)"]
 
 
 @pytest.mark.slow
@@ -40,6 +41,16 @@ def test_a_refusal_is_told_from_a_fault(tmp_path: Path) -> None:
             raise KeyError(x)
 
     assert attempt(Broken, (3,), tmp_path / "broken").verdict in ("broke", "refused")
+
+
+def test_what_onnx_runtime_optimises_wrongly_is_refused_at_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supsup_train.programs.onnx_file._make_columns", lambda *_: None)
+    outcome = attempt(*OPERATORS["matmul (vector)"], tmp_path)
+    assert outcome.verdict == "broke"
+    assert "ParityError: " in outcome.reason
+    assert "logits of tasks [0] differs by" in outcome.reason
 
 
 def test_the_zoo_has_enough_of_each() -> None:

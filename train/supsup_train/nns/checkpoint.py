@@ -29,6 +29,8 @@ MAX_JSON_BYTES = 64 << 20
 MAX_TENSORS = 8
 """Limit on weight-sized tensors in a task's file: scores and optimizer tensors."""
 
+_UNFIT = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+
 
 class Known(TypedDict):
     """JSON record of an allocated task.
@@ -70,7 +72,7 @@ class LearnerFiles:
         data = read_file(place, max_bytes=MAX_JSON_BYTES)
         try:
             told = self._parse(json.loads(data))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except _UNFIT as error:
             raise InputError(
                 f"{place}: must be a checkpoint of format {FORMAT}, got {error!r}; restore it, or "
                 "start again in another bank"

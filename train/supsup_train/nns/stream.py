@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from supsup_runtime.bank.fields import is_number
 from supsup_runtime.data.own import Tasks
 from supsup_train.masks.learning import task_seed
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.train_task import batch_rows
 from supsup_train.nns.learner import Decision, NnsLearner
-from supsup_train.reporting import begin_log, open_log, progress_bars
+from supsup_train.reporting import begin_log, open_log, progress_bars, read_record
 
 
 def unlabelled_batches(
@@ -67,11 +68,9 @@ def learn_stream(
 
 
 def _is_later(line: bytes, batches: int) -> bool:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(found, dict) and "certainty" in found and found["batch"] >= batches
+    found = read_record(line)
+    batch = found.get("batch") if isinstance(found, dict) and "certainty" in found else None
+    return is_number(batch) and batch >= batches
 
 
 def _to_text(decision: Decision) -> str:

@@ -62,18 +62,21 @@ def make_trial(module: nn.Module, input_shape: tuple[int, ...], free: Iterable[s
     own, buffers = dict(trained.named_parameters()), dict(trained.named_buffers())
     before = {name: value.detach().clone() for name, value in {**own, **buffers}.items()}
     inputs = {name: before[name].clone() for name in free}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         for name, value in inputs.items():
             if name in own and value.ndim > 1:  # zeros of the module would hide a difference
                 nn.init.kaiming_normal_(value)
+            value.requires_grad_(name in own)
         x = 0.9 * torch.rand(_ROWS, *input_shape)
         for _ in range(2):
             logits = functional_call(trained, inputs, (x,))  # puts new buffers into `inputs`
             if not isinstance(logits, Tensor):
                 kind = type(logits).__name__
                 raise ProgramError(f"network: must return the logits alone in training, got {kind}")
-    _backward_once(copy.deepcopy(trained), inputs, [name for name in inputs if name in own], x)
+            if logits.requires_grad:
+                logits.sum().backward()  # type: ignore[no-untyped-call]  # fails for some operators
+    inputs = {name: value.detach() for name, value in inputs.items()}
     changed = [
         name
         for name, value in trained.named_buffers()
@@ -81,18 +84,6 @@ def make_trial(module: nn.Module, input_shape: tuple[int, ...], free: Iterable[s
     ]
     moved = x + _MOVED * x.flip(0)
     return Trial(module=trained.eval(), x=x, moved=moved, free=inputs, changed=changed)
-
-
-def _backward_once(
-    module: nn.Module, tensors: dict[str, Tensor], learned: list[str], x: Tensor
-) -> None:
-    """Take the backward pass of a training step, which fails for operators without one."""
-    values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    for name in learned:
-        values[name].requires_grad_()
-    if learned:
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            functional_call(module, values, (x,)).sum().backward()
 
 
 def is_count(name: str) -> bool:

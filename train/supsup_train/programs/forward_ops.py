@@ -50,6 +50,23 @@ def batch_norm(
     return y if bias is None else y + bias.view(channels)
 
 
+def instance_norm(  # noqa: PLR0913 (aten's signature)
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    of_input: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """``aten.instance_norm``, also differentiable in the running statistics."""
+    normed = aten.instance_norm if of_input else batch_norm
+    y: Tensor = normed(x, weight, bias, mean, var, of_input, momentum, eps, cudnn_enabled)
+    return y
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -177,6 +194,7 @@ PORTABLE: dict[Any, Callable[..., Any]] = {
     aten.atan2.default: atan2,
     aten.cumprod.default: cumulative_product,
     aten.embedding_bag.padding_idx: embedding_bag,
+    aten.scaled_dot_product_attention.default: attention,
     aten.special_erfcx.default: refuse_erfcx,
 }
 DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
@@ -187,8 +205,8 @@ DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
     aten.batch_norm.default: batch_norm,
     aten.bilinear.default: bilinear,
     aten.grid_sampler.default: grid_sampler_2d,
+    aten.instance_norm.default: instance_norm,
     aten.prod.dim_int: product,
-    aten.scaled_dot_product_attention.default: attention,
     aten.gru.input: recurrent(gru_step),
     aten.lstm.input: recurrent(lstm_step),
     aten.rnn_relu.input: recurrent(simple_step(torch.relu)),

@@ -49,6 +49,7 @@ def to_onnx(
         raise TypeError("torch.onnx.export returned no model")
     model = exported.model_proto
     names = _bake(model.graph, constants, len(inputs))
+    _make_columns(model.graph, {})
     model = onnxscript.optimizer.optimize(model, output_size_limit=_MAX_FOLDED_ELEMENTS)
     names |= zip((value.name for value in model.graph.input), inputs, strict=True)
     names |= zip((value.name for value in model.graph.output), outputs, strict=True)
@@ -84,11 +85,43 @@ def _bake(
     return names
 
 
+def _make_columns(graph: onnx.GraphProto, ranks: dict[str, int]) -> None:
+    """Turn vectors on the right of products into columns; `ranks` are of outer values.
+
+    ONNX Runtime 1.32 fuses ``A.T @ v`` and then computes another product.
+    """
+    values = (*graph.input, *graph.value_info)
+    ranks = ranks | {value.name: len(value.type.tensor_type.shape.dim) for value in values}
+    ranks |= {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        for inner in _bodies(node):
+            _make_columns(inner, ranks)
+        if node.op_type != "MatMul" or ranks.get(node.input[1]) != 1:
+            graph.node.append(node)
+            continue
+        product = node.output[0]
+        axis, column, wide = (f"{product}.{name}" for name in ("axis", "column", "wide"))
+        graph.node.extend(
+            [
+                helper.make_node("Constant", [], [axis], value_ints=[-1]),
+                helper.make_node("Unsqueeze", [node.input[1], axis], [column]),
+                helper.make_node("MatMul", [node.input[0], column], [wide]),
+                helper.make_node("Squeeze", [wide, axis], [product]),
+            ]
+        )
+
+
 def _values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
     return [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
         for name, shape in shapes.items()
     ]
+
+
+def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
 
 
 def _rename(graph: onnx.GraphProto, names: dict[str, str], fresh: Iterator[str]) -> None:
@@ -113,8 +146,8 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str], fresh: Iterator[str])
         node.input[:] = [new(name) for name in node.input]
         for attribute in node.attribute:
             attribute.ClearField("doc_string")
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                _rename(inner, names, fresh)
+        for inner in _bodies(node):
+            _rename(inner, names, fresh)
         node.output[:] = [new(name) for name in node.output]
     for value in graph.output:
         value.name = new(value.name)
