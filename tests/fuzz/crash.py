@@ -29,7 +29,7 @@ from fuzz.campaign import environment, fresh_seeds
 from fuzz.case import read_files
 from fuzz.judge import work_folder
 from fuzz.report import record
-from fuzz.seeds import LEARN, TASKS
+from fuzz.seeds import LEARN, OWN, TASKS
 from fuzz.stops import KINDS, Stop, run_line
 from supsup_runtime.console import to_table
 
@@ -40,6 +40,7 @@ LINES = {
     "train": f"supsup-train {LEARN} --tasks 4 --model mlp-6 --bank plain",
     "train, new bank": f"supsup-train {LEARN} --tasks 2 --model mlp-6 --bank new",
     "train, transfer": f"supsup-train {LEARN} --tasks 3 --model mlp-6 --bank new --transfer masks",
+    "train, own": f"supsup-train {OWN} --bank mine",
     "train, NNs": f"supsup-train {LEARN} --tasks 2 --model mlp-6 --bank new {_NNS}",
     "baseline, new bank": f"supsup-baseline batche {LEARN} --tasks 2 --model mlp-6 --bank new",
     "baseline, psp": f"supsup-baseline psp {LEARN} --tasks 2 --model mlp-6 --bank new",
@@ -57,6 +58,7 @@ LINES = {
     "export": "supsup-export --bank plain out.onnx --sidecar",
     "export again": "supsup-export --bank units full.onnx --force --sidecar",
     "export, no sidecar": "supsup-export --bank units full.onnx --force",
+    "export, baked": "supsup-export --bank own out.onnx --preprocess baked --sidecar",
     "export task": f"supsup-export --bank plain out.onnx --task {_FIRST} --sidecar",
     "export recovery": "supsup-export --bank units out.onnx --hopfield --sidecar",
 }

@@ -14,12 +14,13 @@ from supsup_runtime.bank.bank import MaskBank
 
 FEATURES, CLASSES = 5, 3
 TASKS = ("permuted-0000", "permuted-0001")
-MODELS = ("full", "portable", "known", "infer", "recover", "one")
-BANKS = ("plain", "sparse", "units", "state", "old")
+MODELS = ("full", "portable", "known", "infer", "recover", "one", "pictures")
+BANKS = ("plain", "sparse", "units", "state", "old", "own")
 """Masks; masks that are stored sparse; masks over units with state, a Hopfield store and a
-calibration; state alone; masks in format 1."""
+calibration; state alone; masks in format 1; own tasks, with preprocessing."""
 
 LEARN = "permuted --data data.npz --steps 2 --outputs 5 --threads 1 --quiet"
+OWN = "own --data own.toml --steps 2 --outputs 5 --max-classes 3 --threads 1 --quiet --model mlp-6"
 _LINES = f"""
 supsup-train {LEARN} --tasks 2 --model mlp-6 --bank plain
 supsup-train {LEARN} --tasks 2 --model mlp-64-48 --rule top-k --density 0.02 --bank sparse
@@ -35,6 +36,8 @@ supsup-export --bank plain infer.onnx --graph-outputs logits,task
 supsup-export --bank units units.onnx
 supsup-calibrate units.onnx permuted --data data.npz --bank units
 supsup-export --bank units recover.onnx --hopfield
+supsup-train {OWN} --bank own
+supsup-export --bank own pictures.onnx --preprocess baked
 supsup-export --bank plain one.onnx --task {TASKS[0]} --bits 2
 """
 
@@ -71,6 +74,11 @@ def _make_data(folder: Path) -> None:
     x = rng.integers(0, 256, (24, FEATURES), np.uint8)
     y = np.arange(24, dtype=np.int64) % CLASSES
     np.savez(folder / "data.npz", x_train=x[:12], y_train=y[:12], x_test=x[12:], y_test=y[12:])
+    pictures = rng.integers(0, 256, (12, 4, 3), np.uint8)
+    np.savez(folder / "pictures.npz", x_train=pictures, y_train=y[:12])
+    tasks = [f'[[task]]\nname = "{name}"\ndata = "pictures.npz"\n' for name in "ab"]
+    (folder / "own.toml").write_text("".join(tasks))
+    np.save(folder / "pictures.npy", pictures[:2])
     idx = folder / "idx"
     idx.mkdir()
     pictures = rng.integers(0, 256, (12, 3, 2), np.uint8)

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from exports import each_made_once
 from fuzz.case import Case
-from fuzz.seeds import LEARN, TASKS
+from fuzz.seeds import LEARN, OWN, TASKS
 from fuzz.target import Reach, Refused, Target, command
 
 _VALID = tuple(
@@ -31,6 +31,10 @@ supsup-run full.onnx x.npy --method gradient --alpha-steps 2 --alpha-step-size 0
 supsup-eval full.onnx permuted --data data.npz --per-task 3 --batch-size 2 --seed 0
 supsup-eval known.onnx permuted --data data.npz --tasks 2 --method exhaustive --score entropy
 supsup-eval full.onnx permuted --data data.npz --per-task 3 --report r.html --force
+supsup-train {OWN} --bank own
+supsup-train {OWN} --check
+supsup-run pictures.onnx pictures.npy --json
+supsup-export --bank own out.onnx --preprocess baked
 supsup-calibrate full.onnx permuted --data data.npz --bank plain --coverage 0.9 --per-task 8
 supsup-inspect plain
 supsup-inspect units --storage --json
