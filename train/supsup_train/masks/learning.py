@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -84,16 +84,7 @@ class Learning:
 
     def step(self, place: str, x: Tensor, y: Tensor) -> float:
         """Train on one batch and return its loss; `place` starts error messages."""
-        try:
-            logits = self.logits(x)
-        except SupSupError:
-            raise
-        except Exception as error:  # a module may raise any
-            reason, remedy = str(error).strip().partition("\n")[0], "mend the module"
-            if len(x) == 1:
-                reason, remedy = f"from a batch of 1: {reason}", "use a larger batch"
-            raise InputError(f"{place}: the module cannot learn {reason}; {remedy}") from error
-        loss = descend(place, logits, y, self.optimizer)
+        loss = descend(place, logits_of(place, self.logits, x), y, self.optimizer)
         if self._schedule is not None:
             self._schedule.step()
         is_first, self._seen = self._seen is None, x[:_ROWS]
@@ -147,6 +138,19 @@ def initial_scores(
 def score_bound(shape: tuple[int, ...]) -> float:
     """Return ``1 / sqrt(fan_in)`` of a weight ``(out, in, ...)``."""
     return float(1 / np.sqrt(np.prod(shape[1:])))
+
+
+def logits_of(place: str, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the logits of a training batch; any error of a module is an InputError."""
+    try:
+        return forward(x)
+    except SupSupError:
+        raise
+    except Exception as error:  # a module may raise any
+        reason, remedy = str(error).strip().partition("\n")[0], "mend the module"
+        if len(x) == 1:
+            reason, remedy = f"from a batch of 1: {reason}", "use a larger batch"
+        raise InputError(f"{place}: the module cannot learn {reason}; {remedy}") from error
 
 
 def descend(place: str, logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> float:
