@@ -1,8 +1,9 @@
 """Compare settings of training: `python tools/sweep.py permuted --lr 1e-4 1e-3 --work sweep/`.
 
 Every combination of --lr, --steps, --rule and --score-init learns, exports and evaluates the tasks
-in a folder of its own. After an interruption, the same command continues; with more values it adds
-theirs. Results go to results.jsonl in the work folder, a line per combination.
+in a folder of its own, and adds a line to results.jsonl in the work folder. After an interruption,
+the same command continues; so does one with other values. Further options are those of
+supsup-train; --tasks also takes the first of own tasks.
 """
 
 from __future__ import annotations
@@ -10,75 +11,60 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any, get_args
+from typing import Any
 
 from torch import nn
 
 from supsup_export import export
 from supsup_runtime import load
-from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.console import (
-    CommandParser,
-    Row,
     add_options,
     from_zero,
     positive,
     print_result,
     run_command,
     say,
-    thread_count,
     to_path,
     to_table,
 )
-from supsup_runtime.data.options import add_stream_options
 from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation import evaluate
-from supsup_runtime.files import write_whole
-from supsup_train import Recipe, Rule, open_bank, train_stream
-from supsup_train.cli.options import (
-    DEFAULTS,
-    NUM_TASKS,
-    add_network_options,
-    either,
-    module_of,
-    stream_of,
-    take_defaults,
-    use_threads,
-)
-from supsup_train.cli.own import MAX_CLASSES_HELP, reserved_outputs
-from supsup_train.masks.recipe import ScoreInit
+from supsup_train import Recipe, open_bank, train_stream
+from supsup_train.cli.options import DEFAULTS, module_of, stream_of, take_defaults, use_threads
+from supsup_train.cli.own import reserved_outputs
+from supsup_train.cli.train import nns_settings, recipe_of, training_parser
 from supsup_train.reporting import reporting
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tools.reproduction.store import Line, claim
+from tools.reproduction.store import Line, Store, claim
 
-_ROWS: tuple[Row, ...] = (
-    ("--outputs", positive, 100, "number of outputs, superfluous ones included"),
-    ("--max-classes", positive, None, MAX_CLASSES_HELP),
-    ("--weight-seed", from_zero, 0, "seed of the fixed random weights"),
-    ("--batch-size", positive, Recipe().batch_size, "inputs per batch"),
-)
-_HEADER = ("options", "known", "min", "inferred", "s/task", "density", "MB")
+AXES = ("learning_rate", "steps", "rule", "score_init")
+"""Attributes of a recipe that differ between cells."""
+_RULES = {
+    "threshold": "--rule threshold",
+    "top-k": "--rule top-k --density {}",
+    "er": "--rule top-k --er {}",
+}
+_COLUMNS = {
+    "known": "{:.4f}",
+    "lowest": "{:.4f}",
+    "inferred": "{:.4f}",
+    "seconds": "{:.1f}",
+    "density": "{:.3f}",
+    "bytes": "{}",
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Sweep:
-    """What all cells share.
-
-    Attributes:
-        folder: Work folder, with a folder for each cell.
-        tasks: The tasks.
-        module: The network.
-        made_with: Arguments of `open_bank`.
-        per_task: Test images per task to infer the task of.
-        quiet: Whether to hide progress bars.
-    """
+    """What all cells share; `made_with` has arguments of `open_bank`."""
 
     folder: Path
     tasks: Tasks
@@ -87,47 +73,32 @@ class Sweep:
     per_task: int
     quiet: bool
 
-    def line(self, recipe: Recipe) -> Line:
-        """Return the result of a cell: of its folder, or measured and written there."""
-        setting = {"options": options_of(recipe), "recipe": asdict(recipe)}
-        folder = self.folder / name_of(recipe)
-        file = folder / "result.json"
-        if file.exists():
-            return {**setting, **_read(file)}
+    def measured(self, recipe: Recipe) -> Line:
+        """Learn, export and evaluate a cell."""
+        folder = self.folder / options_of(recipe).strip("-").replace(" --", "_").replace(" ", "-")
         folder.mkdir(exist_ok=True)
-        try:
-            bank = self._learned(recipe, folder / "masks")
-        except InputError as error:  # such as a learning rate that is too high
-            return {**setting, "failed": str(error)}
-        result = self._measured(bank, folder / "out.onnx")
-        write_whole(file, (json.dumps(result, sort_keys=True) + "\n").encode())
-        return {**setting, **result}
-
-    def _learned(self, recipe: Recipe, path: Path) -> MaskBank:
-        bank = open_bank(path, self.module, **self.made_with)
-        with reporting(path, None, recipe.steps, quiet=self.quiet) as reporter:
+        bank = open_bank(folder / "masks", self.module, **self.made_with)
+        with reporting(bank.path, None, recipe.steps, quiet=self.quiet) as reporter:
             report, bar = reporter.report, reporter.bar
             train_stream(bank, self.module, self.tasks, recipe=recipe, report=report, progress=bar)
-        return bank
-
-    def _measured(self, bank: MaskBank, path: Path) -> Line:
-        model = load(export(bank, path, force=True).path)
-        infers = bank.network.superfluous_outputs > 0
-        found = evaluate(model, self.tasks, per_task=self.per_task if infers else 0)
+        exported = export(bank, folder / "out.onnx", force=True)
+        per_task = self.per_task if bank.network.superfluous_outputs else 0
+        found = evaluate(load(exported.path), self.tasks, per_task=per_task)
         known = [row["known"] for row in found["tasks"]]
-        variances = [
-            row["known"] * (1 - row["known"]) / row["test_images"] for row in found["tasks"]
-        ]
+        images = [row["test_images"] for row in found["tasks"]]
+        variance = sum(p * (1 - p) / n for p, n in zip(known, images, strict=True))
         log = (bank.path / "train.jsonl").read_text().splitlines()
+        seconds = [json.loads(line)["seconds"] for line in log]  # a kill may lose a line
         return {
-            "bytes": path.stat().st_size,
+            "bytes": exported.model_bytes,
             "density": fmean(task.density(bank.network) for task in bank),
             "inferred": found["inferred"],
             "known": fmean(known),
-            "known_min": min(known),
+            "lowest": min(known),
             "method": found["method"],
-            "seconds": fmean(json.loads(line)["seconds"] for line in log),
-            "standard_error": sum(variances) ** 0.5 / len(known),
+            "recipe": asdict(recipe),
+            "seconds": fmean(seconds) if seconds else None,
+            "standard_error": variance**0.5 / len(known),
         }
 
 
@@ -138,25 +109,25 @@ def main() -> None:
 
 def run(words: Sequence[str] | None = None) -> None:
     """Run the sweep of these arguments, by default those of the command line."""
-    arguments = _parser().parse_args(words)
-    own = arguments.stream == "own"
-    take_defaults(arguments, "model")
-    for name in ("lr", "steps"):
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, [DEFAULTS[name][own]])
-    use_threads(arguments.threads)
-    recipes = list(_recipes(arguments))
-    sweep = _sweep(arguments)
-    lines: list[Line] = []
+    arguments, others = _parser().parse_known_args(words)
+    cells = _cells(arguments, others)
+    recipes = list(dict.fromkeys(map(recipe_of, cells)))
+    sweep = _sweep(arguments, cells[0])
+    store, lines, failed = Store(sweep.folder / "results.jsonl"), [], []
     for number, recipe in enumerate(recipes, start=1):
-        say(f"{number} of {len(recipes)}: {options_of(recipe)}")
-        lines.append(sweep.line(recipe))
-        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
-        write_whole(sweep.folder / "results.jsonl", text.encode())
+        options = options_of(recipe)
+        say(f"{number} of {len(recipes)}: {options}")
+        try:
+            lines.append(store.measured(options, "all", partial(sweep.measured, recipe)))
+        except InputError as error:  # such as of a learning rate that is too high
+            failed.append(f"failed: {options}: {error}")
+            say(failed[-1])
+    if not lines:
+        raise InputError(f"all {len(failed)} cells failed; the first {failed[0]}")
     best = recommended(lines)
-    print_result(
-        {"cells": lines, "recommended": best}, as_json=arguments.json, text=_text(lines, best)
-    )
+    result = {"cells": lines, "failed": failed, "recommended": best}
+    text = "\n".join([_table(lines), *failed, _advice(best)])
+    print_result(result, as_json=arguments.json, text=text)
 
 
 def recommended(lines: Sequence[Line]) -> Line:
@@ -164,16 +135,10 @@ def recommended(lines: Sequence[Line]) -> Line:
 
     The cheapest has the fewest steps and, of these, the lowest density. The standard error is that
     of the best result's mean accuracy over the test images.
-
-    Raises:
-        InputError: If all failed.
     """
-    done = [line for line in lines if "failed" not in line]
-    if not done:
-        raise InputError(f"all {len(lines)} cells failed, such as by: {lines[0]['failed']}")
-    best = max(done, key=lambda line: line["known"])
+    best = max(lines, key=lambda line: line["known"])
     least = best["known"] - best["standard_error"]
-    near = [line for line in done if line["known"] >= least]
+    near = [line for line in lines if line["known"] >= least]
     return min(near, key=lambda each: (each["recipe"]["steps"], each["density"], -each["known"]))
 
 
@@ -186,112 +151,94 @@ def options_of(recipe: Recipe) -> str:
     return " ".join(map(str, [*words, "--score-init", recipe.score_init]))
 
 
-def name_of(recipe: Recipe) -> str:
-    """Return the name of a cell's folder."""
-    return options_of(recipe).removeprefix("--").replace(" --", "_").replace(" ", "-")
+def _cells(arguments: argparse.Namespace, others: list[str]) -> list[argparse.Namespace]:
+    """Return the arguments of supsup-train for each cell."""
+    axes = [
+        [f"--{name} {text}" for text in getattr(arguments, name.replace("-", "_"))]
+        for name in ("lr", "steps", "score-init")
+    ]
+    axes.insert(2, [_rule(text) for text in arguments.rule])
+    cells = []
+    for options in product(*(axis or [""] for axis in axes)):
+        words = " ".join(options).split()
+        if "zeros" in words and "top-k" in words:
+            continue
+        made = training_parser()
+        made.prog = "sweep"
+        cell = made.parse_args([*others, *words])
+        if cell.check or cell.bank or cell.log or nns_settings(cell):
+            raise InputError("sweep: has no --check, --bank, --log and NNs; leave them out")
+        take_defaults(cell, *DEFAULTS)
+        cells.append(cell)
+    if not cells:
+        raise InputError(
+            "--score-init: zeros go with --rule threshold alone, got top-k; add uniform"
+        )
+    return cells
 
 
-def _recipes(arguments: argparse.Namespace) -> Iterator[Recipe]:
-    """Yield the combinations; initial scores of zero go with the threshold alone."""
-    values = (arguments.lr, arguments.steps, arguments.rule, arguments.score_init)
-    options = {"batch_size": arguments.batch_size, "seed": arguments.seed}
-    for rate, steps, rule, scores in product(*map(dict.fromkeys, values)):
-        if scores == "uniform" or rule.kind == "threshold" or len(arguments.score_init) == 1:
-            yield Recipe(learning_rate=rate, steps=steps, rule=rule, score_init=scores, **options)
+def _rule(text: str) -> str:
+    kind, _, number = text.partition(":")
+    if kind not in _RULES or ("{}" in _RULES[kind]) != bool(number):
+        raise InputError(f"--rule: must be threshold, top-k:DENSITY or er:X, got {text!r}")
+    return _RULES[kind].format(number)
 
 
-def _sweep(arguments: argparse.Namespace) -> Sweep:
-    count = arguments.tasks
-    if arguments.stream == "own":
-        arguments.tasks = None
-    tasks = stream_of(arguments, None)
+def _sweep(arguments: argparse.Namespace, cell: argparse.Namespace) -> Sweep:
+    use_threads(cell.threads)
+    cell.tasks = arguments.tasks if cell.stream != "own" else None
+    tasks = stream_of(cell, None)
     if isinstance(tasks, OwnTasks):
-        tasks = replace(tasks, task_names=tasks.task_names[:count], parts=tasks.parts[:count])
-    module = module_of(arguments, tasks, arguments.outputs, seed=arguments.weight_seed)
+        first = slice(arguments.tasks)
+        tasks = replace(tasks, task_names=tasks.task_names[first], parts=tasks.parts[first])
     made_with = {
         "input_shape": tasks.input_shape,
-        "real_outputs": reserved_outputs(tasks, arguments.max_classes, None),
-        "weight_seed": arguments.weight_seed,
+        "real_outputs": reserved_outputs(tasks, cell.max_classes, None),
+        "weight_seed": cell.weight_seed,
+        "masked": cell.mask,
         "preprocessing": tasks.preprocessing,
     }
-    options = ("batch_size", "model", "module", "outputs", "per_task", "seed", "weight_seed")
-    setting = {name: getattr(arguments, name) for name in options}
+    recipe = asdict(recipe_of(cell))
+    setting = {name: value for name, value in recipe.items() if name not in AXES}
+    setting |= {name: getattr(cell, name) for name in ("mask", "model", "module", "outputs")}
+    setting |= {"per_task": arguments.per_task, "weight_seed": cell.weight_seed}
+    setting |= {"real_outputs": made_with["real_outputs"]}
     setting["tasks"] = {name: tasks.origin(i) for i, name in enumerate(tasks.task_names)}
-    claim(arguments.work, {**setting, "real_outputs": made_with["real_outputs"]})
-    return Sweep(
-        folder=arguments.work,
-        tasks=tasks,
-        module=module,
-        made_with=made_with,
-        per_task=arguments.per_task,
-        quiet=arguments.quiet,
-    )
+    claim(arguments.work, setting)
+    module = module_of(cell, tasks, cell.outputs, seed=cell.weight_seed)
+    return Sweep(arguments.work, tasks, module, made_with, arguments.per_task, cell.quiet)
 
 
-def _text(lines: Sequence[Line], best: Line) -> str:
-    rows = [
-        (
-            line["options"],
-            *(f"{line[key]:.4f}" for key in ("known", "known_min")),
-            "-" if line["inferred"] is None else f"{line['inferred']:.4f}",
-            f"{line['seconds']:.1f}",
-            f"{line['density']:.3f}",
-            f"{line['bytes'] / 1e6:.2f}",
-        )
-        for line in lines
-        if "failed" not in line
-    ]
-    failed = [f"failed: {line['options']}: {line['failed']}" for line in lines if "failed" in line]
+def _table(lines: Sequence[Line]) -> str:
+    def shown(line: Line) -> list[str]:
+        values = [(line[key], form) for key, form in _COLUMNS.items()]
+        return ["-" if value is None else form.format(value) for value, form in values]
+
+    return to_table(("options", *_COLUMNS), [(line["key"], *shown(line)) for line in lines])
+
+
+def _advice(best: Line) -> str:
     accuracy = f"{best['known']:.4f} +- {best['standard_error']:.4f}"
-    told = f"recommended, accuracy {accuracy}: {best['options']}"
-    return "\n".join([to_table(_HEADER, rows), *failed, told])
+    return f"recommended, accuracy {accuracy}: {best['key']}"
 
 
-def _rule(text: str) -> Rule:
-    kind, colon, number = text.partition(":")
-    try:
-        if text == "threshold":
-            return Rule()
-        if colon and kind in {"top-k", "er"}:
-            budget: Any = "er" if kind == "er" else "layer"
-            return Rule(kind="top-k", density=float(number), budget=budget)
-    except ValueError:  # InputError is one
-        pass
-    raise argparse.ArgumentTypeError(
-        f"must be threshold, top-k:DENSITY in (0, 1] or er:X above 0, got {text!r}"
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-
-
-def _read(file: Path) -> Line:
-    try:
-        found: Line = json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(f"{file}: damaged: {error}; remove the file to measure again") from error
-    return found
-
-
-def _parser() -> CommandParser:
-    made = CommandParser(description=__doc__)
-    add_stream_options(made.what_in, tasks=f"{NUM_TASKS}; own: all")
-    add_network_options(made)
-    text = "keep banks, models and results here (required)"
-    made.what_out.add_argument("--work", type=to_path, required=True, metavar="FOLDER", help=text)
-    made.what_out.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    made.what_out.add_argument("--quiet", action="store_true", help="hide the progress bars")
-    axis = made.method.add_argument
-    text = f"learning rates (default: {either('lr')})"
-    axis("--lr", type=float, nargs="+", metavar="X", help=text)
-    text = f"training batches per task (default: {either('steps')})"
-    axis("--steps", type=positive, nargs="+", metavar="N", help=text)
-    text = "threshold, top-k:DENSITY or er:X, as supsup-train has them (default: threshold)"
-    axis("--rule", type=_rule, nargs="+", default=[Rule()], metavar="RULE", help=text)
-    text = "initial scores (default: uniform); zeros go with threshold alone"
-    axis("--score-init", nargs="+", choices=get_args(ScoreInit), default=["uniform"], help=text)
-    add_options(made.method, _ROWS)
+    add = made.add_argument
+    add("--work", type=to_path, required=True, metavar="FOLDER", help="keep banks and results here")
+    add("--lr", nargs="+", default=[], metavar="X", help="learning rates")
+    add("--steps", nargs="+", default=[], metavar="N", help="training batches per task")
+    text = "threshold, top-k:DENSITY or er:X (--er X)"
+    add("--rule", nargs="+", default=[], metavar="RULE", help=text)
+    add("--score-init", nargs="+", default=[], metavar="KIND", help="uniform or zeros")
     text = "test images per task to infer the task of, with superfluous outputs; 0 skips inference"
-    add_options(made.method, [("--per-task", from_zero, 20, text)])
-    text = "threads of PyTorch (default: PyTorch's choice)"
-    add_options(made.speed, [("--threads", thread_count, None, text)])
+    rows = [("--tasks", positive, None, "learn the first N tasks (default: 10; own: all)")]
+    add_options(made, [*rows, ("--per-task", from_zero, 20, f"{text} (default: 20)")])
+    add("--json", action="store_true", help="print JSON instead of a table")
     return made
 
 

@@ -98,29 +98,18 @@ def main() -> None:
 
 def run(words: Sequence[str] | None = None) -> None:
     """Run ``supsup-train`` with these arguments, by default those of the command line."""
-    arguments = parsed(_parser(), words)
+    arguments = parsed(training_parser(), words)
     if arguments.check:
         print_check(arguments)
         return
     take_defaults(arguments, *DEFAULTS)
     use_threads(arguments.threads)
-    recipe = Recipe(
-        rule=_rule(arguments),
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        optimizer=arguments.optimizer,
-        learning_rate=arguments.lr,
-        schedule=arguments.lr_schedule,
-        weight_decay=arguments.weight_decay,
-        score_init=arguments.score_init,
-        seed=arguments.seed,
-        transfer=arguments.transfer,
-    )
+    recipe = recipe_of(arguments)
     network = bank_network(arguments.bank)
     stream = stream_of(arguments, network)
     real_outputs = reserved_outputs(stream, arguments.max_classes, network)
     module = module_of(arguments, stream, arguments.outputs, seed=arguments.weight_seed)
-    settings = _nns_settings(arguments)
+    settings = nns_settings(arguments)
     bank = open_bank(
         arguments.bank,
         module,
@@ -147,7 +136,24 @@ def run(words: Sequence[str] | None = None) -> None:
     say_skipped(stream)
 
 
-def _parser() -> CommandParser:
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """Return the recipe of the command's options."""
+    return Recipe(
+        rule=_rule(arguments),
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        optimizer=arguments.optimizer,
+        learning_rate=arguments.lr,
+        schedule=arguments.lr_schedule,
+        weight_decay=arguments.weight_decay,
+        score_init=arguments.score_init,
+        seed=arguments.seed,
+        transfer=arguments.transfer,
+    )
+
+
+def training_parser() -> CommandParser:
+    """Return the command's parser."""
     made = parser(
         "supsup-train",
         "Learn one mask per task and add each finished task to the bank.",
@@ -186,7 +192,8 @@ def _rule(arguments: argparse.Namespace) -> Rule:
     return Rule(kind=kind, density=0.5 if density is None else density)
 
 
-def _nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
+def nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
+    """Return the settings of scenario NNs; None for others."""
     scenario, transfer = arguments.scenario, arguments.transfer
     given = {}
     for option, *_ in _NNS:

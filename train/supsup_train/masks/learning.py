@@ -162,7 +162,10 @@ def descend(place: str, logits: Tensor, labels: Tensor, optimizer: torch.optim.O
     optimizer.zero_grad()
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    optimizer.step()
+    try:
+        optimizer.step()
+    except RuntimeError as error:  # of a rate beyond float32
+        raise InputError(f"{place}: cannot learn: {error}; lower the learning rate") from error
     return value
 
 
