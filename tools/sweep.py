@@ -33,6 +33,7 @@ from supsup_runtime.console import (
     to_path,
     to_table,
 )
+from supsup_runtime.data.options import say_skipped
 from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation import evaluate
@@ -122,6 +123,7 @@ def run(words: Sequence[str] | None = None) -> None:
         except InputError as error:  # such as of a learning rate that is too high
             failed.append(f"failed: {options}: {error}")
             say(failed[-1])
+    say_skipped(sweep.tasks)
     if not lines:
         raise InputError(f"all {len(failed)} cells failed; the first {failed[0]}")
     best = recommended(lines)
