@@ -39,8 +39,7 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation import evaluate
 from supsup_train import Recipe, open_bank, train_stream
 from supsup_train.cli.options import DEFAULTS, module_of, stream_of, take_defaults, use_threads
-from supsup_train.cli.own import reserved_outputs
-from supsup_train.cli.train import nns_settings, recipe_of, training_parser
+from supsup_train.cli.train import bank_options, nns_settings, recipe_of, training_parser
 from supsup_train.reporting import reporting
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -193,18 +192,12 @@ def _sweep(arguments: argparse.Namespace, cell: argparse.Namespace) -> Sweep:
     if isinstance(tasks, OwnTasks):
         first = slice(arguments.tasks)
         tasks = replace(tasks, task_names=tasks.task_names[first], parts=tasks.parts[first])
-    made_with = {
-        "input_shape": tasks.input_shape,
-        "real_outputs": reserved_outputs(tasks, cell.max_classes, None),
-        "weight_seed": cell.weight_seed,
-        "masked": cell.mask,
-        "preprocessing": tasks.preprocessing,
-    }
+    made_with = bank_options(cell, tasks, None)
     recipe = asdict(recipe_of(cell))
     setting = {name: value for name, value in recipe.items() if name not in AXES}
-    setting |= {name: getattr(cell, name) for name in ("mask", "model", "module", "outputs")}
-    setting |= {"per_task": arguments.per_task, "weight_seed": cell.weight_seed}
-    setting |= {"real_outputs": made_with["real_outputs"]}
+    setting |= {name: made_with[name] for name in ("masked", "real_outputs", "weight_seed")}
+    setting |= {name: getattr(cell, name) for name in ("model", "module", "outputs")}
+    setting["per_task"] = arguments.per_task
     setting["tasks"] = {name: tasks.origin(i) for i, name in enumerate(tasks.task_names)}
     claim(arguments.work, setting)
     module = module_of(cell, tasks, cell.outputs, seed=cell.weight_seed)

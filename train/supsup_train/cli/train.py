@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
+from supsup_runtime.bank.network import Network
 from supsup_runtime.console import (
     CommandParser,
     Row,
@@ -18,6 +19,7 @@ from supsup_runtime.console import (
     whole,
 )
 from supsup_runtime.data.options import say_skipped
+from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
 from supsup_train.cli.options import (
     DEFAULTS,
@@ -107,18 +109,10 @@ def run(words: Sequence[str] | None = None) -> None:
     recipe = recipe_of(arguments)
     network = bank_network(arguments.bank)
     stream = stream_of(arguments, network)
-    real_outputs = reserved_outputs(stream, arguments.max_classes, network)
+    made_with = bank_options(arguments, stream, network)
     module = module_of(arguments, stream, arguments.outputs, seed=arguments.weight_seed)
     settings = nns_settings(arguments)
-    bank = open_bank(
-        arguments.bank,
-        module,
-        input_shape=stream.input_shape,
-        real_outputs=real_outputs,
-        weight_seed=arguments.weight_seed,
-        masked=arguments.mask,
-        preprocessing=stream.preprocessing,
-    )
+    bank = open_bank(arguments.bank, module, **made_with)
     masked = ", ".join(f"{p.name} {p.shape}" for p in bank.network.parameters)
     sys.stderr.write(f"masked parameters: {masked}\n")
     if settings is not None:
@@ -134,6 +128,19 @@ def run(words: Sequence[str] | None = None) -> None:
             bank, module, stream, recipe=recipe, report=reporter.report, progress=reporter.bar
         )
     say_skipped(stream)
+
+
+def bank_options(
+    arguments: argparse.Namespace, stream: Tasks, network: Network | None
+) -> dict[str, Any]:
+    """Return what `open_bank` takes, by keyword; `network` is that of the bank, if it exists."""
+    return {
+        "input_shape": stream.input_shape,
+        "real_outputs": reserved_outputs(stream, arguments.max_classes, network),
+        "weight_seed": arguments.weight_seed,
+        "masked": arguments.mask,
+        "preprocessing": stream.preprocessing,
+    }
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
