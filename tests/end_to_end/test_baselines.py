@@ -19,6 +19,7 @@ from supsup_train.baselines import (
     make_baseline,
     train_baseline,
 )
+from supsup_train.networks.models import Mlp
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,9 @@ def test_it_learns_and_the_model_says_the_same(tmp_path: Path, method: BaselineM
     if method in {"dense", "psp", "sequence"}:
         recipe = recipe.with_options(learning_rate=rate)
     stream = make_stream("permuted", load_dataset(None), num_tasks=TASKS)
-    bank = train_baseline(make_baseline(recipe, SIZES), stream, tmp_path / "bank")
+    bank = train_baseline(
+        make_baseline(recipe, Mlp(SIZES), input_shape=(64,)), stream, tmp_path / "bank"
+    )
     model = load(export(bank, tmp_path / "out.onnx").path)
     known = []
     for index in range(TASKS):
@@ -61,7 +64,7 @@ def test_batche_finds_the_task_in_all_ways(tmp_path: Path) -> None:
     stream = make_stream("permuted", load_dataset(None), num_tasks=TASKS)
     found = {}
     for matrices in (False, True):
-        baseline = make_baseline(recipe, sizes, matrices=matrices)
+        baseline = make_baseline(recipe, Mlp(sizes), input_shape=(64,), matrices=matrices)
         bank = train_baseline(baseline, stream, tmp_path / f"bank-{matrices}")
         model = load(export(bank, tmp_path / f"{matrices}.onnx").path)
         methods = [Inference(method="one-shot")]

@@ -180,9 +180,10 @@ def _check_network(
     if isinstance(recipe, st.Recipe):
         check_module(fixed_copy(module), bank.network)
     else:
-        weights = list(module.parameters())
-        sizes = [weights[0].shape[1], *map(len, weights)]
-        network, names = make_baseline(recipe, sizes, matrices=wanted.matrices).in_bank()
+        baseline = make_baseline(
+            recipe, module, input_shape=stream.input_shape, matrices=wanted.matrices
+        )
+        network, names = baseline.in_bank()
         tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         expected = {name: tuple(tensors[name].shape) for name in names}
         found = {tensor.name: tensor.shape for tensor in bank.network.state}

@@ -28,6 +28,7 @@ from supsup_train.baselines import (
 )
 from supsup_train.baselines.base import Baseline
 from supsup_train.baselines.psp import orthogonal
+from supsup_train.networks.models import Mlp
 
 SIZES = [64, 24, 16, 10]
 # Three layers of two float32 sums of up to 64 products: about 200 roundings of 6e-8.
@@ -52,7 +53,7 @@ def learn(
     matrices: bool = False,
     report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> MaskBank:
-    baseline = make_baseline(made, SIZES, matrices=matrices)
+    baseline = make_baseline(made, Mlp(SIZES), input_shape=(64,), matrices=matrices)
     return train_baseline(baseline, digits(tasks), path, report=report)
 
 
@@ -67,7 +68,7 @@ def relu_layers(x: npt.NDArray[Any], weights: list[npt.NDArray[Any]]) -> npt.NDA
 
 def drawn(method: BaselineMethod, *, matrices: bool = False) -> Baseline:
     """Make a baseline with a started task and random state."""
-    made = make_baseline(recipe(method), SIZES, matrices=matrices)
+    made = make_baseline(recipe(method), Mlp(SIZES), input_shape=(64,), matrices=matrices)
     made.begin("a task")
     if method == "batche":
         generator = torch.Generator().manual_seed(5)
@@ -105,7 +106,7 @@ def test_batche_is_a_dense_network_of_rank_one_products() -> None:
 
 
 def test_batche_vectors_begin_with_random_signs() -> None:
-    baseline = make_baseline(recipe("batche"), SIZES)
+    baseline = make_baseline(recipe("batche"), Mlp(SIZES), input_shape=(64,))
     found = {}
     for name in ("one", "two"):
         baseline.begin(name)
@@ -139,7 +140,7 @@ def test_psp_turns_every_layer() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_learned_and_what_stays(method: BaselineMethod) -> None:
     """Shared weights change with the first task, every task, or never."""
-    baseline = make_baseline(recipe(method), SIZES)
+    baseline = make_baseline(recipe(method), Mlp(SIZES), input_shape=(64,))
     stream, shared, owned = digits(2), [], []
     shared.append({key: value.detach().clone() for key, value in baseline.shared().items()})
     for index in range(2):
@@ -295,7 +296,7 @@ def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(InputError, match="learning_rate: must be positive and finite, got -1"):
         recipe("dense").with_options(first_learning_rate=-1.0)
     with pytest.raises(InputError, match="matrices: is for batche and batche-random, got heads"):
-        make_baseline(recipe("heads"), SIZES, matrices=True)
+        make_baseline(recipe("heads"), Mlp(SIZES), input_shape=(64,), matrices=True)
 
 
 def test_a_rate_that_is_too_high_keeps_what_was_there(tmp_path: Path) -> None:
@@ -331,7 +332,13 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_task(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        ("heads permuted --model bnnet-9", 1, "baselines need fully connected layers, got bnnet-9"),
+        (
+            "psp permuted --model bnnet-9",
+            1,
+            "got 'norms.0.weight', a scale in BatchBlend; use heads, dense or sequence\n",
+        ),
+        ("heads permuted --pictures", 1, "--pictures: goes with --module; leave it out"),
+        ("heads permuted --max-classes 3", 1, "--max-classes: goes with stream own, got permuted"),
         ("heads permuted --outputs 9", 1, "--outputs: must be at least 10"),
         ("ewc permuted", 2, "invalid choice: 'ewc'"),
         ("psp permuted --matrices", 1, "matrices: is for batche"),

@@ -252,6 +252,12 @@ def test_a_rate_that_is_too_high_is_named_at_its_step(tmp_path: Path) -> None:
         InputError, match=r"task 'blobs': .* must be finite.* lower the learning rate"
     ):
         st.train_task(masks, mlp, blobs(), recipe=wild)
+    wild = st.Recipe(steps=1, learning_rate=1e39)  # beyond float32
+    message = (
+        "^task 'blobs', step 1 of 1: cannot learn: value cannot be .*; lower the learning rate$"
+    )
+    with pytest.raises(InputError, match=message):
+        st.train_task(masks, mlp, blobs(), recipe=wild)
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,18 @@ def test_weights_are_masked_and_scales_tables_and_tokens_are_not(
     module: nn.Module, weights: list[str]
 ) -> None:
     _, found, _ = describe(module, (4,))
-    large = {name for name, value in module.named_parameters() if value.ndim > 1}
-    assert [name for name in found if name in large] == weights
+    large = [name for name, value in module.named_parameters() if value.ndim > 1]
+    assert [name for name in large if name in found] == weights
+
+
+def test_weights_are_told_in_order_of_use_with_their_operators() -> None:
+    body = Body(lambda m, h: h @ m.w, w=table(16, 16))
+    _, found, _ = describe(body, (4,))
+    assert list(found.items()) == [
+        ("first.weight", "linear"),
+        ("w", "matmul"),
+        ("head.weight", "linear"),
+    ]
 
 
 @pytest.mark.slow

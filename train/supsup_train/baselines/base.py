@@ -9,8 +9,15 @@ from torch import Tensor, nn
 
 from supsup_runtime.arrays import Floats
 from supsup_runtime.data.streams import TaskData
+from supsup_train.baselines.layers import Parts
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.masks.learning import check_learned, descend, make_optimizer, task_seed
+from supsup_train.masks.learning import (
+    check_learned,
+    descend,
+    logits_of,
+    make_optimizer,
+    task_seed,
+)
 from supsup_train.masks.train_task import Progress, fit, tested
 from supsup_train.networks.create_bank import tensors_of
 
@@ -22,29 +29,55 @@ class Baseline(ABC):
 
     Attributes:
         recipe: Training settings.
-        module: The network, with shared weights and the last task's state.
-        state: Names of the state tensors.
+        parts: The network.
+        module: The network as the method changes it, with shared weights and the last task's state.
+        state: Names of the state tensors: the method's, and what tasks have with masks, too, such
+            as the running statistics of batch normalisation.
         shares: Whether the first task changes the shared weights.
         in_sequence: Whether every task changes the shared weights.
     """
 
-    def __init__(self, recipe: BaselineRecipe, module: nn.Module, state: list[str]) -> None:
+    def __init__(
+        self, recipe: BaselineRecipe, parts: Parts, module: nn.Module, names: list[str]
+    ) -> None:
+        """Draw the shared weights; `names` are those of the method's state."""
         self.recipe = recipe
+        self.parts = parts
         self.module = module
-        self.state = state
+        self.state = [*names, *parts.kept]
         self.shares = recipe.method in {"batche", "heads"}
         self.in_sequence = recipe.method in {"psp", "sequence"}
+        self._names = names
+        self._kept: dict[str, dict[str, Tensor]] = {}  # by task
+        self._new = self._copies(parts.kept)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in {*self.state, *parts.masked})
         self.draw(self.shared(), self.generator("shared weights"))
 
     @abstractmethod
+    def start(self, name: str) -> None:
+        """Set the method's own state to the initial state of a task; without gradient."""
+
     def begin(self, name: str) -> None:
-        """Set the module's state to the initial state of a task."""
+        """Set the module's state to the initial state of a task; of a learned one, in sequence."""
+        with torch.no_grad():
+            self.start(name)
+            tensors = self.tensors()
+            for key, value in self._kept.get(name, self._new).items():
+                tensors[key].copy_(value)
 
     def draw(self, weights: dict[str, Tensor], generator: torch.Generator) -> None:
-        """Draw weights in place from Kaiming's normal ``N(0, 2 / fan_in)``."""
+        """Draw weights in place; scales, of one dimension, are ones."""
         with torch.no_grad():
             for value in weights.values():
-                nn.init.kaiming_normal_(value, nonlinearity="relu", generator=generator)
+                if value.ndim == 1:
+                    value.fill_(1)
+                else:
+                    self.draw_weight(value, generator)
+
+    def draw_weight(self, weight: Tensor, generator: torch.Generator) -> None:
+        """Draw from Kaiming's normal ``N(0, 2 / fan_in)``."""
+        nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
 
     def learn(self, data: TaskData, *, first: bool, progress: Progress | None = None) -> State:
         """Learn one task and return its state; refuse losses and state that are not finite."""
@@ -56,10 +89,14 @@ class Baseline(ABC):
         optimizer = make_optimizer(phase, learned)
 
         def step(place: str, x: Tensor, y: Tensor) -> float:
-            return descend(place, self.module(x), y, optimizer)
+            return descend(place, logits_of(place, self.module, x), y, optimizer)
 
+        self.module.train()
         fit(step, data, phase, self.generator(f"batches of {data.name}"), progress)
+        self.module.eval()
         check_learned(data.name, optimizer)
+        if self.in_sequence:
+            self._kept[data.name] = self._copies(self.parts.kept)
         return self.own()
 
     def accuracy(self, data: TaskData) -> float:
@@ -75,13 +112,19 @@ class Baseline(ABC):
         tensors = self.tensors()
         return {key: tensors[key] for key in self.state}
 
+    def method_tensors(self) -> dict[str, Tensor]:
+        """Return the state tensors that are the method's."""
+        own = self.own_tensors()
+        return {key: own[key] for key in self._names}
+
     def shared(self) -> dict[str, Tensor]:
-        """Return the shared tensors."""
-        return {key: value for key, value in self.tensors().items() if key not in self.state}
+        """Return the shared weights."""
+        tensors = self.tensors()
+        return {key: tensors[key] for key in self.parts.masked if key not in self.state}
 
     def own(self) -> State:
         """Return a copy of the last task's state."""
-        return {key: value.detach().numpy().copy() for key, value in self.own_tensors().items()}
+        return {key: value.numpy() for key, value in self._copies(self.state).items()}
 
     def in_bank(self) -> tuple[nn.Module, list[str]]:
         """Return the network for the bank and the names of its state."""
@@ -94,3 +137,7 @@ class Baseline(ABC):
     def generator(self, what: str) -> torch.Generator:
         """Return a generator that depends on the seed and `what` only."""
         return torch.Generator().manual_seed(task_seed(self.recipe.seed, what))
+
+    def _copies(self, names: list[str]) -> dict[str, Tensor]:
+        tensors = self.tensors()
+        return {name: tensors[name].detach().clone() for name in names}

@@ -1,89 +1,88 @@
 """BatchE (Wen et al. 2020): shared weights, and two vectors per layer and task.
 
 A layer computes ``y = s * (W @ (t * x)) = (W * outer(s, t)) @ x``. The first task learns ``W`` too,
-unless it stays random.
+unless it stays random. Of a convolution, `t` has an element per input channel and `s` one per
+output channel, as in Wen et al.: the product is the same at every position of the kernel.
 
 A superposition of vectors, ``W * outer(sum_i a_i s_i, sum_j a_j t_j)``, mixes tasks. The SupSup
 paper superposes rank-one matrices, ``W * sum_i a_i outer(s_i, t_i)``, which `matrices` stores as
-state, one float per weight. Training and the outputs for a known task do not differ.
+state, one float per weight or, of a convolution, per pair of channels. Training and the outputs for
+a known task do not differ.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from supsup_runtime.arrays import Floats
 from supsup_train.baselines.base import Baseline, State
+from supsup_train.baselines.layers import Apply, Changed, Parts, along
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.networks.models import layer_stack
 
 
-class BatchEMlp(nn.Module):
-    """Fully connected layers scaled by the vectors, with ReLU between them."""
+class Scaled(Changed):
+    """A network whose layers' inputs and outputs are scaled by the vectors."""
 
-    def __init__(self, sizes: list[int]) -> None:
-        super().__init__()
-        self.layers = layer_stack(sizes)
-        self.t = nn.ParameterList(torch.ones(size) for size in sizes[:-1])
-        self.s = nn.ParameterList(torch.ones(size) for size in sizes[1:])
+    def __init__(self, parts: Parts, widths: list[int]) -> None:
+        super().__init__(parts, ["t", "s"])
+        self.t = nn.ParameterList(torch.ones(width) for width in widths)
+        self.s = nn.ParameterList(torch.ones(len(weight)) for weight in parts.weights())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``float32 (batch, sizes[0])`` to ``(batch, sizes[-1])``."""
-        for i, layer in enumerate(self.layers):
-            x = layer((torch.relu(x) if i else x) * self.t[i]) * self.s[i]
-        return x
+    def change(self, layer: int, apply: Apply, x: Tensor, weight: Tensor) -> Tensor:
+        """Scale inputs and outputs."""
+        return apply(x * along(self.t[layer], weight), weight) * along(self.s[layer], weight)
 
 
-class RankOneMlp(nn.Module):
-    """A `BatchEMlp` with ``outer(s, t)`` per layer instead of `s` and `t`."""
+class RankOne(Changed):
+    """A `Scaled` network with ``outer(s, t)`` per layer instead of `s` and `t`."""
 
-    def __init__(self, sizes: list[int]) -> None:
-        super().__init__()
-        self.layers = layer_stack(sizes)
-        self.matrices = nn.ParameterList(torch.ones(b, a) for a, b in pairwise(sizes))
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts, ["matrices"])
+        shapes = [weight.shape for weight in parts.weights()]
+        self.matrices = nn.ParameterList(torch.ones(shape[:2]) for shape in shapes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``float32 (batch, sizes[0])`` to ``(batch, sizes[-1])``."""
-        for i, layer in enumerate(self.layers):
-            weight = layer.weight * self.matrices[i]
-            x = nn.functional.linear(torch.relu(x) if i else x, weight)
-        return x
+    def change(self, layer: int, apply: Apply, x: Tensor, weight: Tensor) -> Tensor:
+        """Scale the weight."""
+        return apply(x, weight * along(self.matrices[layer], weight))
 
 
 class BatchE(Baseline):
     """BatchE, with shared weights from the first task or random ones."""
 
-    module: BatchEMlp
-
-    def __init__(self, recipe: BaselineRecipe, sizes: list[int], *, matrices: bool = False) -> None:
-        self._sizes = sizes
+    def __init__(self, recipe: BaselineRecipe, parts: Parts, *, matrices: bool = False) -> None:
         self._matrices = matrices
-        count = len(sizes) - 1
-        names = [f"{key}.{i}" for i in range(count) for key in ("t", "s")]
-        super().__init__(recipe, BatchEMlp(sizes), names)
+        self._layers = range(len(parts.masked))
+        names = [f"{key}.{i}" for i in self._layers for key in ("t", "s")]
+        super().__init__(recipe, parts, Scaled(parts, parts.widths(recipe.method)), names)
 
-    def begin(self, name: str) -> None:
+    def start(self, name: str) -> None:
         """Draw random signs."""
         generator = self.generator(f"vectors of {name}")
-        with torch.no_grad():
-            for vector in self.own_tensors().values():
-                signs = torch.randint(0, 2, vector.shape, generator=generator)
-                vector.copy_(2 * signs - 1)
+        for vector in self.method_tensors().values():
+            signs = torch.randint(0, 2, vector.shape, generator=generator)
+            vector.copy_(2 * signs - 1)
 
     def in_bank(self) -> tuple[nn.Module, list[str]]:
-        """Return a `RankOneMlp` if matrices are stored."""
+        """Return a `RankOne` if matrices are stored."""
         if not self._matrices:
             return super().in_bank()
-        module = RankOneMlp(self._sizes)
-        module.layers.load_state_dict(self.module.layers.state_dict())
-        return module, [f"matrices.{i}" for i in range(len(self.module.layers))]
+        return RankOne(self.parts), [*(f"matrices.{i}" for i in self._layers), *self.parts.kept]
 
     def to_bank(self, state: State) -> State:
         """Return ``outer(s, t)`` per layer if matrices are stored."""
         if not self._matrices:
             return state
-        layers = range(len(self.module.layers))
-        return {f"matrices.{i}": np.outer(state[f"s.{i}"], state[f"t.{i}"]) for i in layers}
+        columns = [weight.shape[1] for weight in self.parts.weights()]
+        products = {
+            f"matrices.{i}": outer(state[f"s.{i}"], state[f"t.{i}"], columns[i])
+            for i in self._layers
+        }
+        return products | {key: state[key] for key in self.parts.kept}
+
+
+def outer(s: Floats, t: Floats, columns: int) -> Floats:
+    """Return ``outer(s, t)``, ``(len(s), columns)``; in groups if `t` has more than `columns`."""
+    groups = len(t) // columns
+    products = s.reshape(groups, -1, 1) * t.reshape(groups, 1, columns)
+    return products.reshape(len(s), columns)

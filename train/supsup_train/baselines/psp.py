@@ -1,7 +1,8 @@
 """PSP with rotation contexts (Cheung et al. 2019).
 
 A layer computes ``y = W @ (C_i @ x)``, where ``C_i``, state, is a fixed random orthogonal matrix of
-task `i`: 2.9 MB per task for LeNet 300-100. All tasks train ``W``.
+task `i`: 2.9 MB per task for LeNet 300-100. Of a convolution it rotates the input channels, at each
+position alike. All tasks train ``W``.
 """
 
 from __future__ import annotations
@@ -12,45 +13,39 @@ from torch import Tensor, nn
 
 from supsup_runtime.arrays import Floats
 from supsup_train.baselines.base import Baseline
+from supsup_train.baselines.layers import Apply, Changed, Parts, turned
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.masks.learning import task_seed
-from supsup_train.networks.models import layer_stack
 
 
-class PspMlp(nn.Module):
-    """Fully connected layers behind contexts, with ReLU between them."""
+class Rotated(Changed):
+    """A network whose layers' inputs are rotated."""
 
-    def __init__(self, sizes: list[int]) -> None:
-        super().__init__()
-        self.layers = layer_stack(sizes)
-        for i, size in enumerate(sizes[:-1]):
-            self.register_buffer(f"context{i}", torch.eye(size))
+    def __init__(self, parts: Parts, widths: list[int]) -> None:
+        names = [f"context{i}" for i in range(len(widths))]
+        super().__init__(parts, names)
+        for name, width in zip(names, widths, strict=True):
+            self.register_buffer(name, torch.eye(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``float32 (batch, sizes[0])`` to ``(batch, sizes[-1])``."""
-        for i, layer in enumerate(self.layers):
-            context = self.get_buffer(f"context{i}")
-            x = layer(nn.functional.linear(torch.relu(x) if i else x, context))
-        return x
+    def change(self, layer: int, apply: Apply, x: Tensor, weight: Tensor) -> Tensor:
+        """Rotate the inputs."""
+        return apply(turned(x, self.get_buffer(f"context{layer}"), weight), weight)
 
 
 class Psp(Baseline):
     """PSP with rotation contexts."""
 
-    def __init__(self, recipe: BaselineRecipe, sizes: list[int]) -> None:
-        names = [f"context{i}" for i in range(len(sizes) - 1)]
-        super().__init__(recipe, PspMlp(sizes), names)
+    def __init__(self, recipe: BaselineRecipe, parts: Parts) -> None:
+        names = [f"context{i}" for i in range(len(parts.masked))]
+        super().__init__(recipe, parts, Rotated(parts, parts.widths(recipe.method)), names)
 
-    def draw(self, weights: dict[str, Tensor], generator: torch.Generator) -> None:
+    def draw_weight(self, weight: Tensor, generator: torch.Generator) -> None:
         """Draw from Xavier's normal ``N(0, 2 / (fan_in + fan_out))``."""
-        with torch.no_grad():
-            for weight in weights.values():
-                nn.init.xavier_normal_(weight, generator=generator)
+        nn.init.xavier_normal_(weight, generator=generator)
 
-    def begin(self, name: str) -> None:
+    def start(self, name: str) -> None:
         """Draw the contexts from the seed and the task's name."""
-        for layer, key in enumerate(self.state):
-            context = self.module.get_buffer(key)
+        for layer, context in enumerate(self.method_tensors().values()):
             seed = task_seed(self.recipe.seed, f"context {layer} of {name}")
             context.copy_(torch.from_numpy(orthogonal(len(context), seed)))
 

@@ -13,6 +13,7 @@ from typing import Any
 import safetensors
 import safetensors.numpy
 import torch
+from torch import nn
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.folder import is_blank
@@ -23,40 +24,36 @@ from supsup_runtime.files import exclusive, read_file, system_errors, write_whol
 from supsup_train.baselines.base import Baseline, State
 from supsup_train.baselines.batche import BatchE
 from supsup_train.baselines.heads import Heads
+from supsup_train.baselines.layers import Parts
 from supsup_train.baselines.psp import Psp
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.masks.train_task import Progress, seen
-from supsup_train.networks.create_bank import check_module, create_bank, fixed_copy
-from supsup_train.networks.models import Mlp, make_model
+from supsup_train.networks.create_bank import (
+    check_module,
+    check_same,
+    create_bank,
+    fixed_copy,
+)
 from supsup_train.resume import Report, check_resumed, learn_missing, unheard
 
 SHARED = "shared.safetensors"  # shared weights, to resume; the bank has them in its programs only
 MAX_SHARED_BYTES = 1 << 30
 
 
-def layer_sizes(model: str, stream: Tasks, outputs: int | None = None) -> list[int]:
-    """Return the layer sizes of a named `Mlp`; `outputs` defaults to the real ones."""
-    outputs = outputs or stream.real_outputs
-    network = make_model(model, input_shape=stream.input_shape, outputs=outputs)
-    if not isinstance(network, Mlp):
-        raise InputError(
-            f"--model: baselines need fully connected layers, got {model}; use lenet-300-100, "
-            "fc-1024-1024 or mlp-WIDTH-WIDTH..."
-        )
-    if outputs < stream.real_outputs:
-        raise InputError(
-            f"--outputs: must be at least {stream.real_outputs}, the classes of a task, got "
-            f"{outputs}"
-        )
-    return [*stream.input_shape, *(len(weight) for weight in network.parameters())]
-
-
-def make_baseline(recipe: BaselineRecipe, sizes: list[int], *, matrices: bool = False) -> Baseline:
-    """Make a baseline with fully connected layers.
+def make_baseline(
+    recipe: BaselineRecipe,
+    module: nn.Module,
+    *,
+    input_shape: tuple[int, ...],
+    matrices: bool = False,
+) -> Baseline:
+    """Make a baseline of a network.
 
     Args:
         recipe: Method and training settings.
-        sizes: Layer sizes: inputs, units of each hidden layer, outputs.
+        module: The network, not changed. What masks would select is what the method learns; the
+            rest is as in `create_bank`: state is per task, biases are zero, others are constants.
+        input_shape: Shape of one input.
         matrices: For BatchE, store rank-one matrices instead of vectors, for one-shot inference as
             in the paper; one float per weight and task.
 
@@ -64,15 +61,19 @@ def make_baseline(recipe: BaselineRecipe, sizes: list[int], *, matrices: bool = 
         The baseline, for `train_baseline`.
 
     Raises:
-        InputError: If `matrices` is set for another method.
+        InputError: If `matrices` is set for another method, or the method cannot change a layer of
+            the module; BatchE and PSP need linear layers and convolutions.
+        ProgramError: See `create_bank`.
     """
-    if recipe.method in {"batche", "batche-random"}:
-        return BatchE(recipe, sizes, matrices=matrices)
-    if matrices:
+    in_pairs = recipe.method in {"batche", "batche-random"}
+    if matrices and not in_pairs:
         raise InputError(
             f"matrices: is for batche and batche-random, got {recipe.method}; leave it out"
         )
-    return Psp(recipe, sizes) if recipe.method == "psp" else Heads(recipe, sizes)
+    parts = Parts.of(module, input_shape)
+    if in_pairs:
+        return BatchE(recipe, parts, matrices=matrices)
+    return Psp(recipe, parts) if recipe.method == "psp" else Heads(recipe, parts)
 
 
 def train_baseline(
@@ -83,6 +84,7 @@ def train_baseline(
     report: Report = unheard,
     progress: Callable[[str], Progress | None] = unheard,
     every: int = 1,
+    real_outputs: int | None = None,
 ) -> MaskBank:
     """Learn the tasks of a stream that are missing in a bank.
 
@@ -98,6 +100,7 @@ def train_baseline(
         progress: Returns the progress callback of a task, given its name.
         every: Measure ``seen`` after every so many tasks and the last; each time takes a pass over
             the test images of all tasks so far.
+        real_outputs: Of a new bank, and of one that is there; by default, classes of the tasks.
 
     Returns:
         The bank.
@@ -108,7 +111,12 @@ def train_baseline(
             finished tasks stay in the bank.
         OutputExistsError: If the folder is not empty and has no bank.
     """
-    run = _Run(baseline, stream, path, report, progress)
+    real, outputs = real_outputs or stream.real_outputs, baseline.parts.outputs
+    if outputs < real:
+        raise InputError(
+            f"--outputs: must be at least {real}, the classes of a task, got {outputs}"
+        )
+    run = _Run(baseline, stream, path, report, progress, real)
     there, whole = (path / "bank.json").exists(), baseline.in_sequence
     # a bank written whole replaces only an empty or missing folder
     blank = not os.path.lexists(path) or (is_blank(path) and not (whole and any(path.iterdir())))
@@ -131,6 +139,7 @@ class _Run:
     path: Path
     report: Report
     progress: Callable[[str], Progress | None]
+    real_outputs: int
 
     def one_by_one(self, bank: MaskBank | None) -> MaskBank:
         made = bank
@@ -141,8 +150,8 @@ class _Run:
             state, record = self.learned(index)
             if made is None:
                 made = self.created(self.path)
+            self.check(made)
             if index == 0:
-                self.check(made)
                 _save_shared(self.baseline, made)
             made.add(self.task(index, state, record["accuracy"]))
             return record
@@ -191,6 +200,11 @@ class _Run:
     def opened(self) -> MaskBank:
         baseline, names = self.baseline, self.stream.task_names
         bank = MaskBank.open(self.path)
+        wanted = {
+            "real_outputs": self.real_outputs,
+            "preprocessing": self.stream.preprocessing,
+        }
+        check_same(self.path, wanted, {name: getattr(bank.network, name) for name in wanted})
         check_resumed(bank, names, baseline.recipe, self.stream.origin)
         if baseline.shares and len(bank):
             if names[0] not in bank:
@@ -233,7 +247,7 @@ class _Run:
             path,
             module,
             input_shape=self.stream.input_shape,
-            real_outputs=self.stream.real_outputs,
+            real_outputs=self.real_outputs,
             masked=[],
             state=state,
             preprocessing=self.stream.preprocessing,

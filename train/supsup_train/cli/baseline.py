@@ -6,31 +6,37 @@ from collections.abc import Sequence
 from typing import get_args
 
 from supsup_runtime.console import CommandParser, Row, add_options, parser, positive, run_command
-from supsup_runtime.data.options import say_skipped, tasks_of
+from supsup_runtime.data.options import say_skipped
 from supsup_runtime.errors import InputError
 from supsup_train.baselines.recipe import METHODS, BaselineRecipe
-from supsup_train.baselines.run import layer_sizes, make_baseline, train_baseline
+from supsup_train.baselines.run import make_baseline, train_baseline
 from supsup_train.cli.options import (
-    NUM_TASKS,
+    add_network_options,
     add_training_options,
     bank_network,
+    module_of,
     parsed,
+    stream_of,
+    take_defaults,
     use_threads,
 )
-from supsup_train.masks.recipe import OptimizerKind, Recipe
+from supsup_train.cli.own import MAX_CLASSES_HELP, reserved_outputs
+from supsup_train.masks.recipe import OptimizerKind
 from supsup_train.reporting import reporting
 
 _EXAMPLES = (
     "batche permuted --bank batche/",
     "psp permuted --data mnist/ --tasks 10 --bank psp/",
+    "heads own --data pictures/ --size 32 --mode rgb --bank heads/",
 )
 _RECIPE: tuple[Row, ...] = (
     (
         "--outputs",
         positive,
         None,
-        "number of outputs, superfluous ones included (default: a task's classes)",
+        "number of outputs, superfluous ones included (default: real outputs)",
     ),
+    ("--max-classes", positive, None, MAX_CLASSES_HELP),
     (
         "--optimizer",
         get_args(OptimizerKind),
@@ -55,9 +61,10 @@ def main() -> None:
 def run(words: Sequence[str] | None = None) -> None:
     """Run ``supsup-baseline`` with these arguments, by default those of the command line."""
     arguments = parsed(_parser(), words)
+    take_defaults(arguments, "model", "steps")
     use_threads(arguments.threads)
     recipe = BaselineRecipe.of(arguments.method).with_options(
-        steps=arguments.steps or Recipe().steps,
+        steps=arguments.steps,
         batch_size=arguments.batch_size,
         optimizer=arguments.optimizer,
         learning_rate=arguments.lr,
@@ -65,14 +72,12 @@ def run(words: Sequence[str] | None = None) -> None:
         seed=arguments.seed,
     )
     network = bank_network(arguments.bank)
-    stream = tasks_of(
-        arguments,
-        num_tasks=NUM_TASKS,
-        layout="flat",
-        preprocessing=network.preprocessing if network else None,
+    stream = stream_of(arguments, network)
+    real_outputs = reserved_outputs(stream, arguments.max_classes, network)
+    module = module_of(arguments, stream, arguments.outputs or real_outputs, seed=arguments.seed)
+    baseline = make_baseline(
+        recipe, module, input_shape=stream.input_shape, matrices=arguments.matrices
     )
-    sizes = layer_sizes(arguments.model, stream, arguments.outputs)
-    baseline = make_baseline(recipe, sizes, matrices=arguments.matrices)
     if arguments.every is not None and not baseline.in_sequence:
         method = arguments.method
         raise InputError(f"--every: goes with psp and sequence, got {method}; leave it out")
@@ -84,6 +89,7 @@ def run(words: Sequence[str] | None = None) -> None:
             report=reporter.report,
             progress=reporter.bar,
             every=arguments.every or 1,
+            real_outputs=real_outputs,
         )
     say_skipped(stream)
 
@@ -103,12 +109,11 @@ def _parser() -> CommandParser:
         choices=METHODS,
         help="baseline; dense is the upper bound, sequence the lower",
     )
-    add_training_options(made, steps=str(Recipe().steps))
+    add_training_options(made)
+    add_network_options(made)
     text = "BatchE: store rank-one matrices instead of vectors, for one-shot inference"
     made.what_out.add_argument("--matrices", action="store_true", help=text)
     text = "psp, sequence: evaluate all tasks so far after every N tasks (default: 1)"
     add_options(made.what_out, [("--every", positive, None, text)])
-    text = "lenet-300-100, fc-1024-1024 or mlp-WIDTH-..."
-    made.method.add_argument("--model", default="lenet-300-100", help=text)
     add_options(made.method, _RECIPE)
     return made

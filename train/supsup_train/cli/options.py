@@ -7,23 +7,42 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from supsup_runtime.arrays import checked_threads
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.console import CommandParser, Row, add_options, positive, thread_count, to_path
-from supsup_runtime.data.options import add_stream_options
+from supsup_runtime.data.options import add_stream_options, tasks_of
+from supsup_runtime.data.own import Tasks
+from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe
+from supsup_train.networks.models import load_module, make_model, wants_images
 
 NUM_TASKS = 10
 """Default of ``--tasks``."""
+DEFAULTS: dict[str, tuple[object, object]] = {
+    "model": ("lenet-300-100", "conv"),
+    "steps": (Recipe().steps, 200),
+    "lr": (Recipe().learning_rate, 1e-3),
+}
+"""Of streams, and of own tasks (docs/DATA.md)."""
 
 
-def add_training_options(made: CommandParser, *, steps: str) -> None:
-    """Add the options of the stream, the bank, the log, the steps and the threads.
+def either(name: str) -> str:
+    """Return a default of `DEFAULTS` for the help."""
+    return "{}; own: {}".format(*DEFAULTS[name])
 
-    `steps` is the default of ``--steps`` in the help.
-    """
+
+def take_defaults(arguments: argparse.Namespace, *names: str) -> None:
+    """Set the options that were not given to those of `DEFAULTS`."""
+    for name in names:
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, DEFAULTS[name][arguments.stream == "own"])
+
+
+def add_training_options(made: CommandParser) -> None:
+    """Add the options of the stream, the bank, the log, the steps and the threads."""
     add_stream_options(made.what_in, tasks=str(NUM_TASKS))
     text = "folder of the mask bank, created if missing"
     made.what_out.add_argument("--bank", type=to_path, metavar="FOLDER", help=f"{text} (required)")
@@ -32,12 +51,52 @@ def add_training_options(made: CommandParser, *, steps: str) -> None:
     made.what_out.add_argument("--quiet", action="store_true", help="hide the progress bar")
     recipe = Recipe()
     rows: list[Row] = [
-        ("--steps", positive, None, f"training batches per task (default: {steps})"),
+        ("--steps", positive, None, f"training batches per task (default: {either('steps')})"),
         ("--batch-size", positive, recipe.batch_size, "inputs per batch"),
     ]
     add_options(made.method, rows)
     text = "PyTorch threads; 1 is best for small networks (default: PyTorch's choice)"
     add_options(made.speed, [("--threads", thread_count, None, text)])
+
+
+def add_network_options(made: CommandParser) -> None:
+    """Add the options of the network: a named one, or the user's own."""
+    text = "with --module: inputs are (channels, height, width) instead of flat"
+    made.what_in.add_argument("--pictures", action="store_true", help=text)
+    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-..., conv[-WIDTH-...] or cnn"
+    made.method.add_argument("--model", help=f"{text} (default: {either('model')})")
+    text = "your own network: FUNCTION(input_shape, outputs) (default: use --model)"
+    made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
+
+
+def stream_of(arguments: argparse.Namespace, network: Network | None) -> Tasks:
+    """Make the tasks, with inputs as the options' network takes them.
+
+    `network` is that of the bank, if it exists.
+    """
+    if arguments.pictures and not arguments.module:
+        raise InputError(
+            "--pictures: goes with --module; leave it out, named models set their input shape"
+        )
+    own = arguments.stream == "own"
+    pictures = arguments.pictures or own if arguments.module else wants_images(arguments.model)
+    return tasks_of(
+        arguments,
+        num_tasks=NUM_TASKS,
+        layout="image" if pictures else "flat",
+        preprocessing=network.preprocessing if network else None,
+    )
+
+
+def module_of(
+    arguments: argparse.Namespace, stream: Tasks, outputs: int, *, seed: int
+) -> nn.Module:
+    """Make the options' network; `seed` is that of its constants."""
+    shape = stream.input_shape
+    torch.manual_seed(seed % 2**63)  # constants must be the same in the next run
+    if arguments.module is not None:
+        return load_module(arguments.module, input_shape=shape, outputs=outputs)
+    return make_model(arguments.model, input_shape=shape, outputs=outputs, weight_seed=seed)
 
 
 def parsed(made: CommandParser, words: Sequence[str] | None) -> argparse.Namespace:

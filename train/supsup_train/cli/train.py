@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
-import torch
-from torch import nn
-
+from supsup_runtime.bank.network import Network
 from supsup_runtime.console import (
     CommandParser,
     Row,
@@ -20,14 +18,19 @@ from supsup_runtime.console import (
     run_command,
     whole,
 )
-from supsup_runtime.data.options import say_skipped, tasks_of
+from supsup_runtime.data.options import say_skipped
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
 from supsup_train.cli.options import (
-    NUM_TASKS,
+    DEFAULTS,
+    add_network_options,
     add_training_options,
     bank_network,
+    either,
+    module_of,
     parsed,
+    stream_of,
+    take_defaults,
     use_threads,
 )
 from supsup_train.cli.own import MAX_CLASSES_HELP, print_check, reserved_outputs
@@ -35,7 +38,6 @@ from supsup_train.masks.recipe import OptimizerKind, Recipe, ScheduleKind, Score
 from supsup_train.masks.rules import Rule, RuleKind
 from supsup_train.masks.train_task import train_stream
 from supsup_train.networks.create_bank import open_bank
-from supsup_train.networks.models import load_module, make_model, wants_images
 from supsup_train.nns.learner import NnsLearner, NnsSettings
 from supsup_train.nns.scores import Objective
 from supsup_train.nns.stream import learn_stream
@@ -48,18 +50,6 @@ _EXAMPLES = (
     "split --data mine.npz --module net.py:make --tasks 5 --bank masks/",
     "own --data pictures/ --size 32 --mode rgb --bank masks/",
 )
-_DEFAULTS: dict[str, tuple[object, object]] = {
-    "model": ("lenet-300-100", "conv"),
-    "steps": (Recipe().steps, 200),
-    "lr": (Recipe().learning_rate, 1e-3),
-}
-"""Of streams, and of own tasks (docs/DATA.md)."""
-
-
-def _either(name: str) -> str:
-    return "{}; own: {}".format(*_DEFAULTS[name])
-
-
 _RENAMED = {
     "--images": "--pictures",
     "--schedule": "--lr-schedule",
@@ -72,7 +62,7 @@ _NETWORK: tuple[Row, ...] = (
 )
 _RECIPE: tuple[Row, ...] = (
     ("--optimizer", get_args(OptimizerKind), "rmsprop", "optimizer of scores and trained state"),
-    ("--lr", float, None, f"learning rate, above 0 (default: {_either('lr')})"),
+    ("--lr", float, None, f"learning rate, above 0 (default: {either('lr')})"),
     ("--lr-schedule", get_args(ScheduleKind), "constant", "cosine decays --lr to 0 over each task"),
     ("--weight-decay", float, 0.0, "L2 penalty factor, at least 0"),
     ("--score-init", get_args(ScoreInit), "uniform", "initial scores; zeros give a mask of ones"),
@@ -111,54 +101,22 @@ def main() -> None:
 
 def run(words: Sequence[str] | None = None) -> None:
     """Run ``supsup-train`` with these arguments, by default those of the command line."""
-    arguments = parsed(_parser(), words)
-    own = arguments.stream == "own"
+    arguments = parsed(training_parser(), words)
     if arguments.check:
         print_check(arguments)
         return
-    for name, defaults in _DEFAULTS.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, defaults[own])
+    take_defaults(arguments, *DEFAULTS)
     use_threads(arguments.threads)
-    recipe = Recipe(
-        rule=_rule(arguments),
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        optimizer=arguments.optimizer,
-        learning_rate=arguments.lr,
-        schedule=arguments.lr_schedule,
-        weight_decay=arguments.weight_decay,
-        score_init=arguments.score_init,
-        seed=arguments.seed,
-        transfer=arguments.transfer,
-    )
-    if arguments.pictures and not arguments.module:
-        raise InputError(
-            "--pictures: goes with --module; leave it out, named models set their input shape"
-        )
-    pictures = arguments.pictures or own if arguments.module else wants_images(arguments.model)
+    recipe = recipe_of(arguments)
     network = bank_network(arguments.bank)
-    stream = tasks_of(
-        arguments,
-        num_tasks=NUM_TASKS,
-        layout="image" if pictures else "flat",
-        preprocessing=network.preprocessing if network else None,
-    )
-    real_outputs = reserved_outputs(stream, arguments.max_classes, network)
-    module = _module(arguments, stream)
-    settings = _nns_settings(arguments)
+    stream = stream_of(arguments, network)
+    made_with = bank_options(arguments, stream, network)
+    module = module_of(arguments, stream, arguments.outputs, seed=arguments.weight_seed)
+    settings = nns_settings(arguments)
     try:
-        bank = open_bank(
-            arguments.bank,
-            module,
-            input_shape=stream.input_shape,
-            real_outputs=real_outputs,
-            weight_seed=arguments.weight_seed,
-            masked=arguments.mask,
-            preprocessing=stream.preprocessing,
-        )
+        bank = open_bank(arguments.bank, module, **made_with)
     except ProgramError as error:
-        if arguments.module is None or pictures:
+        if arguments.module is None or len(stream.input_shape) == 3:
             raise
         raise ProgramError(
             f"{error}; a module of (channels, height, width) needs --pictures"
@@ -180,22 +138,47 @@ def run(words: Sequence[str] | None = None) -> None:
     say_skipped(stream)
 
 
-def _parser() -> CommandParser:
+def bank_options(
+    arguments: argparse.Namespace, stream: Tasks, network: Network | None
+) -> dict[str, Any]:
+    """Return what `open_bank` takes, by keyword; `network` is that of the bank, if it exists."""
+    return {
+        "input_shape": stream.input_shape,
+        "real_outputs": reserved_outputs(stream, arguments.max_classes, network),
+        "weight_seed": arguments.weight_seed,
+        "masked": arguments.mask,
+        "preprocessing": stream.preprocessing,
+    }
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """Return the recipe of the command's options."""
+    return Recipe(
+        rule=_rule(arguments),
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        optimizer=arguments.optimizer,
+        learning_rate=arguments.lr,
+        schedule=arguments.lr_schedule,
+        weight_decay=arguments.weight_decay,
+        score_init=arguments.score_init,
+        seed=arguments.seed,
+        transfer=arguments.transfer,
+    )
+
+
+def training_parser() -> CommandParser:
+    """Return the command's parser."""
     made = parser(
         "supsup-train",
         "Learn one mask per task and add each finished task to the bank.",
         _EXAMPLES,
     )
     made.epilog = "Tasks already in the bank are skipped: run the same command again to resume."
-    add_training_options(made, steps=_either("steps"))
-    text = "with --module: inputs are (channels, height, width) instead of flat"
-    made.what_in.add_argument("--pictures", action="store_true", help=text)
+    add_training_options(made)
+    add_network_options(made)
     text = "own: say what there is, duplicates included, and stop"
     made.what_in.add_argument("--check", action="store_true", help=text)
-    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-..., conv[-WIDTH-...] or cnn"
-    made.method.add_argument("--model", help=f"{text} (default: {_either('model')})")
-    text = "your own network: FUNCTION(input_shape, outputs) (default: use --model)"
-    made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
     text = "mask this parameter, repeatable (default: weights of layers and products)"
     made.method.add_argument("--mask", action="append", metavar="NAME", help=text)
     add_options(made.method, _NETWORK + _RECIPE)
@@ -224,16 +207,8 @@ def _rule(arguments: argparse.Namespace) -> Rule:
     return Rule(kind=kind, density=0.5 if density is None else density)
 
 
-def _module(arguments: argparse.Namespace, stream: Tasks) -> nn.Module:
-    shape, outputs = stream.input_shape, arguments.outputs
-    torch.manual_seed(arguments.weight_seed % 2**63)  # constants must be the same in the next run
-    if arguments.module is not None:
-        return load_module(arguments.module, input_shape=shape, outputs=outputs)
-    seed = arguments.weight_seed
-    return make_model(arguments.model, input_shape=shape, outputs=outputs, weight_seed=seed)
-
-
-def _nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
+def nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
+    """Return the settings of scenario NNs; None for others."""
     scenario, transfer = arguments.scenario, arguments.transfer
     given = {}
     for option, *_ in _NNS:

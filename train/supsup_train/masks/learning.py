@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -84,16 +84,7 @@ class Learning:
 
     def step(self, place: str, x: Tensor, y: Tensor) -> float:
         """Train on one batch and return its loss; `place` starts error messages."""
-        try:
-            logits = self.logits(x)
-        except SupSupError:
-            raise
-        except Exception as error:  # a module may raise any
-            reason, remedy = str(error).strip().partition("\n")[0], "mend the module"
-            if len(x) == 1:
-                reason, remedy = f"from a batch of 1: {reason}", "use a larger batch"
-            raise InputError(f"{place}: the module cannot learn {reason}; {remedy}") from error
-        loss = descend(place, logits, y, self.optimizer)
+        loss = descend(place, logits_of(place, self.logits, x), y, self.optimizer)
         if self._schedule is not None:
             self._schedule.step()
         is_first, self._seen = self._seen is None, x[:_ROWS]
@@ -149,6 +140,19 @@ def score_bound(shape: tuple[int, ...]) -> float:
     return float(1 / np.sqrt(np.prod(shape[1:])))
 
 
+def logits_of(place: str, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the logits of a training batch; any error of a module is an InputError."""
+    try:
+        return forward(x)
+    except SupSupError:
+        raise
+    except Exception as error:  # a module may raise any
+        reason, remedy = str(error).strip().partition("\n")[0], "mend the module"
+        if len(x) == 1:
+            reason, remedy = f"from a batch of 1: {reason}", "use a larger batch"
+        raise InputError(f"{place}: the module cannot learn {reason}; {remedy}") from error
+
+
 def descend(place: str, logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> float:
     """Take an optimizer step on the cross entropy of a batch, if finite, and return it."""
     loss = cross_entropy(logits, labels)
@@ -158,7 +162,10 @@ def descend(place: str, logits: Tensor, labels: Tensor, optimizer: torch.optim.O
     optimizer.zero_grad()
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    optimizer.step()
+    try:
+        optimizer.step()
+    except RuntimeError as error:  # of a rate beyond float32
+        raise InputError(f"{place}: cannot learn: {error}; lower the learning rate") from error
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,8 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
     input_shape = _shape(input_shape)
     fixed = fixed_copy(module)
     outputs, weights, changed = describe(fixed, input_shape)
-    names = _masked_names(fixed, masked, weights)
-    kept = _state_names(fixed, state, changed)
+    names = masked_names(fixed, masked, weights)
+    kept = state_names(fixed, state, changed)
     tensors = tensors_of(fixed)
     network = Network(
         weight_seed=weight_seed,
@@ -145,6 +145,13 @@ def open_bank(
     has: dict[str, Any] = {name: getattr(network, name) for name in wanted}
     if masked is not None:
         wanted["masked"], has["masked"] = sorted(masked), sorted(p.name for p in network.parameters)
+    check_same(path, wanted, has)
+    check_module(fixed_copy(module), opened.network)
+    return opened
+
+
+def check_same(path: str | Path, wanted: Mapping[str, Any], has: Mapping[str, Any]) -> None:
+    """Refuse a bank that has other values than wanted."""
     for name, value in wanted.items():
         got = has[name]
         if got != value:
@@ -152,8 +159,6 @@ def open_bank(
                 f"{path}: the bank was made with {name} {got}, this run has {value}; "
                 "give the same options, or another --bank"
             )
-    check_module(fixed_copy(module), opened.network)
-    return opened
 
 
 def fixed_copy(module: nn.Module) -> nn.Module:
@@ -259,7 +264,10 @@ def _told(module: nn.Module, attribute: str) -> list[str]:
     return told
 
 
-def _masked_names(module: nn.Module, wanted: Sequence[str] | None, weights: list[str]) -> list[str]:
+def masked_names(
+    module: nn.Module, wanted: Sequence[str] | None, weights: Iterable[str]
+) -> list[str]:
+    """Return the names of the masked parameters, in order, by default of those used as weights."""
     parameters = dict(module.named_parameters())
     if wanted is None:
         told = _told(module, "masked_names")
@@ -279,7 +287,8 @@ def _masked_names(module: nn.Module, wanted: Sequence[str] | None, weights: list
     return list(wanted)
 
 
-def _state_names(module: nn.Module, wanted: Sequence[str] | None, changed: list[str]) -> list[str]:
+def state_names(module: nn.Module, wanted: Sequence[str] | None, changed: list[str]) -> list[str]:
+    """Return the names of the tensors that are per task, by default of what training changes."""
     tensors = tensors_of(module)
     if wanted is None:
         norms = [name for name, part in module.named_modules() if isinstance(part, _BatchNorm)]

@@ -22,11 +22,6 @@ _CONV = re.compile(r"conv((?:-[1-9]\d*)*)")
 _LAYERS = re.compile(r"(mlp|lenet|fc|bnnet)((?:-[1-9]\d*)+)")
 
 
-def layer_stack(sizes: list[int]) -> nn.ModuleList:
-    """Make fully connected layers between successive sizes, without biases."""
-    return nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
-
-
 class Mlp(nn.Module):
     """A network of fully connected layers without biases, with ReLU between them.
 
@@ -36,7 +31,7 @@ class Mlp(nn.Module):
 
     def __init__(self, sizes: list[int]) -> None:
         super().__init__()
-        self.layers = layer_stack(sizes)
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``float32 (batch, sizes[0])`` to logits ``float32 (batch, sizes[-1])``."""

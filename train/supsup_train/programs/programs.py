@@ -82,11 +82,14 @@ class Programs:
     gradient: bytes | None
 
 
-def describe(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, list[str], list[str]]:
+def describe(
+    module: nn.Module, input_shape: tuple[int, ...]
+) -> tuple[int, dict[str, str], list[str]]:
     """Trace a module in eval mode, and take two training steps with a copy.
 
     Returns:
-        The number of logits, the tensors used as weights, and the buffers that training changes.
+        The number of logits, the tensors used as weights with the operators that use them, in order
+        of use, and the buffers that training changes.
 
     Raises:
         ProgramError: If it cannot be traced, or trained on inputs of this shape.

@@ -25,8 +25,10 @@ _PRODUCTS = frozenset(
 )
 
 
-def weights_of(program: ExportedProgram, tensors: Mapping[str, torch.Tensor]) -> list[str]:
+def weights_of(program: ExportedProgram, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Return the tensors that a linear, convolution, product, recurrent layer or look-up weighs by.
+
+    Each with the operator that uses it last, in order of this use.
 
     A tensor also counts if the operand is computed from it, unless it is smaller than the operand,
     as a scale is.
@@ -39,18 +41,20 @@ def weights_of(program: ExportedProgram, tensors: Mapping[str, torch.Tensor]) ->
     x, *held = [nodes[str(name)] for name in program.graph_signature.user_inputs]
     names = dict(zip(held, tensors, strict=True))
     from_x = {x}
-    found: set[str] = set()
+    found: dict[str, str] = {}
     for node in program.graph.nodes:
         if is_value(node) and not from_x.isdisjoint(node.all_input_nodes):
             from_x.add(node)
-        for operand in set(_operands(node, from_x)) - from_x:
-            size = _size(operand)
-            found |= {
-                names[source]
-                for source in sources(operand)
-                if source in names and _size(source) >= size
-            }
-    return [name for name in tensors if name in found]
+        uses = [
+            names[source]
+            for operand in set(_operands(node, from_x)) - from_x
+            for source in sources(operand)
+            if source in names and _size(source) >= _size(operand)
+        ]
+        for name in sorted(uses, key=[*tensors].index):
+            found.pop(name, None)
+            found[name] = _operator(node)
+    return found
 
 
 def is_value(node: fx.Node) -> bool:
@@ -72,13 +76,17 @@ def sources(node: fx.Node) -> set[fx.Node]:
 
 def _operands(node: fx.Node, from_x: set[fx.Node]) -> list[fx.Node]:
     """Return the operands of a product that may be weights."""
-    name = str(node.target).removeprefix("aten.").partition(".")[0]
+    name = _operator(node)
     if name in _PRODUCTS and node in from_x:
         return list(node.all_input_nodes)
     operands: list[fx.Node] = []
     for position in _LAYERS.get(name, ()):
         fx.map_arg(node.args[position], operands.append)
     return operands
+
+
+def _operator(node: fx.Node) -> str:
+    return str(node.target).removeprefix("aten.").partition(".")[0]
 
 
 def _size(node: fx.Node) -> int:
