@@ -22,6 +22,7 @@ from fuzz.mutate import bytes_of, json_of
 from fuzz.protobuf import BYTES, VARINT, Field, mutated, parse, serialize
 from fuzz.report import record, to_text
 from fuzz.targets import TARGETS
+from fuzz.targets.models import changed_metadata
 from fuzz.targets.planted import FAULTS
 from fuzz.tensors import npy_of, split, tensors_of, zip_of
 from fuzz.waiting import is_waiting, watched
@@ -181,6 +182,11 @@ FIELDS = st.recursive(
 def test_protobuf_is_written_as_it_was_read(fields: list[Field]) -> None:
     data = serialize(fields)
     assert serialize(parse(data)) == data
+
+
+@pytest.mark.parametrize("data", [b"", b"r", b"r\x03\n\x05a", b"r\x05\n\x01\xff\x12\0"])
+def test_a_model_that_was_changed_before_is_changed_again(data: bytes) -> None:
+    assert isinstance(changed_metadata(Random(0), data, forward=False), bytes)
 
 
 def test_a_table_is_put_between_its_markers(tmp_path: Path) -> None:

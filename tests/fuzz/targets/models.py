@@ -55,9 +55,9 @@ class Model(Target):
         if how in {"graph", "data"}:
             data = _graph_of(rng, data, mutated if how == "graph" else flipped)
         if how in {"forward", "both"}:
-            data = _told_of(rng, data, forward=True)
+            data = changed_metadata(rng, data, forward=True)
         if how in {"metadata", "both"}:
-            data = _told_of(rng, data, forward=False)
+            data = changed_metadata(rng, data, forward=False)
         return Case(files={"m.onnx": data, "secret": b"SECRET" * 100})
 
     def use(self, folder: Path, case: Case, reach: Reach) -> None:
@@ -150,11 +150,14 @@ def _graph_of(rng: Random, data: bytes, mutation: Mutation) -> bytes:
     return mutation(rng, graph) + serialize(kept)
 
 
-def _told_of(rng: Random, data: bytes, *, forward: bool) -> bytes:
+def changed_metadata(rng: Random, data: bytes, *, forward: bool) -> bytes:
     """Change a value of the metadata; the network's digest becomes true four times in five."""
-    fields = parse(data)
-    pairs = [_pair(field) for field in fields if field.number == _METADATA]
-    told = {key.decode().removeprefix(_PREFIX): value for key, value in pairs}
+    try:
+        fields = parse(data)
+        pairs = [_pair(field) for field in fields if field.number == _METADATA]
+        told = {key.decode().removeprefix(_PREFIX): value for key, value in pairs}
+    except ValueError:  # it was changed before
+        return bytes_of(rng, data)
     if "forward" not in told:
         return mutated(rng, data)
     if forward:

@@ -45,7 +45,7 @@ def learn_stream(
     `log` gets one JSON line per decision; `own` says whether it is the bank's.
     """
     total = stream.num_tasks * recipe.steps
-    kinds: Counter[str] = Counter()
+    kinds, before = Counter[str](), ""
     bars = progress_bars(quiet=quiet)
     console = bars.console
     if learner.batches:
@@ -60,8 +60,9 @@ def learn_stream(
                 kinds[decision.kind] += 1
                 with open_log(log, own=own) as file:
                     file.write((json.dumps(asdict(decision), sort_keys=True) + "\n").encode())
-                if decision.kind != "same":
+                if decision.kind != "same" and not (decision.kind == before == "full"):
                     console.print(_to_text(decision), highlight=False)
+                before = decision.kind
     learner.checkpoint()
     passed = f"; no mask left at {kinds['full']} inferences" if kinds["full"] else ""
     console.print(f"{learner.num_tasks} masks allocated{passed}", highlight=False)
