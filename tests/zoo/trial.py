@@ -211,8 +211,10 @@ def _scores(module: nn.Module, tasks: list[Tensors], at: dict[str, Array]) -> tu
     """Return the scores of tasks by autograd, and their scale."""
     mixed = {key: torch.from_numpy(value).requires_grad_() for key, value in at.items()}
     x = mixed.pop("x").detach()
-    replaced = {"batch_norm": _normalised, "instance_norm": _per_instance}
-    with mock.patch.multiple("torch.nn.functional", **replaced):
+    with (
+        mock.patch("torch.nn.functional.batch_norm", _normalised),
+        mock.patch("torch.nn.functional.instance_norm", _per_instance),
+    ):
         logits = _logits(module, mixed, x)
     stopped = torch.cat([logits[:, :REAL_OUTPUTS].detach(), logits[:, REAL_OUTPUTS:]], 1)
     slopes = torch.autograd.grad(
