@@ -51,7 +51,11 @@ import numpy as np
 images = x = np.zeros((100, 64), np.float32)
 ```
 """
-# What the guide to one's own tasks takes as there: pictures of some tasks.
+# What the guide to one's own tasks takes as there, and for the README some of it.
+_TWELVE_TASKS = f"""```sh
+python {REPOSITORY}/tools/example_pictures.py pictures/
+```
+"""
 _GIVEN_PICTURES = f"""```sh
 PYTHONPATH={REPOSITORY} python - <<'END'
 from pathlib import Path
@@ -62,7 +66,7 @@ END
 """
 GIVEN = {
     "docs/CONTRACT.md": _GIVEN_MODELS,
-    "docs/guide-own-tasks.md": _GIVEN_PICTURES,
+    "docs/guide-own-tasks.md": _TWELVE_TASKS,
     "README.md": _GIVEN_PICTURES,
 }
 

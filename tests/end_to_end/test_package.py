@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from banks import make_bank
+from banks import make_bank, picture_bank
 from commands import SCRIPTS
 from supsup_export.exporter import export
 from supsup_runtime.model.model import load
+from supsup_runtime.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -76,6 +77,10 @@ def test_the_wheel_runs_a_model_with_onnxruntime_alone(dist: Path, tmp_path: Pat
     path = export(bank, tmp_path / "out.onnx").path
     x = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
+    steps = Preprocessing(mode="rgb", size=(4, 4))
+    export(picture_bank(tmp_path / "own", "mlp-7-9", steps, tasks=3), tmp_path / "own.onnx")
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    np.save(tmp_path / "frame.npy", frame)
     (wheel,) = dist.glob("*.whl")
     venv.create(tmp_path / "fresh", with_pip=True, symlinks=True)
     programs = tmp_path / "fresh" / "bin"
@@ -110,6 +115,10 @@ def test_the_wheel_runs_a_model_with_onnxruntime_alone(dist: Path, tmp_path: Pat
         assert run(command, "--version") == f"{command} 0.2.0\n"
     assert "task-2" in run("supsup-bank", "list", "masks")
     assert run("supsup-run", "out.onnx", "x.npy", "--task", "task-1")
+    shown = json.loads(run("supsup-run", "own.onnx", "frame.npy", "--json"))
+    assert shown["tasks"] == [load(tmp_path / "own.onnx").predict(frame).task.name]
+    done = run("supsup-run", "own.onnx", "frame.png", status=1)
+    assert "pictures need Pillow, which is not installed; pip install 'supsup[pictures]'" in done
     for command, missing, extra in (
         ("supsup-export", "onnx", "export,cpu"),
         ("supsup-train", "torch", "train"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from unittest import mock
 
 import numpy as np
@@ -211,8 +211,10 @@ def _scores(module: nn.Module, tasks: list[Tensors], at: dict[str, Array]) -> tu
     """Return the scores of tasks by autograd, and their scale."""
     mixed = {key: torch.from_numpy(value).requires_grad_() for key, value in at.items()}
     x = mixed.pop("x").detach()
-    replaced: dict[str, Any] = {"batch_norm": _normalised, "instance_norm": _per_instance}
-    with mock.patch.multiple("torch.nn.functional", **replaced):
+    with (
+        mock.patch("torch.nn.functional.batch_norm", _normalised),
+        mock.patch("torch.nn.functional.instance_norm", _per_instance),
+    ):
         logits = _logits(module, mixed, x)
     stopped = torch.cat([logits[:, :REAL_OUTPUTS].detach(), logits[:, REAL_OUTPUTS:]], 1)
     slopes = torch.autograd.grad(

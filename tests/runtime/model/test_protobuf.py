@@ -306,8 +306,8 @@ def test_half_of_what_says_that_data_are_outside_is_enough() -> None:
 
 def test_large_messages_are_searched_in_parts() -> None:
     for value in (b"a" * (1 << 21), b"location"):
-        strings: Any = [value]
-        model = model_of(initializer=[helper.make_tensor("t", TensorProto.STRING, [1], strings)])
+        text = TensorProto(name="t", data_type=TensorProto.STRING, dims=[1], string_data=[value])
+        model = model_of(initializer=[text])
         refuse_outside(BytesIO(model.SerializeToString()), place="m")
         model.graph.node.append(constant(value=OUTSIDE))
         with pytest.raises(ModelError, match="got b'secret' with data in another file"):

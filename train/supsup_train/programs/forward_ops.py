@@ -50,20 +50,10 @@ def batch_norm(
     return y if bias is None else y + bias.view(channels)
 
 
-def instance_norm(  # noqa: PLR0913 (aten's signature)
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    var: Tensor | None,
-    of_input: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool,
-) -> Tensor:
+def instance_norm(x: Tensor, *options: Any) -> Tensor:
     """``aten.instance_norm``, also differentiable in the running statistics."""
-    normed = aten.instance_norm if of_input else batch_norm
-    y: Tensor = normed(x, weight, bias, mean, var, of_input, momentum, eps, cudnn_enabled)
+    of_input = options[4]
+    y: Tensor = aten.instance_norm(x, *options) if of_input else batch_norm(x, *options)
     return y
 
 

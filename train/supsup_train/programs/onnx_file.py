@@ -101,16 +101,12 @@ def _make_columns(graph: onnx.GraphProto, ranks: dict[str, int]) -> None:
         if node.op_type != "MatMul" or ranks.get(node.input[1]) != 1:
             graph.node.append(node)
             continue
-        product = node.output[0]
+        (left, right), (product,) = node.input, node.output
         axis, column, wide = (f"{product}.{name}" for name in ("axis", "column", "wide"))
-        graph.node.extend(
-            [
-                helper.make_node("Constant", [], [axis], value_ints=[-1]),
-                helper.make_node("Unsqueeze", [node.input[1], axis], [column]),
-                helper.make_node("MatMul", [node.input[0], column], [wide]),
-                helper.make_node("Squeeze", [wide, axis], [product]),
-            ]
-        )
+        graph.node.append(helper.make_node("Constant", [], [axis], value_ints=[-1]))
+        graph.node.append(helper.make_node("Unsqueeze", [right, axis], [column]))
+        graph.node.append(helper.make_node("MatMul", [left, column], [wide]))
+        graph.node.append(helper.make_node("Squeeze", [wide, axis], [product]))
 
 
 def _values(shapes: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
