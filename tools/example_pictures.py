@@ -168,6 +168,8 @@ def main() -> None:
     arguments = made.parse_args()
     if (arguments.mnist is None) != (arguments.cifar is None):
         made.error("--mnist and --cifar go together; give both, or neither")
+    if arguments.folder.exists():
+        made.error(f"{arguments.folder} exists; give another folder")
     if arguments.mnist is None:
         make_tasks(arguments.folder)
     else:

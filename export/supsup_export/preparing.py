@@ -26,6 +26,12 @@ def bakes(bank: MaskBank, preprocess: Preprocess) -> bool:
             f"preprocess: baked needs a bank with preprocessing, {bank.path} has none; create it "
             "with preprocessing, as supsup-train own does, or leave this out"
         )
+    steps = bank.network.preprocessing
+    if preprocess == "baked" and steps is not None and not steps.takes_bytes:
+        raise InputError(
+            f"preprocess: baked needs a bank of uint8 pictures, {bank.path} is of floats of scale "
+            f"{steps.scale:g}; leave this out, and prepare inputs with model.prepare"
+        )
     return preprocess == "baked"
 
 

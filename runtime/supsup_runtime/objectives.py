@@ -47,12 +47,11 @@ def default_score(outputs: int, real_outputs: int) -> Score:
     return "log-odds" if outputs > real_outputs else "entropy"
 
 
-def evidence(logits: Reals, real_outputs: int, score: Score | None = None) -> Reals:
+def evidence(logits: Reals, real_outputs: int, score: Score) -> Reals:
     """Return how well a mask fits each input; higher is likelier, so entropy is negated.
 
-    `score` defaults to `default_score`; log-odds require superfluous outputs.
+    `real_outputs` are the task's own; log-odds require others.
     """
-    score = score or default_score(logits.shape[1], real_outputs)
     if score == "max-probability":
         return max_probability(logits)
     if score == "entropy":

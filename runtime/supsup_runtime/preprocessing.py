@@ -68,6 +68,11 @@ class Preprocessing:
             raise InputError(f"preprocessing: mean must be finite, got {self.mean}")
 
     @property
+    def takes_bytes(self) -> bool:
+        """Whether ``uint8`` makes sense; not with a scale of 1, which is that of floats."""
+        return self.scale > 1
+
+    @property
     def output_shape(self) -> tuple[int, int, int]:
         """Shape of a prepared picture: ``(channels, height, width)``."""
         return (CHANNELS[self.mode], *self.size)
@@ -174,6 +179,7 @@ def batched(picture: Array) -> Array:
         raise InputError(f"pictures must be uint8 or float arrays, got {kind}")
     if picture.dtype.kind == "u" and picture.dtype != np.uint8:
         raise InputError(f"pictures must be uint8 or float, got {kind}; divide by 257 for 16 bits")
+    given = picture.shape
     if picture.ndim == 2:
         picture = picture[:, :, None]
     if picture.ndim == 3:
@@ -182,7 +188,8 @@ def batched(picture: Array) -> Array:
     if picture.ndim != 4 or shape[3] not in {1, 3} or min(shape) < 1 or max(shape[1:3]) > MAX_SIDE:
         raise InputError(
             "pictures must be (height, width), (height, width, channels) or (batch, height, "
-            f"width, channels) with 1 or 3 channels and sides of at most {MAX_SIDE}, got {shape}"
+            f"width, channels) with 1 or 3 channels and sides of at most {MAX_SIDE}, got "
+            f"{given}; a batch of gray ones needs an axis of one channel: x[..., None]"
         )
     return picture
 

@@ -15,6 +15,7 @@ import supsup_runtime as supsup
 from commands import run
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.own import read_tasks
+from supsup_runtime.errors import InputError
 from supsup_runtime.preprocessing import Preprocessing
 
 pytest.importorskip("PIL", reason="own pictures need Pillow")
@@ -88,8 +89,12 @@ def test_check_says_what_there_is(made: Path, tmp_path: Path) -> None:
     assert lines[-2:] == ["inputs: gray, 16 x 16", "nothing to mend"]
     data = Path(shutil.copytree(made / "data", tmp_path / "data"))
     (data / "stripes/down/broken.png").write_text("no picture")
-    text = run("supsup-train", "own", "--data", data, "--check", "--skip-unreadable").stdout
-    assert "task 'stripes': 1 pictures cannot be read, such as" in text
+    words = ["own", "--data", data, "--check", "--size", 16, "--mode", "gray"]
+    text = run("supsup-train", *words, "--skip-unreadable").stdout
+    assert f"task 'stripes': {data}/stripes/down/broken.png: must be a picture (BMP, " in text
+    done = run("supsup-train", *words, status=1)
+    assert done.stdout == text
+    assert "pictures that cannot be read: 1; mend or remove them, or leave them out" in done.stderr
 
 
 def test_unreadable_pictures_are_named_or_left_out_and_counted(copied: Path) -> None:
@@ -106,7 +111,7 @@ def test_unreadable_pictures_are_named_or_left_out_and_counted(copied: Path) -> 
 def test_data_that_changed_are_not_learned_again_silently(copied: Path) -> None:
     (copied / "data/stripes/down/0.png").unlink()
     said = learn(copied / "data", copied / "masks", status=1)
-    assert "task 'stripes' was learned with data" in said
+    assert "the data of task 'stripes' changed since it was learned; give the same" in said
 
 
 def test_evaluation_on_other_data_says_so(copied: Path) -> None:
@@ -182,6 +187,11 @@ def test_another_order_of_classes_is_refused_by_eval(tmp_path: Path) -> None:
         ("supsup-train", ["split", "--max-classes", 3], "--max-classes: goes with stream own"),
         ("supsup-train", ["split", "--check"], "--check: goes with stream own, got split"),
         ("supsup-train", ["own", "--data", "no-such"], "no-such"),
+        (
+            "supsup-train",
+            ["split", "--model", "cnn", "--module", "net.py:make"],
+            "--model: goes without --module; leave out one of them",
+        ),
         ("supsup-baseline", ["heads", "own"], "--data: stream own needs a tasks.toml"),
     ],
 )
@@ -221,3 +231,51 @@ def test_a_module_of_pictures_on_flat_inputs_is_told_the_option(tmp_path: Path) 
     said = run("supsup-train", *words, "--bank", tmp_path / "masks", status=1).stderr
     assert said.endswith("; a module of (channels, height, width) needs --pictures\n")
     run("supsup-train", *words, "--bank", tmp_path / "masks", "--pictures", "--quiet")
+
+
+def test_a_model_of_floats_takes_no_bytes_and_no_file_that_prepares_otherwise(
+    tmp_path: Path,
+) -> None:
+    pictures = np.random.default_rng(0).random((20, 6, 6)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x_train=pictures, y_train=np.arange(20) % 2)
+    section = '[[task]]\nname = "a"\ndata = "a.npz"\n'
+    data, model = toml_of(tmp_path, section), tmp_path / "out.onnx"
+    learn(data, tmp_path / "masks", model="mlp-8")
+    run("supsup-export", "--bank", tmp_path / "masks", model)
+    shown = json.loads(run("supsup-run", model, data, "--json").stdout)
+    assert shown["tasks"] == ["a"] * 4
+    loaded = supsup.load(model)
+    with pytest.raises(InputError, match="was trained on floats, of scale 1, so x must not be"):
+        loaded.predict((pictures[0] * 255).astype(np.uint8))
+    assert loaded.predict(loaded.prepare(pictures[:3, :, :, None])).logits.shape == (3, 20)
+    words = ["--bank", tmp_path / "masks", tmp_path / "b.onnx", "--preprocess", "baked"]
+    said = run("supsup-export", *words, status=1).stderr
+    assert "preprocess: baked needs a bank of uint8 pictures" in said
+    toml_of(tmp_path, "scale = 2\n" + section)
+    said = run("supsup-run", model, data, status=1).stderr
+    assert "prepared as by the bank or model: scale must be 1.0, got 2.0" in said
+    toml_of(tmp_path, section)
+    said = learn(data, tmp_path / "masks", "--scenario", "NNs", model="mlp-8", status=1)
+    assert "--scenario NNs: goes with streams, got own tasks; leave it out" in said
+
+
+def test_fewer_outputs_than_are_reserved_and_another_size_name_the_option(made: Path) -> None:
+    words = ["own", "--data", made / "data", "--outputs", 9, "--bank", made / "few"]
+    said = run("supsup-train", *words, status=1).stderr
+    assert "--outputs: must be at least 10, reserved for classes (--max-classes), got 9" in said
+    words = ["own", "--data", made / "data", "--size", 8, "--bank", made / "masks"]
+    said = run("supsup-train", *words, status=1).stderr
+    assert "--size: must be (16, 16), as the bank or model has it, got (8, 8)" in said
+
+
+def test_baselines_of_as_many_outputs_as_classes_infer_by_entropy(
+    made: Path, tmp_path: Path
+) -> None:
+    """One score for all tasks, though one of them has a class for each output."""
+    options = ["--model", "mlp-16", "--steps", 60, "--bank", tmp_path / "dense"]
+    run("supsup-baseline", "dense", "own", "--data", made / "data", "--max-classes", 5, *options)
+    run("supsup-export", "--bank", tmp_path / "dense", tmp_path / "out.onnx")
+    tasks, model = read_tasks(made / "data", layout="flat"), supsup.load(tmp_path / "out.onnx")
+    scores = model.infer_task(tasks.task(1, train=False).test_x).scores
+    assert (scores <= 0).all()
+    assert (scores >= -np.log(5) - 1e-6).all()

@@ -99,7 +99,7 @@ def test_what_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
         (
             "out",
             [tmp_path / "gone.png"],
-            f"{tmp_path}/gone.png: must be a picture, got no regular file",
+            f"{tmp_path}/gone.png: must be a picture, got a path that does not exist",
         ),
         ("out", [tmp_path / "empty"], f"{tmp_path}/empty: must hold pictures alone, got none"),
         ("out", [deep], f"{deep}: must hold pictures alone, got the folder 'er'"),

@@ -181,7 +181,10 @@ def test_other_settings_do_not_resume(trained: Path, tmp_path: Path) -> None:
     for options, message in (
         (["--steps", 200, "--seed", 5], "was learned with seed 0, this run has 5"),
         (["--steps", 201], "was learned with steps 200, this run has 201"),
-        (["--steps", 200, "--data", tmp_path / "other.npz"], "was learned with data "),
+        (
+            ["--steps", 200, "--data", tmp_path / "other.npz"],
+            " changed since it was learned; give the same data, or supsup-bank remove",
+        ),
     ):
         done = run("supsup-train", "permuted", *SMALL, *options, *bank, status=1)
         assert message in done.stderr

@@ -26,8 +26,8 @@ def test_objectives_follow_their_formulas(logits: Logits) -> None:
     for real in range(1, logits.shape[1]):
         odds = np.log(mass[:, :real].sum(1) / mass[:, real:].sum(1))
         np.testing.assert_allclose(log_odds(logits, real), odds, atol=1e-9)
-        np.testing.assert_array_equal(evidence(logits, real), log_odds(logits, real))
-    np.testing.assert_array_equal(evidence(logits, logits.shape[1]), -entropy(logits))
+        np.testing.assert_array_equal(evidence(logits, real, "log-odds"), log_odds(logits, real))
+    np.testing.assert_array_equal(evidence(logits, logits.shape[1], "entropy"), -entropy(logits))
 
 
 @given(logits=logits_within(1e4))

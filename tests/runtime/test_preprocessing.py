@@ -108,7 +108,7 @@ def test_rows_of_the_matrices_sum_to_one() -> None:
         (np.zeros((4, 4), np.int64), "must be uint8 or float arrays, got int64"),
         (np.zeros((4, 4), np.uint16), "must be uint8 or float, got uint16; divide by 257"),
         (np.zeros((4, 4), bool), "got bool"),
-        (np.zeros((4, 4, 4), np.uint8), r"1 or 3 channels .*, got \(1, 4, 4, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"1 or 3 channels .*, got \(4, 4, 4\); a batch"),
         (np.zeros((0, 4, 4, 3), np.uint8), r"got \(0, 4, 4, 3\)"),
         (np.zeros((1, 2, 4, 4, 3), np.uint8), r"got \(1, 2, 4, 4, 3\)"),
         (np.zeros(4, np.uint8), r"got \(4,\)"),

@@ -49,9 +49,14 @@ def check_resumed(
         found = {**defaults, **learned, **{key: training.get(key) for key in origin}}
         for key, value in {**options, **origin}.items():
             if found[key] != value:
+                if key == "data":
+                    raise InputError(
+                        f"{bank.path}: the data of task {name!r} changed since it was learned; "
+                        "give the same data, or supsup-bank remove it and learn it again"
+                    )
                 raise InputError(
                     f"{bank.path}: task {name!r} was learned with {key} {found[key]!r:.80}, this "
-                    f"run has {value!r}; give the same options and data, or another --bank"
+                    f"run has {value!r}; give the same options, or another --bank"
                 )
 
 

@@ -17,6 +17,7 @@ from supsup_runtime.cli.options import (
     say_progress,
 )
 from supsup_runtime.console import add_options, parser, print_result, run_command, to_path
+from supsup_runtime.data.options import say_skipped
 from supsup_runtime.evaluation.calibration import check_same_bank, choose_samples, measure
 
 _EXAMPLES = (
@@ -50,7 +51,9 @@ def _run() -> None:
     bank.check_lock()  # before the measurement
     default = model.default_method if model.default_method in JUDGING else "verified"
     how = inference_of(arguments, default)
-    samples = choose_samples(model, model_tasks(arguments, model), per_task=arguments.per_task)
+    tasks = model_tasks(arguments, model)
+    samples = choose_samples(model, tasks, per_task=arguments.per_task)
+    say_skipped(tasks)
     measured = measure(model, samples, how=how, coverage=arguments.coverage, progress=say_progress)
     bank.set_calibration(measured.calibration)
     value = measured.to_dict()

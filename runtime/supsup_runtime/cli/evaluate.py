@@ -30,6 +30,7 @@ from supsup_runtime.console import (
     to_path,
     to_table,
 )
+from supsup_runtime.data.options import say_skipped
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.accuracy import evaluate
 from supsup_runtime.evaluation.findings import confused_classes
@@ -80,6 +81,7 @@ def _run() -> None:
         unnamed=arguments.scenario == "NNs",
         progress=say_progress,
     )
+    say_skipped(stream)
     print_result(value, as_json=arguments.json, text=_to_text(value))
     if arguments.report:  # last: a full disk loses no result
         about = {

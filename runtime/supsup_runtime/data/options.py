@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import Any
+from pathlib import Path
 
 from supsup_runtime.console import Options, Row, add_options, say, whole
 from supsup_runtime.data.own import OwnTasks, Tasks, read_tasks
@@ -96,20 +96,47 @@ def _own_tasks(
 ) -> OwnTasks:
     if arguments.data is None:
         raise InputError("--data: stream own needs a tasks.toml, or a folder of tasks, got none")
-    known: dict[str, Any] = {}
-    if preprocessing is not None:
-        known = {"size": preprocessing.size, "mode": preprocessing.mode}
+    size, mode, skip = arguments.size, arguments.mode, arguments.skip_unreadable
+    if preprocessing is None:
+        return read_tasks(arguments.data, size=size, mode=mode, layout=layout, skip_unreadable=skip)
+    for name, given in (("size", size), ("mode", mode)):
+        if given not in {None, getattr(preprocessing, name)}:
+            raise InputError(
+                f"--{name}: must be {getattr(preprocessing, name)}, as the bank or model has it, "
+                f"got {given}; leave it out"
+            )
+    return prepared_alike(arguments.data, preprocessing, layout=layout, skip_unreadable=skip)
+
+
+def prepared_alike(
+    source: str | Path,
+    preprocessing: Preprocessing,
+    *,
+    layout: Layout = "image",
+    skip_unreadable: bool = False,
+) -> OwnTasks:
+    """Find own tasks whose pictures are prepared as a bank or model needs them.
+
+    Raises:
+        DataError: See `read_tasks`.
+        InputError: If the file says otherwise.
+    """
     tasks = read_tasks(
-        arguments.data,
-        size=arguments.size or known.get("size"),
-        mode=arguments.mode or known.get("mode"),
+        source,
+        size=preprocessing.size,
+        mode=preprocessing.mode,
         layout=layout,
-        skip_unreadable=arguments.skip_unreadable,
+        skip_unreadable=skip_unreadable,
     )
-    if preprocessing not in {None, tasks.preprocessing}:
+    wanted, got = preprocessing.to_dict(), tasks.preprocessing.to_dict()
+    other = [
+        f"{name} must be {wanted[name]}, got {got[name]}"
+        for name in got
+        if got[name] != wanted[name]
+    ]
+    if other:
         raise InputError(
-            f"{tasks.place}: pictures must be prepared as {preprocessing}, got "
-            f"{tasks.preprocessing}; say the same size, mode, scale, mean and std"
+            f"{source}: pictures must be prepared as by the bank or model: {'; '.join(other)}"
         )
     return tasks
 

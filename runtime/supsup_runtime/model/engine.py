@@ -19,6 +19,7 @@ from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.model.inputs import Inputs, blank
 from supsup_runtime.model.loading import OpenedModel
 from supsup_runtime.model.session import BoundPart, BoundProgram, Shapes
+from supsup_runtime.objectives import default_score
 
 _LOG = logging.getLogger("supsup.model.engine")
 _FEW_ROWS = 24
@@ -63,6 +64,7 @@ class Engine:
         self.outputs = session.output_names
         self.info = info
         self.num_tasks = len(info.tasks)
+        self.default_score = default_score(network.outputs, network.real_outputs)
         self.real_outputs: Sequence[int] = [task.real_outputs for task in info.tasks]
         self._sizes = {"parameters": (network.num_masked,), "state": (network.num_state,)}
         self._own = [kind for kind in ("parameters", "state") if getattr(network, kind)]

@@ -167,6 +167,7 @@ def score_tasks(
         verified and exhaustive, logits ``(batch, outputs)`` of the best task.
     """
     rows = len(x) if per_image else 1
+    score = how.score or scorer.default_score  # one for all tasks, whatever outputs they have
     match how.method:  # mypy reports a method without a case
         case "one-shot":
             return methods.one_shot(scorer, x, per_image=per_image), [1] * rows, None
@@ -178,11 +179,11 @@ def score_tasks(
             found = methods.gradient(scorer, x, per_image=per_image, steps=steps, step_size=size)
             return *found, None
         case "exhaustive":
-            scores, logits = methods.exhaustive(scorer, x, per_image=per_image, score=how.score)
+            scores, logits = methods.exhaustive(scorer, x, per_image=per_image, score=score)
             return scores, [scorer.num_tasks] * rows, logits
         case "verified":
             count = min(how.candidates or DEFAULT_CANDIDATES, scorer.num_tasks)
             scores, logits = methods.verified(
-                scorer, x, per_image=per_image, score=how.score, candidates=count
+                scorer, x, per_image=per_image, score=score, candidates=count
             )
             return scores, [1 + count] * rows, logits

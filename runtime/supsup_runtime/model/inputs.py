@@ -45,6 +45,11 @@ class Inputs:
             )
         if self._baked:
             return cast(Images, _of_one_size(x))
+        if self._steps is not None and not self._steps.takes_bytes:
+            raise InputError(
+                f"{self._place}: was trained on floats, of scale {self._steps.scale:g}, so x must "
+                "not be uint8; divide as in training, and give what model.prepare returns"
+            )
         return self.prepared(x)
 
     def prepared(self, pictures: Array | Sequence[Array]) -> Images:

@@ -22,7 +22,8 @@ from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.stages import Stages
 
 MAX_TRIED = 32
-"""Tasks that are all tried by default: few passes take as long as one-shot, and miss no task."""
+"""Tasks that are all tried by default, if their weights fit in the cache: such passes take as long
+as one-shot, and miss no task."""
 
 
 class Loaded:
@@ -49,7 +50,8 @@ class Loaded:
     def default_method(self) -> Method:
         """See `Model.default_method`."""
         if self.info.mode == "full":
-            return "exhaustive" if len(self.info.tasks) <= MAX_TRIED else "verified"
+            few = len(self.info.tasks) <= min(MAX_TRIED, self.engine.max_cached)
+            return "exhaustive" if few else "verified"
         return "exhaustive" if self.info.mode == "known" else "one-shot"
 
     def how(self, wanted: Method | Inference | None) -> Inference:

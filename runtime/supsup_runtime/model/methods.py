@@ -21,6 +21,7 @@ class Scorer(Protocol):
     place: str
     num_tasks: int
     real_outputs: Sequence[int]
+    default_score: Score
 
     def task_scores(self, x: Images) -> Floats:
         """Return one-shot scores ``(tasks,)``."""
@@ -117,7 +118,7 @@ def _ascend(
 
 
 def exhaustive(
-    scorer: Scorer, x: Images, *, per_image: bool, score: Score | None
+    scorer: Scorer, x: Images, *, per_image: bool, score: Score
 ) -> tuple[Scores, Floats]:
     """Score every task as `_judged`."""
     tried = ((task, _ALL) for task in range(scorer.num_tasks))
@@ -125,7 +126,7 @@ def exhaustive(
 
 
 def verified(
-    scorer: Scorer, x: Images, *, per_image: bool, score: Score | None, candidates: int
+    scorer: Scorer, x: Images, *, per_image: bool, score: Score, candidates: int
 ) -> tuple[Scores, Floats]:
     """Score the best `candidates` of one-shot as `_judged`."""
     given: dict[int, Floats] = {}
@@ -148,7 +149,7 @@ def _judged(
     tried: Iterable[tuple[int, slice | npt.NDArray[np.int64]]],
     *,
     per_image: bool,
-    score: Score | None,
+    score: Score,
     given: Mapping[int, Floats] | None = None,
 ) -> tuple[Scores, Floats]:
     """Score forward passes through single masks, unless their logits are `given`.

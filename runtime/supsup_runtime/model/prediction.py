@@ -53,8 +53,10 @@ class Prediction:
     @property
     def label_indices(self) -> npt.NDArray[np.int64]:
         """Index of the largest of the task's own outputs per row, ``int64 (batch,)``."""
-        logits = np.where(self._own, self.logits, -np.inf)
-        return np.asarray(logits.argmax(axis=1), np.int64)
+        counts = {task.real_outputs for task in self.tasks}
+        if len(counts) == 1:
+            return np.asarray(self.logits[:, : counts.pop()].argmax(axis=1), np.int64)
+        return np.asarray(np.where(self._own, self.logits, -np.inf).argmax(axis=1), np.int64)
 
     @property
     def labels(self) -> tuple[str, ...]:

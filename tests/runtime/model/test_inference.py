@@ -14,7 +14,7 @@ from supsup_runtime.arrays import Floats
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.inference import METHODS, Inference, Method, TaskInference, score_tasks
 from supsup_runtime.model.metadata import TaskInfo
-from supsup_runtime.objectives import entropy, log_odds, max_probability
+from supsup_runtime.objectives import Score, entropy, log_odds, max_probability
 
 
 class Fake:
@@ -23,6 +23,7 @@ class Fake:
     def __init__(self, num_tasks: int) -> None:
         self.place, self.num_tasks = "fake", num_tasks
         self.real_outputs: Sequence[int] = [2] * num_tasks
+        self.default_score: Score = "log-odds"
         self.tried: list[int] = []
 
     def task_scores(self, x: Floats) -> Floats:
@@ -252,6 +253,16 @@ def test_log_odds_use_the_own_outputs_of_each_task() -> None:
         np.testing.assert_allclose(scores[:, task], expected, rtol=1e-6)
     assert kept is not None
     assert kept.shape == x.shape  # full width
+
+
+def test_one_score_judges_all_tasks_whatever_outputs_they_have() -> None:
+    """A task with as many classes as outputs has no log-odds; then no task is judged by them."""
+    fake, x = Fake(3), images(4)
+    fake.real_outputs, fake.default_score = [2, 5, 3], "entropy"
+    scores, _, _ = score_tasks(fake, x, Inference(method="exhaustive"), per_image=True)
+    for task in range(3):
+        expected = -entropy(x.astype(np.float64) * (task + 1))
+        np.testing.assert_allclose(scores[:, task], expected, rtol=1e-5)
 
 
 def test_tied_one_shot_scores_give_the_lowest_candidates() -> None:

@@ -62,7 +62,7 @@ def run(words: Sequence[str] | None = None) -> None:
     """Run ``supsup-baseline`` with these arguments, by default those of the command line."""
     arguments = parsed(_parser(), words)
     take_defaults(arguments, "model", "steps")
-    use_threads(arguments.threads)
+    use_threads(arguments.threads, own=arguments.stream == "own")
     recipe = BaselineRecipe.of(arguments.method).with_options(
         steps=arguments.steps,
         batch_size=arguments.batch_size,
@@ -73,7 +73,7 @@ def run(words: Sequence[str] | None = None) -> None:
     )
     network = bank_network(arguments.bank)
     stream = stream_of(arguments, network)
-    real_outputs = reserved_outputs(stream, arguments.max_classes, network)
+    real_outputs = reserved_outputs(stream, arguments.max_classes, network, arguments.outputs)
     module = module_of(arguments, stream, arguments.outputs or real_outputs, seed=arguments.seed)
     baseline = make_baseline(
         recipe, module, input_shape=stream.input_shape, matrices=arguments.matrices

@@ -24,7 +24,9 @@ NUM_TASKS = 10
 DEFAULTS: dict[str, tuple[object, object]] = {
     "model": ("lenet-300-100", "conv"),
     "steps": (Recipe().steps, 200),
-    "lr": (Recipe().learning_rate, 1e-3),
+    "lr": (Recipe().learning_rate, 3e-3),
+    "lr_schedule": (Recipe().schedule, "cosine"),
+    "optimizer": (Recipe().optimizer, "adam"),
 }
 """Of streams, and of own tasks (docs/DATA.md)."""
 
@@ -36,6 +38,8 @@ def either(name: str) -> str:
 
 def take_defaults(arguments: argparse.Namespace, *names: str) -> None:
     """Set the options that were not given to those of `DEFAULTS`."""
+    if arguments.module and arguments.model:
+        raise InputError("--model: goes without --module; leave out one of them")
     for name in names:
         if getattr(arguments, name) is None:
             setattr(arguments, name, DEFAULTS[name][arguments.stream == "own"])
@@ -55,7 +59,7 @@ def add_training_options(made: CommandParser) -> None:
         ("--batch-size", positive, recipe.batch_size, "inputs per batch"),
     ]
     add_options(made.method, rows)
-    text = "PyTorch threads; 1 is best for small networks (default: PyTorch's choice)"
+    text = "PyTorch threads; 1 is best for small networks (default: PyTorch's choice; own: 1)"
     add_options(made.speed, [("--threads", thread_count, None, text)])
 
 
@@ -113,7 +117,8 @@ def bank_network(path: Path) -> Network | None:
     return MaskBank.open(path, verify=False).network if there else None
 
 
-def use_threads(threads: int | None) -> None:
-    """Set the number of PyTorch threads unless it is None."""
+def use_threads(threads: int | None, *, own: bool = False) -> None:
+    """Set the number of PyTorch threads; None is PyTorch's choice, or 1 for `own` tasks."""
+    threads = 1 if threads is None and own else threads
     if threads is not None:
         torch.set_num_threads(checked_threads(threads))

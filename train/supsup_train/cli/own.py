@@ -9,6 +9,7 @@ from supsup_runtime.console import print_result, to_table
 from supsup_runtime.data.options import tasks_of
 from supsup_runtime.data.own import OwnTasks, Tasks, check
 from supsup_runtime.errors import InputError
+from supsup_train.cli.options import bank_network
 
 _CLASSES = 10
 MAX_CLASSES_HELP = (
@@ -19,7 +20,9 @@ MAX_CLASSES_HELP = (
 
 def print_check(arguments: argparse.Namespace) -> None:
     """Print what there is to say about own tasks (``--check``)."""
-    tasks = tasks_of(arguments, num_tasks=1, layout="image", preprocessing=None)
+    network = bank_network(arguments.bank) if arguments.bank else None
+    steps = network.preprocessing if network else None
+    tasks = tasks_of(arguments, num_tasks=1, layout="image", preprocessing=steps)
     if not isinstance(tasks, OwnTasks):
         raise InputError(f"--check: goes with stream own, got {arguments.stream}; leave it out")
     found = check(tasks)
@@ -27,15 +30,24 @@ def print_check(arguments: argparse.Namespace) -> None:
     inputs = f"inputs: {steps.mode}, {steps.size[0]} x {steps.size[1]}"
     lines = [to_table(*found.table()), inputs, *(found.findings or ["nothing to mend"])]
     print_result(found.to_dict(), as_json=False, text="\n".join(lines))
+    unreadable = sum(len(task["unreadable"]) for task in found.tasks)
+    if unreadable and not arguments.skip_unreadable:
+        raise InputError(
+            f"{tasks.place}: pictures that cannot be read: {unreadable}; mend or remove them, or "
+            "leave them out with --skip-unreadable"
+        )
 
 
-def reserved_outputs(tasks: Tasks, wanted: int | None, network: Network | None) -> int:
+def reserved_outputs(
+    tasks: Tasks, wanted: int | None, network: Network | None, outputs: int | None
+) -> int:
     """Return the real outputs of a bank for these tasks.
 
     Args:
         tasks: The tasks to learn.
         wanted: ``--max-classes``, or None.
         network: Of the bank, if it exists.
+        outputs: ``--outputs``, if given.
 
     Raises:
         InputError: If a task has more classes, or tasks of a stream get a number.
@@ -56,5 +68,10 @@ def reserved_outputs(tasks: Tasks, wanted: int | None, network: Network | None) 
         raise InputError(
             f"{tasks.place}: task {name!r} has {most} classes, outputs are reserved for "
             f"{reserved}; {remedy} --max-classes {most}"
+        )
+    if outputs is not None and outputs < reserved:
+        raise InputError(
+            f"--outputs: must be at least {reserved}, reserved for classes (--max-classes), got "
+            f"{outputs}"
         )
     return reserved

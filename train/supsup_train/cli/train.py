@@ -61,9 +61,19 @@ _NETWORK: tuple[Row, ...] = (
     ("--weight-seed", whole(0, 2**64 - 1), 0, "seed of the fixed random weights, in [0, 2**64)"),
 )
 _RECIPE: tuple[Row, ...] = (
-    ("--optimizer", get_args(OptimizerKind), "rmsprop", "optimizer of scores and trained state"),
+    (
+        "--optimizer",
+        get_args(OptimizerKind),
+        None,
+        f"optimizer of scores and trained state (default: {either('optimizer')})",
+    ),
     ("--lr", float, None, f"learning rate, above 0 (default: {either('lr')})"),
-    ("--lr-schedule", get_args(ScheduleKind), "constant", "cosine decays --lr to 0 over each task"),
+    (
+        "--lr-schedule",
+        get_args(ScheduleKind),
+        None,
+        f"cosine decays --lr to 0 over each task (default: {either('lr_schedule')})",
+    ),
     ("--weight-decay", float, 0.0, "L2 penalty factor, at least 0"),
     ("--score-init", get_args(ScoreInit), "uniform", "initial scores; zeros give a mask of ones"),
     ("--rule", get_args(RuleKind), "threshold", "keep scores >= 0, or those of largest magnitude"),
@@ -106,13 +116,15 @@ def run(words: Sequence[str] | None = None) -> None:
         print_check(arguments)
         return
     take_defaults(arguments, *DEFAULTS)
-    use_threads(arguments.threads)
+    use_threads(arguments.threads, own=arguments.stream == "own")
     recipe = recipe_of(arguments)
     network = bank_network(arguments.bank)
     stream = stream_of(arguments, network)
     made_with = bank_options(arguments, stream, network)
     module = module_of(arguments, stream, arguments.outputs, seed=arguments.weight_seed)
     settings = nns_settings(arguments)
+    if settings is not None and stream.kind == "own":
+        raise InputError("--scenario NNs: goes with streams, got own tasks; leave it out")
     try:
         bank = open_bank(arguments.bank, module, **made_with)
     except ProgramError as error:
@@ -144,7 +156,7 @@ def bank_options(
     """Return what `open_bank` takes, by keyword; `network` is that of the bank, if it exists."""
     return {
         "input_shape": stream.input_shape,
-        "real_outputs": reserved_outputs(stream, arguments.max_classes, network),
+        "real_outputs": reserved_outputs(stream, arguments.max_classes, network, arguments.outputs),
         "weight_seed": arguments.weight_seed,
         "masked": arguments.mask,
         "preprocessing": stream.preprocessing,

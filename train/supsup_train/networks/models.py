@@ -102,7 +102,7 @@ class Conv(nn.Module):
 def suited_widths(input_shape: tuple[int, ...]) -> list[int]:
     """Return the widths of ``conv``: as many convolutions as leave about 4 x 4 positions."""
     count = round(math.log2(max(min(input_shape[1:]) / 4, 2)))
-    return [48, 64, *[96] * 4][: min(count, 6)]
+    return [32, *[64] * (min(count, 6) - 1)]
 
 
 def wants_images(name: str) -> bool:

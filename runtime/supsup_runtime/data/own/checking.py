@@ -154,10 +154,7 @@ def _near(thumbs: list[Floats], parts: Labels) -> Iterator[tuple[int, int]]:
 
 def _about(row: dict[str, Any]) -> list[str]:
     lines = []
-    if row["unreadable"]:
-        few = ", ".join(list(row["unreadable"])[:3])
-        count = len(row["unreadable"])
-        lines.append(f"task {row['task']!r}: {count} pictures cannot be read, such as {few}")
+    lines += [f"task {row['task']!r}: {why}" for why in row["unreadable"].values()]
     for part, what in (("train", "for training"), ("test", "for the test")):
         empty = [name for name, count in row[part].items() if not count]
         lines += [f"task {row['task']!r}: class {name!r} has no picture {what}" for name in empty]

@@ -106,8 +106,19 @@ def described(source: Path) -> tuple[dict[str, Any], list[Section]]:
     """
     if source.is_dir():
         folders = folders_in(source, "a folder for each task")
+        names = [path.name for path in folders]
+        if {*names} == {"train", "test"}:
+            raise DataError(
+                f"{source}: has the parts of one task; give the folder above, which has a folder "
+                "for each task"
+            )
         for path in folders:
-            _check(path, {"name": path.name}, _SECTION, {}, "")
+            if not _NAME.fullmatch(path.name):
+                raise DataError(
+                    f"{path}: a task's name must be {_SECTION['name'][1]}; rename the folder, or "
+                    "name the task in a tasks.toml"
+                )
+        _check_alike(source, names)
         return {}, [Section(place=str(path), name=path.name, data=(path,)) for path in folders]
     table = _read_toml(source)
     tables = table.pop("task", None)
@@ -124,12 +135,25 @@ def described(source: Path) -> tuple[dict[str, Any], list[Section]]:
                 f"{list(sections).index(section.name) + 1}"
             )
         sections[section.name] = section
+    _check_alike(source, list(sections))
     return preprocessing, list(sections.values())
+
+
+def _check_alike(source: Path, names: list[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            raise DataError(
+                f"{source}: names of tasks must differ by more than upper and lower case, got "
+                f"{other!r} and {name!r}"
+            )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise DataError(f"{path}: must be a tasks.toml, or a folder with a folder for each task")
+        missing = "" if path.exists() else ", got a path that does not exist"
+        rule = "must be a tasks.toml, or a folder with a folder for each task"
+        raise DataError(f"{path}: {rule}{missing}")
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES or any(line.count(b".") > MAX_DOTS for line in data.split(b"\n")):

@@ -76,7 +76,7 @@ class Part:
                     value = read(row)
             except DataError as error:
                 if skipped is None:
-                    raise
+                    raise DataError(f"{error}; or leave such out (--skip-unreadable)") from error
                 skipped[self.source.name(row)] = str(error)
             else:
                 yield row, value

@@ -86,7 +86,8 @@ def _opened(path: Path) -> Iterator[Image]:
     import PIL.Image
 
     if not path.is_file():  # a pipe would wait for ever
-        raise DataError(f"{path}: must be a picture, got no regular file")
+        got = "no regular file" if path.exists() else "a path that does not exist"
+        raise DataError(f"{path}: must be a picture, got {got}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures, which are refused
@@ -98,6 +99,11 @@ def _opened(path: Path) -> Iterator[Image]:
     except PIL.UnidentifiedImageError as error:
         raise DataError(
             f"{path}: must be a picture ({', '.join(FORMATS)}), got another kind of file"
+        ) from error
+    except PIL.Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path}: must have sides of at most {MAX_SIDE} and {MAX_PIXELS} pixels in all, its "
+            "header claims more; make it smaller"
         ) from error
     except Exception as error:  # decoders raise errors of any kind
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -181,6 +181,7 @@ def _channels_last(
     kept = stored.shape[1:] if shape is None else tuple(shape)
     axis = 0 if channels == "first" else -1
     fits = len(kept) == 2 or (len(kept) == 3 and kept[axis] in {1, 3})
+    fits = fits and (stored.ndim == 2 or kept == stored.shape[1:])  # rows are not cut otherwise
     if not fits or math.prod(kept) != math.prod(stored.shape[1:]):
         form = "channels, height, width" if channels == "first" else "height, width, channels"
         raise DataError(

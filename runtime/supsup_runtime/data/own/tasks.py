@@ -138,7 +138,8 @@ class OwnTasks:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for part in parts:
             digest.update(part.source.labels[part.rows].astype("<i8").tobytes())
-            for _, own in part.each(part.source.hasher, None):
+            unreadable: Skipped | None = None if self.skipped is None else {}
+            for _, own in part.each(part.source.hasher, unreadable):
                 digest.update(own)
         return digest.hexdigest()
 

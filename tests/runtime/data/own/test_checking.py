@@ -40,7 +40,7 @@ def test_what_tasks_hold(tmp_path: Path) -> None:
     assert list(one["unreadable"]) == ["one/b/notes.png"]
     assert found.alike == []
     assert found.findings == [
-        "task 'one': 1 pictures cannot be read, such as one/b/notes.png",
+        f"task 'one': {one['unreadable']['one/b/notes.png']}",
         "task 'one': class 'b' has no picture for the test",
     ]
     assert [row[:5] for row in found.table()[1]] == [
@@ -83,8 +83,11 @@ def test_a_class_of_which_nothing_opens(tmp_path: Path) -> None:
     tasks_of(tmp_path, t=range(6))
     for number in (1, 3, 5):
         (tmp_path / "t" / "b" / f"{number}.png").write_text("no picture")
-    assert check(read_tasks(tmp_path, size=8, mode="gray")).findings == [
-        "task 't': 3 pictures cannot be read, such as t/b/1.png, t/b/3.png, t/b/5.png",
+    *unreadable, training, test = check(read_tasks(tmp_path, size=8, mode="gray")).findings
+    assert [line[: len(f"task 't': {tmp_path}/t/b/1.png: must be a")] for line in unreadable] == [
+        f"task 't': {tmp_path}/t/b/{number}.png: must be a" for number in (1, 3, 5)
+    ]
+    assert [training, test] == [
         "task 't': class 'b' has no picture for training",
         "task 't': class 'b' has no picture for the test",
     ]

@@ -129,7 +129,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no task": (lambda _: None, ": must hold a folder for each task alone, got nothing"),
     "no class": (lambda d: made(d / "t"), "t: must hold folders of classes alone, got nothing"),
-    "name": (lambda d: task(d / "t t", "a", "b"), "t t: name must be 1 to 100 of .*, got 't t'"),
+    "name": (
+        lambda d: task(d / "t t", "a", "b"),
+        "t t: a task's name must be 1 to 100 of .*; rename the folder, or name the task",
+    ),
     "class name": (
         lambda d: task(d / "t", "a", "b\n"),
         r"t: names must be printable, got 'b\\n'; rename it",
@@ -246,3 +249,17 @@ def test_fingerprints(tmp_path: Path) -> None:
     assert after["z"] == before["z"]
     (tmp_path / "z" / "c").rename(tmp_path / "z" / "d")
     assert marks(read_tasks(tmp_path))["z"] != before["z"]
+
+
+def test_parts_of_one_task_and_names_that_differ_by_case_are_refused(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / "one" / name / "class").mkdir(parents=True)
+    with pytest.raises(DataError, match="one: has the parts of one task; give the folder above"):
+        read_tasks(tmp_path / "one")
+    for name in ("A", "a"):
+        (tmp_path / "two" / name).mkdir(parents=True)
+    with pytest.raises(DataError, match=r"by more than upper and lower case, got '[Aa]'"):
+        read_tasks(tmp_path / "two")
+    (tmp_path / "three" / "a b").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"rename the folder, or name the task in a tasks\.toml"):
+        read_tasks(tmp_path / "three")

@@ -123,7 +123,10 @@ def test_16_bits_of_rgb_are_not_cut(tmp_path: Path) -> None:
 
 
 def test_claimed_sizes_are_bounded(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"claimed.png: cannot be read .*2500000000 pixels"):
+    with pytest.raises(
+        DataError,
+        match=r"claimed.png: must have sides of at most 32768 and .* claims more; make it smaller$",
+    ):
         read_picture(claimed(tmp_path, 50_000, 50_000))
     for sides in ((10_000, 10_000), (1, 40_000)):
         with pytest.raises(DataError, match=f"at most 32768 and {MAX_PIXELS} .* {sides[0]} x"):
@@ -140,7 +143,7 @@ def test_other_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="another kind of file"):
         read_picture(script)
     for path in (tmp_path / "missing.png", tmp_path):
-        with pytest.raises(DataError, match="must be a picture, got no regular file"):
+        with pytest.raises(DataError, match="must be a picture, got (no regular|a path)"):
             look(path)
 
 
