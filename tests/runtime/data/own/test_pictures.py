@@ -143,7 +143,7 @@ def test_other_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="another kind of file"):
         read_picture(script)
     for path in (tmp_path / "missing.png", tmp_path):
-        with pytest.raises(DataError, match="must be a picture, got (no regular|a path)"):
+        with pytest.raises(DataError, match=r"must be a picture, got (no regular|a path)"):
             look(path)
 
 
