@@ -50,7 +50,7 @@ def test_a_killed_sweep_goes_on(data: Path, tmp_path: Path) -> None:
     stored = (tmp_path / "cut/results.jsonl").read_text().splitlines()
     assert len(stored) == 1
     done = sweep(*words, "--json")
-    assert "2 of 4: --lr 0.001 --steps 2 --rule top-k --density 0.3" in done.stderr
+    assert "2 of 4: --lr 0.003 --steps 2 --rule top-k --density 0.3" in done.stderr
     assert done.stderr.count("already in the bank, skipped") == 2
     one, two = (json.loads(each.stdout) for each in (whole, done))
     assert without_times(one["cells"]) == without_times(two["cells"])
@@ -58,7 +58,7 @@ def test_a_killed_sweep_goes_on(data: Path, tmp_path: Path) -> None:
     assert lines[0] == stored[0]
     assert [json.loads(line) for line in lines] == two["cells"]
     assert [cell["key"] for cell in two["cells"]] == [
-        f"--lr 0.001 --steps {steps} --rule {rule} --score-init uniform"
+        f"--lr 0.003 --steps {steps} --rule {rule} --score-init uniform"
         for steps in (2, 4)
         for rule in ("threshold", "top-k --density 0.3")
     ]

@@ -22,8 +22,9 @@ from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.stages import Stages
 
 MAX_TRIED = 32
-"""Tasks that are all tried by default, if their weights fit in the cache: such passes take as long
-as one-shot, and miss no task."""
+"""Tasks that are all tried by default, if their weights fit in the default cache: such passes take
+as long as one-shot, and miss no task."""
+DEFAULT_CACHE_BYTES = 64 << 20
 
 
 class Loaded:
@@ -50,8 +51,9 @@ class Loaded:
     def default_method(self) -> Method:
         """See `Model.default_method`."""
         if self.info.mode == "full":
-            few = len(self.info.tasks) <= min(MAX_TRIED, self.engine.max_cached)
-            return "exhaustive" if few else "verified"
+            count = len(self.info.tasks)
+            fit = count * self.engine.task_bytes <= DEFAULT_CACHE_BYTES
+            return "exhaustive" if count <= MAX_TRIED and fit else "verified"
         return "exhaustive" if self.info.mode == "known" else "one-shot"
 
     def how(self, wanted: Method | Inference | None) -> Inference:

@@ -31,7 +31,7 @@ from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.model.engine import Engine
 from supsup_runtime.model.inference import Inference, Method, TaskInference
 from supsup_runtime.model.inputs import blank
-from supsup_runtime.model.loaded import Loaded
+from supsup_runtime.model.loaded import DEFAULT_CACHE_BYTES, Loaded
 from supsup_runtime.model.loading import open_model
 from supsup_runtime.model.lookup import TaskKey
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
@@ -40,7 +40,6 @@ from supsup_runtime.model.session import SessionOptions
 from supsup_runtime.model.stages import UNTIMED, Stages
 
 _LOG = logging.getLogger("supsup.model")
-DEFAULT_CACHE_BYTES = 64 << 20
 MAX_CACHE_BYTES = 1 << 40
 
 
@@ -370,7 +369,7 @@ class Model:
 
     @property
     def default_method(self) -> Method:
-        """Default method: ``exhaustive`` for up to 32 tasks, else ``verified``.
+        """Default method: ``exhaustive`` up to 32 tasks and 64 MiB of weights, then ``verified``.
 
         Models that only infer have ``one-shot``, those without inference ``exhaustive``.
         """

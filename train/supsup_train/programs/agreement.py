@@ -69,7 +69,8 @@ def make_trial(module: nn.Module, input_shape: tuple[int, ...], free: Iterable[s
                 nn.init.kaiming_normal_(value)
             value.requires_grad_(name in own)
         x = 0.9 * torch.rand(_ROWS, *input_shape)
-        for _ in range(2):
+        for step in range(2):
+            torch.set_grad_enabled(step == 0)  # a buffer may keep the first step's graph
             logits = functional_call(trained, inputs, (x,))  # puts new buffers into `inputs`
             if not isinstance(logits, Tensor):
                 kind = type(logits).__name__
