@@ -52,6 +52,8 @@ def inputs(graph: Graph, network: Network) -> str:
     rows, columns = _sampling(graph, steps, height, width)
     x = graph.op("Cast", "x", to=FLOAT)
     x = graph.op("Reshape", x, graph.join([batch, height, columns_and_channels]))
+    # not broadcast: onnxruntime 1.29 refuses that for a batch of no rows
+    rows = graph.op("Expand", rows, graph.join([batch, graph.ints(1, 1)]))
     x = graph.op("MatMul", rows, x)
     wanted = graph.ints(steps.size[0])
     x = graph.op("Reshape", x, graph.join([batch, wanted, width, channels]))

@@ -319,7 +319,7 @@ def test_data_outside_without_a_location_are_refused_by_onnx_runtime() -> None:
     tensor.data_location = TensorProto.EXTERNAL
     model = model_of(helper.make_node("Identity", ["secret"], ["y"]), initializer=[tensor])
     model.graph.output.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, [2]))
-    with pytest.raises(ModelError, match=r"^m: ONNX Runtime cannot load it: .*Missing 'location'"):
+    with pytest.raises(ModelError, match=r"^m: ONNX Runtime cannot load it: "):
         open_session(model.SerializeToString(), place="m")
 
 
