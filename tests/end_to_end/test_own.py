@@ -279,3 +279,19 @@ def test_baselines_of_as_many_outputs_as_classes_infer_by_entropy(
     scores = model.infer_task(tasks.task(1, train=False).test_x).scores
     assert (scores <= 0).all()
     assert (scores >= -np.log(5) - 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "reason"),
+    [
+        ("def make(shape, outputs):\n    return 1 / 0\n", 2, "ZeroDivisionError: division by zero"),
+        ("import nothing_of_this_name\n", 1, "ModuleNotFoundError: No module named"),
+    ],
+)
+def test_a_module_that_fails_is_one_line(tmp_path: Path, code: str, line: int, reason: str) -> None:
+    net = tmp_path / "net.py"
+    net.write_text(code)
+    words = ["split", "--tasks", 5, "--module", f"{net}:make", "--bank", tmp_path / "masks"]
+    said = run("supsup-train", *words, status=1).stderr
+    assert said.startswith(f"supsup-train: module: {net}:make: {net}:{line}: {reason}")
+    assert said.count("\n") == 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -160,6 +162,17 @@ def make_model(
     )
 
 
+@contextmanager
+def _one_line(spec: str) -> Iterator[None]:
+    """Say in one line where the user's code fails."""
+    try:
+        yield
+    except Exception as error:  # the user's code may raise any
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"module: {spec}: {at.filename}:{at.lineno}: {reason:.300}") from error
+
+
 def load_module(spec: str, *, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     """Call the ``FILE.py:FUNCTION`` of `spec` as ``f(input_shape, outputs)``."""
     file, _, function = spec.rpartition(":")
@@ -170,11 +183,13 @@ def load_module(spec: str, *, input_shape: tuple[int, ...], outputs: int) -> nn.
     if loaded is None or loaded.loader is None:
         raise InputError(f"module: {file} must be a Python file")
     code = importlib.util.module_from_spec(loaded)
-    loaded.loader.exec_module(code)
+    with _one_line(spec):
+        loaded.loader.exec_module(code)
     make: Callable[..., object] | None = getattr(code, function, None)
     if not callable(make):
         raise InputError(f"module: {file} has no function {function!r}; give FILE.py:FUNCTION")
-    module = make(input_shape, outputs)
+    with _one_line(spec):
+        module = make(input_shape, outputs)
     if not isinstance(module, nn.Module):
         raise InputError(f"module: {spec} must return an nn.Module, got {type(module).__name__}")
     return module
