@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ _MODES: dict[str, Mode] = {
     **dict.fromkeys(("1", "L", "LA", "La"), "gray"),
     **dict.fromkeys(("P", "PA", "RGB", "RGBA", "RGBX", "RGBa"), "rgb"),
 }
+_LARGE = r"(25[6-9]|2[6-9][0-9]|[3-9][0-9]{2}|[0-9]{4,})"
+_DEEP = re.compile(rf";16|codec_name='ppm'.*, {_LARGE}\)")
+"""16 bits, as Pillow's tiles say; of a PPM, by its largest value."""
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)
 
@@ -117,7 +121,7 @@ def _check_header(path: Path, picture: Image) -> None:
             f"{path}: must have sides of at most {MAX_SIDE} and {MAX_PIXELS} pixels in all, its "
             f"header claims {height} x {width}; make it smaller"
         )
-    deep = ";16" in str(getattr(picture, "tile", ""))  # Pillow would drop the lower byte
+    deep = _DEEP.search(str(getattr(picture, "tile", "")))  # Pillow would drop the lower byte
     if deep or picture.mode not in _MODES:
         got = "16 bits" if deep else f"mode {picture.mode}"
         raise DataError(f"{path}: must be gray or RGB of 8 bits per channel, got {got}; convert it")

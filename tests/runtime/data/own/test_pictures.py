@@ -133,6 +133,16 @@ def test_claimed_sizes_are_bounded(tmp_path: Path) -> None:
             look(claimed(tmp_path, *sides))
 
 
+def test_deep_ppm_is_refused(tmp_path: Path) -> None:
+    for most, values in ((65535, 24), (300, 24), (256, 24), (255, 12), (200, 12)):
+        (tmp_path / "x.ppm").write_bytes(b"P6 2 2 %d\n" % most + bytes(values))
+        if most < 256:
+            assert read_picture(tmp_path / "x.ppm").shape == (2, 2, 3)
+        else:
+            with pytest.raises(DataError, match="of 8 bits per channel, got 16 bits; convert it"):
+                read_picture(tmp_path / "x.ppm")
+
+
 def test_other_files(tmp_path: Path) -> None:
     text = tmp_path / "notes.png"
     text.write_text("no picture")
