@@ -186,7 +186,7 @@ def _rule(text: str) -> str:
 
 
 def _sweep(arguments: argparse.Namespace, cell: argparse.Namespace) -> Sweep:
-    use_threads(cell.threads)
+    use_threads(cell.threads, own=cell.stream == "own")
     cell.tasks = arguments.tasks if cell.stream != "own" else None
     tasks = stream_of(cell, None)
     if isinstance(tasks, OwnTasks):

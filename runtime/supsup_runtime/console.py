@@ -172,7 +172,7 @@ class _Renamed(argparse.Action):
         self,
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,  # noqa: ARG002 - argparse gives all four
-        values: object,  # noqa: ARG002
+        values: object,  # noqa: ARG002 - as above
         option_string: str | None = None,
     ) -> None:
         parser.error(f"{option_string}: is called {self.const} now")

@@ -79,11 +79,11 @@ def test_a_killed_sweep_goes_on(data: Path, tmp_path: Path) -> None:
 
 
 def test_another_setting_needs_another_folder(data: Path, tmp_path: Path) -> None:
-    words = words_of(data, tmp_path / "work")
+    words = words_of(data, tmp_path / "cells")
     sweep(*words, "--steps", 1, "--per-task", 0)
     said = sweep(*words, "--steps", 1, "--per-task", 0, "--batch-size", 7, status=1).stderr
     assert said == (
-        f"sweep: {tmp_path}/work/setting.json: the folder has batch_size 128, this run has 7; use "
+        f"sweep: {tmp_path}/cells/setting.json: the folder has batch_size 128, this run has 7; use "
         "the same options, or another --work\n"
     )
     arrays = dict(np.load(data.with_name("one.npz")))
@@ -98,7 +98,7 @@ def test_another_setting_needs_another_folder(data: Path, tmp_path: Path) -> Non
 
 def test_without_superfluous_outputs_no_task_is_inferred(tmp_path: Path) -> None:
     words = ["permuted", "--tasks", 1, "--model", "mlp-4", "--outputs", 10, "--steps", 1]
-    lines = sweep(*words, "--work", tmp_path / "work").stdout.splitlines()
+    lines = sweep(*words, "--work", tmp_path / "cells").stdout.splitlines()
     titles = ["options", "known", "lowest", "inferred", "seconds", "density", "bytes"]
     assert lines[0].split() == titles
     assert lines[1].split()[-4] == "-"
@@ -154,12 +154,12 @@ def test_the_cheapest_within_a_standard_error_of_the_best_is_recommended() -> No
     ],
 )
 def test_refusals(tmp_path: Path, words: list[str], status: int, message: str) -> None:
-    assert message in sweep(*words, "--work", tmp_path / "work", status=status).stderr
-    assert not (tmp_path / "work").exists()
+    assert message in sweep(*words, "--work", tmp_path / "cells", status=status).stderr
+    assert not (tmp_path / "cells").exists()
 
 
 def test_all_cells_may_fail(data: Path, tmp_path: Path) -> None:
-    words = words_of(data, tmp_path / "work")
+    words = words_of(data, tmp_path / "cells")
     said = sweep(*words, "--lr", "1e39", "--steps", 1, status=1).stderr
     last = said.splitlines()[-1]
     assert last.startswith(

@@ -23,7 +23,7 @@ def parse_json(data: bytes | str, prefix: str = "") -> Any:  # noqa: ANN401 - wh
         raise BankError(f"{prefix}must be JSON: {error!s:.200}") from error
 
 
-def _parsed(text: str) -> Any:  # noqa: ANN401
+def _parsed(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
     brackets = text.count("[") + text.count("{")
     if brackets + text.count(",") > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES} values")
@@ -33,7 +33,7 @@ def _parsed(text: str) -> Any:  # noqa: ANN401
     return value
 
 
-def _is_deep(value: Any) -> bool:  # noqa: ANN401
+def _is_deep(value: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
     level, depth = [value], 0
     while level and depth < MAX_DEPTH:
         inner = [item.values() if isinstance(item, dict) else item for item in level]

@@ -37,13 +37,8 @@ class Answer(NamedTuple):
 
 
 def answers(data: TaskData, rows: npt.NDArray[np.int64], prediction: Prediction) -> list[Answer]:
-    """Return the answers to rows of the test data, predicted with one task.
-
-    The confidence is the label's probability among the task's own outputs.
-    """
-    labels, own = prediction.label_indices, prediction.task.real_outputs
-    logits = prediction.logits[:, :own]
-    confidence = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+    """Return the answers to rows of the test data, predicted with one task."""
+    labels, confidence = prediction.label_indices, prediction.confidence
     columns = [rows, labels == data.test_y[rows], labels, prediction.labels, confidence]
     names = [task.name for task in prediction.tasks]
     margin = prediction.inferences[0].margin if prediction.inferences else np.inf

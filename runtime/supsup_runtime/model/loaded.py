@@ -16,7 +16,7 @@ from supsup_runtime.model.inference import (
     score_tasks,
     threshold_of,
 )
-from supsup_runtime.model.lookup import Tasks
+from supsup_runtime.model.lookup import TaskLookup
 from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.stages import Stages
@@ -40,7 +40,7 @@ class Loaded:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.info = engine.info
-        self.tasks = Tasks(engine.info.tasks)
+        self.tasks = TaskLookup(engine.info.tasks)
         self.place = engine.place
 
     def prepared(self, x: Given) -> Images:

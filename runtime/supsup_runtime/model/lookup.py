@@ -15,8 +15,8 @@ TaskKey: TypeAlias = int | str | TaskInfo
 """A task's index or name, or the task itself."""
 
 
-class Tasks:
-    """Tasks of a model, in index order."""
+class TaskLookup:
+    """Finds tasks of a model, given in index order."""
 
     def __init__(self, tasks: tuple[TaskInfo, ...]) -> None:
         self._tasks = tasks

@@ -43,7 +43,7 @@ class Look(NamedTuple):
 def require_pillow(place: object) -> None:
     """Raise `DataError` if Pillow is missing."""
     try:
-        import PIL.Image  # noqa: F401
+        import PIL.Image  # noqa: F401 - whether it can be imported
     except ImportError as error:
         raise DataError(
             f"{place}: pictures need Pillow, which is not installed; pip install "

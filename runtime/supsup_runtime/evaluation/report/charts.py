@@ -179,8 +179,11 @@ def losses(curves: Sequence[Mapping[str, Any]]) -> Markup:
     for step, loss in (point for curve in chosen for point in curve["loss"]):
         steps.setdefault(step, []).append(loss)
     span = around([_log(loss) for losses in steps.values() for loss in losses])
-    written = lambda y: f"{10**y:.2g}"  # noqa: E731
-    plot = Plot("training step", "loss", (0, max(steps)), span, "{:g}".format, written)
+
+    def loss_of(y: float) -> str:
+        return f"{10**y:.2g}"
+
+    plot = Plot("training step", "loss", (0, max(steps)), span, "{:g}".format, loss_of)
     lines = [(curve["loss"], "thin", curve["task"]) for curve in chosen]
     lines.append(([(step, fmean(steps[step])) for step in sorted(steps)], "mean", "mean"))
     marks = [
