@@ -295,3 +295,12 @@ def test_a_module_that_fails_is_one_line(tmp_path: Path, code: str, line: int, r
     said = run("supsup-train", *words, status=1).stderr
     assert said.startswith(f"supsup-train: module: {net}:make: {net}:{line}: {reason}")
     assert said.count("\n") == 1
+
+
+def test_a_bank_among_the_tasks_and_a_seed_that_changes_nothing_are_refused(made: Path) -> None:
+    said = learn(made / "data", made / "data/masks", status=1)
+    assert f"--bank: {made}/data/masks must not be in the folder of the tasks, {made}/data" in said
+    assert not (made / "data/masks").exists()
+    words = [made / "out.onnx", "own", "--data", made / "data", "--seed", 7]
+    said = run("supsup-eval", *words, status=1).stderr
+    assert "--seed: goes with streams, got own; leave it out" in said

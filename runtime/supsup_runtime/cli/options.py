@@ -21,6 +21,7 @@ from supsup_runtime.console import (
 )
 from supsup_runtime.data.options import add_stream_options, tasks_of
 from supsup_runtime.data.own import Tasks
+from supsup_runtime.errors import InputError
 from supsup_runtime.model.inference import (
     DEFAULT_CANDIDATES,
     DEFAULT_STEP_SIZE,
@@ -68,6 +69,8 @@ def add_sample_options(
 
 def model_tasks(arguments: argparse.Namespace, model: Model) -> Tasks:
     """Make the tasks of a command, with inputs shaped for the model."""
+    if arguments.stream == "own" and arguments.seed:
+        raise InputError("--seed: goes with streams, got own; leave it out")
     return tasks_of(
         arguments,
         num_tasks=model.num_tasks,

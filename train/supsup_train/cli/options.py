@@ -83,6 +83,13 @@ def stream_of(arguments: argparse.Namespace, network: Network | None) -> Tasks:
             "--pictures: goes with --module; leave it out, named models set their input shape"
         )
     own = arguments.stream == "own"
+    if own and arguments.data and arguments.bank:
+        bank, data = (Path(path).resolve() for path in (arguments.bank, arguments.data))
+        if bank.is_relative_to(data):
+            raise InputError(
+                f"--bank: {arguments.bank} must not be in the folder of the tasks, "
+                f"{arguments.data}; give another folder"
+            )
     pictures = arguments.pictures or own if arguments.module else wants_images(arguments.model)
     return tasks_of(
         arguments,
