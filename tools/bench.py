@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tools.benchmarks.timing import Result
 
 MODELS = ("lenet-300-100", "fc-1024-1024")
-PEERS = "abcf"
+PEERS = "abcfp"
 AGAINST = ("export", "export --no-check", "add", "unknown", "known")
 COMMON = ("case", "function", "cache", "threads", "rounds", "json", "plot")
 """Options that all cases have."""
@@ -159,7 +159,9 @@ def _number(parser: argparse.ArgumentParser, option: str, default: int | list[in
 
 
 def _peers(parser: argparse.ArgumentParser, default: str) -> None:
-    text = "peers: a, b (torch), c (ONNX Runtime), f (lower bound); default: %(default)s"
+    text = (
+        "peers: a, b (torch), c (ONNX Runtime), f (lower bound), p (portable); default: %(default)s"
+    )
     parser.add_argument("--peers", type=_letters, default=default, help=text)
 
 

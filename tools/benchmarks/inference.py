@@ -30,6 +30,8 @@ from tools.benchmarks.timing import Candidate, Result, Row, Setup, measure
 from tools.pictures import picture
 
 import supsup_runtime
+from supsup_export.bank_model.compose import Request
+from supsup_export.exporter import export
 from supsup_runtime.model.memory import available_bytes
 from supsup_runtime.model.model import Model
 
@@ -44,6 +46,7 @@ PEERS = {
         "f limit: sum of the bank's bytes",
         "torch reads the packed bank once as int64: a lower bound, not an inference",
     ),
+    "p": ("p supsup, target portable", "the graph, one session.run"),
 }
 """Name and note by letter."""
 METHODS: tuple[Literal["one-shot", "verified"], ...] = ("one-shot", "verified")
@@ -128,14 +131,6 @@ def _alone(model: Model, x: Images, method: Literal["one-shot", "verified"]) -> 
 
 def _ours(bench: BenchBank, model: Model, setup: Setup) -> list[Candidate]:
     x = normal_images(1)
-    session = open_onnx(bench.model, setup.threads)
-    feeds = {
-        "x": x,
-        "tasks": np.zeros(0, np.int64),
-        "alphas": np.zeros(0, np.float32),
-        "infer": np.array(True),
-    }
-    position = [value.name for value in session.get_outputs()].index("task")
     cached = "the same image in every call, so the inferred task is cached"
     return [
         Candidate(
@@ -150,10 +145,29 @@ def _ours(bench: BenchBank, model: Model, setup: Setup) -> list[Candidate]:
         ),
         Candidate(
             name="the graph, one session.run",
-            call=lambda: int(session.run(None, feeds)[position][0]),
+            call=_graph(bench.model, setup),
             note="as any host calls it: all outputs, weights of the inferred task unpacked",
         ),
     ]
+
+
+def _graph(model: Path, setup: Setup) -> Callable[[], object]:
+    """Return a call of a graph that infers the task, with all outputs."""
+    session = open_onnx(model, setup.threads)
+    feeds = {
+        "x": normal_images(1),
+        "tasks": np.zeros(0, np.int64),
+        "alphas": np.zeros(0, np.float32),
+        "infer": np.array(True),
+    }
+    position = [value.name for value in session.get_outputs()].index("task")
+    return lambda: int(session.run(None, feeds)[position][0])
+
+
+def _portable(bench: BenchBank, setup: Setup) -> Callable[[], object]:
+    path = bench.model.with_name("portable.onnx")
+    export(bench.bank, path, request=Request(target="portable"), check=False, force=True)
+    return _graph(path, setup)
 
 
 def _peers(
@@ -182,6 +196,7 @@ def _peers(
             lambda: partial(one_model_a_task(bench.bank, setup.threads), x),
         ),
         "f": (0, lambda: words.sum),
+        "p": (2 * bench.packed_bytes, lambda: _portable(bench, setup)),
     }
     left = available_bytes()
     candidates: list[Candidate] = []

@@ -6,19 +6,30 @@ of tasks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 
 from supsup_export.bank_model.layout import ROW_BITS, Layout
-from supsup_export.bank_model.weights import packed_part, unpack
-from supsup_export.graph import BOOL, FLOAT, INT64, Graph
+from supsup_export.bank_model.weights import bit_table, packed_part, unpack
+from supsup_export.graph import BOOL, FLOAT, INT32, INT64, Graph
 from supsup_runtime.model.metadata import Target
 
+Products: TypeAlias = Callable[[Graph, str, str], str]
+"""``uint8 (tasks, blocks, 32)``, ``float32 (rows, blocks, 256)`` to ``float32 (tasks, rows)``."""
 _CODE_BITS = {"cpu": 2, "cuda": 4}
 """MatMulNBits has 2, 4 and 8 bits on the CPU, 4 and 8 with CUDA."""
 _SMALL_BANK_BYTES = 1 << 20
 """Up to here a third row is cheap: 0.1 ms per MB of masks."""
 _CHUNK_WEIGHTS = {"cpu": 4 << 20, "cuda": 256 << 20, "portable": 4 << 20}
 """Unpacked at a time: 16 MB of float32 fit a cache, 1 GB fills a card."""
+_SUMMED_BLOCKS = 256
+"""At most at a time if portable: cores with SME sum a product in one run, which loses digits."""
+_LOOKUP_BLOCKS = 8
+"""Looked up at a time: 256 KB of sums, which small caches hold."""
+_LOOKUP_TASKS = 8
+"""From here on looking sums up is faster than unpacking."""
 
 
 def mask_scores(graph: Graph, layout: Layout, vector: str, target: Target) -> str:
@@ -50,7 +61,11 @@ def part_scores(graph: Graph, layout: Layout, part: int, vector: str, target: Ta
     """
     if target == "portable":
         blocks = graph.reshape(vector, [1, -1, ROW_BITS])
-        return graph.reshape(_by_unpacking(graph, layout, part, blocks, target), [-1])
+        if len(layout.masks) >= _LOOKUP_TASKS:
+            total = _in_chunks(graph, layout, part, blocks, _LOOKUP_BLOCKS, _by_lookup)
+        else:
+            total = _by_unpacking(graph, layout, part, blocks, target)
+        return graph.reshape(total, [-1])
     rows = exact_rows(graph, layout, by_bit(graph, vector, target), target)
     return row_products(graph, layout, part, rows, target)
 
@@ -162,21 +177,29 @@ def row_products(graph: Graph, layout: Layout, part: int, rows: str, target: Tar
 
 
 def _by_unpacking(graph: Graph, layout: Layout, part: int, vectors: str, target: Target) -> str:
-    """Multiply masks, unpacked in a Loop over chunks of blocks, with vectors.
+    """Return minus the products of masks and ``float32 (rows, blocks, 256)``: ``(tasks, rows)``."""
+    step = max(1, _CHUNK_WEIGHTS[target] // (ROW_BITS * len(layout.masks)))
+    if target == "portable":
+        step = min(step, _SUMMED_BLOCKS)
+    return _in_chunks(graph, layout, part, vectors, step, _unpacked_products)
+
+
+def _in_chunks(
+    graph: Graph, layout: Layout, part: int, vectors: str, step: int, products: Products
+) -> str:
+    """Subtract `products` in a Loop over chunks of `step` blocks.
 
     From ``float32 (rows, blocks, 256)`` to ``float32 (tasks, rows)``.
     """
     num_tasks, num_blocks = len(layout.masks), len(layout.parts[part])
-    step = min(num_blocks, max(1, _CHUNK_WEIGHTS[target] // (ROW_BITS * num_tasks)))
+    step = min(num_blocks, step)
     body = graph.subgraph("chunk")
     index, go, scores = body.fresh("index"), body.fresh("go"), body.fresh("scores")
     size = body.ints(step)
     start = body.op("Mul", index, size)
     bounds = [start, body.op("Add", start, size), body.ints(1)]
     masks = body.op("Slice", packed_part(body, layout, part), *bounds)  # clips the last chunk
-    vector = body.op("Slice", vectors, *bounds)
-    vector = body.op("Transpose", body.reshape(vector, [0, -1]), perm=[1, 0])
-    total = body.op("Sub", scores, body.op("MatMul", unpack(body, masks), vector))
+    total = body.op("Sub", scores, products(body, masks, body.op("Slice", vectors, *bounds)))
     onward = body.op("Identity", go)
     shape = [num_tasks, None]
     loop = body.close(
@@ -188,3 +211,17 @@ def _by_unpacking(graph: Graph, layout: Layout, part: int, vectors: str, target:
     tasks = graph.ints(num_tasks)
     zeros = graph.op("Concat", tasks, graph.op("Shape", vectors, start=0, end=1), axis=0)
     return graph.op("Loop", chunks, forever, graph.op("ConstantOfShape", zeros), body=loop)
+
+
+def _unpacked_products(graph: Graph, masks: str, vectors: str) -> str:
+    columns = graph.op("Transpose", graph.reshape(vectors, [0, -1]), perm=[1, 0])
+    return graph.op("MatMul", unpack(graph, masks), columns)
+
+
+def _by_lookup(graph: Graph, masks: str, vector: str) -> str:
+    """Multiply masks with one row, by the sum that each value of each byte gives."""
+    of_byte = graph.op("Transpose", graph.reshape(vector, [-1, 8]), perm=[1, 0])
+    sums = graph.op("MatMul", bit_table(graph), of_byte)  # (256, bytes)
+    index = graph.op("Cast", graph.op("Flatten", masks, axis=1), to=INT32)
+    terms = graph.op("GatherElements", sums, index, axis=0)
+    return graph.op("ReduceSum", terms, graph.ints(1), keepdims=1)

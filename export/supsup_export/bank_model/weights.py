@@ -31,9 +31,14 @@ def packed_rows(graph: Graph, layout: Layout, tasks: str) -> str:
     return graph.op("Gather", graph.join(parts, axis=1), graph.constant(order), axis=1)
 
 
+def bit_table(graph: Graph) -> str:
+    """Return the bits of each byte, least significant first: ``float32 (256, 8)``."""
+    return graph.constant(_BITS.astype(np.float32), "bits")
+
+
 def unpack(graph: Graph, packed: str) -> str:
     """Unpack ``uint8 (rows, blocks, 32)`` to ``float32 (rows, 256 * blocks)``."""
-    table = graph.constant(_BITS.astype(np.float32), "bits")
+    table = bit_table(graph)
     index = graph.op("Cast", packed, to=INT32)
     return graph.op("Flatten", graph.op("Gather", table, index), axis=1)
 

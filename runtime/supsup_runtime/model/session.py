@@ -261,7 +261,8 @@ def open_session(
         place: Name in messages.
         device: First provider; nodes without a kernel there run on the CPU.
         threads: Threads per call, in ``[1, 1024]``; ignored with `sess_options`.
-        sess_options: ``onnxruntime.SessionOptions``.
+        sess_options: ``onnxruntime.SessionOptions``. On ARM, add session config
+            ``mlas.disable_kleidiai`` = 1 for models of target cuda (docs/CONTRACT.md, "Targets").
         providers: Replace `device`.
         optimised: Whether ONNX Runtime may change the graph; ignored with `sess_options`.
 
@@ -330,6 +331,8 @@ def _options(onnxruntime: Any, threads: int) -> Any:  # noqa: ANN401 - onnxrunti
     options.inter_op_num_threads = 1
     # idle threads must not spin on the cores of the application
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # on ARM its 4-bit kernels round a whole row by one scale: scores off by 1e-2
+    options.add_session_config_entry("mlas.disable_kleidiai", "1")
     options.log_severity_level = 4  # errors are raised
     return options
 

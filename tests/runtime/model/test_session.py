@@ -60,8 +60,8 @@ def test_arguments_and_models_are_checked() -> None:
         open_session(Path("none.onnx"), place="m")
 
 
-def test_idle_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An application that embeds the runtime keeps its cores between two calls."""
+def test_sessions_sleep_and_keep_our_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between calls the application has its cores; on ARM, MatMulNBits takes a scale a block."""
     import onnxruntime
 
     opened = Mock(side_effect=onnxruntime.InferenceSession)
@@ -70,6 +70,7 @@ def test_idle_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
         open_session(b"", place="m", threads=2)
     options = opened.call_args.args[1]
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("mlas.disable_kleidiai") == "1"
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
 
 
