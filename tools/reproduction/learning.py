@@ -20,7 +20,7 @@ from supsup_runtime.errors import InputError
 from supsup_train.baselines import BaselineMethod, BaselineRecipe, make_baseline
 from supsup_train.cli.baseline import run as baseline
 from supsup_train.cli.train import run as train
-from supsup_train.networks.create_bank import check_module, fixed_copy
+from supsup_train.networks.create_bank import check_module, copy_for
 from supsup_train.nns.learner import NnsSettings
 from supsup_train.resume import check_resumed
 
@@ -178,7 +178,7 @@ def _check_network(
     """Refuse another network; of a baseline, compare only the state of tasks."""
     module = st.make_model(wanted.model, input_shape=stream.input_shape, outputs=wanted.outputs)
     if isinstance(recipe, st.Recipe):
-        check_module(fixed_copy(module), bank.network)
+        check_module(copy_for(bank.network, module), bank.network)
     else:
         baseline = make_baseline(
             recipe, module, input_shape=stream.input_shape, matrices=wanted.matrices

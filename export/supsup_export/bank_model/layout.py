@@ -29,7 +29,7 @@ class Layout:
     Attributes:
         network: Shapes and order of parameters and state.
         masks: ``uint8 (tasks, row_bytes)``.
-        signs: ``uint8 (row_bytes,)``; bit 1 is ``+c``.
+        signs: ``uint8 (row_bytes,)``; bit 1 is ``+c``; 0 of stored weights.
         counts: Ones per weight over all tasks, the narrowest unsigned ``(num_masked,)``.
         state: ``float32 (tasks, num_state)``.
         labels: Label names of each task.
@@ -78,6 +78,7 @@ def lay_out(bank: MaskBank) -> Layout:
     width = row_bytes(network)
     counts = np.zeros(network.num_masked, np.min_scalar_type(num_tasks))
     expected = (num_tasks + 1) * width + counts.nbytes + 4 * num_tasks * network.num_state
+    expected += 4 * sum(p.size for p in network.stored)
     refuse_large(bank.path, expected, f"these {num_tasks} tasks need {expected}; split the bank")
     masks = np.zeros((num_tasks, width), np.uint8)
     state = np.zeros((num_tasks, network.num_state), np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 
 from supsup_export.bank_model.layout import ROW_BITS, Layout
 from supsup_export.graph import FLOAT, INT32, Graph
+from supsup_runtime.bank.network import STORED
 
 _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (byte, bit), least significant first
 
@@ -44,22 +45,30 @@ def unpack(graph: Graph, packed: str) -> str:
 
 
 def fixed_weights(graph: Graph, layout: Layout) -> str:
-    """Return ``float32 (num_masked,)`` from the sign plane; folded at load."""
+    """Return ``float32 (num_masked,)`` from the sign plane or as stored; folded at load."""
+    network = layout.network
+    seeded = [p for p in network.parameters if p.init != STORED]
+    signs = iter(_signs(graph, layout) if seeded else ())
+    parts = []
+    for p in network.parameters:
+        plus_minus = next(signs, "")
+        if p.init == STORED:
+            parts.append(graph.constant(p.weight(network.weight_seed, 0).reshape(-1), p.name))
+        else:
+            parts.append(graph.op("Mul", plus_minus, graph.scalar(p.constant)))
+    return graph.join(parts) if parts else graph.constant(np.zeros(0, np.float32))
+
+
+def _signs(graph: Graph, layout: Layout) -> list[str]:
+    """Return the sign of each weight, ``float32 (size,)`` by parameter."""
     network, width = layout.network, layout.signs.size
-    if not network.parameters:
-        return graph.constant(np.zeros(0, np.float32))
     signs = graph.constant(layout.signs.reshape(1, width), "signs")
     table = graph.constant((2 * _BITS - 1).astype(np.float32), "plus_minus")
     index = graph.op("Cast", signs, to=INT32)
     plus_minus = graph.reshape(graph.op("Gather", table, index), [-1])
     sizes = [p.size for p in network.parameters]
     padding = 8 * width - network.num_masked
-    parts = graph.split(plus_minus, sizes + [padding] * bool(padding))
-    scaled = [
-        graph.op("Mul", part, graph.scalar(p.constant))
-        for part, p in zip(parts, network.parameters, strict=False)  # without padding
-    ]
-    return graph.join(scaled)
+    return graph.split(plus_minus, sizes + [padding] * bool(padding))
 
 
 def superposed_mask(graph: Graph, layout: Layout, tasks: str, alphas: str) -> str:

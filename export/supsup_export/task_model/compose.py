@@ -40,6 +40,11 @@ def read_task(
             f"bits: 2 requires masked weights, {bank.path} has none: its tasks have only float32 "
             "state; export with --bits 32"
         )
+    if bits == 2 and network.stored:
+        raise InputError(
+            f"bits: 2 requires weights of one magnitude per layer, {bank.path} stores its own; "
+            "export with --bits 32"
+        )
     if name not in bank:
         some = ", ".join([*bank.task_names[:_SHOWN], *["..."] * (len(bank) > _SHOWN)])
         known = f"{len(bank)} tasks of {bank.path}{f': {some}' if some else ''}"

@@ -35,6 +35,7 @@ from supsup_runtime.bank.index import (
     write_index,
 )
 from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.stored import with_stored, write_stored
 from supsup_runtime.bank.task import (
     TaskMasks,
     decode_task,
@@ -121,9 +122,11 @@ class MaskBank:
             programs = {"forward": write_program(folder, "forward", forward)}
             if gradient is not None:
                 programs["gradient"] = write_program(folder, "gradient", gradient)
+            digest = network.digest(forward)
+            write_stored(folder, network, digest)
             index = BankIndex(
                 network=network,
-                digest=network.digest(forward),
+                digest=digest,
                 objectives=differentiated(network, with_gradient=gradient is not None),
                 programs=programs,
                 entries=(),
@@ -163,7 +166,8 @@ class MaskBank:
                 f"{folder / 'bank.json'}: digest must be {digest} for this network and forward "
                 f"program, got {index.digest}"
             )
-        bank = cls(folder, index, forward, gradient)
+        network = with_stored(folder, index.network, digest)
+        bank = cls(folder, replace(index, network=network), forward, gradient)
         if verify:
             bank.verify()
         return bank

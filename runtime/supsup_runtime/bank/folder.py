@@ -12,10 +12,16 @@ from supsup_runtime.files import inside, read_file, remove_parts, system_errors,
 
 _WRITTEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\+[0-9a-f]{8})?\.safetensors")
 """Task file names as written."""
-_LOCKED = ("bank.json", "calibration.json", "hopfield.safetensors", "shared.safetensors")
+_LOCKED = (
+    "bank.json",
+    "calibration.json",
+    "hopfield.safetensors",
+    "shared.safetensors",
+    "weights.safetensors",
+)
 """Files beside the index that are written with the lock held."""
 _CREATED: dict[str, set[str]] = {
-    "": {".lock", "programs", "tasks"},
+    "": {".lock", "programs", "tasks", "weights.safetensors"},
     "programs": {"forward.onnx", "gradient.onnx"},
     "tasks": set(),
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from supsup_runtime.arrays import (
 )
 from supsup_runtime.bank.bits import pack_mask
 from supsup_runtime.bank.fields import Fields, canonical_json, is_unicode
+from supsup_runtime.bank.tensorfile import check_array
 from supsup_runtime.bank.weights import MAX_SEED, kaiming_constant, seeded_weight, sign_plane
 from supsup_runtime.errors import BankError, InputError
 from supsup_runtime.preprocessing import Preprocessing
@@ -40,7 +42,9 @@ _MIN_CONSTANT = 2.0**-149  # the smallest float32
 _MAX_CONSTANT = float(np.finfo(np.float32).max)
 ONES = "ones"
 SIGNED_CONSTANT = "signed-constant"
-INITS = (ONES, SIGNED_CONSTANT)
+STORED = "stored"
+INITS = (ONES, SIGNED_CONSTANT, STORED)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIELDS = {
     "constants",
     "input_shape",
@@ -75,15 +79,19 @@ class MaskedParameter:
     Attributes:
         name: Name in the module, such as ``layers.0.weight``.
         shape: ``(out, in, ...)``, or ``(units,)`` for masks over units.
-        constant: Magnitude of every weight; 1 for ``ones``.
+        constant: Magnitude of every weight; 1 unless ``signed-constant``.
         init: ``signed-constant``: plus or minus `constant`, drawn from the seed. ``ones``: every
-            weight is 1.
+            weight is 1. ``stored``: any weights, which the bank stores.
+        sha256: Hexadecimal SHA-256 of stored weights as little-endian float32; else empty.
+        values: Stored weights, ``float32 shape``; None if they are not at hand, as in a model.
     """
 
     name: str
     shape: tuple[int, ...]
     constant: float
     init: str = SIGNED_CONSTANT
+    sha256: str = ""
+    values: Floats | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _checked_tensor(self.name, self.shape))
@@ -96,11 +104,36 @@ class MaskedParameter:
             error=BankError,
         )
         object.__setattr__(self, "constant", as_number(self.constant))
-        if self.init == ONES and self.constant != 1:
+        if self.init != SIGNED_CONSTANT and self.constant != 1:
             raise BankError(
-                f"network: constant of {self.name!r} must be 1 with init {ONES!r}, "
+                f"network: constant of {self.name!r} must be 1 with init {self.init!r}, "
                 f"got {self.constant}"
             )
+        check_kind(f"network: sha256 of {self.name!r}", self.sha256, str, "text", error=BankError)
+        if bool(_SHA256.fullmatch(self.sha256)) != (self.init == STORED):
+            raise BankError(
+                f"network: sha256 of {self.name!r} must be hexadecimal with init {STORED!r}, and "
+                f"empty with others, got {self.sha256!r:.80} with {self.init!r}"
+            )
+
+    @classmethod
+    def stored(cls, name: str, values: Floats) -> MaskedParameter:
+        """Return a parameter with weights of its own, ``float32 shape``, finite."""
+        shape = _checked_tensor(name, values.shape)
+        check_array(values, np.float32, shape, place=f"network: weights of {name!r:.200}")
+        return cls(
+            name=name, shape=shape, constant=1.0, init=STORED, sha256=_sha256(values), values=values
+        )
+
+    def with_values(self, values: Floats, place: str) -> MaskedParameter:
+        """Return this parameter with its stored weights, read from `place`."""
+        check_array(values, np.float32, self.shape, place=f"{place}: {self.name!r}")
+        if (got := _sha256(values)) != self.sha256:
+            raise BankError(
+                f"{place}: the weights of {self.name!r} were changed: SHA-256 must be "
+                f"{self.sha256}, got {got}; restore the file"
+            )
+        return replace(self, values=values)
 
     @classmethod
     def ones(cls, name: str, shape: tuple[int, ...]) -> MaskedParameter:
@@ -119,20 +152,24 @@ class MaskedParameter:
         return math.prod(self.shape)
 
     def signs(self, weight_seed: int, index: int) -> Bytes:
-        """Return the packed signs, as `sign_plane`; with ``ones``, every bit is one.
+        """Return the packed signs, as `sign_plane`; all plus for ``ones``, minus for ``stored``.
 
         Args:
             weight_seed: Seed of the network.
             index: Position in the network.
         """
-        if self.init == ONES:
-            return pack_mask(np.ones(self.size, np.bool_))
+        if self.init != SIGNED_CONSTANT:
+            return pack_mask(np.full(self.size, self.init == ONES))
         return sign_plane(weight_seed, index, self.size)
 
     def weight(self, weight_seed: int, index: int) -> Floats:
         """Return the weights, ``float32 shape``; see `signs`."""
         if self.init == ONES:
             return np.ones(self.shape, np.float32)
+        if self.init == STORED:
+            if self.values is None:
+                raise BankError(f"network: weights of {self.name!r} are in its bank alone; open it")
+            return self.values
         return seeded_weight(weight_seed, index, self.shape, self.constant)
 
 
@@ -227,6 +264,16 @@ class Network:
         return sum(tensor.size for tensor in self.state)
 
     @property
+    def stored(self) -> tuple[MaskedParameter, ...]:
+        """Masked parameters with weights of their own."""
+        return tuple(p for p in self.parameters if p.init == STORED)
+
+    @property
+    def least_format(self) -> int:
+        """Oldest format of a bank that can have this network."""
+        return 2 if self.preprocessing is not None or self.stored else 1
+
+    @property
     def superfluous_outputs(self) -> int:
         """Number of outputs that are not labels."""
         return self.outputs - self.real_outputs
@@ -252,10 +299,7 @@ class Network:
             "constants": self.constants,
             "input_shape": list(self.input_shape),
             "outputs": self.outputs,
-            "parameters": [
-                {"constant": p.constant, "init": p.init, "name": p.name, "shape": list(p.shape)}
-                for p in self.parameters
-            ],
+            "parameters": list(map(_described, self.parameters)),
             "real_outputs": self.real_outputs,
             "state": [{"name": s.name, "shape": list(s.shape)} for s in self.state],
             "weight_seed": self.weight_seed,
@@ -293,13 +337,24 @@ def _preprocessing(found: Fields) -> Preprocessing | None:
         raise BankError(f"network: {error}") from error
 
 
+def _described(p: MaskedParameter) -> dict[str, Any]:
+    value = {"constant": p.constant, "init": p.init, "name": p.name, "shape": list(p.shape)}
+    return {**value, "sha256": p.sha256} if p.init == STORED else value
+
+
+def _sha256(values: Floats) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values, "<f4").data).hexdigest()
+
+
 def _parameter(value: object) -> MaskedParameter:
-    found = Fields(value, {"constant", "init", "name", "shape"}, "network: parameter")
+    names = {"constant", "init", "name", "shape"}
+    found = Fields(value, names, "network: parameter", optional={"sha256"})
     return MaskedParameter(
         name=found.get("name", str),
         shape=found.shape("shape"),
         constant=found.get("constant", float),
         init=found.get("init", str),
+        sha256=found.get("sha256", str) if "sha256" in found.value else "",
     )
 
 

@@ -28,12 +28,7 @@ from supsup_train.baselines.layers import Parts
 from supsup_train.baselines.psp import Psp
 from supsup_train.baselines.recipe import BaselineRecipe
 from supsup_train.masks.train_task import Progress, seen
-from supsup_train.networks.create_bank import (
-    check_module,
-    check_same,
-    create_bank,
-    fixed_copy,
-)
+from supsup_train.networks.create_bank import check_module, check_same, copy_for, create_bank
 from supsup_train.resume import Report, check_resumed, learn_missing, unheard
 
 SHARED = "shared.safetensors"  # shared weights, to resume; the bank has them in its programs only
@@ -218,7 +213,7 @@ class _Run:
         return bank
 
     def check(self, bank: MaskBank) -> None:
-        check_module(fixed_copy(self.baseline.in_bank()[0]), bank.network)
+        check_module(copy_for(bank.network, self.baseline.in_bank()[0]), bank.network)
 
     def learned(self, index: int) -> tuple[State, dict[str, Any]]:
         data = self.stream.task(index)

@@ -16,6 +16,7 @@ from supsup_runtime.console import (
     parser,
     positive,
     run_command,
+    to_path,
     whole,
 )
 from supsup_runtime.data.options import say_skipped
@@ -37,6 +38,7 @@ from supsup_train.cli.own import MAX_CLASSES_HELP, print_check, reserved_outputs
 from supsup_train.masks.recipe import OptimizerKind, Recipe, ScheduleKind, ScoreInit, TransferKind
 from supsup_train.masks.rules import Rule, RuleKind
 from supsup_train.masks.train_task import train_stream
+from supsup_train.networks.base import HEADS, Base, Head, Kept, load_base
 from supsup_train.networks.create_bank import open_bank
 from supsup_train.nns.learner import NnsLearner, NnsSettings
 from supsup_train.nns.scores import Objective
@@ -91,6 +93,11 @@ _RECIPE: tuple[Row, ...] = (
         "initial scores: random, or the mean of earlier masks or scores",
     ),
 )
+_BASE: tuple[Row, ...] = (
+    ("--head", get_args(Head), None, f"of the layer of logits: {HEADS} (default: new)"),
+    ("--norms", get_args(Kept), None, "scales and shifts of normalisation (default: per-task)"),
+    ("--biases", get_args(Kept), None, "other biases (default: frozen)"),
+)
 _NNS: tuple[Row, ...] = (
     (
         "--certainty",
@@ -122,6 +129,10 @@ def run(words: Sequence[str] | None = None) -> None:
     stream = stream_of(arguments, network)
     made_with = bank_options(arguments, stream, network)
     module = module_of(arguments, stream, arguments.outputs, seed=arguments.weight_seed)
+    base = base_of(arguments)
+    if base is not None:
+        load_base(module, arguments.base, outputs=arguments.outputs, base=base)
+        made_with["weights"] = base
     settings = nns_settings(arguments)
     if settings is not None and stream.kind == "own":
         raise InputError("--scenario NNs: goes with streams, got own tasks; leave it out")
@@ -163,6 +174,17 @@ def bank_options(
     }
 
 
+def base_of(arguments: argparse.Namespace) -> Base | None:
+    """Return the choices of ``--base``; None without it."""
+    names = ("head", "norms", "biases")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.base is not None:
+        return Base(**given)
+    for name in given:
+        raise InputError(f"--{name}: goes with --base; leave it out")
+    return None
+
+
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """Return the recipe of the command's options."""
     return Recipe(
@@ -193,7 +215,10 @@ def training_parser() -> CommandParser:
     made.what_in.add_argument("--check", action="store_true", help=text)
     text = "mask this parameter, repeatable (default: weights of layers and products)"
     made.method.add_argument("--mask", action="append", metavar="NAME", help=text)
-    add_options(made.method, _NETWORK + _RECIPE)
+    add_options(made.method, _NETWORK)
+    text = "safetensors file of trained weights under the masks (default: seeded signed constants)"
+    made.method.add_argument("--base", type=to_path, metavar="FILE", help=text)
+    add_options(made.method, tuple((*row[:3], f"--base: {row[3]}") for row in _BASE) + _RECIPE)
     made.method.add_argument(
         "--scenario",
         choices=("GG", "GNs", "GNu", "NNs"),

@@ -18,7 +18,7 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_runtime.errors import InputError, SupSupError
 from supsup_train.masks.recipe import Recipe, ScoreInit
-from supsup_train.networks.create_bank import check_module, fixed_copy, tensors_of
+from supsup_train.networks.create_bank import check_module, copy_for, tensors_of
 
 Tensors = dict[str, Tensor]
 _ROWS = 4  # of the last batch, to compare logits
@@ -38,7 +38,8 @@ class Learning:
         self, network: Network, module: nn.Module, recipe: Recipe, scores: Tensors
     ) -> None:
         """Copy the module, its state and the scores."""
-        self.module, self._untrained = fixed_copy(module), fixed_copy(module).eval()
+        self.module = copy_for(network, module)
+        self._untrained = copy_for(network, module).eval()
         check_module(self.module, network)
         self._seen: Tensor | None = None
         self._rule = recipe.rule

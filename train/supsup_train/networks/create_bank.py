@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from supsup_runtime.arrays import check_choice
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
 from supsup_runtime.errors import InputError
 from supsup_runtime.preprocessing import Preprocessing
+from supsup_train.networks.base import Base, head_of
 from supsup_train.programs.agreement import is_count
 from supsup_train.programs.programs import describe, export_programs
 
+Weights: TypeAlias = Literal["seeded", "module"] | Base
 # Of parameters: the first. Of buffers: what numpy and ONNX have.
 _DTYPES = (
     *(torch.float32, torch.float64, torch.float16, torch.bool),
@@ -38,15 +42,14 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
     state: Sequence[str] | None = None,
     require_gradient: bool = True,
     preprocessing: Preprocessing | None = None,
+    weights: Weights = "seeded",
 ) -> MaskBank:
     """Create the bank of a network and export its programs.
 
     Args:
         path: Folder of the bank, missing or empty.
         module: Maps ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``; not
-            changed. The bank has seeded signed constants as masked weights and zeros as
-            one-dimensional biases (paper, section 3). Tensors that are neither masked nor state
-            keep their values.
+            changed. Tensors that are neither masked nor state keep their values.
         input_shape: Shape of one input.
         real_outputs: Number of leading outputs that are labels; the others are superfluous and
             make the task of a single input inferable.
@@ -62,6 +65,9 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
             only; tasks are then inferred by trying each mask.
         preprocessing: Steps from pictures to inputs, which bank and models carry; None if inputs
             are arrays that users prepare.
+        weights: ``seeded``: signed constants as masked weights, and zeros as one-dimensional biases
+            (paper, section 3). ``module``, or a `Base` with choices for heads, normalisation and
+            biases: the module's own, stored once in the bank.
 
     Returns:
         The bank, without tasks.
@@ -74,18 +80,25 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
             the message names the operator, buffer or function.
         OutputExistsError: If the folder is not empty.
     """
-    input_shape = _shape(input_shape)
-    fixed = fixed_copy(module)
-    outputs, weights, changed = describe(fixed, input_shape)
-    names = masked_names(fixed, masked, weights)
-    kept = state_names(fixed, state, changed)
+    input_shape, base = _shape(input_shape), _base(weights)
+    fixed = fixed_copy(module, biases=base is not None)
+    outputs, used, changed = describe(fixed, input_shape)
+    names, kept = masked_names(fixed, masked, used), state_names(fixed, state, changed)
     tensors = tensors_of(fixed)
+    make: Callable[[str, Tensor], MaskedParameter] = _parameter
+    if base is not None:
+        head = head_of(fixed, outputs)
+        kept += [name for name in base.state(fixed, head) if name not in kept]
+        names = [name for name in names if name not in base.unmasked(head)]
+        make = partial(base.parameter, head=head)
+        if not set(names) - {head}:
+            raise InputError(f"weights: need a masked parameter besides the head {head!r}")
     network = Network(
         weight_seed=weight_seed,
         input_shape=input_shape,
         outputs=outputs,
         real_outputs=real_outputs,
-        parameters=tuple(_parameter(name, tuple(tensors[name].shape)) for name in names),
+        parameters=tuple(make(name, tensors[name]) for name in names),
         state=tuple(StateTensor(name=name, shape=tuple(tensors[name].shape)) for name in kept),
         constants=_constants_digest(tensors, {*names, *kept}),
         preprocessing=preprocessing,
@@ -110,6 +123,7 @@ def open_bank(
     weight_seed: int = 0,
     masked: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    weights: Weights = "seeded",
 ) -> MaskBank:
     """Open the bank of a module; create it if missing.
 
@@ -122,6 +136,7 @@ def open_bank(
         masked: Names of the parameters to mask, in any order; by default as `create_bank`, or as
             the bank has them.
         preprocessing: See `create_bank`.
+        weights: See `create_bank`; the module must have the weights that the bank stores.
 
     Returns:
         The bank.
@@ -139,14 +154,16 @@ def open_bank(
         "preprocessing": preprocessing,
     }
     if not (Path(path) / "bank.json").exists():
-        return create_bank(path, module, **wanted, masked=masked)
+        return create_bank(path, module, **wanted, masked=masked, weights=weights)
     opened = MaskBank.open(path)
     network = opened.network
     has: dict[str, Any] = {name: getattr(network, name) for name in wanted}
     if masked is not None:
         wanted["masked"], has["masked"] = sorted(masked), sorted(p.name for p in network.parameters)
+    wanted["weights"] = "seeded" if _base(weights) is None else "module"
+    has["weights"] = "module" if network.stored else "seeded"
     check_same(path, wanted, has)
-    check_module(fixed_copy(module), opened.network)
+    check_module(copy_for(network, module), network)
     return opened
 
 
@@ -161,8 +178,13 @@ def check_same(path: str | Path, wanted: Mapping[str, Any], has: Mapping[str, An
             )
 
 
-def fixed_copy(module: nn.Module) -> nn.Module:
-    """Copy a module, not compiled, and set its biases to zero (paper, section 3).
+def copy_for(network: Network, module: nn.Module) -> nn.Module:
+    """Return a `fixed_copy` as the bank of this network was made of."""
+    return fixed_copy(module, biases=bool(network.stored))
+
+
+def fixed_copy(module: nn.Module, *, biases: bool = False) -> nn.Module:
+    """Copy a module, not compiled; set its biases to zero (paper, section 3) unless `biases`.
 
     Raises:
         InputError: If it cannot be copied, or a tensor has no shape or a dtype that programs lack.
@@ -186,7 +208,7 @@ def fixed_copy(module: nn.Module) -> nn.Module:
                 "by module.float()"
             )
     with torch.no_grad():
-        for name, parameter in fixed.named_parameters():
+        for name, parameter in () if biases else fixed.named_parameters():
             if "bias" in name.rpartition(".")[2] and parameter.ndim == 1:
                 parameter.zero_()
     return fixed
@@ -208,7 +230,7 @@ def _shape(value: object) -> tuple[int, ...]:
 
 
 def check_module(module: nn.Module, network: Network) -> None:
-    """Refuse a `fixed_copy` whose names, shapes or constants differ from the bank's network."""
+    """Refuse a `copy_for` the network whose names, shapes, stored weights or constants differ."""
     tensors = tensors_of(module)
     shapes = {p.name: p.shape for p in network.parameters}
     shapes |= {s.name: s.shape for s in network.state}
@@ -218,6 +240,12 @@ def check_module(module: nn.Module, network: Network) -> None:
             raise InputError(
                 f"module: {name!r} must have shape {wanted} as in the bank, "
                 f"got {shape or 'no such tensor'}; give the module that the bank was made of"
+            )
+    for p in network.stored:
+        if MaskedParameter.stored(p.name, tensors[p.name].detach().numpy()).sha256 != p.sha256:
+            raise InputError(
+                f"module: the weights of {p.name!r} must be those under the bank's masks; give the "
+                "base that the bank was made with, or another bank"
             )
     if network.constants and _constants_digest(tensors, set(shapes)) != network.constants:
         raise InputError(
@@ -242,7 +270,15 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _parameter(name: str, shape: tuple[int, ...]) -> MaskedParameter:
+def _base(weights: Weights) -> Base | None:
+    if isinstance(weights, Base):
+        return weights
+    check_choice("weights:", weights, ("seeded", "module"))
+    return Base() if weights == "module" else None
+
+
+def _parameter(name: str, tensor: Tensor) -> MaskedParameter:
+    shape = tuple(tensor.shape)
     if len(shape) == 1:
         return MaskedParameter.ones(name, shape)
     return MaskedParameter.signed_kaiming(name, shape)

@@ -8,7 +8,7 @@ from torch import nn
 from supsup_runtime.arrays import check_kind
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
-from supsup_train.networks.create_bank import check_module, fixed_copy, tensors_of
+from supsup_train.networks.create_bank import check_module, copy_for, tensors_of
 
 
 def load_task(bank: MaskBank, module: nn.Module, name: int | str) -> nn.Module:
@@ -29,7 +29,8 @@ def load_task(bank: MaskBank, module: nn.Module, name: int | str) -> nn.Module:
         BankError: If the task does not exist or its file is damaged.
     """
     check_kind("bank", bank, MaskBank, "a MaskBank, from create_bank")
-    loaded, network = fixed_copy(module), bank.network
+    network = bank.network
+    loaded = copy_for(network, module)
     check_module(loaded, network)
     task, tensors = bank.task(name), tensors_of(loaded)
     values = {
