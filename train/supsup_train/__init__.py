@@ -18,6 +18,7 @@ try:
     from supsup_train.masks.rules import Rule
     from supsup_train.masks.train_task import train_stream, train_task
     from supsup_train.masks.transfer import Transfer
+    from supsup_train.networks.base import Base
     from supsup_train.networks.create_bank import create_bank, open_bank
     from supsup_train.networks.load_task import load_task
     from supsup_train.networks.models import Cnn, Mlp, make_model
@@ -26,6 +27,7 @@ except ModuleNotFoundError as error:
     raise explained(error, "supsup_train", "train") from None
 
 __all__ = [
+    "Base",
     "Cnn",
     "Mlp",
     "ProgramError",

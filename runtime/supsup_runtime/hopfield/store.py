@@ -116,6 +116,11 @@ class HopfieldStore:
                 "Hopfield store: the network must have masked parameters, got none; its tasks have "
                 "state alone, which a matrix cannot store"
             )
+        if network.stored:
+            raise InputError(
+                "Hopfield store: weights must be seeded, as its models regrow them, got stored "
+                f"ones of {network.stored[0].name!r}; keep the explicit masks"
+            )
         num_bytes = sum(4 * p.size * p.size for p in network.parameters)
         if num_bytes > MAX_MATRIX_BYTES and max(p.size for p in network.parameters) <= MAX_UNITS:
             raise InputError(

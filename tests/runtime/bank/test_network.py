@@ -94,7 +94,7 @@ def test_preprocessing_needs_format_2(tmp_path: Path) -> None:
     assert MaskBank.open(bank.path).network == picture_network()
     index = bank.path / "bank.json"
     index.write_text(index.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(BankError, match="preprocessing needs format 2, got a bank of format 1"):
+    with pytest.raises(BankError, match="preprocessing and stored weights need format 2"):
         MaskBank.open(bank.path)
 
 
@@ -126,7 +126,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda d: d["parameters"][0].update(constant="c"), "constant must be a number"),
         (
             lambda d: d["parameters"][0].update(init="normal"),
-            "must be one of ones, signed-constant, got 'n",
+            "must be one of ones, signed-constant, stored, got 'n",
         ),
         (
             lambda d: d["parameters"][0].update(init="ones", constant=0.5),
