@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 _ARM = ("aarch64", "arm64")
 _NEEDED = {
@@ -41,7 +43,8 @@ def _features() -> Mapping[str, bool]:
     /proc/cpuinfo is Linux's alone, and its words differ by processor.
     """
     try:
-        from numpy._core._multiarray_umath import __cpu_features__ as features
-    except ImportError:
+        umath: Any = import_module("numpy._core._multiarray_umath")
+        features: Mapping[str, bool] = umath.__cpu_features__
+    except (AttributeError, ImportError):
         return {}
-    return dict(features)
+    return features
