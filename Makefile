@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 # The oldest onnxruntime that pyproject.toml allows.
 FLOOR = $(shell sed -n 's/^cpu = \["onnxruntime>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test test-all lint types unit slow browser floor docs dist mutants fuzz crash install clean
+.PHONY: demo test test-all lint types unit slow browser floor docs dist mutants fuzz crash arm arm-counting install clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -99,6 +99,54 @@ fuzz: install
 
 crash: install
 	$(FUZZ) fuzz.crash --stops $(N) --seed $(SEED) $(RECORDED)
+
+# Emulated ARM cores: Debian 13 for arm64, unpacked and not installed, which needs no root privileges.
+ARM := $(abspath build/arm)
+DEBIAN_MIRROR ?= http://deb.debian.org/debian
+KEYS := /usr/share/keyrings/debian-archive-keyring.gpg
+HOST = $(shell dpkg --print-architecture)
+APT = apt-get --quiet=2 --yes $(addprefix -o,APT::Architecture=arm64 APT::Architectures::=arm64 APT::Architectures::=$(HOST) \
+	APT::Install-Recommends=false APT::Update::Error-Mode=any Acquire::Languages=none APT::Sandbox::User= \
+	Dir::Etc::SourceList=$(ARM)/apt/sources Dir::Etc::SourceParts=/dev/null Dir::State::Status=$(ARM)/apt/status \
+	Dir::State::Lists=$(ARM)/apt/lists Dir::Cache=$(ARM)/apt)
+REACHED = || { echo "make arm: apt-get failed; set DEBIAN_MIRROR to one that can be reached, and see that $(KEYS) exists" >&2; exit 1; }
+
+$(ARM)/.lists:
+	mkdir -p $(ARM)/apt/lists/partial $(ARM)/apt/archives/partial
+	for kind in deb deb-src; do echo "$$kind [signed-by=$(KEYS)] $(DEBIAN_MIRROR) trixie main"; done > $(ARM)/apt/sources
+	touch $(ARM)/apt/status
+	$(APT) update $(REACHED)
+	touch $@
+
+$(ARM)/.root: $(ARM)/.lists
+	$(APT) --download-only install python3.13 libstdc++6 qemu-user:$(HOST) $(REACHED)
+	mkdir -p $(ARM)/root
+	ln -sfn usr/lib $(ARM)/root/lib
+	dpkg-deb --fsys-tarfile $(ARM)/apt/archives/qemu-user_*.deb | tar -x -C $(ARM) --strip-components=3 ./usr/bin/qemu-aarch64
+	for package in $(ARM)/apt/archives/*_arm64.deb $(ARM)/apt/archives/*_all.deb; do dpkg-deb --extract $$package $(ARM)/root || exit; done
+	touch $@
+
+$(ARM)/.site: $(VENV)/.installed
+	$(PIP) --target $(ARM)/site --upgrade --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --python-version 3.13 \
+	--only-binary=:all: numpy safetensors bitarray onnxruntime onnx
+	touch $@
+
+# QEMU with the plugin that counts instructions, which Debian's QEMU lacks. Needs gcc, ninja-build and libglib2.0-dev.
+$(ARM)/counting/libinsn.so: $(ARM)/.lists $(VENV)/.installed
+	rm -rf $(ARM)/source
+	mkdir -p $(ARM)/source $(ARM)/counting
+	cd $(ARM)/source && $(APT) --download-only source qemu $(REACHED)
+	cd $(ARM)/source && tar -x --strip-components=1 -f *.orig.tar.xz
+	$(BIN)/python -m venv $(ARM)/source/python
+	$(ARM)/source/python/bin/pip install --quiet meson==1.5.0 pycotap
+	cd $(ARM)/source && ./configure --python=python/bin/python --target-list=aarch64-linux-user --without-default-features \
+	--enable-plugins --disable-install-blobs && ninja -C build qemu-aarch64 tests/tcg/plugins/libinsn.so
+	cp $(ARM)/source/build/qemu-aarch64 $(ARM)/source/build/tests/tcg/plugins/libinsn.so $(ARM)/counting
+
+arm: $(ARM)/.root $(ARM)/.site
+	$(BIN)/python tools/arm.py $(if $(RECORD),--record docs/PERFORMANCE.md)
+
+arm-counting: $(ARM)/counting/libinsn.so
 
 clean:
 	rm -rf $(VENV) build demo dist

@@ -27,7 +27,15 @@ from supsup_runtime.files import write_whole
 from supsup_runtime.model.metadata import ModelInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tools.benchmarks.questions import Answer, difference, images, opened, questions
+from tools.benchmarks.questions import (
+    LIMITS,
+    NOT_EXACT,
+    Answer,
+    difference,
+    images,
+    opened,
+    questions,
+)
 from tools.benchmarks.timing import Candidate, Setup, measure, table
 from tools.machine import machine
 
@@ -39,9 +47,6 @@ DEVICES: Devices = {
     "cuda-no-tf32": {"providers": [("CUDAExecutionProvider", {"use_tf32": 0})]},
 }
 """Arguments of `load`; others are compared with the first."""
-LIMITS = {"known": 1e-4, "one-shot": 3e-5, "verified": 1e-4, "step": 1e-5, "recovery": 0.02}
-NOT_EXACT = 3e-2
-"""Limit for one-shot scores that are not exact (docs/CONTRACT.md)."""
 
 
 def check(

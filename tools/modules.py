@@ -25,13 +25,14 @@ import torch
 from supsup_runtime.console import positive
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from tools.reproduction.tables import record  # noqa: E402 (after the path)
+
 from zoo.networks import NETWORKS  # noqa: E402 (after the path)
 from zoo.operators import OPERATORS  # noqa: E402 (after the path)
 from zoo.trial import Outcome, attempt  # noqa: E402 (after the path)
 
 RESULTS, PAGE = ROOT / "docs/results/modules.json", ROOT / "docs/RELIABILITY.md"
-_START, _END = "<!-- modules -->", "<!-- /modules -->"
 _FAULTS = ("differs", "broke")
 _ZOO = {"networks": NETWORKS, "operators": OPERATORS}
 Results = dict[str, dict[str, dict[str, Any]]]
@@ -57,9 +58,7 @@ def main() -> None:
     print(table := _table(results))
     if not arguments.only:
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-        page = PAGE.read_text() if PAGE.exists() else f"# Reliability\n\n{_START}\n{_END}\n"
-        (before, _, _), (_, _, after) = page.partition(_START), page.partition(_END)
-        PAGE.write_text(f"{before}{_START}\n\n{table}\n\n{_END}{after}")
+        record(PAGE, "modules", f"\n{table}\n")
     sys.exit(any(each["verdict"] in _FAULTS for kind in results.values() for each in kind.values()))
 
 

@@ -72,7 +72,8 @@ def _rewrite(experiment: Experiment) -> None:
 def _record(experiment: Experiment, result: Line) -> None:
     from tools.reproduction.tables import record
 
-    record(ROOT / "docs" / experiment.document, experiment.name, experiment.block(result))
+    name = f"reproduce:{experiment.name}"
+    record(ROOT / "docs" / experiment.document, name, experiment.block(result))
 
 
 def _carry_out(experiment: Experiment, arguments: argparse.Namespace) -> None:

@@ -31,6 +31,8 @@ _SHORT = 200
 _UNBLOCKED = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK"))
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _IS_LINK = {errno.ELOOP, errno.EMLINK}  # EMLINK: FreeBSD
+_NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+"""There is nothing at a path: a part of it is missing, is no folder, or is a link to itself."""
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 _REMEDIES = {
     errno.ENOSPC: "free space on the disk",
@@ -85,13 +87,31 @@ def remove_parts(folder: Path, *names: str) -> None:
                 path.unlink()
 
 
+def mode_of(path: Path, *, links: bool = True) -> int:
+    """Return type and permissions of what is at `path`, of a link itself if not `links`; or 0.
+
+    Raises:
+        OSError: If the system refuses, as for a name too long: `Path.exists` and its like are
+            silent then, since Python 3.14.
+    """
+    try:
+        return path.stat(follow_symlinks=links).st_mode
+    except OSError as error:
+        if error.errno in _NOTHING:
+            return 0
+        raise
+    except ValueError:  # a NUL
+        return 0
+
+
 def refuse_overwrite(path: Path, *, force: bool) -> None:
     """Raise `OutputExistsError` if `path` is no regular file, or exists without `force`."""
-    if path.is_dir():
+    mode = mode_of(path)
+    if stat.S_ISDIR(mode):
         raise OutputExistsError(f"{path}: is a folder, expected the path of a file")
-    if path.exists() and not path.is_file():
+    if mode and not stat.S_ISREG(mode):
         raise OutputExistsError(f"{path}: is a device or pipe, expected the path of a file")
-    if path.exists() and not force:
+    if mode and not force:
         raise OutputExistsError(f"{path}: exists already; pass --force to replace it")
 
 
@@ -132,7 +152,7 @@ def inside(folder: Path, relative: str) -> Path:
     for part in parts:
         path = path / part
         try:
-            is_link = path.is_symlink()
+            is_link = stat.S_ISLNK(mode_of(path, links=False))
         except OSError as error:  # name too long
             raise BankError(f"{folder}: {error.strerror}: {relative!r:.80}") from error
         if is_link:

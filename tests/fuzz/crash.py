@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from tools.reproduction.tables import Table, to_markdown
+from tools.reproduction.tables import Table, record, to_markdown
 
 from commands import run
 from exports import each_made_once
@@ -28,7 +28,6 @@ from fuzz.aftermath import Reference, left_wrong, repeated_wrong, said_wrong
 from fuzz.campaign import environment, fresh_seeds
 from fuzz.case import read_files
 from fuzz.judge import work_folder
-from fuzz.report import record
 from fuzz.seeds import LEARN, OWN, TASKS
 from fuzz.stops import KINDS, Stop, run_line
 from supsup_runtime.console import to_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.reproduction.tables import Table, to_markdown
+from tools.reproduction.tables import Table, record, to_markdown
 
 from fuzz.campaign import Counts
 from fuzz.target import STAGES
@@ -50,13 +50,3 @@ def write_table(page: Path, found: Mapping[str, Counts], seed: int) -> None:
     total = sum(counts.cases for counts in found.values())
     title = f"`make fuzz N={total}`, seed {seed}"
     record(page, "fuzz", to_markdown([Table(title=title, header=_HEADER, rows=cells)]))
-
-
-def record(page: Path, name: str, text: str) -> None:
-    """Replace what a page has between the markers of a name."""
-    first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, _, rest = page.read_text().partition(first)
-    _, found, after = rest.partition(last)
-    if not found:
-        raise SystemExit(f"{page}: must have {first} and after it {last}")
-    page.write_text(f"{before}{first}\n{text}\n{last}{after}")

@@ -20,7 +20,7 @@ from fuzz.case import Case, read_case, read_files
 from fuzz.judge import Verdict
 from fuzz.mutate import bytes_of, json_of
 from fuzz.protobuf import BYTES, VARINT, Field, mutated, parse, serialize
-from fuzz.report import record, to_text
+from fuzz.report import to_text
 from fuzz.targets import TARGETS
 from fuzz.targets.models import changed_metadata
 from fuzz.targets.planted import FAULTS
@@ -187,12 +187,3 @@ def test_protobuf_is_written_as_it_was_read(fields: list[Field]) -> None:
 @pytest.mark.parametrize("data", [b"", b"r", b"r\x03\n\x05a", b"r\x05\n\x01\xff\x12\0"])
 def test_a_model_that_was_changed_before_is_changed_again(data: bytes) -> None:
     assert isinstance(changed_metadata(Random(0), data, forward=False), bytes)
-
-
-def test_a_table_is_put_between_its_markers(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("a\n<!-- fuzz -->\nold\n<!-- /fuzz -->\nb\n")
-    record(page, "fuzz", "new")
-    assert page.read_text() == "a\n<!-- fuzz -->\nnew\n<!-- /fuzz -->\nb\n"
-    with pytest.raises(SystemExit, match="must have <!-- crash -->"):
-        record(page, "crash", "new")

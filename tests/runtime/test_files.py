@@ -15,6 +15,7 @@ from supsup_runtime.errors import BankError, BankLockedError, FileError, OutputE
 from supsup_runtime.files import (
     exclusive,
     inside,
+    mode_of,
     read_file,
     refuse_overwrite,
     regular_file,
@@ -114,6 +115,21 @@ def test_a_path_that_may_leave_the_folder_is_refused(tmp_path: Path, path: str) 
 def test_a_path_too_long_for_the_system_is_refused(tmp_path: Path, path: str) -> None:
     with pytest.raises(BankError, match=f"{tmp_path}: File name too long: 'aa?/?a"):
         inside(tmp_path, path)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000 + "a"])
+def test_an_output_s_name_too_long_for_the_system_is_no_missing_file(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(OSError, match="File name too long"):
+        mode_of(tmp_path / name)
+    with pytest.raises(OSError, match="File name too long"):
+        refuse_overwrite(tmp_path / name, force=True)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path in (tmp_path / "none", loop, tmp_path / "nul\0", Path("/dev/null/x")):
+        assert mode_of(path) == 0
+    assert stat.S_ISLNK(mode_of(loop, links=False))
 
 
 def test_links_are_refused_wherever_they_lead(tmp_path: Path) -> None:

@@ -145,11 +145,11 @@ def test_text_is_recorded_between_its_markers_alone(tmp_path: Path) -> None:
     first, last = "<!-- reproduce:x -->", "<!-- /reproduce:x -->"
     file.write_text(f"before\n{first}\nold\n{last}\nafter\n")
     for _ in range(2):
-        record(file, "x", "new")
+        record(file, "reproduce:x", "new")
         assert file.read_text() == f"before\n{first}\nnew\n{last}\nafter\n"
     file.write_text(f"{last}\n{first}\n")
     with pytest.raises(InputError, match="must have the line <!-- reproduce:x -->"):
-        record(file, "x", "new")
+        record(file, "reproduce:x", "new")
 
 
 def test_rows_become_a_table_and_what_was_asked_for_a_note() -> None:

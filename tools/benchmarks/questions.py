@@ -15,6 +15,10 @@ from supsup_runtime.model.model import Model, load
 from supsup_runtime.model.protobuf import read_metadata
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 
+LIMITS = {"known": 1e-4, "one-shot": 3e-5, "verified": 1e-4, "step": 1e-5, "recovery": 0.02}
+"""How far answers on two devices may differ."""
+NOT_EXACT = 3e-2
+"""Limit for one-shot scores that are not exact (docs/CONTRACT.md)."""
 Answer = tuple[Array, str]
 """Numbers, and a task or verdict."""
 Question = Callable[[Any], Answer]

@@ -47,7 +47,7 @@ def screened(setup: Setup, *, data: Path, tasks: int, images: int) -> Result:
     stream = make_stream("permuted", load_dataset(data / "mnist"), num_tasks=TRAINED)
     module = supsup_train.make_model("lenet-300-100", input_shape=(784,), outputs=OUTPUTS)
     path = setup.cache / f"screened-{tasks}"
-    bank = cached_bank(path, module, lambda _: _tasks(data, tasks))
+    bank = cached_bank(path, module, lambda _: trained_tasks(data, tasks))
     sample = np.concatenate([stream.task(k).train_x[:2] for k in range(0, TRAINED, 8)])
     models = {}
     for scoring in get_args(Scoring):
@@ -116,7 +116,8 @@ def _images(stream: Stream, count: int) -> Iterator[tuple[int, npt.NDArray[np.fl
         left -= min(each, left)
 
 
-def _tasks(data: Path, tasks: int) -> Iterator[TaskMasks]:
+def trained_tasks(data: Path, tasks: int) -> Iterator[TaskMasks]:
+    """Yield the trained tasks, then permuted copies of them."""
     with np.load(data / "permuted-mnist-lenet-250" / "masks.npz", allow_pickle=False) as file:
         trained = [file[f"m{i}"] for i in range(len(SHAPES))]
     rng = np.random.default_rng(0)

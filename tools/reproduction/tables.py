@@ -64,12 +64,12 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def record(file: Path, name: str, text: str) -> None:
-    """Replace what is between the two comments of an experiment in `file`.
+    """Replace what is between the comments ``<!-- name -->`` and ``<!-- /name -->`` in `file`.
 
     Raises:
         InputError: If the file lacks one of the comments.
     """
-    first, last = f"<!-- reproduce:{name} -->", f"<!-- /reproduce:{name} -->"
+    first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
     found = file.read_text() if file.is_file() else ""
     before, opened, rest = found.partition(first)
     _, closed, after = rest.partition(last)

@@ -23,6 +23,7 @@ from supsup_runtime.evaluation.needs import call_times, measure_memory, needs
 from supsup_runtime.hopfield.file import STORE_FILE
 from supsup_runtime.hopfield.matrix import MAX_UNITS
 from supsup_runtime.hopfield.storage import storage
+from supsup_runtime.model.loading import advice_on
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.model import load
 from supsup_runtime.model.origin import identify
@@ -129,6 +130,7 @@ def _model(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "kind": "model",
         "path": str(path),
+        "advice": advice_on(info) or None,
         "bytes": path.stat().st_size,
         "calibration": None if info.calibration is None else info.calibration.to_dict(),
         "digest": info.digest,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Unpack
 
 from supsup_runtime.errors import ModelError
 from supsup_runtime.model.agreement import check_agreement
+from supsup_runtime.model.host import advice
 from supsup_runtime.model.memory import available_bytes
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.origin import Origin, identify
@@ -74,9 +76,22 @@ def open_model(
         *(file, len(info.tasks), info.mode, opened.providers[0], before[-1]),
         perf_counter() - since,
     )
+    if text := advice_on(info):
+        _warn_once(text)
     options = {**session, "check_memory": check_memory}
     origin = Origin(file=file.absolute(), identity=before, options=options)
     return OpenedModel(info=info, session=opened, forward=forward, origin=origin)
+
+
+def advice_on(info: ModelInfo) -> str:
+    """Say which target is faster on this processor; empty if none is known to be."""
+    scores = info.mode in {"full", "infer"} and info.network.num_masked
+    return advice("--target cpu", "--target portable") if info.target == "cpu" and scores else ""
+
+
+@cache
+def _warn_once(text: str) -> None:
+    _LOG.warning(text)
 
 
 def _refuse_kind(file: Path, info: ModelInfo, *, recovers: bool) -> None:

@@ -17,6 +17,7 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import Origin, check_labels, is_origin
 from supsup_runtime.errors import BankError, ModelError
 from supsup_runtime.hopfield.metadata import HopfieldInfo
+from supsup_runtime.model.host import advice
 
 CONTRACT = 2
 _CONTRACTS = ("1", "2")
@@ -173,9 +174,11 @@ class ModelInfo:
         """
         version = metadata.get(PREFIX + "contract")
         if version is None and metadata.get(PREFIX + "kind") == "task":
+            slow = advice("--bits 2", "--bits 32") if metadata.get(PREFIX + "bits") == "2" else ""
             raise ModelError(
                 f"{place}: a model of one task ({metadata.get(PREFIX + 'task')}): run it with "
                 "ONNX Runtime directly; the runtime loads models of whole banks"
+                + (slow and f"; {slow}")
             )
         if version is None:
             raise ModelError(

@@ -125,7 +125,7 @@ def test_strict_json() -> None:
         ("1" * 5000, "Exceeds the limit"),
         ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "nested more than 100 times"),
         ('{"a":' * 101 + "1" + "}" * 101, "nested more than 100 times"),
-        ("[" * 10**5, "recursion"),
+        ("[" * 10**5, "(recursion|Stack overflow)"),
         ("[" + "[]," * (MAX_VALUES // 2) + "0]", "more than 1048576 values"),
         ("", "Expecting value"),
         ("{} {}", "Extra data"),

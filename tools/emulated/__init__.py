@@ -1,0 +1,1 @@
+"""What `tools/arm.py` runs on emulated ARM cores, and how."""
