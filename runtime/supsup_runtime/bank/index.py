@@ -113,8 +113,9 @@ def _parse_index(value: object, folder: Path) -> BankIndex:
     if set(programs) not in ({"forward"}, {"forward", "gradient"}):
         raise BankError(f"programs must be forward and, optionally, gradient, got {programs!r:.80}")
     network = Network.from_dict(found["network"])
-    if network.preprocessing is not None and found["format"] == 1:
-        raise BankError("network: preprocessing needs format 2, got a bank of format 1")
+    newer = {"preprocessing", "state_dtype"} & set(found["network"])
+    if newer and found["format"] == 1:
+        raise BankError(f"network: {min(newer)} needs format 2, got a bank of format 1")
     entries = tuple(
         BankEntry(**strings(item, {"file", "name", "sha256"}, "an entry"))
         for item in found.items("tasks", most=MAX_TASKS)

@@ -41,6 +41,7 @@ _MAX_CONSTANT = float(np.finfo(np.float32).max)
 ONES = "ones"
 SIGNED_CONSTANT = "signed-constant"
 INITS = (ONES, SIGNED_CONSTANT)
+STATE_DTYPES = ("float32", "float16")
 _FIELDS = {
     "constants",
     "input_shape",
@@ -54,7 +55,7 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateTensor:
-    """A float32 tensor with values per task, such as BatchNorm's running mean."""
+    """A tensor of floats with values per task, such as BatchNorm's running mean."""
 
     name: str
     shape: tuple[int, ...]
@@ -151,6 +152,7 @@ class Network:
             module; may be empty.
         preprocessing: From pictures to inputs, of shape `input_shape` or flat; None if inputs are
             arrays that users prepare.
+        state_dtype: ``float32``, or ``float16`` to store the state so; it is read as ``float32``.
 
     Raises:
         BankError: If a value is out of range, or a name repeats.
@@ -164,6 +166,7 @@ class Network:
     state: tuple[StateTensor, ...] = field(default=())
     constants: str = ""
     preprocessing: Preprocessing | None = None
+    state_dtype: str = STATE_DTYPES[0]
 
     def __post_init__(self) -> None:
         for name, least, most in (("weight_seed", 0, MAX_SEED), ("outputs", 1, MAX_OUTPUTS)):
@@ -177,6 +180,7 @@ class Network:
         object.__setattr__(self, "real_outputs", value)
         object.__setattr__(self, "input_shape", _checked_shape("input_shape", self.input_shape))
         self._check_preprocessing()
+        check_choice("network: state_dtype", self.state_dtype, STATE_DTYPES, error=BankError)
         for kind, tensors, of in (
             ("parameters", self.parameters, MaskedParameter),
             ("state", self.state, StateTensor),
@@ -262,6 +266,8 @@ class Network:
         }
         if self.preprocessing is not None:
             value["preprocessing"] = self.preprocessing.to_dict()
+        if self.state_dtype != STATE_DTYPES[0]:
+            value["state_dtype"] = self.state_dtype
         return value
 
     @classmethod
@@ -271,7 +277,7 @@ class Network:
         Raises:
             BankError: If a field is missing, unknown or invalid.
         """
-        found = Fields(value, _FIELDS, "network", optional={"preprocessing"})
+        found = Fields(value, _FIELDS, "network", optional={"preprocessing", "state_dtype"})
         return cls(
             weight_seed=found.get("weight_seed", int),
             input_shape=found.shape("input_shape"),
@@ -281,6 +287,7 @@ class Network:
             state=tuple(map(_state, found.items("state"))),
             constants=found.get("constants", str),
             preprocessing=_preprocessing(found),
+            state_dtype=found.value.get("state_dtype", STATE_DTYPES[0]),
         )
 
 

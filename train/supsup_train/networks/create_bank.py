@@ -38,6 +38,7 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
     state: Sequence[str] | None = None,
     require_gradient: bool = True,
     preprocessing: Preprocessing | None = None,
+    state_dtype: str = "float32",
 ) -> MaskBank:
     """Create the bank of a network and export its programs.
 
@@ -62,14 +63,16 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
             only; tasks are then inferred by trying each mask.
         preprocessing: Steps from pictures to inputs, which bank and models carry; None if inputs
             are arrays that users prepare.
+        state_dtype: ``float32``, or ``float16`` to store the state so, in half the bytes; its
+            values must then be within 65504.
 
     Returns:
         The bank, without tasks.
 
     Raises:
         InputError: If `input_shape`, a name, a dtype or a masked parameter is not as stated.
-        BankError: If `real_outputs` or `weight_seed` is out of range, or `preprocessing` makes
-            inputs of another shape.
+        BankError: If `real_outputs`, `weight_seed` or `state_dtype` is out of range, or
+            `preprocessing` makes inputs of another shape.
         ProgramError: If the module cannot be exported, or would train one way and answer another;
             the message names the operator, buffer or function.
         OutputExistsError: If the folder is not empty.
@@ -89,6 +92,7 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
         state=tuple(StateTensor(name=name, shape=tuple(tensors[name].shape)) for name in kept),
         constants=_constants_digest(tensors, {*names, *kept}),
         preprocessing=preprocessing,
+        state_dtype=state_dtype,
     )
     programs = export_programs(
         fixed,
@@ -110,6 +114,7 @@ def open_bank(
     weight_seed: int = 0,
     masked: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    state_dtype: str = "float32",
 ) -> MaskBank:
     """Open the bank of a module; create it if missing.
 
@@ -122,6 +127,7 @@ def open_bank(
         masked: Names of the parameters to mask, in any order; by default as `create_bank`, or as
             the bank has them.
         preprocessing: See `create_bank`.
+        state_dtype: See `create_bank`.
 
     Returns:
         The bank.
@@ -137,6 +143,7 @@ def open_bank(
         "real_outputs": real_outputs,
         "weight_seed": weight_seed,
         "preprocessing": preprocessing,
+        "state_dtype": state_dtype,
     }
     if not (Path(path) / "bank.json").exists():
         return create_bank(path, module, **wanted, masked=masked)
