@@ -36,9 +36,8 @@ def storage(setup: Setup, *, tasks: int, er: Sequence[int], state: str) -> Resul
             bank = MaskBank.create(Path(folder) / "masks", network, forward=b"not run")
             bank.extend(random_task(network, rule, index) for index in range(tasks))
             found, task = storage_of(bank), bank.task(0)
-            (timed,) = measure(
-                [Candidate(name=str(multiplier), call=lambda b=bank: read(b))], setup
-            )
+            candidate = Candidate(name=str(multiplier), call=partial(_read, bank))
+            (timed,) = measure([candidate], setup)
             files = [encode_task(task, network, bank.digest, version=n) for n in (1, 2)]
         state_bytes = found["task_bytes"] - sum(map(len, task.masks.values()))
         heads = [8 + int.from_bytes(data[:8], "little") for data in files]
