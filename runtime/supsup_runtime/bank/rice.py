@@ -8,17 +8,24 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.arrays import Array, Bytes
-from supsup_runtime.bank.bits import pack_mask, packed_bytes, unpack_mask
+from supsup_runtime.bank.bits import count_ones, pack_mask, packed_bytes, unpack_mask
 from supsup_runtime.errors import BankError
 
 _HEAD = struct.Struct("<BI")  # the parameter, and how many ones
 _MAX_PARAMETER = 33  # of a gap in 2^33 weights
+_MIN_PER_ONE = 4
+"""Weights per one: of denser masks, a code takes long to read and saves little."""
 Places = npt.NDArray[np.int64]
 """Indices of the ones of a mask, ascending."""
 
 
 def encode_rice(packed: Bytes, num_elements: int) -> Bytes:
-    """Encode packed bits; within 3 % of the entropy at random, longer than `packed` if half."""
+    """Encode packed bits, within 3 % of the entropy if random.
+
+    Those of which more than a quarter are ones come back as they are.
+    """
+    if count_ones(packed) * _MIN_PER_ONE > num_elements:
+        return packed
     return _stream(np.flatnonzero(unpack_mask(packed, (num_elements,))))
 
 
@@ -61,7 +68,7 @@ def _ones(blob: Bytes, num_elements: int) -> Places | None:
         return None
     parameter, count = _HEAD.unpack(blob[: _HEAD.size].tobytes())
     end = len(blob) - packed_bytes(parameter * count)
-    if parameter > _MAX_PARAMETER or end < _HEAD.size:
+    if parameter > _MAX_PARAMETER or count * _MIN_PER_ONE > num_elements or end < _HEAD.size:
         return None
     ones = np.flatnonzero(unpack_mask(blob[_HEAD.size : end], (8 * (end - _HEAD.size),)))
     if len(ones) != count:

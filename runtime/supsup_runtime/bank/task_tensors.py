@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -127,7 +128,8 @@ def _cut_masks(tensors: Tensors, header: Fields, network: Network, place: str) -
             f"{place}: masks must be uint8 ({sum(lengths)},), the sum of lengths, got "
             f"{joined.dtype} {joined.shape}"
         )
-    parts = np.split(joined, np.cumsum(lengths)[:-1]) if lengths else []
+    ends = accumulate(lengths)
+    parts = [joined[end - length : end] for end, length in zip(ends, lengths, strict=True)]
     stored = {p.name: part for p, part in zip(network.parameters, parts, strict=True)}
     return stored, [p for p, n, m in zip(network.parameters, lengths, most, strict=True) if n < m]
 
@@ -137,7 +139,7 @@ def _cut_state(tensors: Tensors, network: Network, place: str) -> dict[str, Floa
         return {}
     joined = tensors["state"]
     check_array(joined, network.state_dtype, (network.num_state,), place=f"{place}: state")
-    return cut(network.state, joined.astype(np.float32))
+    return cut(network.state, joined.astype(np.float32, copy=False))
 
 
 def _named_masks(tensors: Tensors, header: Fields, network: Network, place: str) -> Stored:
