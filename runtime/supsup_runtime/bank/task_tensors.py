@@ -76,10 +76,9 @@ def encode_tensors(
         )
         stored[parameter.name] = coded if shorter else packed
     if version > 1:
-        joined = [join(stored.values(), np.uint8), stored_state(state, network, place)]
-        tensors = {
-            key: part for key, part in zip(("masks", "state"), joined, strict=True) if part.size
-        }
+        joined = {"masks": join(stored.values(), np.uint8)}
+        joined["state"] = stored_state(state, network, place)
+        tensors = {name: joined[name] for name in tensor_names(network)[version]}
         return tensors, {"lengths": [len(mask) for mask in stored.values()]}
     encodings = {
         name: "packed" if mask is masks[name] else "sparse" for name, mask in stored.items()
@@ -99,7 +98,9 @@ def decode_tensors(
     """
     if header["format"] > 1:
         decode, (stored, sparse) = decode_rice, _cut_masks(tensors, header, network, place)
-        state = _cut_state(tensors, network, place)
+        joined = tensors.get("state", np.zeros(0, network.state_dtype))
+        check_array(joined, network.state_dtype, (network.num_state,), place=f"{place}: state")
+        state = cut(network.state, joined.astype(np.float32, copy=False))
     else:
         decode, (stored, sparse) = decompress, _named_masks(tensors, header, network, place)
         state = {s.name: tensors[f"state.{s.name}"] for s in network.state}
@@ -128,18 +129,12 @@ def _cut_masks(tensors: Tensors, header: Fields, network: Network, place: str) -
             f"{place}: masks must be uint8 ({sum(lengths)},), the sum of lengths, got "
             f"{joined.dtype} {joined.shape}"
         )
-    ends = accumulate(lengths)
-    parts = [joined[end - length : end] for end, length in zip(ends, lengths, strict=True)]
-    stored = {p.name: part for p, part in zip(network.parameters, parts, strict=True)}
-    return stored, [p for p, n, m in zip(network.parameters, lengths, most, strict=True) if n < m]
-
-
-def _cut_state(tensors: Tensors, network: Network, place: str) -> dict[str, Floats]:
-    if not network.state:
-        return {}
-    joined = tensors["state"]
-    check_array(joined, network.state_dtype, (network.num_state,), place=f"{place}: state")
-    return cut(network.state, joined.astype(np.float32, copy=False))
+    stored, sparse = {}, []
+    for p, n, m, end in zip(network.parameters, lengths, most, accumulate(lengths), strict=True):
+        stored[p.name] = joined[end - n : end]
+        if n < m:
+            sparse.append(p)
+    return stored, sparse
 
 
 def _named_masks(tensors: Tensors, header: Fields, network: Network, place: str) -> Stored:
