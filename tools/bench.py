@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from supsup_runtime.bank.network import STATE_DTYPES
 from supsup_runtime.console import positive, run_command
 from supsup_runtime.errors import InputError
 
@@ -98,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     _number(screened, "--tasks", 2500)
     _number(screened, "--images", 2000)
     _case(cases, "recovery", "recovery:recovery", "one step of Hopfield recovery, BNNet")
+    text = "bytes of ResNet-50's tasks with random masks, and how fast they are read"
+    storage = _case(cases, "storage", "storage:storage", text)
+    _number(storage, "--tasks", 100)
+    _number(storage, "--er", [4, 8, 16])
+    storage.add_argument("--state", choices=STATE_DTYPES, default="float16")
     text = "training one task, compared with a plain loop"
     training = _case(cases, "training", "training:training", text, rounds=5)
     training.set_defaults(threads=os.cpu_count())  # the default of training

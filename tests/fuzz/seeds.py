@@ -16,15 +16,15 @@ FEATURES, CLASSES = 5, 3
 TASKS = ("permuted-0000", "permuted-0001")
 MODELS = ("full", "portable", "known", "infer", "recover", "one", "pictures")
 BANKS = ("plain", "sparse", "units", "state", "old", "own")
-"""Masks; masks that are stored sparse; masks over units with state, a Hopfield store and a
-calibration; state alone; masks in format 1; own tasks, with preprocessing."""
+"""Masks; masks that are stored sparse; masks over units with state in float16, a Hopfield
+store and a calibration; state alone; masks in format 1; own tasks, with preprocessing."""
 
 LEARN = "permuted --data data.npz --steps 2 --outputs 5 --threads 1 --quiet"
 OWN = "own --data own.toml --steps 2 --outputs 5 --max-classes 3 --threads 1 --quiet --model mlp-6"
 _LINES = f"""
 supsup-train {LEARN} --tasks 2 --model mlp-6 --bank plain
 supsup-train {LEARN} --tasks 2 --model mlp-64-48 --rule top-k --density 0.02 --bank sparse
-supsup-train {LEARN} --tasks 2 --model bnnet-9-7 --bank units
+supsup-train {LEARN} --tasks 2 --model bnnet-9-7 --state float16 --bank units
 supsup-baseline batche {LEARN} --tasks 2 --model mlp-6 --bank state
 supsup-hopfield encode --bank units
 supsup-export --bank plain full.onnx

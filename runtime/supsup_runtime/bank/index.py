@@ -113,10 +113,8 @@ def _parse_index(value: object, folder: Path) -> BankIndex:
     if set(programs) not in ({"forward"}, {"forward", "gradient"}):
         raise BankError(f"programs must be forward and, optionally, gradient, got {programs!r:.80}")
     network = Network.from_dict(found["network"])
-    if network.least_format > found["format"]:
-        raise BankError(
-            "network: preprocessing and stored weights need format 2, got a bank of format 1"
-        )
+    if network.newer and found["format"] == 1:
+        raise BankError(f"network: {network.newer[0]} needs format 2, got a bank of format 1")
     entries = tuple(
         BankEntry(**strings(item, {"file", "name", "sha256"}, "an entry"))
         for item in found.items("tasks", most=MAX_TASKS)

@@ -45,6 +45,7 @@ SIGNED_CONSTANT = "signed-constant"
 STORED = "stored"
 INITS = (ONES, SIGNED_CONSTANT, STORED)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+STATE_DTYPES = ("float32", "float16")
 _FIELDS = {
     "constants",
     "input_shape",
@@ -58,7 +59,7 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateTensor:
-    """A float32 tensor with values per task, such as BatchNorm's running mean."""
+    """A tensor of floats with values per task, such as BatchNorm's running mean."""
 
     name: str
     shape: tuple[int, ...]
@@ -188,6 +189,7 @@ class Network:
             module; may be empty.
         preprocessing: From pictures to inputs, of shape `input_shape` or flat; None if inputs are
             arrays that users prepare.
+        state_dtype: ``float32``, or ``float16`` to store the state so; it is read as ``float32``.
 
     Raises:
         BankError: If a value is out of range, or a name repeats.
@@ -201,6 +203,7 @@ class Network:
     state: tuple[StateTensor, ...] = field(default=())
     constants: str = ""
     preprocessing: Preprocessing | None = None
+    state_dtype: str = STATE_DTYPES[0]
 
     def __post_init__(self) -> None:
         for name, least, most in (("weight_seed", 0, MAX_SEED), ("outputs", 1, MAX_OUTPUTS)):
@@ -214,6 +217,7 @@ class Network:
         object.__setattr__(self, "real_outputs", value)
         object.__setattr__(self, "input_shape", _checked_shape("input_shape", self.input_shape))
         self._check_preprocessing()
+        check_choice("network: state_dtype", self.state_dtype, STATE_DTYPES, error=BankError)
         for kind, tensors, of in (
             ("parameters", self.parameters, MaskedParameter),
             ("state", self.state, StateTensor),
@@ -269,9 +273,14 @@ class Network:
         return tuple(p for p in self.parameters if p.init == STORED)
 
     @property
-    def least_format(self) -> int:
-        """Oldest format of a bank that can have this network."""
-        return 2 if self.preprocessing is not None or self.stored else 1
+    def newer(self) -> list[str]:
+        """What it has that a bank of format 1 cannot have."""
+        found = {
+            "preprocessing": self.preprocessing is not None,
+            "state_dtype": self.state_dtype != STATE_DTYPES[0],
+            f"init {STORED!r}": bool(self.stored),
+        }
+        return [name for name, there in found.items() if there]
 
     @property
     def superfluous_outputs(self) -> int:
@@ -306,6 +315,8 @@ class Network:
         }
         if self.preprocessing is not None:
             value["preprocessing"] = self.preprocessing.to_dict()
+        if self.state_dtype != STATE_DTYPES[0]:
+            value["state_dtype"] = self.state_dtype
         return value
 
     @classmethod
@@ -315,7 +326,7 @@ class Network:
         Raises:
             BankError: If a field is missing, unknown or invalid.
         """
-        found = Fields(value, _FIELDS, "network", optional={"preprocessing"})
+        found = Fields(value, _FIELDS, "network", optional={"preprocessing", "state_dtype"})
         return cls(
             weight_seed=found.get("weight_seed", int),
             input_shape=found.shape("input_shape"),
@@ -325,6 +336,7 @@ class Network:
             state=tuple(map(_state, found.items("state"))),
             constants=found.get("constants", str),
             preprocessing=_preprocessing(found),
+            state_dtype=found.value.get("state_dtype", STATE_DTYPES[0]),
         )
 
 

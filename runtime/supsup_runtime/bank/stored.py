@@ -36,7 +36,7 @@ def with_stored(folder: Path, network: Network, digest: str) -> Network:
         return network
     path, names = inside(folder, STORED_FILE), [p.name for p in stored]
     most = 4 * sum(p.size for p in stored) + _FILE.frame_bytes(names)
-    tensors, _ = _FILE.read(read_file(path, max_bytes=most), digest, names, str(path))
+    tensors, _ = _FILE.read(read_file(path, max_bytes=most), digest, {FORMAT: names}, str(path))
     parameters = tuple(
         p.with_values(tensors[p.name].copy(), str(path)) if p.name in tensors else p
         for p in network.parameters

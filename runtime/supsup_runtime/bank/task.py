@@ -21,30 +21,22 @@ from supsup_runtime.arrays import (
     few,
     shown,
 )
-from supsup_runtime.bank.bits import (
-    check_padding,
-    compress,
-    count_ones,
-    decompress,
-    pack_mask,
-    packed_bytes,
-)
+from supsup_runtime.bank.bits import check_padding, count_ones, pack_mask
 from supsup_runtime.bank.fields import canonical_json, is_integer, is_unicode
-from supsup_runtime.bank.network import MaskedParameter, Network
+from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task_tensors import decode_tensors, encode_tensors, tensor_names
 from supsup_runtime.bank.tensorfile import TensorFile, check_array
 from supsup_runtime.errors import BankError
 
 FORMAT = 2
 MAX_HEADER_BYTES = 1 << 20
-FREE_BYTES = 64 << 20
-"""Packed bytes that the sparse masks of a small file may decode to."""
-MAX_EXPANSION = 1024
-"""Packed bytes that each byte of a larger file may decode to."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FIELDS = frozenset({"digest", "encodings", "format", "labels", "name", "training"})
+_FIELDS = frozenset({"digest", "format", "labels", "name", "training"})
 _FILE = TensorFile(
-    kind="task", formats={1: _FIELDS, FORMAT: _FIELDS | {"sha256"}}, max_header=MAX_HEADER_BYTES
+    kind="task",
+    formats={1: _FIELDS | {"encodings"}, FORMAT: _FIELDS | {"lengths", "sha256"}},
+    max_header=MAX_HEADER_BYTES,
 )
 _UNSEALED = "0" * 64
 Origin: TypeAlias = Mapping[str, str | int]
@@ -159,35 +151,24 @@ def name_of(task: object) -> str:
 def max_task_bytes(network: Network) -> int:
     """Return an upper bound on the size of a task file."""
     packed = sum(parameter.size // 8 + 1 for parameter in network.parameters)
-    return packed + 4 * network.num_state + _FILE.frame_bytes(_tensor_names(network))
+    return packed + 4 * network.num_state + _FILE.frame_bytes(tensor_names(network)[1])
 
 
 def encode_task(task: TaskMasks, network: Network, digest: str, *, version: int = FORMAT) -> bytes:
-    """Return the bytes of a task file of format `version`, masks packed or sparse if shorter.
+    """Return the bytes of a task file of format `version`, masks packed, or coded if shorter.
 
     Equal tasks give equal bytes. A task that does not fit raises `BankError`.
     """
     place = f"task {name_of(task)!r}"
     check_task(task, network, place)
-    tensors: dict[str, Array] = {}
-    encodings: dict[str, str] = {}
-    for parameter in network.parameters:
-        packed = task.masks[parameter.name]
-        sparse = compress(packed, parameter.size)
-        shorter = len(sparse) < len(packed) and (
-            network.num_masked <= 8 * FREE_BYTES or len(packed) <= MAX_EXPANSION * len(sparse)
-        )
-        encodings[parameter.name] = "sparse" if shorter else "packed"
-        tensors[f"mask.{parameter.name}"] = sparse if shorter else packed
-    for tensor in network.state:
-        tensors[f"state.{tensor.name}"] = np.ascontiguousarray(task.state[tensor.name])
+    tensors, described = encode_tensors(task.masks, task.state, network, place, version=version)
     header = {
         "digest": digest,
-        "encodings": encodings,
         "format": version,
         "labels": list(task.labels),
         "name": task.name,
         "training": dict(task.training),
+        **described,
     }
     if version > 1:
         header["sha256"] = _UNSEALED
@@ -218,7 +199,7 @@ def decode_task(
     Raises:
         BankError: If a rule of docs/FORMAT.md is broken.
     """
-    tensors, header = _FILE.read(data, digest, _tensor_names(network), place)
+    tensors, header = _FILE.read(data, digest, tensor_names(network), place)
     if header["format"] > newest:
         raise BankError(
             f"{place}: a task of format {header['format']} needs a bank of that format, got a "
@@ -226,31 +207,16 @@ def decode_task(
         )
     if header["format"] > 1 and not intact:
         _check_seal(data, header["sha256"], place)
-    encodings = header.get("encodings", dict)
-    sparse = [p.size for p in network.parameters if encodings.get(p.name) == "sparse"]
-    claimed = sum(map(packed_bytes, sparse))
-    if claimed > max(FREE_BYTES, MAX_EXPANSION * len(data)):
-        raise BankError(
-            f"{place}: sparse masks of {claimed} packed bytes are too much for a file of "
-            f"{len(data)}; store them packed"
-        )
+    masks, state = decode_tensors(tensors, header, network, place, file_bytes=len(data))
     task = TaskMasks(
         name=header["name"],
-        masks={
-            p.name: _mask(tensors[f"mask.{p.name}"], p, encodings.get(p.name), place)
-            for p in network.parameters
-        },
-        state={s.name: tensors[f"state.{s.name}"] for s in network.state},
+        masks=masks,
+        state=state,
         labels=tuple(header.items("labels")),
         training=header.get("training", dict),
     )
     check_task(task, network, place)
     return task
-
-
-def _tensor_names(network: Network) -> list[str]:
-    masks = [f"mask.{parameter.name}" for parameter in network.parameters]
-    return masks + [f"state.{tensor.name}" for tensor in network.state]
 
 
 def _sealed(data: bytes) -> bytes:
@@ -272,17 +238,6 @@ def _check_seal(data: bytes, told: object, place: str) -> None:
             f"{place}: the task is damaged or was changed: its own SHA-256 must be "
             f"{told!r:.80}, got {got.hexdigest()}; get the file again"
         )
-
-
-def _mask(stored: Array, parameter: MaskedParameter, encoding: object, place: str) -> Bytes:
-    where = f"{place}: mask of {parameter.name!r}"
-    if stored.dtype != np.uint8 or stored.ndim != 1:
-        raise BankError(f"{where} must be uint8 (n,), got {stored.dtype} {stored.shape}")
-    if encoding == "sparse":
-        return decompress(stored, parameter.size, place=where)
-    if encoding != "packed":
-        raise BankError(f"{where}: encoding must be 'packed' or 'sparse', got {encoding!r}")
-    return stored
 
 
 def check_task(task: TaskMasks, network: Network, place: str) -> None:

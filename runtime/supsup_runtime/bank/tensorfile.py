@@ -41,19 +41,20 @@ class TensorFile:
         return safetensors.numpy.save(dict(tensors), metadata={"supsup": header})
 
     def read(
-        self, data: bytes, digest: str, names: Collection[str], place: str
+        self, data: bytes, digest: str, names: Mapping[int, Collection[str]], place: str
     ) -> tuple[dict[str, Array], Fields]:
-        """Return the read-only tensors, exactly those of these names, and the header of a file.
+        """Return the read-only tensors, exactly those that a format names, and the header.
 
         Raises:
             BankError: If the file is incomplete, a tensor is missing, unknown or of an unsupported
                 dtype, or the header is too long, not strict JSON, or of another format or network.
         """
         frame = int.from_bytes(data[:8], "little")
-        if self.frame_bytes(names) < frame < len(data):
+        most = max(map(self.frame_bytes, names.values()))
+        if most < frame < len(data):
             raise BankError(
-                f"{place}: its first {frame} bytes must be at most {self.frame_bytes(names)} for "
-                "the tensors of this network"
+                f"{place}: its first {frame} bytes must be at most {most} for the tensors of this "
+                "network"
             )
         try:
             views = safetensors.deserialize(data)  # type: ignore[no-untyped-call]  # safetensors
@@ -72,8 +73,9 @@ class TensorFile:
             except ValueError as error:  # too many or too large dimensions
                 raise BankError(f"{place}: shape of {name!r} is out of range: {error}") from error
         header = self._header(data[8 : 8 + frame], digest, place)
-        if tensors.keys() != set(names):
-            missing, extra = sorted(set(names) - set(tensors)), sorted(set(tensors) - set(names))
+        wanted = set(names[header["format"]])
+        if tensors.keys() != wanted:
+            missing, extra = sorted(wanted - set(tensors)), sorted(set(tensors) - wanted)
             raise BankError(
                 f"{place}: tensors must fit the network; missing {missing}, extra {extra}"
             )

@@ -22,7 +22,7 @@ from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.evaluation.needs import call_times, measure_memory, needs
 from supsup_runtime.hopfield.file import STORE_FILE
 from supsup_runtime.hopfield.matrix import MAX_UNITS
-from supsup_runtime.hopfield.storage import storage
+from supsup_runtime.hopfield.storage import FORMS, storage
 from supsup_runtime.model.loading import advice_on
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.model import load
@@ -43,7 +43,10 @@ def _run() -> None:
     )
     made.what_in.add_argument("path", type=to_path, help="folder of a bank, or model file")
     for name, text in (
-        ("--storage", "bank: compare bytes of explicit masks and of a Hopfield store"),
+        (
+            "--storage",
+            "bank: compare the bytes of its tasks in several forms, a Hopfield store too",
+        ),
         ("--measure", "model: load it in a separate process to measure memory (default: estimate)"),
         ("--time", "model: time calls on single images, with the task known and inferred"),
         ("--json", "print the result as JSON"),
@@ -64,7 +67,7 @@ def _run() -> None:
             "--threads applies to --measure and --time; add one of them, or leave it out"
         )
     if arguments.storage:
-        found = storage(MaskBank.open(path))
+        found = storage(MaskBank.open(path, verify=False))
         print_result(found, as_json=arguments.json, text=_storage_text(found))
         return
     value = _bank(path) if path.is_dir() else _model(path, arguments)
@@ -72,29 +75,36 @@ def _run() -> None:
 
 
 def _storage_text(value: dict[str, Any]) -> str:
-    """The result of `storage` as a table and a sentence."""
-    tasks, a_task = value["tasks"], value["task_bytes"]
-    rows: list[tuple[object, ...]] = [
-        ("explicit tasks, as stored", f"{value['explicit_bytes']:,}", f"{tasks:,}", "any"),
-        (
-            f"packed masks and state, {a_task:,} per task",
-            f"{tasks * a_task:,}",
-            f"{tasks:,}",
-            "any",
-        ),
-    ]
+    """The result of `storage` as two tables and a sentence."""
+    tasks, each = value["tasks"], value["by_task"]
+    rows: list[tuple[object, ...]] = []
+    for form, title in FORMS.items():
+        size = value[form]
+        mean = f"{round(size / tasks):,}" if tasks else "-"
+        rows.append((title, mean, f"{size:,}", f"{tasks:,}", "any"))
     room = ", ".join(f"{count:,} ({rule})" for rule, count in value["capacity"].items())
     for dtype, size in value["hopfield_bytes"].items():
         holds = room if value["fits"] else f"none: above {MAX_UNITS:,} units"
         need = value["break_even"][dtype]
-        rows.append((f"Hopfield matrices, {dtype}", f"{size:,}", f"from {need:,}", holds))
+        rows.append((f"Hopfield matrices, {dtype}", "-", f"{size:,}", f"from {need:,}", holds))
     own = value["store"]
     if own:
         title = f"{STORE_FILE}, {own['rule']}, {own['dtype']}"
         holds = f"{value['capacity'][own['rule']]:,}"
-        rows.append((title, f"{own['bytes']:,}", f"{own['tasks']:,}", holds))
-    table = to_table(("form", "bytes", "tasks", "holds at most"), rows)
-    return f"storage of {value['path']}\n{table}\n{value['verdict']}"
+        rows.append((title, "-", f"{own['bytes']:,}", f"{own['tasks']:,}", holds))
+    parts = [
+        f"storage of {value['path']}",
+        to_table(("form", "bytes per task", "bytes", "tasks", "holds at most"), rows),
+        value["verdict"],
+    ]
+    if each:
+        keys = [form.removesuffix("_bytes") for form in FORMS]
+        cells = [
+            (task["name"], f"{task['density']:.4f}", *(f"{task[form]:,}" for form in FORMS))
+            for task in each
+        ]
+        parts.append(to_table(("task", "density", *keys), cells))
+    return "\n".join(parts)
 
 
 def _bank(path: Path) -> dict[str, Any]:
@@ -162,6 +172,7 @@ def _network(network: Network, num_tasks: int) -> dict[str, Any]:
         "preprocessing": None if network.preprocessing is None else network.preprocessing.to_dict(),
         "real_outputs": network.real_outputs,
         "masked_weights": network.num_masked,
+        "state_dtype": network.state_dtype,
         "state_elements": network.num_state,
         "weight_seed": network.weight_seed,
         "float_bytes": 4 * num_tasks * (network.num_masked + network.num_state),

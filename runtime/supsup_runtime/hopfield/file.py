@@ -212,7 +212,7 @@ def _task_to_dict(task: StoredTask) -> dict[str, object]:
 
 def decode_store(data: bytes, network: Network, digest: str, *, place: str) -> HopfieldStore:
     """Invert `encode_store`, trusting nothing."""
-    tensors, header = _FILE.read(data, digest, _tensor_names(network), place)
+    tensors, header = _FILE.read(data, digest, {FORMAT: _tensor_names(network)}, place)
     items = header.items("tasks", most=MAX_TASKS)
     tasks = tuple(_task(item, network, place) for item in items)
     folded = [task.name.casefold() for task in tasks]

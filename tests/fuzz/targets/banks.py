@@ -98,11 +98,18 @@ def _grow(rng: Random, files: dict[str, bytes]) -> None:
     parameter = index["network"]["parameters"][0]
     parameter["shape"][-1] *= 1 << rng.randrange(4, 34)
     size = math.prod(parameter["shape"])
-    mask = bytes([6]) + size.to_bytes(6, "little") + b"\0"
     for name in [name for name in files if name.startswith("tasks/")]:
-        header, data = replaced(*split(files[name]), f"mask.{parameter['name']}", mask)
+        header, data = split(files[name])
         told = json.loads(header["__metadata__"]["supsup"])
-        told["encodings"][parameter["name"]] = "sparse"
+        if told["format"] == 1:
+            mask = bytes([6]) + size.to_bytes(6, "little") + b"\0"
+            header, data = replaced(header, data, f"mask.{parameter['name']}", mask)
+            told["encodings"][parameter["name"]] = "sparse"
+        else:
+            begin, end = header["masks"]["data_offsets"]
+            masks = bytes(5) + data[begin + told["lengths"][0] : end]
+            header, data = replaced(header, data, "masks", masks)
+            told["lengths"][0] = 5
         files[name] = sealed(header, told, data)
     files["bank.json"] = dumped(index)
 

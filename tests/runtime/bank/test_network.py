@@ -94,8 +94,26 @@ def test_preprocessing_needs_format_2(tmp_path: Path) -> None:
     assert MaskBank.open(bank.path).network == picture_network()
     index = bank.path / "bank.json"
     index.write_text(index.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(BankError, match="preprocessing and stored weights need format 2"):
+    with pytest.raises(BankError, match="preprocessing needs format 2, got a bank of format 1"):
         MaskBank.open(bank.path)
+
+
+def test_a_bank_says_how_it_stores_state_unless_as_float32(tmp_path: Path) -> None:
+    network = replace(small_network(state=True), state_dtype="float16")
+    assert "state_dtype" not in small_network(state=True).to_dict()
+    bank = MaskBank.create(tmp_path / "masks", network, forward=b"f")
+    assert MaskBank.open(bank.path).network == network
+    index = bank.path / "bank.json"
+    text = index.read_text()
+    index.write_text(text.replace('"format": 2', '"format": 1'))
+    with pytest.raises(BankError, match="state_dtype needs format 2, got a bank of format 1"):
+        MaskBank.open(bank.path)
+    index.write_text(text.replace('"float16"', '"float32"'))
+    with pytest.raises(BankError, match="digest must be"):  # one bank has one description
+        MaskBank.open(bank.path)
+    for value in ("float64", None, ["float16"]):
+        with pytest.raises(BankError, match="network: state_dtype must be one of float32, float16"):
+            Network.from_dict(network.to_dict() | {"state_dtype": value})
 
 
 Change = Callable[[dict[str, Any]], object]

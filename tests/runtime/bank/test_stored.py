@@ -39,7 +39,7 @@ def test_description_and_back() -> None:
     assert set(second) == {"constant", "init", "name", "shape"}
     again = Network.from_dict(json.loads(json.dumps(described)))
     assert again == network
-    assert again.least_format == network.least_format == 2
+    assert again.newer == network.newer == ["init 'stored'"]
     with pytest.raises(BankError, match="weights of 'base' are in its bank alone; open it"):
         again.weights()
 
@@ -94,7 +94,7 @@ def test_format_1_has_none(bank: MaskBank) -> None:
     index = bank.path / "bank.json"
     value = json.loads(index.read_text()) | {"format": 1}
     index.write_text(json.dumps(value))
-    with pytest.raises(BankError, match="stored weights need format 2"):
+    with pytest.raises(BankError, match="init 'stored' needs format 2"):
         MaskBank.open(bank.path)
 
 

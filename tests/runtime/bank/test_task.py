@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -18,10 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import random_task, small_network
-from supsup_runtime.bank import task as task_module
+from supsup_runtime.bank import task_tensors
 from supsup_runtime.bank.network import MaskedParameter, Network
 from supsup_runtime.bank.task import (
-    FREE_BYTES,
     TaskMasks,
     _sealed,
     check_name,
@@ -29,6 +29,7 @@ from supsup_runtime.bank.task import (
     encode_task,
     make_task,
 )
+from supsup_runtime.bank.task_tensors import FREE_BYTES
 from supsup_runtime.errors import BankError
 
 NETWORK = small_network(state=True)
@@ -39,6 +40,15 @@ def header_of(data: bytes) -> dict[str, Any]:
     text = json.loads(data[8 : 8 + length])["__metadata__"]["supsup"]
     header: dict[str, Any] = json.loads(text)
     return header
+
+
+def is_sparse(data: bytes, network: Network) -> bool:
+    """Whether the first mask is not packed."""
+    header = header_of(data)
+    first = network.parameters[0]
+    if header["format"] == 1:
+        return bool(header["encodings"][first.name] == "sparse")
+    return bool(header["lengths"][0] < -(-first.size // 8))
 
 
 def sized_network(size: int) -> Network:
@@ -52,23 +62,61 @@ def sized_network(size: int) -> Network:
     size=st.sampled_from([1, 7, 8, 9, 1000, 5000]),
     density=st.sampled_from([0.0, 0.01, 0.5, 1.0]),
     seed=st.integers(0, 5),
+    version=st.sampled_from([1, 2]),
 )
-def test_decode_inverts_encode(size: int, density: float, seed: int) -> None:
+def test_decode_inverts_encode(size: int, density: float, seed: int, version: int) -> None:
     network = sized_network(size)
     task = random_task(network, "a", seed, density)
-    data = encode_task(task, network, "d")
+    data = encode_task(task, network, "d", version=version)
     back = decode_task(data, network, "d", place="f")
     np.testing.assert_array_equal(back.masks["w"], task.masks["w"])
     assert (back.name, back.labels, back.training) == (task.name, task.labels, task.training)
     if size >= 1000:
-        expected = "packed" if density in {0.5, 1.0} else "sparse"
-        assert header_of(data)["encodings"] == {"w": expected}
+        assert is_sparse(data, network) == (density not in {0.5, 1.0})
 
 
 def test_state_comes_back() -> None:
     task = random_task(NETWORK, "a")
     back = decode_task(encode_task(task, NETWORK, "d"), NETWORK, "d", place="f")
     np.testing.assert_array_equal(back.state["mean"], task.state["mean"])
+
+
+def test_state_in_float16_is_rounded_once() -> None:
+    network = dataclasses.replace(NETWORK, state_dtype="float16")
+    task = random_task(network, "a")
+    data = encode_task(task, network, "d")
+    assert safetensors.numpy.load(data)["state"].dtype == np.float16
+    back = decode_task(data, network, "d", place="f")
+    assert back.state["mean"].dtype == np.float32
+    np.testing.assert_array_equal(back.state["mean"], task.state["mean"].astype(np.float16))
+    assert encode_task(back, network, "d") == data
+
+
+def test_state_beyond_float16_is_refused() -> None:
+    network = dataclasses.replace(NETWORK, state_dtype="float16")
+    large = {"mean": np.array([1, -7e4], np.float32)}
+    task = dataclasses.replace(random_task(network, "a"), state=large)
+    message = (
+        r"task 'a': state of a bank with state_dtype float16 must be within \+-65504.0, got -7"
+    )
+    with pytest.raises(BankError, match=message):
+        encode_task(task, network, "d")
+    with pytest.raises(
+        BankError, match="f: a task of format 1 has float32 state, this bank has fl"
+    ):
+        decode_task(encode_task(task, NETWORK, "d", version=1), network, "d", place="f")
+    other = encode_task(task, NETWORK, "d")
+    with pytest.raises(BankError, match=r"f: state must be float16 \(2,\), got float32 \(2,\)"):
+        decode_task(other, network, "d", place="f")
+
+
+def test_names_stand_in_the_bank_alone() -> None:
+    long = "x" * 1000
+    parameters = tuple(MaskedParameter.signed_kaiming(f"{long}{i}", (3, 3)) for i in range(50))
+    network = dataclasses.replace(NETWORK, parameters=parameters)
+    data = encode_task(random_task(network, "a"), network, "d")
+    assert len(data) < 1000
+    assert long.encode() not in data
 
 
 def test_task_files_are_frozen() -> None:
@@ -86,7 +134,7 @@ def test_task_files_are_frozen() -> None:
 
 
 SPARSE = "08a999cba1adeedb5d940ae3b85b3744c8f1fb05773ef07427ecbfc5175b09fc"
-SPARSE_2 = "dac996901cc397bad569d5d88e7e92a1e4896e98c7ade07f113d6465b842019d"
+SPARSE_2 = "81a23337645b9733c2a56326d84ff28046285a07d68adaf0292b9380e0202ab7"
 GOLDEN = (
     b'\xc8\x00\x00\x00\x00\x00\x00\x00{"__metadata__":{"supsup":"{\\"digest\\":\\"d\\",\\"encod'
     b'ings\\":{\\"w\\":\\"packed\\"},\\"format\\":1,\\"labels\\":[],\\"name\\'
@@ -96,11 +144,11 @@ GOLDEN = (
 
 
 GOLDEN_2 = (
-    b'\x18\x01\x00\x00\x00\x00\x00\x00{"__metadata__":{"supsup":"{\\"digest\\":\\"d\\",\\"encod'
-    b'ings\\":{\\"w\\":\\"packed\\"},\\"format\\":2,\\"labels\\":[],\\"name\\'
-    b'":\\"a\\",\\"sha256\\":\\"f50e54c560048f8d236e99d882388fda205f315'
-    b'4fc6ca95dad9c864ef1d80411\\",\\"training\\":{}}"},"mask.w":{"dt'
-    b'ype":"U8","shape":[2],"data_offsets":[0,2]}}    \x81\x01'
+    b'\x08\x01\x00\x00\x00\x00\x00\x00{"__metadata__":{"supsup":"{\\"digest\\":\\"d\\",\\"format'
+    b'\\":2,\\"labels\\":[],\\"lengths\\":[2],\\"name\\":\\"a\\",\\"sha256\\":\\"'
+    b"e653b53b7334252f61fed8e2a35d3994a8338ebaae46960fc401670d7c7fc509"
+    b'\\",\\"training\\":{}}"},"masks":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}      '
+    b"\x81\x01"
 )
 
 
@@ -142,12 +190,15 @@ def test_sparse_masks_decode_to_a_bounded_size(version: int) -> None:
     size = 8 * FREE_BYTES + 8
     network, task = sized_network(size), TaskMasks(name="a", masks={"w": np.zeros(1, np.uint8)})
     written = encode_task(task, sized_network(8), "d", version=version)
-    blob = np.frombuffer(b"\x04" + size.to_bytes(4, "little") + b"\x00", np.uint8)
-    header = {**header_of(written), "encodings": {"w": "sparse"}}
+    empty = b"\x04" + size.to_bytes(4, "little") + b"\x00" if version == 1 else bytes(5)
+    header = header_of(written)
+    header |= {"encodings": {"w": "sparse"}} if version == 1 else {"lengths": [len(empty)]}
     if version > 1:
         header["sha256"] = "0" * 64
     text = json.dumps(header, separators=(",", ":"))
-    data = safetensors.numpy.save({"mask.w": blob}, metadata={"supsup": text})
+    name = "mask.w" if version == 1 else "masks"
+    tensors = {name: np.frombuffer(empty, np.uint8)}
+    data = safetensors.numpy.save(tensors, metadata={"supsup": text})
     data = _sealed(data) if version > 1 else data
     with pytest.raises(BankError, match=r"f: sparse masks of 67108865 packed bytes are too much"):
         decode_task(data, network, "d", place="f")
@@ -156,21 +207,21 @@ def test_sparse_masks_decode_to_a_bounded_size(version: int) -> None:
 def test_a_large_mask_is_stored_sparse_only_if_a_reader_accepts_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(task_module, "FREE_BYTES", 100)
-    monkeypatch.setattr(task_module, "MAX_EXPANSION", 8)
+    monkeypatch.setattr(task_tensors, "FREE_BYTES", 100)
+    monkeypatch.setattr(task_tensors, "MAX_EXPANSION", 8)
     network = sized_network(8000)
-    for ones, encoding in ((0, "packed"), (20, "packed"), (100, "sparse"), (8000, "packed")):
+    for ones, sparse in ((0, False), (20, False), (200, True), (8000, False)):
         mask = np.zeros((8000, 1), np.bool_)
         mask[np.linspace(0, 7999, ones, dtype=int)] = True
         data = encode_task(make_task("a", {"w": mask}), network, "d")
-        assert header_of(data)["encodings"] == {"w": encoding}
+        assert is_sparse(data, network) == sparse
         decode_task(data, network, "d", place="f")
 
 
 def test_padding_bits_of_sparse_masks_are_zero() -> None:
     for blob in (b"\x01\x09\x02\xff\x03\x00", b"\x01\x09\xa1\x09\x00"):
         sparse = np.frombuffer(blob, np.uint8)
-        data = forged({F: sparse}, encodings={"first": "sparse", "second": "packed"})
+        data = old({F: sparse}, encodings={"first": "sparse", "second": "packed"})
         with pytest.raises(BankError, match="mask of 'first': padding bits must be zero"):
             decode_task(data, NETWORK, "d", place="file")
 
@@ -219,21 +270,24 @@ def test_a_task_of_another_network_is_refused() -> None:
         decode_task(data, NETWORK, "two", place="f")
 
 
-def forged(tensors: dict[str, Any] | None = None, **changes: object) -> bytes:
+def forged(tensors: dict[str, Any] | None = None, *, version: int = 2, **changes: object) -> bytes:
     """A task file with other tensors or header fields; None takes a field out."""
-    data = encode_task(random_task(NETWORK, "a"), NETWORK, "d")
+    data = encode_task(random_task(NETWORK, "a"), NETWORK, "d", version=version)
     held = {**safetensors.numpy.load(data), **(tensors or {})}
     held = {key: value for key, value in held.items() if value is not None}
-    header = {**header_of(data), "sha256": "0" * 64, **changes}
+    header = {**header_of(data), **({"sha256": "0" * 64} if version > 1 else {}), **changes}
     header = {key: value for key, value in header.items() if value is not None}
     text = json.dumps(header, separators=(",", ":"))
     made = safetensors.numpy.save(held, metadata={"supsup": text})
-    return _sealed(made) if "sha256" not in changes else made
+    return _sealed(made) if "sha256" not in changes and version > 1 else made
+
+
+old = functools.partial(forged, version=1)
 
 
 def rewritten(change: Callable[[dict[str, Any]], object]) -> bytes:
-    """A task file whose safetensors header was edited."""
-    data = encode_task(random_task(NETWORK, "a"), NETWORK, "d")
+    """A task file of format 1 whose safetensors header was edited."""
+    data = encode_task(random_task(NETWORK, "a"), NETWORK, "d", version=1)
     end = 8 + int.from_bytes(data[:8], "little")
     value = json.loads(data[8:end])
     change(value)
@@ -245,18 +299,36 @@ def with_text(text: str) -> bytes:
     return rewritten(lambda value: value.update(__metadata__={"supsup": text}))
 
 
-F = "mask.first"
+F, M = "mask.first", "masks"
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (forged({F: np.zeros(2, np.float64)}), r"'first' must be uint8 \(n,\), got float64"),
-        (forged({F: np.zeros(2, np.float32)}), r"'first' must be uint8 \(n,\), got float32"),
-        (forged({F: np.zeros((2, 1), np.uint8)}), r"must be uint8 \(n,\), got uint8 \(2, 1\)"),
-        (forged({F: np.zeros(3, np.uint8)}), r"9 weights must be uint8 \(2,\), got uint8 \(3,\)"),
-        (forged({F: np.array([0, 2], np.uint8)}), "padding bits must be zero"),
-        (forged({F: np.zeros(2, np.int64)}), r"'mask.first' must be one of \['U8', .*, got I64"),
+        (old({F: np.zeros(2, np.float64)}), r"'first' must be uint8 \(n,\), got float64"),
+        (old({F: np.zeros(2, np.float32)}), r"'first' must be uint8 \(n,\), got float32"),
+        (old({F: np.zeros((2, 1), np.uint8)}), r"must be uint8 \(n,\), got uint8 \(2, 1\)"),
+        (old({F: np.zeros(3, np.uint8)}), r"9 weights must be uint8 \(2,\), got uint8 \(3,\)"),
+        (old({F: np.array([0, 2], np.uint8)}), "padding bits must be zero"),
+        (old({F: np.zeros(2, np.int64)}), r"'mask.first' must be one of \['U8', .*, got I64"),
+        (forged({M: np.array([0, 2, 1], np.uint8)}), "mask of 'first': padding bits must be zero"),
+        (forged({M: np.zeros(2, np.uint8)}), r"masks must be uint8 \(3,\), the sum of lengths, g"),
+        (forged({M: np.zeros((3, 1), np.uint8)}), r"sum of lengths, got uint8 \(3, 1\)"),
+        (forged({M: np.zeros(3, np.float32)}), r"sum of lengths, got float32 \(3,\)"),
+        (forged({M: None}), r"missing \['masks'\], extra \[\]"),
+        (forged({F: np.zeros(2, np.uint8)}), r"missing \[\], extra \['mask.first'\]"),
+        (forged(lengths=[2]), r"lengths must be those of 2 masks, each at least 1 .* got \(2,\)"),
+        (forged(lengths=[0, 3]), "lengths must be those of 2 masks"),
+        (forged(lengths=[2, 10**4000]), "lengths must be those of 2 masks"),
+        (forged(lengths=[3, 1]), "at most the mask packed, got"),
+        (forged({M: np.zeros(2, np.uint8)}, lengths=[1, 1]), "mask of 'first': the 1 bytes must "),
+        (forged(lengths=[2, True]), "lengths must be a list of integers"),
+        (forged(lengths=None), "file: fields must be"),
+        (forged(encodings={}), "file: fields must be"),
+        (old(lengths=[2, 1]), "file: fields must be"),
+        (forged({"state": np.zeros(3, np.float32)}), r"float32 \(2,\), got float32 \(3,\)"),
+        (forged({"state": np.zeros(2, np.float16)}), r"float32 \(2,\), got float16 \(2,\)"),
+        (forged({"state": np.full(2, np.inf, np.float32)}), "state must be finite"),
         (rewritten(lambda v: v[F].update(shape=[1] * 70 + [2])), "'mask.first' is out of range"),
         (rewritten(lambda v: v.update(__metadata__=None)), "'supsup' must be JSON"),
         (rewritten(lambda v: v.pop("__metadata__")), "'supsup' must be JSON"),
@@ -266,14 +338,14 @@ F = "mask.first"
         (with_text(" " * (2**20 + 1)), "header must have at most 1048576 characters"),
         (forged(training={"loss": float("nan")}), "'supsup' must be JSON"),
         (forged(name="a" * 101), "task name: must be 1 to 100"),
-        (forged({F: None}), r"missing \['mask.first'\], extra \[\]"),
-        (forged({"mask.third": np.zeros(1, np.uint8)}), r"extra \['mask.third'\]"),
-        (forged({"state.mean": np.zeros(3, np.float32)}), r"float32 \(2,\), got float32 \(3,\)"),
-        (forged({"state.mean": np.full(2, np.nan, np.float32)}), "state 'mean' must be finite"),
-        (forged(encodings={"first": "zip", "second": "packed"}), "'packed' or 'sparse', got 'zip"),
-        (forged(encodings={}), "'packed' or 'sparse', got None"),
-        (forged(encodings={"first": "sparse", "second": "packed"}), "sparse mask"),
-        (forged(encodings=[]), "encodings must be an object"),
+        (old({F: None}), r"missing \['mask.first'\], extra \[\]"),
+        (old({"mask.third": np.zeros(1, np.uint8)}), r"extra \['mask.third'\]"),
+        (old({"state.mean": np.zeros(3, np.float32)}), r"float32 \(2,\), got float32 \(3,\)"),
+        (old({"state.mean": np.full(2, np.nan, np.float32)}), "state 'mean' must be finite"),
+        (old(encodings={"first": "zip", "second": "packed"}), "'packed' or 'sparse', got 'zip"),
+        (old(encodings={}), "'packed' or 'sparse', got None"),
+        (old(encodings={"first": "sparse", "second": "packed"}), "sparse mask"),
+        (old(encodings=[]), "encodings must be an object"),
         (forged(format=3), "task format must be 1 or 2, got 3"),
         (forged(labels=None), "file: fields must be"),
         (forged(extra=1), "file: fields must be"),

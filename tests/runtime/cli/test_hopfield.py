@@ -10,7 +10,7 @@ import safetensors.numpy
 from commands import Done, program, run, run_stopped
 from conftest import network_of, random_task
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.bits import pack_mask
+from supsup_runtime.bank.bits import count_ones, pack_mask
 from supsup_runtime.bank.network import MaskedParameter, StateTensor
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.files import exclusive
@@ -168,6 +168,15 @@ def test_storage_says_which_is_smaller(wide: MaskBank) -> None:
     assert value["capacity"] == {"hebb": 27, "storkey": 61}
     assert value["explicit_bytes"] == sum(p.stat().st_size for p in (wide.path / "tasks").iterdir())
     assert value["store"] is None
+    assert value["float_bytes"] == 4 * 4 * (200 + 220 + 5)
+    each = value["by_task"]
+    for form in ("bound", "csc", "explicit", "float", "packed"):
+        assert value[f"{form}_bytes"] == sum(task[f"{form}_bytes"] for task in each)
+    task = wide.task(0)
+    ones = sum(map(count_ones, task.masks.values()))
+    assert (each[0]["name"], each[0]["density"]) == ("task-0", ones / 420)
+    assert each[0]["csc_bytes"] == 2 * ones + 4 * 5
+    assert 0.95 * 420 / 8 < each[0]["bound_bytes"] - 20 < 420 / 8
     assert "explicit masks are smaller: 292 bytes" in value["verdict"]
     encode(wide, "--dtype", "float16")
     text = run("supsup-inspect", wide.path, "--storage").stdout

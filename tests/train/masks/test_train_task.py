@@ -152,6 +152,27 @@ def test_top_k_masks_have_their_density(module: Normed, bank: MaskBank) -> None:
     assert task.density(bank.network) == pytest.approx(0.25, abs=0.01)
 
 
+def test_state_in_float16_is_measured_as_it_is_read_again(tmp_path: Path, module: Normed) -> None:
+    made: dict[str, Any] = {"input_shape": (4,), "real_outputs": 2}
+    tasks = {}
+    for dtype in ("float32", "float16"):
+        bank = st.open_bank(tmp_path / dtype, module, **made, state_dtype=dtype)
+        tasks[dtype] = st.train_task(bank, module, blobs(), recipe=RECIPE)
+        bank.add(tasks[dtype])
+        for name, value in bank.task(0).state.items():
+            np.testing.assert_array_equal(value, tasks[dtype].state[name])
+    for name, value in tasks["float32"].state.items():
+        rounded = value.astype(np.float16)
+        assert not np.array_equal(value, rounded)
+        np.testing.assert_array_equal(tasks["float16"].state[name], rounded)
+    accuracy = [task.training["accuracy"] for task in tasks.values()]
+    assert accuracy[0] == pytest.approx(accuracy[1], abs=0.02)
+    with pytest.raises(InputError, match="made with state_dtype float16, this run has float32"):
+        st.open_bank(tmp_path / "float16", module, **made)
+    with pytest.raises(BankError, match="state_dtype must be one of float32, float16, got 'half'"):
+        st.create_bank(tmp_path / "half", module, **made, state_dtype="half")
+
+
 def test_a_head_of_its_own_is_trained_state(tmp_path: Path, module: Normed) -> None:
     state = ["norm.running_mean", "norm.running_var", "head.weight"]
     bank = st.create_bank(

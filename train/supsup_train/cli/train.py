@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.network import STATE_DTYPES, Network
 from supsup_runtime.console import (
     CommandParser,
     Row,
@@ -60,6 +60,7 @@ _RENAMED = {
 _NETWORK: tuple[Row, ...] = (
     ("--outputs", positive, 100, "number of outputs, superfluous ones included"),
     ("--max-classes", positive, None, MAX_CLASSES_HELP),
+    ("--state", STATE_DTYPES, "float32", "how to store state; float16 takes half the bytes"),
     ("--weight-seed", whole(0, 2**64 - 1), 0, "seed of the fixed random weights, in [0, 2**64)"),
 )
 _RECIPE: tuple[Row, ...] = (
@@ -171,6 +172,7 @@ def bank_options(
         "weight_seed": arguments.weight_seed,
         "masked": arguments.mask,
         "preprocessing": stream.preprocessing,
+        "state_dtype": arguments.state,
     }
 
 

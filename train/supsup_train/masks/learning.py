@@ -14,8 +14,10 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from supsup_runtime.arrays import Floats
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, make_task
+from supsup_runtime.bank.task_tensors import rounded_state
 from supsup_runtime.errors import InputError, SupSupError
 from supsup_train.masks.recipe import Recipe, ScoreInit
 from supsup_train.networks.create_bank import check_module, copy_for, tensors_of
@@ -42,6 +44,7 @@ class Learning:
         self._untrained = copy_for(network, module).eval()
         check_module(self.module, network)
         self._seen: Tensor | None = None
+        self._network = network
         self._rule = recipe.rule
         names = [parameter.name for parameter in network.parameters]
         densities = recipe.rule.densities([parameter.shape for parameter in network.parameters])
@@ -68,6 +71,11 @@ class Learning:
             for name, scores in self.scores.items()
         }
 
+    def stored_state(self, place: str) -> dict[str, Floats]:
+        """Return a copy of the state as the bank gives it back, ``float32 shape`` by name."""
+        state = {key: value.detach().numpy().copy() for key, value in self.state.items()}
+        return rounded_state(state, self._network, place)
+
     def to_task(
         self, name: str, training: Mapping[str, Any], *, labels: tuple[str, ...] = ()
     ) -> TaskMasks:
@@ -76,7 +84,7 @@ class Learning:
         self._check_stored(f"task {name!r}")
         with torch.no_grad():
             masks = {key: mask.bool().numpy() for key, mask in self.masks().items()}
-        state = {key: value.detach().numpy() for key, value in self.state.items()}
+        state = self.stored_state(f"task {name!r}")
         return make_task(name, masks, state=state, labels=labels, training=training)
 
     def logits(self, x: Tensor) -> Tensor:

@@ -87,6 +87,8 @@ def train_task(
     learning.module.train()
     fit(learning.step, data, recipe, generator, progress)
     learning.module.eval()
+    for key, value in learning.stored_state(place).items():
+        learning.state[key] = torch.from_numpy(value)  # measured is what is read again
     training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
     training["train_accuracy"] = tested(learning.logits, classes, seen(data))["accuracy"]
     if len(data.test_x):

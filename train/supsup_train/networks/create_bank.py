@@ -42,6 +42,7 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
     state: Sequence[str] | None = None,
     require_gradient: bool = True,
     preprocessing: Preprocessing | None = None,
+    state_dtype: str = "float32",
     weights: Weights = "seeded",
 ) -> MaskBank:
     """Create the bank of a network and export its programs.
@@ -65,6 +66,8 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
             only; tasks are then inferred by trying each mask.
         preprocessing: Steps from pictures to inputs, which bank and models carry; None if inputs
             are arrays that users prepare.
+        state_dtype: ``float32``, or ``float16`` to store the state so, in half the bytes; its
+            values must then be within 65504.
         weights: ``seeded``: signed constants as masked weights, and zeros as one-dimensional biases
             (paper, section 3). ``module``, or a `Base` with choices for heads, normalisation and
             biases: the module's own, stored once in the bank.
@@ -74,8 +77,8 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
 
     Raises:
         InputError: If `input_shape`, a name, a dtype or a masked parameter is not as stated.
-        BankError: If `real_outputs` or `weight_seed` is out of range, or `preprocessing` makes
-            inputs of another shape.
+        BankError: If `real_outputs`, `weight_seed` or `state_dtype` is out of range, or
+            `preprocessing` makes inputs of another shape.
         ProgramError: If the module cannot be exported, or would train one way and answer another;
             the message names the operator, buffer or function.
         OutputExistsError: If the folder is not empty.
@@ -102,6 +105,7 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
         state=tuple(StateTensor(name=name, shape=tuple(tensors[name].shape)) for name in kept),
         constants=_constants_digest(tensors, {*names, *kept}),
         preprocessing=preprocessing,
+        state_dtype=state_dtype,
     )
     programs = export_programs(
         fixed,
@@ -123,6 +127,7 @@ def open_bank(
     weight_seed: int = 0,
     masked: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    state_dtype: str = "float32",
     weights: Weights = "seeded",
 ) -> MaskBank:
     """Open the bank of a module; create it if missing.
@@ -136,6 +141,7 @@ def open_bank(
         masked: Names of the parameters to mask, in any order; by default as `create_bank`, or as
             the bank has them.
         preprocessing: See `create_bank`.
+        state_dtype: See `create_bank`.
         weights: See `create_bank`; the module must have the weights that the bank stores.
 
     Returns:
@@ -152,6 +158,7 @@ def open_bank(
         "real_outputs": real_outputs,
         "weight_seed": weight_seed,
         "preprocessing": preprocessing,
+        "state_dtype": state_dtype,
     }
     if not (Path(path) / "bank.json").exists():
         return create_bank(path, module, **wanted, masked=masked, weights=weights)

@@ -250,7 +250,7 @@ class NnsLearner:
         )
 
     def _score(self, learning: Learning) -> None:
-        state = {name: value.detach().numpy().copy() for name, value in learning.state.items()}
+        state = learning.stored_state(f"task {_name(self._index)!r}")
         self._scorer.put(self._index, pack_parts(learning.masks().values()), state)
 
     def _references(self) -> list[Bytes]:
