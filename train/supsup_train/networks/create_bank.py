@@ -118,7 +118,7 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
     return MaskBank.create(path, network, forward=programs.forward, gradient=programs.gradient)
 
 
-def open_bank(
+def open_bank(  # noqa: PLR0913 - as create_bank
     path: str | Path,
     module: nn.Module,
     *,
