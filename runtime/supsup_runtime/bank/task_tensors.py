@@ -147,7 +147,7 @@ def _named_masks(tensors: Tensors, header: Fields, network: Network, place: str)
         mask, encoding = tensors[f"mask.{p.name}"], encodings.get(p.name)
         if mask.dtype != np.uint8 or mask.ndim != 1:
             raise BankError(f"{_of(p, place)} must be uint8 (n,), got {mask.dtype} {mask.shape}")
-        if encoding not in {"packed", "sparse"}:
+        if not isinstance(encoding, str) or encoding not in {"packed", "sparse"}:
             raise BankError(
                 f"{_of(p, place)}: encoding must be 'packed' or 'sparse', got {encoding!r}"
             )

@@ -343,6 +343,7 @@ F, M = "mask.first", "masks"
         (old({"state.mean": np.zeros(3, np.float32)}), r"float32 \(2,\), got float32 \(3,\)"),
         (old({"state.mean": np.full(2, np.nan, np.float32)}), "state 'mean' must be finite"),
         (old(encodings={"first": "zip", "second": "packed"}), "'packed' or 'sparse', got 'zip"),
+        (old(encodings={"first": {}, "second": "packed"}), "'packed' or 'sparse', got {}"),
         (old(encodings={}), "'packed' or 'sparse', got None"),
         (old(encodings={"first": "sparse", "second": "packed"}), "sparse mask"),
         (old(encodings=[]), "encodings must be an object"),
