@@ -51,7 +51,7 @@ def reserved_outputs(
     Raises:
         InputError: If a task has more classes.
     """
-    if not isinstance(tasks, OwnTasks):
+    if tasks.kind != "own":
         return tasks.real_outputs
     most = tasks.real_outputs
     reserved = wanted or (network.real_outputs if network else max(_CLASSES, most))
