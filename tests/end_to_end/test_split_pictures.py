@@ -42,7 +42,8 @@ def test_from_pictures_to_pictures(tmp_path: Path, kind: str) -> None:
     assert np.shape(steps.mean) == (3,)
     given = ["--data", data, "--classes-per-task", 3, "--class-seed", 1, "--json"]
     told = json.loads(run("supsup-eval", out, "split", *given).stdout)
-    assert (told["warnings"], len(told["tasks"])) == ([], 2)
+    assert len(told["tasks"]) == 2
+    assert "learned" not in str(told["warnings"])
     if kind == "folder":
         dealt = read_classes(data, num_tasks=2, classes_per_task=3, class_seed=1, size=8)
         stored = [picture for _, picture in dealt.pictures(1)]

@@ -84,8 +84,8 @@ class Dataset:
         names = self.class_names or _numbered(self.num_classes)
         if len(names) != self.num_classes:
             raise DataError(
-                f"{self.name}: class_names must be {self.num_classes}, one for each class, got "
-                f"{len(names)}"
+                f"{self.name}: training labels must use each of the {len(names)} class_names, got "
+                f"{self.num_classes} classes"
             )
         object.__setattr__(self, "class_names", tuple(names))  # of a frozen dataclass
 

@@ -62,8 +62,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
         try:
             return _Reader(file, size).table()
         except Exception as error:  # damaged pickles raise errors of any kind
-            known = isinstance(error, pickle.UnpicklingError)
-            reason = " ".join((str(error) if known else f"{type(error).__name__} {error}").split())
+            kind = "opcode" if isinstance(error, KeyError) else type(error).__name__
+            reason = " ".join(f"{kind} {error}".removeprefix("UnpicklingError ").split())
             raise DataError(
                 f"{path}: must be a pickle of plain data, as CIFAR has them ({reason:.200}); "
                 "download it again"
