@@ -43,16 +43,9 @@ def _run() -> None:
 
 def _bar(name: str) -> Progress:
     """Return what draws a bar on one line of a terminal."""
-    drawn = -1
 
     def draw(done: int, total: int) -> None:
-        nonlocal drawn
-        share = 1000 * done // total
-        if share == drawn:
-            return
-        drawn = share
-        bar = "#" * (_WIDTH * done // total)
-        end = "\n" if done == total else ""
+        bar, end = "#" * (_WIDTH * done // total), "\n" if done == total else ""
         with suppress(OSError):
             sys.stderr.write(f"\r{name} [{bar:{_WIDTH}}] {done >> 20} of {total >> 20} MiB{end}")
             sys.stderr.flush()

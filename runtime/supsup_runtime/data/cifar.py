@@ -17,22 +17,15 @@ _SHAPE = (3, 32, 32)
 """Of a picture, as a row of a file holds it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Kind:
-    """A published data set.
-
-    Attributes:
-        name: As the commands have it.
-        train: Files of the training part.
-        test: File of the test part.
-        meta: File of the names.
-        labels: Key of the labels.
-        names: Key of their names.
-        mean: Of the training part's channels.
-        std: As `mean`.
-    """
+    """A published data set: its archive, the files in it, keys in these, normalisation."""
 
     name: str
+    folder: str
+    url: str
+    md5: str
+    size: int
     train: tuple[str, ...]
     test: str
     meta: str
@@ -41,37 +34,34 @@ class Kind:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of all files."""
+        return (*self.train, self.test, self.meta)
 
+
+_ROOT = "https://www.cs.toronto.edu/~kriz"
 KINDS = (
     Kind(
-        name="cifar10",
-        train=tuple(f"data_batch_{number}" for number in range(1, 6)),
-        test="test_batch",
-        meta="batches.meta",
-        labels="labels",
-        names="label_names",
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
+        *("cifar10", "cifar-10-batches-py", f"{_ROOT}/cifar-10-python.tar.gz"),
+        *("c58f30108f718f92721af3b95e74349a", 170_498_071),
+        *(tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
+        *("labels", "label_names"),
+        *((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     ),
     Kind(
-        name="cifar100",
-        train=("train",),
-        test="test",
-        meta="meta",
-        labels="fine_labels",
-        names="fine_label_names",
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2762),
+        *("cifar100", "cifar-100-python", f"{_ROOT}/cifar-100-python.tar.gz"),
+        *("eb9058c3a382ffc7106e4002c42a8d85", 169_001_437),
+        *(("train",), "test", "meta"),
+        *("fine_labels", "fine_label_names"),
+        *((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     ),
 )
 
 
 def kind_of(folder: Path) -> Kind | None:
     """Return which data set a folder holds, or a part of it; None if it is another folder."""
-    for kind in KINDS:
-        if any((folder / name).is_file() for name in (kind.meta, *kind.train)):
-            return kind
-    return None
+    return next((kind for kind in KINDS if any((folder / n).is_file() for n in kind.files)), None)
 
 
 def read_cifar(

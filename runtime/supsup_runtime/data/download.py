@@ -10,14 +10,13 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from supsup_runtime.arrays import check_choice, check_kind, checked_path
-from supsup_runtime.data.cifar import KINDS
+from supsup_runtime.data.cifar import KINDS, Kind
 from supsup_runtime.data.pickles import MAX_FILE_BYTES
 from supsup_runtime.errors import DataError
 from supsup_runtime.files import regular_file, system_errors, whole_file
@@ -27,44 +26,7 @@ Progress = Callable[[int, int], object]
 _CHUNK = 1 << 16
 _SECONDS = 60
 """Of silence, after which a server is given up."""
-_ROOT = "https://www.cs.toronto.edu/~kriz/"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Archive:
-    """A published archive.
-
-    Attributes:
-        url: Where it is published.
-        md5: Published MD5, hexadecimal.
-        size: Bytes.
-        folder: Folder in it, which `files` lie in.
-        files: Names of the files that are unpacked.
-    """
-
-    url: str
-    md5: str
-    size: int
-    folder: str
-    files: tuple[str, ...]
-
-
-def _archive(name: str, md5: str, size: int) -> Archive:
-    kind = next(kind for kind in KINDS if kind.name == name)
-    stem = f"cifar-{name.removeprefix('cifar')}"
-    return Archive(
-        url=f"{_ROOT}{stem}-python.tar.gz",
-        md5=md5,
-        size=size,
-        folder=f"{stem}-batches-py" if name == "cifar10" else f"{stem}-python",
-        files=(*kind.train, kind.test, kind.meta),
-    )
-
-
-ARCHIVES: Mapping[str, Archive] = {
-    "cifar10": _archive("cifar10", "c58f30108f718f92721af3b95e74349a", 170_498_071),
-    "cifar100": _archive("cifar100", "eb9058c3a382ffc7106e4002c42a8d85", 169_001_437),
-}
+ARCHIVES: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 
 
 def download(
@@ -102,7 +64,7 @@ def download(
         _fetch(url, archive, file, progress or (lambda _done, _total: None))
         file.flush()
         file.seek(0)
-        got = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        got = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()  # type: ignore[arg-type]  # a file
         if got != archive.md5:
             file.truncate(0)
             raise DataError(
@@ -115,7 +77,7 @@ def download(
     return made
 
 
-def _fetch(url: str, archive: Archive, file: IO[bytes], progress: Progress) -> None:
+def _fetch(url: str, archive: Kind, file: IO[bytes], progress: Progress) -> None:
     """Append what is missing of an archive."""
     done = file.seek(0, os.SEEK_END)
     if done > archive.size:
@@ -175,7 +137,7 @@ class _NoRedirects(HTTPRedirectHandler):
         """Let the answer be an error."""
 
 
-def _unpack(file: IO[bytes], archive: Archive, made: Path) -> None:
+def _unpack(file: IO[bytes], archive: Kind, made: Path) -> None:
     """Write the files of an archive that are expected, and nothing else."""
     left = {f"{archive.folder}/{name}": made / name for name in archive.files}
     try:
