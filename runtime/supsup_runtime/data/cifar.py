@@ -45,15 +45,15 @@ KINDS = (
     Kind(
         *("cifar10", "cifar-10-batches-py", f"{_ROOT}/cifar-10-python.tar.gz"),
         *("c58f30108f718f92721af3b95e74349a", 170_498_071),
-        *(tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
-        *("labels", "label_names"),
+        tuple(f"data_batch_{number}" for number in range(1, 6)),
+        *("test_batch", "batches.meta", "labels", "label_names"),
         *((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     ),
     Kind(
         *("cifar100", "cifar-100-python", f"{_ROOT}/cifar-100-python.tar.gz"),
         *("eb9058c3a382ffc7106e4002c42a8d85", 169_001_437),
-        *(("train",), "test", "meta"),
-        *("fine_labels", "fine_label_names"),
+        ("train",),
+        *("test", "meta", "fine_labels", "fine_label_names"),
         *((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     ),
 )

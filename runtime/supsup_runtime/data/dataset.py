@@ -81,13 +81,17 @@ class Dataset:
                 f"images, got {test[0]} {test[1]}"
             )
         self._check_moments()
+        place = f"{self.name}: class_names"
+        check_kind(place, self.class_names, tuple, "a tuple of texts", error=DataError)
+        for name in self.class_names:
+            check_kind(place, name, str, "texts", error=DataError)
         names = self.class_names or _numbered(self.num_classes)
         if len(names) != self.num_classes:
             raise DataError(
                 f"{self.name}: training labels must use each of the {len(names)} class_names, got "
                 f"{self.num_classes} classes"
             )
-        object.__setattr__(self, "class_names", tuple(names))  # of a frozen dataclass
+        object.__setattr__(self, "class_names", names)  # of a frozen dataclass
 
     def _check_moments(self) -> None:
         channels = self.train_x.shape[3] if self.train_x.ndim == 4 else 1

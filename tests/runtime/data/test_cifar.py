@@ -73,7 +73,7 @@ def test_moments_of_channels_are_permuted_with_the_values(tmp_path: Path, kind: 
     data = load_dataset(cifar10(tmp_path / "c"))
     stream = make_stream(kind, data, num_tasks=4, seed=5)
     index = 1 if kind == "permuted" else 3
-    mean, std = (np.float32(value).reshape(3, 1, 1) for value in (data.mean, data.std))
+    mean, std = (np.array(value, np.float32).reshape(3, 1, 1) for value in (data.mean, data.std))
     flat = ((data.test_x.transpose(0, 3, 1, 2) / np.float32(255) - mean) / std).reshape(10, -1)
     assert stream.task_names[index] == "permuted-0001"
     order = np.random.RandomState(6).permutation(3072)

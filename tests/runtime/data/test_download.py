@@ -244,7 +244,7 @@ def test_what_is_not_the_archive_is_refused(
 def test_nothing_but_the_expected_files_is_unpacked(tmp_path: Path, server: Server) -> None:
     source = cifar10(tmp_path / "source")
     (source / "readme.html").write_bytes(b"more")
-    members = {
+    members: dict[str, bytes | str] = {
         "../outside": b"x",
         "/tmp/supsup-outside": b"x",  # noqa: S108 - must not be written
         "cifar-10-batches-py/../../up": b"x",

@@ -44,7 +44,7 @@ def test_classes_are_dealt_in_natural_order(tmp_path: Path, test: str) -> None:
     steps = dealt.preprocessing
     assert (steps.mode, steps.mean, steps.std) == ("rgb", MEAN, STD)
     stored = np.asarray(Image.open(tmp_path / "d" / test / "n11" / "x.png"))
-    mean, std = (np.float32(value) for value in (MEAN, STD))
+    mean, std = (np.array(value, np.float32) for value in (MEAN, STD))
     inputs = ((stored / np.float32(255) - mean) / std).transpose(2, 0, 1)
     np.testing.assert_allclose(data.test_x[1], inputs, rtol=0, atol=1e-6)
 
