@@ -17,6 +17,7 @@ MODULES = {
     "supsup-inspect": ("supsup_runtime.cli.inspect", ""),
     "supsup-eval": ("supsup_runtime.cli.evaluate", ""),
     "supsup-hopfield": ("supsup_runtime.cli.hopfield", ""),
+    "supsup-data": ("supsup_runtime.cli.data", ""),
     "supsup-export": ("supsup_export.cli", "export,cpu"),
     "supsup-train": ("supsup_train.cli.train", "train"),
     "supsup-baseline": ("supsup_train.cli.baseline", "train"),

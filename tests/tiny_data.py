@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.data.sources import Dataset
+from supsup_runtime.data.dataset import Dataset
 
 MEAN, STD = 0.25, 0.5
 # float32: three roundings of values below 2, at most 1.2e-7 each, doubled twice by 1 / STD.

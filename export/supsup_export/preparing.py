@@ -15,7 +15,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.metadata import Preprocess
-from supsup_runtime.preprocessing import EPSILON, GRAY, Preprocessing
+from supsup_runtime.preprocessing import EPSILON, GRAY, Preprocessing, spread
 
 
 def bakes(bank: MaskBank, preprocess: Preprocess) -> bool:
@@ -102,11 +102,10 @@ def _axis(graph: Graph, want: int, have: str, scale: str, reach: str) -> str:
 def _normalised(graph: Graph, steps: Preprocessing, x: str) -> str:
     x = graph.op("Div", x, graph.scalar(steps.scale))
     if steps.mean is not None and steps.std is not None:
-        return graph.op(
-            "Div", graph.op("Sub", x, graph.scalar(steps.mean)), graph.scalar(steps.std)
-        )
+        mean, std = (graph.constant(spread(value)) for value in (steps.mean, steps.std))
+        return graph.op("Div", graph.op("Sub", x, mean), std)
     axes = graph.ints(1, 2, 3)
     x = graph.op("Sub", x, graph.op("ReduceMean", x, axes, keepdims=1))
     variance = graph.op("ReduceMean", graph.op("Mul", x, x), axes, keepdims=1)
-    spread = graph.op("Add", graph.op("Sqrt", variance), graph.scalar(EPSILON))
-    return graph.op("Div", x, spread)
+    deviation = graph.op("Add", graph.op("Sqrt", variance), graph.scalar(EPSILON))
+    return graph.op("Div", x, deviation)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from supsup_runtime.errors import InputError
 Mode = Literal["gray", "rgb"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 CHANNELS: dict[Mode, int] = {"gray": 1, "rgb": 3}
+Moment: TypeAlias = float | tuple[float, ...]
+"""A mean or standard deviation: of all channels, or of each."""
 GRAY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 EPSILON = 1e-3
@@ -38,8 +41,9 @@ class Preprocessing:
         mode: ``gray`` (one channel) or ``rgb`` (three).
         size: Height and width in pixels, each in ``[1, MAX_SIDE]``.
         scale: Value that counts as 1, such as 255 for ``uint8``; above 0.
-        mean: Mean of ``value / scale``; None, with `std`, for that of each picture.
-        std: Standard deviation of ``value / scale``, above 0.
+        mean: Mean of ``value / scale``, of RGB also three, one for each channel; None, with `std`,
+            for that of each picture.
+        std: Standard deviation of ``value / scale``, above 0; three if there are three means.
 
     Raises:
         InputError: If a value breaks these rules.
@@ -48,8 +52,8 @@ class Preprocessing:
     mode: Mode
     size: tuple[int, int]
     scale: float = 255.0
-    mean: float | None = None
-    std: float | None = None
+    mean: Moment | None = None
+    std: Moment | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -61,10 +65,19 @@ class Preprocessing:
             )
         if (self.mean is None) != (self.std is None):
             raise InputError("preprocessing: mean and std must be given together, or neither")
-        for name, value in (("scale", self.scale), ("std", self.std)):
-            if value is not None and not 1 / _LARGEST <= value <= _LARGEST:
-                raise InputError(f"preprocessing: {name} must be positive and finite, got {value}")
-        if self.mean is not None and not abs(self.mean) <= _LARGEST:
+        means, stds = _numbers(self.mean), _numbers(self.std)
+        several = isinstance(self.mean, tuple), isinstance(self.std, tuple)
+        fits = self.mode == "rgb" and all(several) and len(means) == len(stds) == CHANNELS["rgb"]
+        if any(several) and not fits:
+            raise InputError(
+                "preprocessing: mean and std must be one number each, or of rgb three, got "
+                f"{self.mean!s:.80} and {self.std!s:.80}"
+            )
+        for name, values in (("scale", (self.scale,)), ("std", stds)):
+            if not all(1 / _LARGEST <= value <= _LARGEST for value in values):
+                got = getattr(self, name)
+                raise InputError(f"preprocessing: {name} must be positive and finite, got {got}")
+        if not all(abs(value) <= _LARGEST for value in means):
             raise InputError(f"preprocessing: mean must be finite, got {self.mean}")
 
     @property
@@ -117,23 +130,23 @@ class Preprocessing:
         return self.normalised(np.ascontiguousarray(x))
 
     def normalised(self, x: Floats) -> Images:
-        """Apply scale, mean and standard deviation to ``float32 (batch, ...)``."""
+        """Apply scale, mean and standard deviation to ``float32 (batch, channels, ...)``."""
         x = x / np.float32(self.scale)
         if self.mean is not None and self.std is not None:
-            return (x - np.float32(self.mean)) / np.float32(self.std)
+            return (x - spread(self.mean)) / spread(self.std)
         axes = tuple(range(1, x.ndim))
         x = x - x.mean(axes, keepdims=True)
-        spread = np.sqrt((x * x).mean(axes, keepdims=True)) + np.float32(EPSILON)
-        return np.asarray(x / spread, np.float32)
+        deviation = np.sqrt((x * x).mean(axes, keepdims=True)) + np.float32(EPSILON)
+        return np.asarray(x / deviation, np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON holds."""
         return {
-            "mean": self.mean,
+            "mean": _listed(self.mean),
             "mode": self.mode,
             "scale": self.scale,
             "size": list(self.size),
-            "std": self.std,
+            "std": _listed(self.std),
         }
 
     @classmethod
@@ -148,13 +161,37 @@ class Preprocessing:
             got = sorted(value) if isinstance(value, Mapping) else type(value).__name__
             raise InputError(f"preprocessing: fields must be {sorted(names)}, got {got}")
         size = value["size"]
-        numbers = {name: _number(name, value[name]) for name in ("mean", "scale", "std")}
-        if not isinstance(size, list) or numbers["scale"] is None:
+        moments = {name: _moment(name, value[name]) for name in ("mean", "std")}
+        scale = _number("scale", value["scale"])
+        if not isinstance(size, list) or scale is None:
             raise InputError(
                 f"preprocessing: size must be a list and scale a number, got {size!r:.80} and "
                 f"{value['scale']!r:.80}"
             )
-        return cls(mode=value["mode"], size=tuple(size), **numbers)  # type: ignore[arg-type]  # checked there
+        return cls(mode=value["mode"], size=tuple(size), scale=scale, **moments)
+
+
+def spread(value: Moment) -> Floats:
+    """Return a moment as it meets ``(batch, channels, height, width)``."""
+    number = np.asarray(value, np.float32)
+    return number.reshape(-1, 1, 1) if number.ndim else number
+
+
+def _listed(value: Moment | None) -> float | list[float] | None:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _numbers(value: Moment | None) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _moment(name: str, value: object) -> Moment | None:
+    if not isinstance(value, list):
+        return _number(name, value)
+    numbers = [_number(name, item) for item in value]
+    return tuple(math.nan if number is None else number for number in numbers)  # refused later
 
 
 def _number(name: str, value: object) -> float | None:

@@ -22,6 +22,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "supsup-hopfield": (["encode", "--bank", "nowhere"], 3, "bank.json is missing"),
     "supsup-inspect": (["nowhere.onnx"], 1, "no such bank or model"),
     "supsup-eval": (["nowhere.onnx", "permuted"], 1, "no such file; make it with supsup-export"),
+    "supsup-data": (["download", "cifar10", "--url", "x"], 1, "must begin with http://"),
     "supsup-export": (["--bank", "nowhere", "o.onnx"], 3, "not a mask bank: bank.json is missing"),
     "supsup-train": (
         ["permuted", "--bank", "b", "--lr", "0"],

@@ -182,8 +182,16 @@ def test_another_order_of_classes_is_refused_by_eval(tmp_path: Path) -> None:
     [
         ("supsup-train", ["own"], "--data: stream own needs a tasks.toml, or a folder of tasks"),
         ("supsup-train", ["own", "--data", "d", "--tasks", 3], "--tasks: goes with streams"),
-        ("supsup-train", ["split", "--size", 3], "--size: goes with stream own, got split"),
-        ("supsup-train", ["split", "--skip-unreadable"], "--skip-unreadable: goes with stream own"),
+        (
+            "supsup-train",
+            ["split", "--size", 3],
+            "--size: goes with folders of pictures, got digits",
+        ),
+        (
+            "supsup-train",
+            ["split", "--skip-unreadable"],
+            "--skip-unreadable: goes with folders of pictures",
+        ),
         ("supsup-train", ["split", "--max-classes", 3], "--max-classes: goes with stream own"),
         ("supsup-train", ["split", "--check"], "--check: goes with stream own, got split"),
         ("supsup-train", ["own", "--data", "no-such"], "no-such"),

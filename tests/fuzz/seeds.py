@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import os
+import pickle
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from cifar import cifar10
 from commands import run
 from supsup_runtime.bank.bank import MaskBank
 
@@ -79,6 +81,7 @@ def _make_data(folder: Path) -> None:
     tasks = [f'[[task]]\nname = "{name}"\ndata = "pictures.npz"\n' for name in "ab"]
     (folder / "own.toml").write_text("".join(tasks))
     np.save(folder / "pictures.npy", pictures[:2])
+    _make_cifar(folder / "cifar")
     idx = folder / "idx"
     idx.mkdir()
     pictures = rng.integers(0, 256, (12, 3, 2), np.uint8)
@@ -91,6 +94,15 @@ def _make_data(folder: Path) -> None:
             data = header + values.tobytes()
             data = gzip.compress(data, mtime=0) if end else data
             (idx / f"{part}-{what}{end}").write_bytes(data)
+
+
+def _make_cifar(folder: Path) -> None:
+    """Make CIFAR-10 of few pictures, the first files as Python 3 writes them."""
+    cifar10(folder)
+    for protocol, number in ((3, 2), (4, 3)):
+        path = folder / f"data_batch_{number}"
+        table = pickle.loads(path.read_bytes(), encoding="latin-1")  # noqa: S301 - made here
+        path.write_bytes(pickle.dumps(table, protocol))
 
 
 if __name__ == "__main__":

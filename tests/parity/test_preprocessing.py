@@ -26,6 +26,9 @@ from supsup_runtime.preprocessing import EPSILON, GRAY, Preprocessing
 
 Array = npt.NDArray[Any]
 OWN = Preprocessing(mode="rgb", size=(6, 9))
+CHANNELS = Preprocessing(
+    mode="rgb", size=(6, 9), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+)
 FIXED = Preprocessing(mode="gray", size=(8, 5), mean=0.4, std=0.25)
 SIZES = [(1, 1), (7, 9), (33, 20), (6, 9), (3, 2), (40, 5), (5, 40), (480, 640)]
 TOLERANCE = 1e-6
@@ -58,7 +61,8 @@ def by_hand(picture: Array, steps: Preprocessing) -> tuple[Array, float]:
             x[:, i, j] = np.tensordot(np.outer(down, across), part, 2)
     x = x / steps.scale
     if steps.mean is not None and steps.std is not None:
-        return (x - steps.mean) / steps.std, steps.std
+        mean, std = (np.reshape(value, (-1, 1, 1)) for value in (steps.mean, steps.std))
+        return (x - mean) / std, float(np.max(std))
     spread = float(np.sqrt(((x - x.mean()) ** 2).mean())) + EPSILON
     return (x - x.mean()) / spread, spread
 
@@ -80,7 +84,7 @@ def differs(got: Array, picture: Array, steps: Preprocessing) -> float:
     It is relative to the largest value or mean: a picture of one shade has only rounding.
     """
     want, spread = by_hand(picture.astype(np.float64), steps)
-    largest = max(float(np.abs(picture).max()) / steps.scale, steps.mean or 0)
+    largest = max(float(np.abs(picture).max()) / steps.scale, float(np.max(steps.mean or 0)))
     return float(np.abs(got - want).max()) * spread / (largest or 1)
 
 
@@ -107,7 +111,7 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> Array:
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
-@pytest.mark.parametrize("steps", [OWN, FIXED], ids=["own", "fixed"])
+@pytest.mark.parametrize("steps", [OWN, FIXED, CHANNELS], ids=["own", "fixed", "channels"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_three_ways_agree(size: tuple[int, int], channels: int, steps: Preprocessing) -> None:
@@ -121,7 +125,7 @@ def test_three_ways_agree(size: tuple[int, int], channels: int, steps: Preproces
 @given(
     size=st.tuples(st.integers(1, 50), st.integers(1, 50)),
     channels=st.sampled_from([1, 3]),
-    steps=st.sampled_from([OWN, FIXED]),
+    steps=st.sampled_from([OWN, FIXED, CHANNELS]),
     seed=st.integers(0, 99),
 )
 @example(size=(1, 50), channels=3, steps=OWN, seed=0)
@@ -134,7 +138,7 @@ def test_three_ways_agree_at_any_size(
             assert differs(got, picture, steps) <= TOLERANCE
 
 
-@pytest.mark.parametrize("steps", [OWN, FIXED], ids=["own", "fixed"])
+@pytest.mark.parametrize("steps", [OWN, FIXED, CHANNELS], ids=["own", "fixed", "channels"])
 def test_pictures_of_one_shade_and_pictures_that_no_step_changes(steps: Preprocessing) -> None:
     for shade in (0, 1, 255):
         flat = np.full((1, 20, 31, 3), shade, np.uint8)

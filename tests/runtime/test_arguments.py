@@ -112,7 +112,15 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "statistics",
     )
     recovery += ("look_every", "restart_every", "max_entropy_ratio")
-    streaming = ("num_tasks", "seed", "layout", "degrees", "classes_per_task", "labels")
+    streaming = (
+        "num_tasks",
+        "seed",
+        "layout",
+        "degrees",
+        "classes_per_task",
+        "class_seed",
+        "labels",
+    )
     by_name: dict[str, Call] = {
         "load": supsup.load,
         **{f"load {n}": keyword(supsup.load, n, out) for n in ("cache_bytes", "check_memory")},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -160,3 +161,31 @@ def test_json_and_back() -> None:
             Preprocessing.from_dict({**good, **change})
     with pytest.raises(InputError, match="fields must be"):
         Preprocessing.from_dict([])
+
+
+def test_each_channel_has_its_mean_and_deviation() -> None:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    steps = Preprocessing(mode="rgb", size=(3, 2), mean=mean, std=std)
+    assert Preprocessing.from_dict(json.loads(json.dumps(steps.to_dict()))) == steps
+    x = np.random.default_rng(0).integers(0, 256, (3, 2, 3)).astype(np.uint8)
+    wanted = ((x / 255 - mean) / std).transpose(2, 0, 1)
+    np.testing.assert_allclose(steps.apply(x)[0], wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": [0.5] * 3}, "mean and std must be one number each, or of rgb three"),
+        ({"mean": [0.5] * 2, "std": [0.5] * 2}, "or of rgb three, got"),
+        ({"mean": [0.5] * 3, "std": [0.5] * 3, "mode": "gray"}, "or of rgb three, got"),
+        ({"mean": [0.5] * 3, "std": [0.5, 0, 0.5]}, "std must be positive and finite"),
+        ({"mean": [0.5, None, 0], "std": [0.5] * 3}, "mean must be finite"),
+        ({"mean": [0.5, "a", 0], "std": [0.5] * 3}, "mean must be a number or null, got 'a'"),
+        ({"mean": [[0.5]] * 3, "std": [0.5] * 3}, "mean must be a number or null"),
+        ({"mean": [], "std": []}, "or of rgb three, got"),
+    ],
+)
+def test_moments_of_channels_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
+    fields = {"mode": "rgb", "size": [3, 2], "scale": 255.0, "mean": 0.5, "std": 0.5, **changes}
+    with pytest.raises(InputError, match=message):
+        Preprocessing.from_dict(fields)

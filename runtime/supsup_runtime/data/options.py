@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from supsup_runtime.console import Options, Row, add_options, say, whole
-from supsup_runtime.data.own import OwnTasks, Tasks, read_tasks
+from supsup_runtime.console import Options, Row, add_options, positive, say, whole
+from supsup_runtime.data.own import OwnTasks, Tasks, read_classes, read_tasks
+from supsup_runtime.data.own.classes import are_classes
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import (
     LABEL_KINDS,
@@ -18,33 +22,50 @@ from supsup_runtime.data.streams import (
     make_stream,
 )
 from supsup_runtime.errors import InputError
-from supsup_runtime.preprocessing import MODES, Preprocessing
+from supsup_runtime.preprocessing import MODES, Mode, Preprocessing
 
-_STREAMS_ONLY = ("tasks", "labels")
-_OWN_ONLY = ("size", "mode", "skip_unreadable")
+_PICTURED = ("size", "mode", "skip_unreadable")
+_GO_WITH: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("tasks", "labels"), STREAM_KINDS),
+    **dict.fromkeys(_PICTURED, ("own", "split")),
+    **dict.fromkeys(("max_classes", "check"), ("own",)),  # of supsup-train
+    "classes_per_task": ("split", "mixed"),
+    "class_seed": ("split",),
+}
+"""Streams of options that do not go with all."""
 
 
 def add_stream_options(made: Options, *, tasks: str) -> None:
     """Add the options of a stream; `tasks` is the default of ``--tasks`` in the help."""
     text = "kind of task stream; own: tasks of your own"
     made.add_argument("stream", choices=(*STREAM_KINDS, "own"), help=text)
-    text = "folder of IDX files or .npz file (default: scikit-learn digits); own: tasks.toml, or "
-    made.add_argument("--data", metavar="PATH", help=text + "a folder with a folder for each task")
+    text = (
+        "folder of IDX files or of CIFAR, or .npz file (default: scikit-learn digits); split: also "
+    )
+    text += "a folder of pictures, train/CLASS and test/CLASS; own: tasks.toml, or a folder with a "
+    made.add_argument("--data", metavar="PATH", help=text + "folder for each task")
     text = "labels of split tasks: own (from 0 in each task) or shared (as in the data set) "
     rows: list[Row] = [
         ("--tasks", whole(1, MAX_TASKS), None, f"number of tasks (default: {tasks})"),
         ("--labels", LABEL_KINDS, None, text + "(default: own)"),
+        ("--classes-per-task", positive, None, "classes of split tasks (default: all, evenly)"),
+        (
+            "--class-seed",
+            whole(0, MAX_SEED),
+            None,
+            "split: deal classes in random order (default: in that of the data)",
+        ),
         ("--seed", whole(0, MAX_SEED), 0, "random seed"),
         (
             "--size",
             _size,
             None,
-            "own: height and width of inputs, as 32 or 24x32 (default: of all)",
+            "pictures: height and width of inputs, as 32 or 24x32 (default: of all)",
         ),
-        ("--mode", MODES, None, "own: colours of inputs (default: of all)"),
+        ("--mode", MODES, None, "pictures: colours of inputs (default: of all)"),
     ]
     add_options(made, rows)
-    text = "own: leave out pictures that cannot be read, and count them"
+    text = "leave out pictures that cannot be read, and count them"
     made.add_argument("--skip-unreadable", action="store_true", help=text)
 
 
@@ -74,66 +95,65 @@ def tasks_of(
         DataError: See `make_stream` and `read_tasks`.
         InputError: If options do not go together, or own pictures are prepared otherwise.
     """
-    own = arguments.stream == "own"
-    for name in _STREAMS_ONLY if own else _OWN_ONLY:
-        if getattr(arguments, name):
-            option, goes = "--" + name.replace("_", "-"), "streams" if own else "stream own"
-            raise InputError(f"{option}: goes with {goes}, got {arguments.stream}; leave it out")
-    if own:
-        return _own_tasks(arguments, layout, preprocessing)
+    stream, source = arguments.stream, arguments.data
+    for name, kinds in _GO_WITH.items():
+        if stream not in kinds:
+            goes = "streams" if kinds == STREAM_KINDS else f"stream {' or '.join(kinds)}"
+            _refuse_given(arguments, name, f"goes with {goes}, got {stream}")
+    own, dealt = stream == "own", stream == "split" and are_classes(source)
+    if own and source is None:
+        raise InputError("--data: stream own needs a tasks.toml, or a folder of tasks, got none")
+    classes = {name: getattr(arguments, name) for name in ("classes_per_task", "class_seed")}
+    classes["num_tasks"] = arguments.tasks or num_tasks
+    if own or dealt:
+        if dealt:
+            _refuse_given(arguments, "labels", "goes with arrays, got a folder of pictures")
+        read = partial(read_classes, **classes) if dealt else read_tasks
+        given = {name: getattr(arguments, name) for name in _PICTURED}
+        return own_tasks(source, preprocessing, read, layout=layout, **given)
+    for name in _PICTURED:
+        _refuse_given(arguments, name, f"goes with folders of pictures, got {source or 'digits'}")
     return make_stream(
-        arguments.stream,
-        load_dataset(arguments.data),
-        num_tasks=arguments.tasks or num_tasks,
+        stream,
+        load_dataset(source),
         seed=arguments.seed,
         layout=layout,
         labels=arguments.labels or "own",
+        **classes,
     )
 
 
-def _own_tasks(
-    arguments: argparse.Namespace, layout: Layout, preprocessing: Preprocessing | None
-) -> OwnTasks:
-    if arguments.data is None:
-        raise InputError("--data: stream own needs a tasks.toml, or a folder of tasks, got none")
-    size, mode, skip = arguments.size, arguments.mode, arguments.skip_unreadable
-    if preprocessing is None:
-        return read_tasks(arguments.data, size=size, mode=mode, layout=layout, skip_unreadable=skip)
-    for name, given in (("size", size), ("mode", mode)):
-        if given not in {None, getattr(preprocessing, name)}:
-            raise InputError(
-                f"--{name}: must be {getattr(preprocessing, name)}, as the bank or model has it, "
-                f"got {given}; leave it out"
-            )
-    return prepared_alike(arguments.data, preprocessing, layout=layout, skip_unreadable=skip)
+def _refuse_given(arguments: argparse.Namespace, name: str, why: str) -> None:
+    if getattr(arguments, name, None) not in {None, False}:
+        raise InputError(f"--{name.replace('_', '-')}: {why}; leave it out")
 
 
-def prepared_alike(
+def own_tasks(
     source: str | Path,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
+    read: Callable[..., OwnTasks] = read_tasks,
     *,
-    layout: Layout = "image",
-    skip_unreadable: bool = False,
+    size: tuple[int, int] | None = None,
+    mode: Mode | None = None,
+    **options: Any,
 ) -> OwnTasks:
-    """Find own tasks whose pictures are prepared as a bank or model needs them.
+    """Find own tasks; their pictures are prepared as a bank or model needs them, if given.
 
     Raises:
-        DataError: See `read_tasks`.
-        InputError: If the file says otherwise.
+        DataError: See `read`, which takes the other options.
+        InputError: If an option or the file says otherwise.
     """
-    tasks = read_tasks(
-        source,
-        size=preprocessing.size,
-        mode=preprocessing.mode,
-        layout=layout,
-        skip_unreadable=skip_unreadable,
-    )
+    if preprocessing is None:
+        return read(source, size=size, mode=mode, **options)
+    for name, value in (("size", size), ("mode", mode)):
+        if value not in {None, getattr(preprocessing, name)}:
+            raise InputError(
+                f"--{name}: must be {getattr(preprocessing, name)}, as the bank or model has it, "
+                f"got {value}; leave it out"
+            )
+    tasks = read(source, size=preprocessing.size, mode=preprocessing.mode, **options)
     wanted, got = preprocessing.to_dict(), tasks.preprocessing.to_dict()
-    other = [
-        f"{name} must be {wanted[name]}, got {got[name]}"
-        for name in got
-        if got[name] != wanted[name]
-    ]
+    other = [f"{key} must be {wanted[key]}, got {x}" for key, x in got.items() if x != wanted[key]]
     if other:
         raise InputError(
             f"{source}: pictures must be prepared as by the bank or model: {'; '.join(other)}"

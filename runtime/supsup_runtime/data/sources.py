@@ -1,36 +1,34 @@
-"""Data sets: scikit-learn's digits, IDX folders such as MNIST, and ``.npz`` files.
+"""Data sets: scikit-learn's digits, IDX folders such as MNIST, CIFAR, and ``.npz`` files.
 
-Sizes are checked before memory is allocated; nothing is unpickled (docs/DATA.md).
+Sizes are checked before memory is allocated; pickles call nothing (docs/DATA.md).
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from supsup_runtime.arrays import Array, Labels, Values, check_kind, check_number, checked_path
+from supsup_runtime.arrays import Array, Labels, Values, check_number, checked_path
+from supsup_runtime.data.cifar import kind_of, read_cifar
+from supsup_runtime.data.dataset import MAX_CLASSES, Dataset, check_values
 from supsup_runtime.errors import DataError
 from supsup_runtime.npyfile import read_array
+from supsup_runtime.preprocessing import Moment
 
 Part: TypeAlias = tuple[Values, Labels]
 
 MAX_PART_BYTES = 2**32
 """Largest array, of images or labels: 4 GiB."""
-MAX_CLASSES = 100_000
-"""Classes of one data set."""
 MAX_EXPANSION = 1032
 """Largest expansion by DEFLATE."""
 
@@ -39,91 +37,12 @@ _MNIST_STD = 0.3081
 _IMAGES_MAGIC = 0x803  # IDX: unsigned bytes, three dimensions
 _LABELS_MAGIC = 0x801  # IDX: unsigned bytes, one dimension
 _NUM_DIGITS_TEST = 360
-_LARGEST = 1e30  # mean, std, scale and their inverses fit float32
-_RANGE = f"[{1 / _LARGEST:g}, {_LARGEST:g}]"
-_IN_RANGE = f"within {_RANGE} (if all training values are equal, pass a std of your own)"
 _CHUNK_BYTES = 2**22  # of float64 in `_moments`
 # raised by gzip and zipfile for invalid files
 _BROKEN_FILE = (
     *(OSError, EOFError, ValueError, RuntimeError, OverflowError, MemoryError),
     *(struct.error, zlib.error, zipfile.BadZipFile),
 )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: of a cached property
-class Dataset:
-    """Labelled images or feature vectors as stored, with their normalisation.
-
-    A network sees ``x = (value / scale - mean) / std``, computed in float32 in this order.
-
-    Attributes:
-        name: Name in messages and records: ``digits``, or the path as given.
-        train_x: Finite ``uint8`` or ``float32``, ``(images, height, width)``, ``(images, height,
-            width, channels)`` or ``(images, features)``.
-        train_y: ``int64 (images,)`` in ``[0, num_classes)``; every class occurs.
-        test_x: Like `train_x`, any number of images.
-        test_y: ``int64 (images,)`` in ``[0, num_classes)``.
-        mean: Of ``value / scale``, within ``+-1e30``.
-        std: Of ``value / scale``, within ``[1e-30, 1e30]``.
-        scale: Value that counts as 1, within ``[1e-30, 1e30]``.
-
-    Raises:
-        DataError: If a value breaks these rules.
-    """
-
-    name: str
-    train_x: Values
-    train_y: Labels
-    test_x: Values
-    test_y: Labels
-    mean: float
-    std: float
-    scale: float
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of arrays and normalisation."""
-        digest = hashlib.sha256(f"{self.scale} {self.mean} {self.std}".encode())
-        for array in (self.train_x, self.train_y, self.test_x, self.test_y):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(array.tobytes())
-        return digest.hexdigest()
-
-    def __post_init__(self) -> None:
-        for part, x, y in (
-            ("training", self.train_x, self.train_y),
-            ("test", self.test_x, self.test_y),
-        ):
-            for kind, array in (("images", x), ("labels", y)):
-                place = f"{self.name}: {part} {kind}"
-                check_kind(place, array, np.ndarray, "an array", error=DataError)
-            _check_labels(f"{self.name}: {part} labels", y, len(x) if x.ndim else 0)
-            _check_values(f"{self.name}: {part} images", x)
-        _check_classes(self.name, self.train_y, self.test_y)
-        train = (self.train_x.dtype, self.train_x.shape[1:])
-        test = (self.test_x.dtype, self.test_x.shape[1:])
-        if train != test:
-            raise DataError(
-                f"{self.name}: test images must each be {train[0]} {train[1]}, like the training "
-                f"images, got {test[0]} {test[1]}"
-            )
-        for what, least, rule in (
-            ("mean", -_LARGEST, f"within +-{_LARGEST:g}"),
-            ("std", 1 / _LARGEST, _IN_RANGE),
-            ("scale", 1 / _LARGEST, _IN_RANGE),
-        ):
-            place, value = f"{self.name}: {what}", getattr(self, what)
-            fine = partial(_between, least)
-            check_number(place, value, fine, rule, error=DataError)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes: the largest training label plus one."""
-        return int(self.train_y.max()) + 1
-
-
-def _between(least: float, value: float) -> bool:
-    return least <= value <= _LARGEST
 
 
 def load_dataset(
@@ -133,9 +52,11 @@ def load_dataset(
 
     Args:
         source: ``digits`` or None for scikit-learn's digits; a folder of four IDX files (MNIST,
-            Fashion-MNIST, ...); or an ``.npz`` file with `x_train`, `y_train`, `x_test` and
-            `y_test`.
-        mean: Of ``value / scale``; defaults to MNIST's for IDX, else to the training images'.
+            Fashion-MNIST, ...); ``cifar-10-batches-py`` or ``cifar-100-python``, as published
+            (CIFAR-100 with its fine labels); or an ``.npz`` file with `x_train`, `y_train`,
+            `x_test` and `y_test`.
+        mean: Of ``value / scale``; defaults to MNIST's for IDX and that of each channel for CIFAR,
+            else to the training images'.
         std: As `mean`.
 
     Raises:
@@ -152,11 +73,22 @@ def load_dataset(
 
 
 def _load(path: Path, mean: float | None, std: float | None) -> Dataset:
+    if path.is_dir() and (kind := kind_of(path)) is not None:
+        train, test, names = read_cifar(path, kind)
+        moments: tuple[Moment, Moment] = (
+            kind.mean if mean is None else mean,
+            kind.std if std is None else std,
+        )
+        return _dataset(str(path), train, test, scale=255.0, moments=moments, class_names=names)
     if path.is_dir():
+        if (path / "train").is_dir():
+            raise DataError(
+                f"{path}: is a folder of pictures, which stream split takes alone; keep those of "
+                "other streams in an .npz file"
+            )
         parts: tuple[Part, Part] = _idx_part(path, "train"), _idx_part(path, "t10k")
-        mean = _MNIST_MEAN if mean is None else mean
-        std = _MNIST_STD if std is None else std
-        return _dataset(str(path), *parts, scale=255.0, mean=mean, std=std)
+        moments = _MNIST_MEAN if mean is None else mean, _MNIST_STD if std is None else std
+        return _dataset(str(path), *parts, scale=255.0, moments=moments)
     if path.suffix != ".npz" or not path.is_file():
         raise DataError(
             f"{path}: expected 'digits', a folder with IDX files, or a .npz file, "
@@ -164,7 +96,7 @@ def _load(path: Path, mean: float | None, std: float | None) -> Dataset:
         )
     parts = _load_npz(path)
     scale = 255.0 if parts[0][0].dtype == np.uint8 else 1.0
-    return _dataset(str(path), *parts, scale=scale, mean=mean, std=std)
+    return _dataset(str(path), *parts, scale=scale, moments=(mean, std))
 
 
 def _load_digits(mean: float | None, std: float | None) -> Dataset:
@@ -182,13 +114,20 @@ def _load_digits(mean: float | None, std: float | None) -> Dataset:
     order = np.random.RandomState(0).permutation(len(values))
     train, test = order[:-_NUM_DIGITS_TEST], order[-_NUM_DIGITS_TEST:]
     parts = ((values[train], labels[train]), (values[test], labels[test]))
-    return _dataset("digits", *parts, scale=16.0, mean=mean, std=std)
+    return _dataset("digits", *parts, scale=16.0, moments=(mean, std))
 
 
 def _dataset(
-    name: str, train: Part, test: Part, *, scale: float, mean: float | None, std: float | None
+    name: str,
+    train: Part,
+    test: Part,
+    *,
+    scale: float,
+    moments: tuple[Moment | None, Moment | None],
+    class_names: tuple[str, ...] = (),
 ) -> Dataset:
-    _check_values(f"{name}: training images", train[0])
+    check_values(f"{name}: training images", train[0])
+    mean, std = moments
     if mean is None or std is None:
         centre, spread = _moments(train[0])
         mean = centre / scale if mean is None else mean
@@ -203,6 +142,7 @@ def _dataset(
         mean=mean,
         std=std,
         scale=scale,
+        class_names=class_names,
     )
 
 
@@ -347,40 +287,4 @@ def _check_size(place: str, num_bytes: int, file_bytes: int) -> None:
         raise DataError(
             f"{place}: its header claims {num_bytes} bytes, but a file of {file_bytes} bytes "
             f"can hold at most {MAX_EXPANSION * file_bytes}; it is truncated or forged"
-        )
-
-
-def _check_values(place: str, x: Values) -> None:
-    if x.dtype not in (np.uint8, np.float32) or x.ndim not in (2, 3, 4) or 0 in x.shape:
-        raise DataError(
-            f"{place}: must be uint8 or float32 (images, height, width), (images, height, width, "
-            f"channels) or (images, features), no dimension 0, got {x.dtype} {x.shape}"
-        )
-    if x.dtype == np.float32 and not (np.isfinite(x.min()) and np.isfinite(x.max())):
-        raise DataError(f"{place}: must be finite, got NaN or infinity; clean the data first")
-
-
-def _check_labels(place: str, y: Labels, num_images: int) -> None:
-    if y.dtype != np.int64 or y.shape != (num_images,):
-        raise DataError(
-            f"{place}: must be int64 ({num_images},), one for each image, got {y.dtype} {y.shape}"
-        )
-    if y.min() < 0 or y.max() >= MAX_CLASSES:
-        raise DataError(
-            f"{place}: must be in [0, {MAX_CLASSES}), got {y.min()} to {y.max()}; "
-            "number the classes from 0"
-        )
-
-
-def _check_classes(name: str, train_y: Labels, test_y: Labels) -> None:
-    counts = np.bincount(train_y)
-    if 0 in counts:
-        raise DataError(
-            f"{name}: training labels must use every class from 0 to {len(counts) - 1}, but "
-            f"class {int(np.argmin(counts))} has no image; number the classes from 0 without gaps"
-        )
-    if test_y.max() >= len(counts):
-        raise DataError(
-            f"{name}: test labels must be below {len(counts)}, the number of training classes, "
-            f"got {test_y.max()}"
         )

@@ -24,8 +24,10 @@ from supsup_runtime.arrays import (
     checked_index,
     checked_whole,
 )
-from supsup_runtime.data.sources import MAX_CLASSES, Dataset
+from supsup_runtime.data.dataset import MAX_CLASSES, Dataset
+from supsup_runtime.data.groups import Group, class_groups
 from supsup_runtime.errors import DataError
+from supsup_runtime.preprocessing import Moment, Preprocessing, spread
 
 StreamKind = Literal["permuted", "rotated", "split", "mixed"]
 Layout = Literal["flat", "image"]
@@ -88,8 +90,14 @@ class Stream:
     view: View
 
     @property
-    def preprocessing(self) -> None:
-        """None: inputs are the data set's values, normalised; compare `OwnTasks`."""
+    def preprocessing(self) -> Preprocessing | None:
+        """Steps from pictures to the inputs of split tasks; None if images are no RGB of bytes."""
+        data = self.dataset
+        x = data.train_x
+        if self.kind != "split" or x.dtype != np.uint8 or x.shape[3:] != (3,):
+            return None
+        size, mean, std = (x.shape[1], x.shape[2]), data.mean, data.std
+        return Preprocessing(mode="rgb", size=size, scale=data.scale, mean=mean, std=std)
 
     @property
     def place(self) -> str:
@@ -138,12 +146,25 @@ class Stream:
         )
 
     def _part(self, index: int, x: Values, y: Labels) -> tuple[Floats, Labels]:
-        raw, labels = self.view(index, _channels_first(x), y)
-        normalised = _normalise(raw, self.dataset)
+        images = _channels_first(x)
+        raw, labels = self.view(index, images, y)
+        normalised: Floats = np.divide(
+            raw, np.float32(self.dataset.scale), dtype=np.float32, order="C"
+        )
+        normalised -= self._moment(index, self.dataset.mean, raw, images)
+        normalised /= self._moment(index, self.dataset.std, raw, images)
         return normalised.reshape(len(raw), *self.input_shape), labels.copy()
 
+    def _moment(self, index: int, value: Moment, raw: Values, images: Values) -> Floats:
+        """Return a mean or deviation as it meets raw values; a channel's is permuted with them."""
+        moment = spread(value)
+        if not moment.ndim or raw.ndim == 4:
+            return moment
+        whole = np.broadcast_to(moment, images.shape[1:])[np.newaxis]
+        return self.view(index, whole, np.zeros(1, np.int64))[0]  # type: ignore[return-value]
 
-def make_stream(
+
+def make_stream(  # noqa: PLR0913 - each is an option of its own
     kind: str,
     dataset: Dataset,
     *,
@@ -152,6 +173,7 @@ def make_stream(
     layout: Layout = "flat",
     degrees: float = 10.0,
     classes_per_task: int | None = None,
+    class_seed: int | None = None,
     labels: str = "own",
 ) -> Stream:
     """Make a stream of tasks.
@@ -159,8 +181,7 @@ def make_stream(
     Args:
         kind: ``permuted``: task `k` is ``x[:, RandomState(seed + k).permutation(values)]`` of the
             flat values. ``rotated``: images turned counter-clockwise by ``k * degrees``. ``split``:
-            the `k`-th group of consecutive classes. ``mixed``: the three in turn, with the data
-            set's labels.
+            the `k`-th group of classes. ``mixed``: the three in turn, with the data set's labels.
         dataset: Images; ``permuted`` and ``split`` also support feature vectors.
         num_tasks: In ``[1, MAX_TASKS]``.
         seed: Seed of permuted tasks; task 0 of seed 1 is task 1 of seed 0. Disjoint streams need
@@ -170,6 +191,8 @@ def make_stream(
         degrees: Step of rotated tasks, at least `MIN_DEGREES`; ``num_tasks * degrees <= 360`` for
             ``rotated``.
         classes_per_task: Classes of a split task; all are divided evenly by default (``mixed``: 2).
+        class_seed: Split tasks take classes in the order of
+            ``RandomState(class_seed).permutation(classes)``; by default in that of the data set.
         labels: Labels of split tasks: ``own`` counts from 0 in each task, ``shared`` keeps the data
             set's, as other streams do.
 
@@ -188,8 +211,11 @@ def make_stream(
     if classes_per_task is not None:
         place = f"{kind} stream: classes_per_task"
         classes_per_task = checked_whole(place, classes_per_task, 1, MAX_CLASSES, error=DataError)
+    if class_seed is not None:
+        place = "split stream: class_seed"
+        class_seed = checked_whole(place, class_seed, 0, MAX_SEED, error=DataError)
     input_shape = _input_shape(dataset, layout)
-    task_labels = (tuple(str(label) for label in range(dataset.num_classes)),) * num_tasks
+    task_labels = (dataset.class_names,) * num_tasks
     if kind == "permuted":
         names, view = _permuted(num_tasks, seed)
     elif kind == "rotated":
@@ -197,7 +223,10 @@ def make_stream(
     elif kind == "mixed":
         names, view = _mixed(dataset, num_tasks, seed, degrees, classes_per_task)
     elif kind == "split":
-        names, own, view = _split(dataset, num_tasks, classes_per_task, shared=labels == "shared")
+        shared = labels == "shared"
+        names, own, view = _split(
+            dataset, num_tasks, classes_per_task, shared=shared, class_seed=class_seed
+        )
         task_labels = own or task_labels
     return Stream(
         kind=kind,  # type: ignore[arg-type]  # one of StreamKind's, checked above
@@ -284,58 +313,37 @@ def _view_rotated(index: int, x: Values, y: Labels, *, degrees: float) -> tuple[
 
 
 def _split(
-    dataset: Dataset, num_tasks: int, classes_per_task: int | None, *, shared: bool
+    dataset: Dataset,
+    num_tasks: int,
+    classes_per_task: int | None,
+    *,
+    shared: bool,
+    class_seed: int | None = None,
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], View]:
     """Return names, the tasks' own labels (empty if shared) and view."""
-    size = _group_size(dataset, num_tasks, classes_per_task)
-    groups = [range(first, first + size) for first in range(0, num_tasks * size, size)]
+    names, groups = class_groups(
+        dataset.name, dataset.num_classes, num_tasks, classes_per_task, class_seed
+    )
     counts = np.bincount(dataset.test_y, minlength=dataset.num_classes)
     for group in groups:
-        if not counts[group.start : group.stop].any():
+        if not counts[group].any():
             raise DataError(
                 f"{dataset.name}: each split task needs a test image, got none for classes "
-                f"{group.start} to {group.stop - 1}"
+                f"{group[0]} to {group[-1]}"
             )
-    width = len(str(dataset.num_classes - 1))
-    names = tuple(f"split-{_span(group, width)}" for group in groups)
-    view = partial(_view_split, size=size, shared=shared)
-    return names, () if shared else tuple(tuple(map(str, group)) for group in groups), view
-
-
-def _group_size(dataset: Dataset, num_tasks: int, classes_per_task: int | None) -> int:
-    num_classes = dataset.num_classes
-    if num_tasks > num_classes:
-        raise DataError(
-            f"{dataset.name}: a split stream has at most one task for each of the {num_classes} "
-            f"classes, got {num_tasks} tasks"
-        )
-    if classes_per_task is None:
-        if num_classes % num_tasks:
-            raise DataError(
-                f"{dataset.name}: {num_classes} classes must divide evenly into split tasks, got "
-                f"{num_tasks} tasks; choose another number, or give classes_per_task"
-            )
-        return num_classes // num_tasks
-    most = num_classes // num_tasks
-    if classes_per_task > most:
-        raise DataError(
-            f"{dataset.name}: classes_per_task must be in [1, {most}] for {num_tasks} split tasks "
-            f"of {num_classes} classes, got {classes_per_task}"
-        )
-    return classes_per_task
-
-
-def _span(group: range, width: int) -> str:
-    ends = (group[0],) if len(group) == 1 else (group[0], group[-1])
-    return "-".join(f"{label:0{width}}" for label in ends)
+    called = dataset.class_names
+    labels = () if shared else tuple(tuple(called[label] for label in group) for group in groups)
+    return names, labels, partial(_view_split, groups=groups, shared=shared)
 
 
 def _view_split(
-    index: int, x: Values, y: Labels, *, size: int, shared: bool
+    index: int, x: Values, y: Labels, *, groups: list[Group], shared: bool
 ) -> tuple[Values, Labels]:
-    first = index * size
-    chosen = (first <= y) & (y < first + size)
-    return x[chosen], y[chosen] - (0 if shared else first)
+    group = groups[index]
+    own = np.full(MAX_CLASSES, -1)
+    own[group] = group if shared else np.arange(len(group))
+    labels = own[y]
+    return x[labels >= 0], labels[labels >= 0]
 
 
 def _mixed(
@@ -345,7 +353,7 @@ def _mixed(
     size = min(2, dataset.num_classes) if classes_per_task is None else classes_per_task
     groups = max(1, dataset.num_classes // size)
     turns = max(1, int(360 / degrees * (1 + 1e-12)))
-    split_names, _, split_view = _split(dataset, groups, size, shared=True)  # shared labels
+    split_names, _, split_view = _split(dataset, groups, size, shared=True)
     kinds = {
         "permuted": _permuted(num_tasks, seed),
         "rotated": _rotated(dataset, turns, degrees),
@@ -373,10 +381,3 @@ def _channels_first(x: Values) -> Values:
     if x.ndim == 2:
         return x
     return x[:, np.newaxis] if x.ndim == 3 else np.moveaxis(x, 3, 1)
-
-
-def _normalise(raw: Values, dataset: Dataset) -> Floats:
-    x: Floats = np.divide(raw, np.float32(dataset.scale), dtype=np.float32, order="C")
-    x -= np.float32(dataset.mean)
-    x /= np.float32(dataset.std)
-    return x

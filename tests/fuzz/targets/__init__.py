@@ -38,6 +38,7 @@ TARGETS = {
     "npy": Entry("data:Npy", 1.5, 250),
     "npz": Entry("data:Npz", 1.0, 2500),
     "idx": Entry("data:Idx", 1.0, 2500),
+    "cifar": Entry("data:Cifar", 1.0, 700),
     "model": Entry("models:Model", 0.55, 200),
     "program": Entry("models:Program", 0.05, 120),
     "arguments": Entry("arguments:Arguments", 0.25, 400),

@@ -1,4 +1,4 @@
-"""Arrays and data sets: .npy, .npz, IDX."""
+"""Arrays and data sets: .npy, .npz, IDX, CIFAR."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from fuzz.case import Case, read_files
 from fuzz.mutate import bytes_of, choice, flip, integer
+from fuzz.pickles import pickle_of
 from fuzz.seeds import FEATURES
 from fuzz.target import Reach, Refused, Target, Wrong, command
 from fuzz.tensors import npy_of, zip_of
@@ -108,6 +109,25 @@ class Idx(Target):
     def use(self, folder: Path, case: Case, reach: Reach) -> None:
         starts = [_unpacked(data)[:3] for data in case.files.values()]
         if starts == [b"\x00\x00\x08"] * 4:
+            reach("header")
+        _use(folder, reach)
+
+
+class Cifar(Target):
+    """A data set in seven pickles."""
+
+    def __init__(self, seeds: Path) -> None:
+        super().__init__(seeds)
+        self._files = read_files(seeds / "cifar")
+
+    def make(self, rng: Random) -> Case:
+        files = dict(self._files)
+        name = rng.choice(list(files))
+        files[name] = pickle_of(rng, files[name])
+        return Case(files=files)
+
+    def use(self, folder: Path, case: Case, reach: Reach) -> None:
+        if all(data[:1] == b"\x80" for data in case.files.values()):
             reach("header")
         _use(folder, reach)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from supsup_runtime.data.sources import Dataset, load_dataset
+from supsup_runtime.data.dataset import Dataset
+from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
 from supsup_runtime.errors import DataError
 

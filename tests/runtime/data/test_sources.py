@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from shared_data import shared_data
 from supsup_runtime.data import sources
-from supsup_runtime.data.sources import Dataset, load_dataset
+from supsup_runtime.data.dataset import Dataset
+from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.errors import DataError
 
 IMAGES, LABELS = 0x803, 0x801

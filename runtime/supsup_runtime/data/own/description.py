@@ -107,10 +107,10 @@ def described(source: Path) -> tuple[dict[str, Any], list[Section]]:
     if source.is_dir():
         folders = folders_in(source, "a folder for each task")
         names = [path.name for path in folders]
-        if {*names} == {"train", "test"}:
+        if {*names} in ({"train", "test"}, {"train", "val"}):
             raise DataError(
                 f"{source}: has the parts of one task; give the folder above, which has a folder "
-                "for each task"
+                "for each task, or deal its classes to tasks with stream split"
             )
         for path in folders:
             if not _NAME.fullmatch(path.name):

@@ -13,13 +13,16 @@ from supsup_runtime.data.own.pictures import look, read_picture, require_pillow
 from supsup_runtime.errors import DataError
 
 
-def picture_folder(folder: Path, classes: Sequence[str] | None, *, test: bool = False) -> Source:
+def picture_folder(
+    folder: Path, classes: Sequence[str] | None, *, test: bool = False, others: Sequence[str] = ()
+) -> Source:
     """Find the pictures in a folder of classes, each a folder of pictures.
 
     Args:
         folder: Its files and folders whose names begin with a dot are left out.
         classes: Names of the folders, by label; None takes all in natural order.
         test: Whether some of `classes` may be missing.
+        others: Names of folders that may be there too, and are left out.
 
     Raises:
         DataError: If Pillow is missing, or the folder is not made that way.
@@ -27,7 +30,7 @@ def picture_folder(folder: Path, classes: Sequence[str] | None, *, test: bool = 
     require_pillow(folder)
     found = [path.name for path in folders_in(folder, "folders of classes")]
     names = checked_classes(folder, found if classes is None else classes)
-    check_known(folder, found, names)
+    check_known(folder, found, (*names, *others))
     missing = [name for name in names if name not in found]
     if missing and not test:
         raise DataError(f"{folder}: must have a folder for each class, got none {missing[0]!r}")

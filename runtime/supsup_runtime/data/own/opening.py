@@ -13,7 +13,7 @@ from supsup_runtime.data.own.stored import stored_pictures
 from supsup_runtime.errors import DataError
 from supsup_runtime.files import mode_of
 
-_DIVIDED = {"train", "test"}
+_DIVIDED = ({"train", "test"}, {"train", "val"})
 
 
 def opened(section: Section) -> tuple[Part, Part]:
@@ -55,8 +55,8 @@ def _source(
             f"{section.place}: data must be a folder of pictures (without a shape) or of IDX "
             f"files, an .npz or .csv file, or a list of two .npy or IDX files, got {paths[0]}"
         )
-    if _is_divided(path):
-        path /= "test" if test else "train"
+    if tested := test_folder(path):
+        path = tested if test else path / "train"
     return picture_folder(path, classes, test=test)
 
 
@@ -64,18 +64,19 @@ def _has_test(path: Path) -> bool:
     if path.suffix == ".npz" and path.is_file():
         with zipfile.ZipFile(path) as archive:
             return "x_test.npy" in archive.namelist()
-    return path.is_dir() and (_is_idx(path) or _is_divided(path))
+    return path.is_dir() and (_is_idx(path) or test_folder(path) is not None)
 
 
 def _is_idx(folder: Path) -> bool:
     return any(folder.glob("train-images?idx3-ubyte*"))
 
 
-def _is_divided(folder: Path) -> bool:
+def test_folder(folder: Path) -> Path | None:
+    """Return the test part of a folder with ``train`` and ``test`` or ``val``; None of others."""
     names = {path.name for path in entries(folder)}
-    if names > _DIVIDED:
+    if any(names > parts for parts in _DIVIDED):
         raise DataError(
             f"{folder}: must hold train and test alone, or classes alone, got "
             f"{', '.join(sorted(names)):.200}"
         )
-    return names == _DIVIDED
+    return folder / min(names - {"train"}) if names in _DIVIDED else None

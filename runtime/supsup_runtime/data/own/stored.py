@@ -12,13 +12,11 @@ from typing import Literal
 import numpy as np
 
 from supsup_runtime.arrays import Array, Labels, Values
+from supsup_runtime.data.dataset import MAX_CLASSES, check_labels, check_values
 from supsup_runtime.data.own.parts import Source, check_known, checked_classes, natural
 from supsup_runtime.data.own.pictures import Look
 from supsup_runtime.data.sources import (
-    MAX_CLASSES,
     MAX_PART_BYTES,
-    _check_labels,
-    _check_values,
     _idx_part,
     _npz_labels,
     _npz_values,
@@ -122,11 +120,11 @@ def _load(
         with zipfile.ZipFile(path) as archive:
             x = _npz_values(path, archive, f"x_{part}")
             y = _npz_labels(path, archive, f"y_{part}")
-    _check_values(str(path), x)
+    check_values(str(path), x)
     if y.dtype.kind not in "iu" or y.max(initial=0) >= MAX_CLASSES:  # uint64 would wrap
         raise DataError(f"{paths[-1]}: labels must be integers below {MAX_CLASSES}, got {y.dtype}")
     y = y.astype(np.int64)
-    _check_labels(str(paths[-1]), y, len(x))
+    check_labels(str(paths[-1]), y, len(x))
     return x, y
 
 

@@ -47,7 +47,7 @@ class OwnTasks:
     preprocessing: Preprocessing
     layout: Layout
     skipped: dict[str, Skipped] | None
-    kind: Literal["own"] = "own"
+    kind: Literal["own", "split"] = "own"
 
     @property
     def num_tasks(self) -> int:
@@ -192,25 +192,42 @@ def read_tasks(
         DataError: If the file or folder breaks the rules, data are missing or do not fit, or
             pictures differ and no size or mode is given.
     """
-    place = str(source)
-    if layout not in LAYOUTS:
-        raise DataError(f"{place}: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     with _reading(Path(source)):
         settings, sections = described(Path(source))
         parts = {section.name: opened(section) for section in sections}
+    options = {"size": size, "mode": mode, "layout": layout, "skip_unreadable": skip_unreadable}
+    return made(str(source), parts, settings, **options)  # type: ignore[arg-type]  # checked there
+
+
+def made(
+    place: str,
+    parts: dict[str, tuple[Part, Part]],
+    settings: dict[str, Any],
+    *,
+    size: int | tuple[int, int] | None = None,
+    mode: Mode | None = None,
+    layout: Layout = "image",
+    skip_unreadable: bool = False,
+) -> OwnTasks:
+    """Make tasks of their parts by name; see `read_tasks`. `settings` are those of the file."""
+    if layout not in LAYOUTS:
+        raise DataError(f"{place}: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     for key, value in (("size", size), ("mode", mode)):
         if value is not None and _sides(settings.setdefault(key, value)) != _sides(value):
             raise DataError(f"{place}: has a {key} of its own, got another, {value!r:.80}")
     skipped: dict[str, Skipped] | None = {name: {} for name in parts} if skip_unreadable else None
     preprocessing = _preprocessing(place, settings, parts, skipped)
-    most = MAX_PART_BYTES // (4 * math.prod(preprocessing.output_shape))
     for name, pair in parts.items():
-        count = max(len(part.rows) for part in pair)
-        if count > most:
-            raise DataError(
-                f"{place}: task {name!r}: at most {most} pictures of that size fit into "
-                f"{MAX_PART_BYTES} bytes, got {count}; give a smaller size"
+        for part in pair:
+            bytes_each = (
+                math.prod(preprocessing.output_shape) * np.dtype(part.source.dtype).itemsize
             )
+            most = MAX_PART_BYTES // bytes_each
+            if len(part.rows) > most:
+                raise DataError(
+                    f"{place}: task {name!r}: at most {most} pictures of that size fit into "
+                    f"{MAX_PART_BYTES} bytes, got {len(part.rows)}; give a smaller size"
+                )
     return OwnTasks(
         place=place,
         task_names=tuple(parts),

@@ -215,7 +215,7 @@ def test_arguments(tmp_path: Path) -> None:
         read_tasks(tmp_path, mode="grey")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="preprocessing: size must be two integers"):
         read_tasks(tmp_path, size=0)
-    with pytest.raises(DataError, match=r"task 't': at most 1 pictures of that size fit .*, got 8"):
+    with pytest.raises(DataError, match=r"task 't': at most 4 pictures of that size fit .*, got 8"):
         read_tasks(tmp_path, size=32768)
     with pytest.raises(DataError, match=r"must be a tasks.toml, or a folder"):
         read_tasks(tmp_path / "missing")
