@@ -20,7 +20,7 @@ from supsup_runtime.cli.options import (
     read_inputs,
 )
 from supsup_runtime.console import add_renamed, parser, print_result, run_command, to_path
-from supsup_runtime.data.options import prepared_alike
+from supsup_runtime.data.options import own_tasks
 from supsup_runtime.data.own.folders import pictures_in
 from supsup_runtime.data.own.pictures import read_picture
 from supsup_runtime.errors import InputError
@@ -97,7 +97,7 @@ def _pictures(paths: list[Path], steps: Preprocessing) -> Iterator[tuple[str, Ar
     """Yield the pictures of files, of folders, and of the test parts of own tasks, by name."""
     for path in paths:
         if path.suffix == ".toml":
-            tasks = prepared_alike(path, steps)
+            tasks = own_tasks(path, steps)
             for index in range(tasks.num_tasks):
                 yield from tasks.pictures(index, as_stored=True)
         else:

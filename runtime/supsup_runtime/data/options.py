@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 from supsup_runtime.console import Options, Row, add_options, say, whole
 from supsup_runtime.data.own import OwnTasks, Tasks, read_tasks
@@ -18,10 +19,11 @@ from supsup_runtime.data.streams import (
     make_stream,
 )
 from supsup_runtime.errors import InputError
-from supsup_runtime.preprocessing import MODES, Preprocessing
+from supsup_runtime.preprocessing import MODES, Mode, Preprocessing
 
 _STREAMS_ONLY = ("tasks", "labels")
-_OWN_ONLY = ("size", "mode", "skip_unreadable")
+_OWN_ONLY = ("size", "mode", "skip_unreadable", "max_classes", "check")
+"""Some only of supsup-train."""
 
 
 def add_stream_options(made: Options, *, tasks: str) -> None:
@@ -76,11 +78,14 @@ def tasks_of(
     """
     own = arguments.stream == "own"
     for name in _STREAMS_ONLY if own else _OWN_ONLY:
-        if getattr(arguments, name):
+        if getattr(arguments, name, None):
             option, goes = "--" + name.replace("_", "-"), "streams" if own else "stream own"
             raise InputError(f"{option}: goes with {goes}, got {arguments.stream}; leave it out")
+    if own and arguments.data is None:
+        raise InputError("--data: stream own needs a tasks.toml, or a folder of tasks, got none")
     if own:
-        return _own_tasks(arguments, layout, preprocessing)
+        given = {name: getattr(arguments, name) for name in ("size", "mode", "skip_unreadable")}
+        return own_tasks(arguments.data, preprocessing, layout=layout, **given)
     return make_stream(
         arguments.stream,
         load_dataset(arguments.data),
@@ -91,49 +96,31 @@ def tasks_of(
     )
 
 
-def _own_tasks(
-    arguments: argparse.Namespace, layout: Layout, preprocessing: Preprocessing | None
-) -> OwnTasks:
-    if arguments.data is None:
-        raise InputError("--data: stream own needs a tasks.toml, or a folder of tasks, got none")
-    size, mode, skip = arguments.size, arguments.mode, arguments.skip_unreadable
-    if preprocessing is None:
-        return read_tasks(arguments.data, size=size, mode=mode, layout=layout, skip_unreadable=skip)
-    for name, given in (("size", size), ("mode", mode)):
-        if given not in {None, getattr(preprocessing, name)}:
-            raise InputError(
-                f"--{name}: must be {getattr(preprocessing, name)}, as the bank or model has it, "
-                f"got {given}; leave it out"
-            )
-    return prepared_alike(arguments.data, preprocessing, layout=layout, skip_unreadable=skip)
-
-
-def prepared_alike(
+def own_tasks(
     source: str | Path,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
     *,
-    layout: Layout = "image",
-    skip_unreadable: bool = False,
+    size: tuple[int, int] | None = None,
+    mode: Mode | None = None,
+    **options: Any,
 ) -> OwnTasks:
-    """Find own tasks whose pictures are prepared as a bank or model needs them.
+    """Find own tasks; their pictures are prepared as a bank or model needs them, if given.
 
     Raises:
-        DataError: See `read_tasks`.
-        InputError: If the file says otherwise.
+        DataError: See `read_tasks`, which takes the other options.
+        InputError: If an option or the file says otherwise.
     """
-    tasks = read_tasks(
-        source,
-        size=preprocessing.size,
-        mode=preprocessing.mode,
-        layout=layout,
-        skip_unreadable=skip_unreadable,
-    )
+    if preprocessing is None:
+        return read_tasks(source, size=size, mode=mode, **options)
+    for name, value in (("size", size), ("mode", mode)):
+        if value not in {None, getattr(preprocessing, name)}:
+            raise InputError(
+                f"--{name}: must be {getattr(preprocessing, name)}, as the bank or model has it, "
+                f"got {value}; leave it out"
+            )
+    tasks = read_tasks(source, size=preprocessing.size, mode=preprocessing.mode, **options)
     wanted, got = preprocessing.to_dict(), tasks.preprocessing.to_dict()
-    other = [
-        f"{name} must be {wanted[name]}, got {got[name]}"
-        for name in got
-        if got[name] != wanted[name]
-    ]
+    other = [f"{key} must be {wanted[key]}, got {x}" for key, x in got.items() if x != wanted[key]]
     if other:
         raise InputError(
             f"{source}: pictures must be prepared as by the bank or model: {'; '.join(other)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import cast
 
 from supsup_runtime.bank.network import Network
 from supsup_runtime.console import print_result, to_table
@@ -22,11 +23,9 @@ def print_check(arguments: argparse.Namespace) -> None:
     """Print what there is to say about own tasks (``--check``)."""
     network = bank_network(arguments.bank) if arguments.bank else None
     steps = network.preprocessing if network else None
-    tasks = tasks_of(arguments, num_tasks=1, layout="image", preprocessing=steps)
-    if not isinstance(tasks, OwnTasks):
-        raise InputError(f"--check: goes with stream own, got {arguments.stream}; leave it out")
-    found = check(tasks)
-    steps = tasks.preprocessing
+    made = tasks_of(arguments, num_tasks=1, layout="image", preprocessing=steps)
+    tasks = cast(OwnTasks, made)  # it refuses --check with streams
+    found, steps = check(tasks), tasks.preprocessing
     inputs = f"inputs: {steps.mode}, {steps.size[0]} x {steps.size[1]}"
     lines = [to_table(*found.table()), inputs, *(found.findings or ["nothing to mend"])]
     print_result(found.to_dict(), as_json=False, text="\n".join(lines))
@@ -50,20 +49,14 @@ def reserved_outputs(
         outputs: ``--outputs``, if given.
 
     Raises:
-        InputError: If a task has more classes, or tasks of a stream get a number.
+        InputError: If a task has more classes.
     """
     if not isinstance(tasks, OwnTasks):
-        if wanted is not None:
-            raise InputError(f"--max-classes: goes with stream own, got {tasks.kind}; leave it out")
         return tasks.real_outputs
     most = tasks.real_outputs
     reserved = wanted or (network.real_outputs if network else max(_CLASSES, most))
     if most > reserved:
-        name = next(
-            name
-            for name, labels in zip(tasks.task_names, tasks.task_labels, strict=True)
-            if len(labels) == most
-        )
+        name = tasks.task_names[[*map(len, tasks.task_labels)].index(most)]
         remedy = "give another --bank, and" if network else "give"
         raise InputError(
             f"{tasks.place}: task {name!r} has {most} classes, outputs are reserved for "

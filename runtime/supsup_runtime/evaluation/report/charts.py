@@ -48,8 +48,7 @@ def chart(
     y_text: Callable[[float], str] = share_text,
 ) -> Markup:
     """Draw lines over axes that span their points; `label` describes them to screen readers."""
-    xs, ys = zip(*(point for points, *_ in lines for point in points), strict=True)
-    (x0, x1), (y0, y1) = ((min(v), max(v) + (0.01 if min(v) == max(v) else 0)) for v in (xs, ys))
+    (x0, x1), (y0, y1) = (_span([point[k] for line in lines for point in line[0]]) for k in (0, 1))
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def at_x(x: float) -> float:
@@ -71,6 +70,11 @@ def chart(
     size = {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "width": 1.2 * _WIDTH}
     drawn = tag("svg", *marks, **size, role="img", aria_label=label, class_="chart")
     return joined(tag("figcaption", y_name, class_="note"), drawn)
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return low, high if high > low else low + 0.01
 
 
 def ranked(rows: Sequence[Mapping[str, Any]]) -> Markup:
