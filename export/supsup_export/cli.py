@@ -13,7 +13,6 @@ from supsup_runtime.console import (
     add_renamed,
     parser,
     print_result,
-    run_command,
     say,
     to_path,
 )
@@ -34,12 +33,8 @@ _EXAMPLES = (
 _OF_WHOLE_BANKS = ("target", "objective", "graph_outputs", "scoring", "sample")
 
 
-def main() -> None:
+def run() -> None:
     """Run the command."""
-    run_command("supsup-export", _run)
-
-
-def _run() -> None:
     arguments = _parser().parse_args()
     report = _export(arguments)
     if report.left_out:

@@ -140,7 +140,8 @@ def test_what_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_only_pictures_need_pillow(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((4, 4), np.uint8))
-    code = "import sys; sys.modules['PIL'] = None; from supsup_runtime.cli.run import main; main()"
+    code = "import sys; sys.modules['PIL'] = None; sys.argv[0] = 'supsup-run'\n"
+    code += "from supsup_commands import main; main()"
 
     def ran(file: Path) -> tuple[int, str]:
         words = [sys.executable, "-c", code, str(folder / "out.onnx"), str(file)]
