@@ -33,7 +33,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [round(k * step, 10) for k in range(ceil(low / step), floor(high / step + 1e-9) + 1)]
 
 
-def share_text(value: float) -> str:
+def _share(value: float) -> str:
     """Format a tick of an axis of shares."""
     return f"{100 * value:g}\u202f%"
 
@@ -45,7 +45,7 @@ def chart(
     lines: Sequence[Line],
     *,
     x_text: Callable[[float], str] = "{:g}".format,
-    y_text: Callable[[float], str] = share_text,
+    y_text: Callable[[float], str] = _share,
 ) -> Markup:
     """Draw lines over axes that span their points; `label` describes them to screen readers."""
     (x0, x1), (y0, y1) = (_span([point[k] for line in lines for point in line[0]]) for k in (0, 1))
@@ -77,15 +77,6 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return low, high if high > low else low + 0.01
 
 
-def ranked(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """Accuracy of many tasks, the lowest first."""
-    lines: list[Line] = []
-    for kind in ("unknown", "known"):
-        shares = sorted(row[kind] for row in rows if row[kind] is not None)
-        lines.append(([*enumerate(shares, start=1)], kind, kind))
-    return chart(f"Accuracy of {len(rows)} tasks", "tasks, lowest first", "accuracy", lines)
-
-
 def losses(curves: Sequence[Mapping[str, Any]]) -> Markup:
     """Loss by step: a thin line for each of at most 60 tasks, a thick one for their mean.
 
@@ -110,4 +101,4 @@ def reliability(sums: Mapping[str, Sequence[Sequence[float]]]) -> Markup:
     lines: list[Line] = [([(0, 0), (1, 1)], "ideal", "as often as it says")]
     for kind, spans in sums.items():
         lines.append(([(sure / n, right / n) for n, right, sure in spans if n], kind, kind))
-    return chart("Accuracy by confidence", "confidence", "accuracy", lines, x_text=share_text)
+    return chart("Accuracy by confidence", "confidence", "accuracy", lines, x_text=_share)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ import numpy as np
 from supsup_runtime.arrays import checked_path
 from supsup_runtime.errors import InputError, OutputExistsError
 from supsup_runtime.evaluation.findings import Pair, answer_name, confused_classes
-from supsup_runtime.evaluation.report import charts
-from supsup_runtime.evaluation.report.charts import percent
+from supsup_runtime.evaluation.report.charts import losses, percent, reliability
 from supsup_runtime.evaluation.report.markup import Markup, joined, tag
 from supsup_runtime.files import refuse_overwrite, remove_parts, system_errors, write_whole
 
@@ -102,9 +101,6 @@ def _key(*kinds: tuple[str, str]) -> Markup:
     return _note(*(tag("span", text, class_=f"key {kind}") for kind, text in kinds))
 
 
-_KNOWN = _key(("known", "task known"), ("unknown", "task unknown: label and task"))
-
-
 def _card(title: str, *inside: object) -> Markup:
     return tag("figure", tag("h3", title), *inside)
 
@@ -163,10 +159,23 @@ def _accuracy(rows: Sequence[Result]) -> Markup:
     if len(rows) <= _LISTED:
         return _accuracies(rows)
     order = sorted(rows, key=lambda row: (row["unknown"] or 0, row["known"]))  # None: of all
-    drawn = tag("figure", charts.ranked(rows), _KNOWN)
-    cards = _cards(drawn, _card("The 10 lowest", _accuracies(order[:10])))
+    keys = (("known", "label, task known"), ("unknown", "label and task"), ("inferred", "task"))
+    shares = {text: [row[key] for row in rows if row[key] is not None] for key, text in keys}
+    lowest = _card("The 10 lowest", _accuracies(order[:10]))
     every = tag("details", tag("summary", f"All {len(rows):,} tasks"), _accuracies(rows))
-    return joined(cards, every)
+    return joined(_cards(_card("Of the tasks", _spread("right", shares, percent)), lowest), every)
+
+
+def _spread(
+    first: str, groups: Mapping[str, Sequence[float]], text: Callable[[float], str]
+) -> Markup:
+    """A row for each group with values: least, tenths and middle, most."""
+    rows = [
+        (name, *map(text, np.quantile(values, (0, 0.1, 0.5, 0.9, 1)).tolist()))
+        for name, values in groups.items()
+        if len(values)
+    ]
+    return _table((first, "least", "10\u202f%", "half", "90\u202f%", "most"), rows, 5)
 
 
 def _accuracies(rows: Sequence[Result]) -> Markup:
@@ -248,7 +257,7 @@ def _learning(curves: Sequence[Result]) -> Markup:
     if not curves:
         return _note("Not shown: give --bank, with a training log that has loss curves.")
     key = _key(("mean", "mean"), ("thin", "each task"))
-    cards = [_card("Training loss", charts.losses(curves), key)]
+    cards = [_card("Training loss", losses(curves), key)]
     both = [curve for curve in curves if {"accuracy", "train_accuracy"} <= set(curve)]
     if both:
         both.sort(key=lambda curve: curve["accuracy"] - curve["train_accuracy"])
@@ -260,23 +269,20 @@ def _learning(curves: Sequence[Result]) -> Markup:
 
 
 def _certainty(rows: Sequence[Result]) -> Markup:
+    groups = {k: [x for row in rows for x in row["margins"][k]] for k in ("right", "wrong")}
+    margins = {f"{kind}: {len(each):,} images": each for kind, each in groups.items()}
     cards = []
-    spread = []
-    for kind in ("right", "wrong"):
-        margins = [x for row in rows for x in row["margins"][kind]]
-        if margins:
-            found = np.quantile(margins, (0, 0.1, 0.5, 0.9, 1)).tolist()
-            spread.append((f"{kind}: {len(margins):,} images", *(f"{x:.3g}" for x in found)))
-    if spread:
-        heads = ("task", "least", "10\u202f%", "half", "90\u202f%", "most")
+    if any(groups.values()):
         note = _note("Best task's score minus the second best.")
-        cards.append(_card("Margin of the task", _table(heads, spread, 5), note))
+        spread = _spread("task", margins, "{:.3g}".format)
+        cards.append(_card("Margin of the task", spread, note))
     sums = {
         k: np.sum([row["calibration"][k] for row in rows], axis=0) for k in ("known", "unknown")
     }
+    key = _key(("known", "task known"), ("unknown", "task unknown: label and task"))
     note = _note("How often labels are right, by their probability. Dashed: as often as it says.")
-    drawn = charts.reliability({kind: each.tolist() for kind, each in sums.items()})
-    return _cards(*cards, _card("Confidence in the label", drawn, _KNOWN, note))
+    drawn = reliability({kind: each.tolist() for kind, each in sums.items()})
+    return _cards(*cards, _card("Confidence in the label", drawn, key, note))
 
 
 def _costs(result: Result) -> Markup:
