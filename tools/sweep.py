@@ -43,14 +43,7 @@ from supsup_train.reporting import reporting
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.reproduction.store import Line, Store, claim
 
-_COLUMNS = {
-    "known": "{:.4f}",
-    "lowest": "{:.4f}",
-    "inferred": "{:.4f}",
-    "seconds": "{:.1f}",
-    "density": "{:.3f}",
-    "bytes": "{}",
-}
+_COLUMNS = ("known", "lowest", "inferred", "seconds", "density", "bytes")
 _FREE = {"_given", "data", "tasks", "threads", "quiet"}
 """Attributes of a combination that may differ in a work folder; the tasks' data count instead."""
 
@@ -82,7 +75,11 @@ def run(words: Sequence[str] | None = None) -> None:
     result = {"cells": lines, "failed": failed, "recommended": best}
     accuracy = f"{best['known']:.4f} +- {best['standard_error']:.4f}"
     advice = f"recommended, accuracy {accuracy}: {best['key']}"
-    text = "\n".join([_table(lines), *failed, advice])
+    rows = [
+        [line["key"], *("-" if line[name] is None else round(line[name], 4) for name in _COLUMNS)]
+        for line in lines
+    ]
+    text = "\n".join([to_table(("options", *_COLUMNS), rows), *failed, advice])
     print_result(result, as_json=arguments.json, text=text)
 
 
@@ -173,14 +170,6 @@ def _measured(folder: Path, cell: argparse.Namespace, arguments: argparse.Namesp
         "seconds": fmean(seconds) if seconds else None,
         "standard_error": variance**0.5 / len(known),
     }
-
-
-def _table(lines: Sequence[Line]) -> str:
-    def shown(line: Line) -> list[str]:
-        values = [(line[key], form) for key, form in _COLUMNS.items()]
-        return ["-" if value is None else form.format(value) for value, form in values]
-
-    return to_table(("options", *_COLUMNS), [(line["key"], *shown(line)) for line in lines])
 
 
 def _parser() -> argparse.ArgumentParser:
