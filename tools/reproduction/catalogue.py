@@ -32,22 +32,25 @@ DIGITS = Bank(stream="permuted", tasks=10, model="mlp-256-128", outputs=50, sour
 BASELINE = Bank(stream="permuted", tasks=10, model="lenet-300-100", outputs=10, lr=None)
 
 
-def _row(
-    label: str, how: Inference, *banks: str, by: str = "", images: int = 100, batch: int = 1
-) -> Row:
-    """Make a row; `by` is H (entropy) or G (superfluous), or empty where it does not matter."""
-    row = Row(label=label, banks=banks, objective="entropy", how=how, images=images, batch=batch)
-    return _by(row, by) if by else row
-
-
-def _by(row: Row, by: str) -> Row:
-    objective: Literal["entropy", "superfluous"] = "entropy" if by == "H" else "superfluous"
-    return replace(row, label=f"{row.label}, {by}", objective=objective)
+def _plain(label: str, how: Inference, *banks: str, images: int = 100, batch: int = 1) -> Row:
+    """Make a row where the objective does not matter."""
+    return Row(label=label, banks=banks, objective="entropy", how=how, images=images, batch=batch)
 
 
 def _known(label: str, bank: str) -> Row:
     """Make a row with the task known."""
-    return _row(label, EXHAUSTIVE, bank, images=0)
+    return _plain(label, EXHAUSTIVE, bank, images=0)
+
+
+def _h(label: str, how: Inference, *banks: str, images: int = 100, batch: int = 1) -> Row:
+    """Make a row with objective H (entropy)."""
+    return _plain(f"{label}, H", how, *banks, images=images, batch=batch)
+
+
+def _g(label: str, how: Inference, *banks: str, images: int = 100, batch: int = 1) -> Row:
+    """Make a row with objective G (superfluous)."""
+    row = _plain(f"{label}, G", how, *banks, images=images, batch=batch)
+    return replace(row, objective="superfluous")
 
 
 def _asking(row: Row, reference: str = "", **at_least: float) -> Row:
@@ -57,7 +60,8 @@ def _asking(row: Row, reference: str = "", **at_least: float) -> Row:
 
 def _both(row: Row) -> tuple[Row, Row]:
     """Make a row for H and one for G."""
-    return _by(row, "H"), _by(row, "G")
+    by_g = replace(row, label=f"{row.label}, G", objective="superfluous")
+    return replace(row, label=f"{row.label}, H"), by_g
 
 
 PERMUTED_250 = Accuracy(
@@ -66,9 +70,11 @@ PERMUTED_250 = Accuracy(
     banks={"shared": replace(LENET, shared="permuted-mnist-lenet-250")},
     rows=(
         *_both(
-            _asking(_row("one-shot", ONE_SHOT, "shared"), "GNu 93.63", unknown=93.5, inferred=99.7)
+            _asking(
+                _plain("one-shot", ONE_SHOT, "shared"), "GNu 93.63", unknown=93.5, inferred=99.7
+            )
         ),
-        _asking(_row("verified", VERIFIED, "shared", by="G"), inferred=99.9),
+        _asking(_g("verified", VERIFIED, "shared"), inferred=99.9),
     ),
     differs="The masks were learned for this project by the paper's protocol.",
     figure="tasks",
@@ -80,8 +86,8 @@ PERMUTED_2500 = Accuracy(
     title="PermutedMNIST, LeNet 300-100, 500 outputs, 2500 tasks, single images",
     banks={"lenet": replace(LENET, tasks=2500, outputs=500)},
     rows=(
-        *_both(_asking(_row("one-shot", ONE_SHOT, "lenet", images=20), "GNu 93.45")),
-        _row("verified", VERIFIED, "lenet", by="G", images=20),
+        *_both(_asking(_plain("one-shot", ONE_SHOT, "lenet", images=20), "GNu 93.45")),
+        _g("verified", VERIFIED, "lenet", images=20),
     ),
     figure="tasks",
     seconds=4 * 3600,
@@ -92,8 +98,8 @@ PERMUTED_FC = Accuracy(
     title="PermutedMNIST, FC 1024-1024, 500 outputs, 10 tasks, single images",
     banks={"fc": FC},
     rows=(
-        *_both(_asking(_row("one-shot", ONE_SHOT, "fc", images=1000), "GNu 96.28", unknown=96.2)),
-        _asking(_row("verified", VERIFIED, "fc", by="G", images=1000), unknown=96.2),
+        *_both(_asking(_plain("one-shot", ONE_SHOT, "fc", images=1000), "GNu 96.28", unknown=96.2)),
+        _asking(_g("verified", VERIFIED, "fc", images=1000), unknown=96.2),
     ),
     seconds=900,
 )
@@ -103,26 +109,15 @@ ROTATED_36 = Accuracy(
     title="RotatedMNIST, FC 1024-1024, 200 outputs, 36 tasks of 10 degrees",
     banks={"fc": ROTATED},
     rows=(
-        _asking(
-            _row("binary, batch of 128", BINARY, "fc", by="H", images=640, batch=128), near=99.0
-        ),
-        _row("one-shot, batch of 128", ONE_SHOT, "fc", by="H", images=640, batch=128),
-        _row("gradient, batch of 128", GRADIENT, "fc", by="H", images=640, batch=128),
-        _row("binary, batch of 128", BINARY, "fc", by="G", images=640, batch=128),
-        _row("one-shot, batch of 128", ONE_SHOT, "fc", by="G", images=640, batch=128),
-        _row("verified, batch of 128", VERIFIED, "fc", by="G", images=640, batch=128),
-        _row(
-            "exhaustive by log-odds, batch of 128", EXHAUSTIVE, "fc", by="G", images=640, batch=128
-        ),
-        _row(
-            "exhaustive by entropy, batch of 128",
-            LOWEST_ENTROPY,
-            "fc",
-            by="G",
-            images=640,
-            batch=128,
-        ),
-        _row("verified, one image", VERIFIED, "fc", by="G", images=20),
+        _asking(_h("binary, batch of 128", BINARY, "fc", images=640, batch=128), near=99.0),
+        _h("one-shot, batch of 128", ONE_SHOT, "fc", images=640, batch=128),
+        _h("gradient, batch of 128", GRADIENT, "fc", images=640, batch=128),
+        _g("binary, batch of 128", BINARY, "fc", images=640, batch=128),
+        _g("one-shot, batch of 128", ONE_SHOT, "fc", images=640, batch=128),
+        _g("verified, batch of 128", VERIFIED, "fc", images=640, batch=128),
+        _g("exhaustive by log-odds, batch of 128", EXHAUSTIVE, "fc", images=640, batch=128),
+        _g("exhaustive by entropy, batch of 128", LOWEST_ENTROPY, "fc", images=640, batch=128),
+        _g("verified, one image", VERIFIED, "fc", images=20),
     ),
     differs=(
         "The paper's method is binary with H; it gives no numbers, only that SupSup is above PSP "
@@ -135,9 +130,7 @@ NNS_100 = Accuracy(
     name="nns-100",
     title="NNs: PermutedMNIST without task names, LeNet 300-100, 500 outputs, single images",
     banks={"learner": replace(LENET, tasks=100, outputs=500, scenario="NNs")},
-    rows=(
-        _asking(_row("one-shot", ONE_SHOT, "learner", by="H", images=200), "93.49", shared=93.2),
-    ),
+    rows=(_asking(_h("one-shot", ONE_SHOT, "learner", images=200), "93.49", shared=93.2),),
     differs="Until five masks are allocated, random masks, which no task gets, replace the others.",
     figure="tasks",
     seconds=1200,
@@ -148,19 +141,12 @@ SPLIT_5 = Accuracy(
     title="SplitMNIST, 5 tasks of 2 classes, LeNet 300-100, 100 outputs, single images",
     banks={"lenet": replace(LENET, stream="split", tasks=5)},
     rows=(
-        _asking(_row("verified", VERIFIED, "lenet", by="G", images=1000), known=99.0),
-        _row("exhaustive by log-odds", EXHAUSTIVE, "lenet", by="G", images=1000),
-        _row("exhaustive by entropy", LOWEST_ENTROPY, "lenet", by="G", images=1000),
-        *_both(_row("one-shot", ONE_SHOT, "lenet", images=1000)),
-        _row("verified, batch of 128", VERIFIED, "lenet", by="G", images=1000, batch=128),
-        _row(
-            "exhaustive by log-odds, batch of 128",
-            EXHAUSTIVE,
-            "lenet",
-            by="G",
-            images=1000,
-            batch=128,
-        ),
+        _asking(_g("verified", VERIFIED, "lenet", images=1000), known=99.0),
+        _g("exhaustive by log-odds", EXHAUSTIVE, "lenet", images=1000),
+        _g("exhaustive by entropy", LOWEST_ENTROPY, "lenet", images=1000),
+        *_both(_plain("one-shot", ONE_SHOT, "lenet", images=1000)),
+        _g("verified, batch of 128", VERIFIED, "lenet", images=1000, batch=128),
+        _g("exhaustive by log-odds, batch of 128", EXHAUSTIVE, "lenet", images=1000, batch=128),
     ),
     differs="The paper uses SplitMNIST for Hopfield recovery only.",
     seconds=200,
@@ -179,10 +165,10 @@ def _digits() -> Accuracy:
         }
         name = f"{widths}, {steps} steps at {rate:g}"
         rows += [
-            *_both(_row(f"{name}: one-shot", ONE_SHOT, *keys, images=360)),
-            _asking(_row(f"{name}: verified", VERIFIED, *keys, by="G", images=360), inferred=99.0),
-            _row(f"{name}: exhaustive by log-odds", EXHAUSTIVE, *keys, by="G", images=360),
-            _row(f"{name}: exhaustive by entropy", LOWEST_ENTROPY, *keys, by="G", images=360),
+            *_both(_plain(f"{name}: one-shot", ONE_SHOT, *keys, images=360)),
+            _asking(_g(f"{name}: verified", VERIFIED, *keys, images=360), inferred=99.0),
+            _g(f"{name}: exhaustive by log-odds", EXHAUSTIVE, *keys, images=360),
+            _g(f"{name}: exhaustive by entropy", LOWEST_ENTROPY, *keys, images=360),
         ]
     return Accuracy(
         name="digits",
@@ -199,11 +185,11 @@ DIGITS_MIXED = Accuracy(
     title="Bundled digits, 50 tasks of mixed kind, 64-256-128-50, single images",
     banks={"mixed": replace(DIGITS, stream="mixed", tasks=50, lr=1e-3)},
     rows=(
-        _row("verified", VERIFIED, "mixed", by="G"),
-        _row("verified, 8 candidates", Inference(method="verified", candidates=8), "mixed", by="G"),
-        _row("exhaustive by log-odds", EXHAUSTIVE, "mixed", by="G"),
-        _row("exhaustive by entropy", LOWEST_ENTROPY, "mixed", by="G"),
-        *_both(_row("one-shot", ONE_SHOT, "mixed")),
+        _g("verified", VERIFIED, "mixed"),
+        _g("verified, 8 candidates", Inference(method="verified", candidates=8), "mixed"),
+        _g("exhaustive by log-odds", EXHAUSTIVE, "mixed"),
+        _g("exhaustive by entropy", LOWEST_ENTROPY, "mixed"),
+        *_both(_plain("one-shot", ONE_SHOT, "mixed")),
     ),
     differs="Not in the paper. RMSprop at 1e-3, 1000 steps.",
     seconds=400,
@@ -214,7 +200,9 @@ OUTPUTS = Accuracy(
     title="PermutedMNIST, LeNet 300-100, 100 tasks, by number of outputs s, single images",
     banks={f"s-{s}": replace(LENET, tasks=100, outputs=s) for s in (25, 100, 200)},
     rows=tuple(
-        row for s in (25, 100, 200) for row in _both(_row(f"s = {s}: one-shot", ONE_SHOT, f"s-{s}"))
+        row
+        for s in (25, 100, 200)
+        for row in _both(_plain(f"s = {s}: one-shot", ONE_SHOT, f"s-{s}"))
     ),
     differs="The paper's figure gives no numbers; it shows that more outputs are better.",
     seconds=2400,
@@ -225,7 +213,7 @@ TRANSFER = Accuracy(
     title="RotatedMNIST, FC 1024-1024, 36 tasks, 200 steps per task, by the start of scores",
     banks={f"transfer-{kind}": replace(ROTATED, steps=200, transfer=kind) for kind in TRANSFERS},
     rows=tuple(
-        _row(f"transfer: {kind}", BINARY, f"transfer-{kind}", by="H", images=128, batch=128)
+        _h(f"transfer: {kind}", BINARY, f"transfer-{kind}", images=128, batch=128)
         for kind in TRANSFERS
     ),
     differs=(
@@ -245,14 +233,16 @@ BATCHE = Accuracy(
         "matrices": replace(BASELINE, method="batche", outputs=100, matrices=True),
     },
     rows=(
-        _asking(_row("ABatchE, lowest entropy", LOWEST_ENTROPY, "batche"), "GG 88.86", known=88.16),
-        _row("ABatchE, highest probability", HIGHEST_PROBABILITY, "batche"),
-        _row("one-shot over vectors", ONE_SHOT, "batche", by="H"),
-        _row("random weights; ABatchE, lowest entropy", LOWEST_ENTROPY, "random"),
-        _row("100 outputs; one-shot over vectors", ONE_SHOT, "outputs-100", by="H"),
-        _row("100 outputs; one-shot over rank-one matrices", ONE_SHOT, "matrices", by="H"),
-        _row("100 outputs; one-shot over rank-one matrices", ONE_SHOT, "matrices", by="G"),
-        _row("100 outputs; ABatchE, lowest entropy", LOWEST_ENTROPY, "outputs-100"),
+        _asking(
+            _plain("ABatchE, lowest entropy", LOWEST_ENTROPY, "batche"), "GG 88.86", known=88.16
+        ),
+        _plain("ABatchE, highest probability", HIGHEST_PROBABILITY, "batche"),
+        _h("one-shot over vectors", ONE_SHOT, "batche"),
+        _plain("random weights; ABatchE, lowest entropy", LOWEST_ENTROPY, "random"),
+        _h("100 outputs; one-shot over vectors", ONE_SHOT, "outputs-100"),
+        _h("100 outputs; one-shot over rank-one matrices", ONE_SHOT, "matrices"),
+        _g("100 outputs; one-shot over rank-one matrices", ONE_SHOT, "matrices"),
+        _plain("100 outputs; ABatchE, lowest entropy", LOWEST_ENTROPY, "outputs-100"),
     ),
     differs="The paper's one-shot variant has FC and 500 outputs; its figure gives no numbers.",
     seconds=400,

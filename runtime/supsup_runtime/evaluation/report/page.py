@@ -21,7 +21,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LISTED = 40
 """Tasks up to which each has a line of its own."""
 _MAPPED = 12
-"""Rows of a map, and of a list in its place."""
+"""Columns of a map, and lines of a list."""
 _CARDS = 6
 """Cards up to which all are open, and twice as many at most."""
 
@@ -185,8 +185,17 @@ def _accuracies(rows: Sequence[Result]) -> Markup:
     return _table(heads, lines, 4)
 
 
-def _map(shares: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str]) -> Markup:
-    """Shares by row and column, numbered; a right answer is on the diagonal."""
+def _confused(
+    kind: str,
+    shares: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    pairs: Sequence[Pair],
+) -> Markup:
+    """A map, whose diagonal is right, of few columns, or else the pairs confused most."""
+    if len(columns) > _MAPPED:
+        lines = [(one, other, percent(share)) for one, other, share in pairs[:_MAPPED]]
+        return _table((kind, "taken for", "share"), lines, 1)
 
     def cell(i: int, k: int, share: float) -> Markup:
         told = {"class_": "right" if i == k else "wrong", "style": f"--share: {share**0.5:.0%}"}
@@ -206,20 +215,10 @@ def _confusion(result: Result) -> Markup:
     if not pairs:
         wrong = result["inferred"] is None
         return _note("Not measured." if wrong else "None: the task of every image is right.")
-    most = list(dict.fromkeys(name for pair in pairs for name in pair[:2]))[:_MAPPED]
-    chosen = [row for row in rows if row["task"] in most or len(rows) <= _MAPPED]
-    names = [row["task"] for row in chosen]
-    shares = [[row["inferred_as"].get(name, 0) / row["images"] for name in names] for row in chosen]
-    note = "Rows: the images' task; columns: the task inferred; in percent of the row."
-    if len(names) < len(rows):
-        note += f" The {len(names)} of {len(rows):,} tasks that are confused most."
-    drawn = tag("figure", _map(shares, names, names), _note(note))
-    return _cards(drawn, _card("Most confused", _pairs("task", pairs)))
-
-
-def _pairs(kind: str, pairs: Sequence[Pair]) -> Markup:
-    lines = [(one, other, percent(share)) for one, other, share in pairs[:_MAPPED]]
-    return _table((kind, "taken for", "share"), lines, 1)
+    names = [row["task"] for row in rows]
+    shares = [[row["inferred_as"].get(name, 0) / row["images"] for name in names] for row in rows]
+    note = _note("Rows: the images' task; columns: the task inferred; in percent of the row.")
+    return _cards(tag("figure", _confused("task", shares, names, names, pairs), note))
 
 
 def _classes(rows: Sequence[Result]) -> Markup:
@@ -227,10 +226,8 @@ def _classes(rows: Sequence[Result]) -> Markup:
     for row in sorted(rows, key=lambda row: row["known"])[: 2 * _CARDS]:
         shares = [[count / (sum(counts) or 1) for count in counts] for counts in row["classes"]]
         columns = [answer_name(row, k) for k in range(len(shares[0]))]
-        few = len(columns) <= _MAPPED
-        pairs = _pairs("class", confused_classes([row]))
-        inside = _map(shares, row["labels"], columns) if few else pairs
-        cards.append(_card(f"{row['task']}: {percent(row['known'])}", inside))
+        drawn = _confused("class", shares, row["labels"], columns, confused_classes([row]))
+        cards.append(_card(f"{row['task']}: {percent(row['known'])}", drawn))
     note = "Task known. Rows: the class; columns: the answer; in percent of the row."
     if len(cards) < len(rows):
         note += f" {len(cards)} of {len(rows):,} tasks, with the lowest accuracy."
