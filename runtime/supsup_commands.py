@@ -6,6 +6,7 @@ It imports next to nothing, because `supsup_runtime` alone imports numpy.
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import PurePath
 from typing import NoReturn
@@ -39,22 +40,22 @@ def main() -> NoReturn:
     if usual is signal.default_int_handler:  # not ignored, as in a shell's background
         signal.signal(signal.SIGINT, leave)
     try:
-        command = import_module(module).main
+        command = import_module(module).run
     except ModuleNotFoundError as error:
         if not extra or (error.name or "").startswith("supsup"):
             raise
-        _refuse(name, f"{error.name} is not installed; pip install 'supsup[{extra}]'")
+        command = _refusing(f"{error.name} is not installed; pip install 'supsup[{extra}]'")
     finally:
         signal.signal(signal.SIGINT, usual)
-    command()
-    sys.exit(0)
-
-
-def _refuse(name: str, message: str) -> NoReturn:
     from supsup_runtime.console import run_command
+
+    run_command(name, command)
+
+
+def _refusing(message: str) -> Callable[[], NoReturn]:
     from supsup_runtime.errors import SupSupError
 
     def refuse() -> NoReturn:
         raise SupSupError(message)
 
-    run_command(name, refuse)  # which knows --version
+    return refuse

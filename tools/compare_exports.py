@@ -25,6 +25,7 @@ from tools.revision import ROOT, checked_out, environment
 CHILD = """
 import contextlib, hashlib, io, json, pathlib, sys
 from supsup_export import cli
+main = getattr(cli, "main", None) or __import__("supsup_commands").main
 requests, folder = json.load(sys.stdin), pathlib.Path(sys.argv[1])
 renamed = "graph-outputs" in pathlib.Path(cli.__file__).read_text()
 found = {}
@@ -34,7 +35,7 @@ for name, words in requests.items():
     errors = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
         try:
-            cli.main()
+            main()
         except SystemExit as done:
             failed = done.code
     data = (folder / "model.onnx").read_bytes()

@@ -6,42 +6,43 @@ python tools/example_pictures.py pictures/
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Picture = npt.NDArray[np.uint8]
+from supsup_runtime.arrays import Labels, Values
+from supsup_runtime.data import load_dataset
 
-_DIGITS = {
-    "digits-0-1": ("0", "1"),
-    "digits-2-3-4": ("2", "3", "4"),
-    "digits-5-9": ("5", "6", "7", "8", "9"),
-    "negative-1-7": ("1", "7"),
-    "negative-0-6-8": ("0", "6", "8"),
-    "turned-2-4-5-9": ("2", "4", "5", "9"),
+TASKS = (
+    *("digits-0-1", "digits-2-3-4", "digits-5-6-7-8-9"),
+    *("negative-1-7", "negative-0-6-8", "negative-2-3-4-5-9"),
+    *("turned-1-7", "turned-0-3-6-8", "turned-2-4-5-9"),
+    *("mirrored-2-3", "mirrored-4-7", "mirrored-5-6-9"),
+)
+"""Names of the twelve tasks: what they show, and their 2 to 5 classes."""
+_OF_MNIST = (
+    *("digits-0-1", "digits-2-3", "digits-4-5", "digits-6-7-8-9"),
+    *("negative-1-7", "negative-0-6-8", "negative-3-5-9", "negative-2-4"),
+)
+_OF_CIFAR = ("photographs-0-1", "photographs-2-3-4", "photographs-5-6", "photographs-7-8-9")
+_CHANGES: dict[str, Callable[[Any], Any]] = {
+    "negative": lambda x: 255 - x,
+    "turned": np.rot90,
+    "mirrored": np.fliplr,
 }
-_DRAWN = {
-    "stripes": ("down", "across"),
-    "checks": ("2", "3", "4"),
-    "corners": ("top-left", "top-right", "bottom-left", "bottom-right"),
-    "shapes": ("circle", "cross", "ring", "square", "triangle"),
-    "shades": ("down", "left", "right", "up", "in", "out"),
-    "angles": tuple(str(angle) for angle in range(0, 180, 18)),
-}
-TASKS = {**_DIGITS, **_DRAWN}
-"""Names of the twelve tasks and of their 2 to 10 classes."""
 
 
 def make_tasks(folder: Path, *, tasks: Iterable[str] = TASKS, per_class: int = 40) -> Path:
-    """Make ``folder / task / class / picture.png`` of 16 x 16 gray pictures; return `folder`."""
-    for name in tasks:
-        for label, each in enumerate(TASKS[name]):
-            pictures = _of_digits(name, each) if name in _DIGITS else _drawn(name, label)
-            write_pictures(folder / name / each, pictures, per_class)
+    """Make ``folder / task / class / picture.png`` of scikit-learn's digits; return `folder`.
+
+    They are gray, 16 x 16. Tasks with a digit in common show the same ones.
+    """
+    data = load_dataset("digits")
+    x = np.kron(data.train_x, np.full((1, 2, 2), 255 / 16))
+    for task in tasks:
+        _write(folder / task, task, x, data.train_y, per_class)
     return folder
 
 
@@ -51,111 +52,24 @@ def make_real_tasks(folder: Path, mnist_data: Path, cifar_data: Path) -> Path:
     Eight tasks of digits, four of them in photographic negative, are gray, 28 x 28, with 300
     pictures a class for training; four of photographs are RGB, 32 x 32, with 1000. The test has 60.
     """
-    from supsup_runtime.data import load_dataset
-
-    mnist, cifar = load_dataset(mnist_data), load_dataset(cifar_data)
-    digits = [(0, 1), (2, 3), (4, 5), (6, 7, 8, 9)]
-    negatives = [(1, 7), (0, 6, 8), (3, 5, 9), (2, 4)]
-    photographs = [(0, 1), (2, 3, 4), (5, 6), (7, 8, 9)]
-    groups = [
-        *(("digits", mnist, classes, 300) for classes in digits),
-        *(("negative", mnist, classes, 300) for classes in negatives),
-        *(("photographs", cifar, classes, 1000) for classes in photographs),
-    ]
-    for kind, data, classes, count in groups:
-        task = folder / "-".join([kind, *map(str, classes)])
-        for part, x, y, most in (
-            ("train", data.train_x, data.train_y, count),
-            ("test", data.test_x, data.test_y, 60),
-        ):
-            for label in classes:
-                found = x[y == label][:most].astype(np.uint8)
-                shown = 255 - found if kind == "negative" else found
-                write_pictures(task / part / str(label), iter(shown), most)
+    for source, tasks, most in ((mnist_data, _OF_MNIST, 300), (cifar_data, _OF_CIFAR, 1000)):
+        data = load_dataset(source)
+        for task in tasks:
+            _write(folder / task / "train", task, data.train_x, data.train_y, most)
+            _write(folder / task / "test", task, data.test_x, data.test_y, 60)
     return folder
 
 
-def write_pictures(folder: Path, pictures: Iterator[Picture], count: int) -> None:
-    """Write up to `count` pictures as ``folder / number.png``."""
+def _write(folder: Path, task: str, x: Values, y: Labels, most: int) -> None:
+    """Write up to `most` pictures of each class of a task as ``folder / class / number.png``."""
     from PIL import Image
 
-    folder.mkdir(parents=True)
-    for number, picture in zip(range(count), pictures, strict=False):
-        Image.fromarray(picture).save(folder / f"{number}.png")
-
-
-def _of_digits(task: str, digit: str) -> Iterator[Picture]:
-    """Yield scikit-learn's digits in double size; tasks with a digit in common share them."""
-    images, labels = _digits()
-    for image in images[labels == int(digit)]:
-        x = np.kron(image.reshape(8, 8), np.full((2, 2), 255 / 16)).astype(np.uint8)
-        x = 255 - x if task.startswith("negative") else x
-        yield np.ascontiguousarray(np.rot90(x) if task.startswith("turned") else x)
-
-
-@cache
-def _digits() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    return images, labels
-
-
-def _drawn(task: str, label: int) -> Iterator[Picture]:
-    """Yield drawings of a class, each a little different, with noise."""
-    rng = np.random.RandomState(label)
-    grid = np.mgrid[0:16, 0:16].astype(float)
-    while True:
-        y, x = grid - 7.5 - rng.uniform(-2, 2, (2, 1, 1))
-        bright = _DRAWINGS[task](x, y, label) * rng.uniform(150, 220)
-        yield (bright + rng.uniform(0, 30, (16, 16))).clip(0, 255).astype(np.uint8)
-
-
-_Grid = npt.NDArray[np.floating]
-
-
-def _stripes(x: _Grid, y: _Grid, label: int) -> npt.NDArray[Any]:
-    bright: npt.NDArray[Any] = np.sin((x, y)[label] * 1.5) > 0
-    return bright
-
-
-def _checks(x: _Grid, y: _Grid, label: int) -> npt.NDArray[Any]:
-    side = label + 2
-    bright: npt.NDArray[Any] = (x // side + y // side) % 2 == 0
-    return bright
-
-
-def _corners(x: _Grid, y: _Grid, label: int) -> npt.NDArray[Any]:
-    return (x * (1, -1)[label % 2] < -2) & (y * (1, -1)[label // 2] < -2)
-
-
-def _shapes(x: _Grid, y: _Grid, label: int) -> npt.NDArray[Any]:
-    radius, square = np.hypot(x, y), np.maximum(abs(x), abs(y))
-    cross = (np.minimum(abs(x), abs(y)) < 1.5) & (square < 5.5)
-    triangle = (y < 4.5) & (y > 2 * abs(x) - 5.5)
-    ring = (radius > 3) & (radius < 5.5)
-    return (radius < 5.5, cross, ring, square < 4.5, triangle)[label]
-
-
-def _shades(x: _Grid, y: _Grid, label: int) -> npt.NDArray[Any]:
-    radius = np.hypot(x, y)
-    return ((y, -x, x, -y, -radius, radius)[label] / 20 + 0.5).clip(0, 1)
-
-
-def _angles(x: _Grid, y: _Grid, label: int) -> npt.NDArray[Any]:
-    angle = np.pi * label / 10
-    bright: npt.NDArray[Any] = abs(x * np.sin(angle) - y * np.cos(angle)) < 1.5
-    return bright
-
-
-_DRAWINGS = {
-    "stripes": _stripes,
-    "checks": _checks,
-    "corners": _corners,
-    "shapes": _shapes,
-    "shades": _shades,
-    "angles": _angles,
-}
+    kind, *classes = task.split("-")
+    for label in classes:
+        (folder / label).mkdir(parents=True)
+        for number, picture in enumerate(x[y == int(label)][:most].astype(np.uint8)):
+            shown = _CHANGES[kind](picture) if kind in _CHANGES else picture
+            Image.fromarray(np.ascontiguousarray(shown)).save(folder / label / f"{number}.png")
 
 
 def main() -> None:

@@ -156,34 +156,21 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("name", nargs="?", help="experiment, see --list")
-    parser.add_argument("--list", action="store_true", help="list the experiments")
-    parser.add_argument("--tiny", action="store_true", help="run in seconds, on bundled digits")
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=ROOT / "reproduction",
-        metavar="DIR",
-        help="keep banks, models and measurements here (default: reproduction/)",
-    )
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder with mnist/, or SUPSUP_DATA"
-    )
-    parser.add_argument(
-        "--bank",
-        action="append",
-        default=[],
-        metavar="KEY=PATH",
-        help="use this bank, if it matches, instead of learning one",
-    )
+    add, work = parser.add_argument, ROOT / "reproduction"
+    add("name", nargs="?", help="experiment, see --list")
+    add("--list", action="store_true", help="list the experiments")
+    add("--tiny", action="store_true", help="run in seconds, on bundled digits")
+    text = "keep banks, models and measurements here (default: reproduction/)"
+    add("--work", type=Path, default=work, metavar="DIR", help=text)
+    add("--data", type=Path, metavar="DIR", help="folder with mnist/, or SUPSUP_DATA")
+    text = "use this bank, if it matches, instead of learning one"
+    add("--bank", action="append", default=[], metavar="KEY=PATH", help=text)
     for name, text in NUMBERS.items():
-        parser.add_argument(_option(name), type=positive, metavar="N", help=text)
-    parser.add_argument(
-        "--threads", type=positive, metavar="N", help="threads of PyTorch, and per call (1)"
-    )
-    parser.add_argument("--record", action="store_true", help="update docs/ in these cases as well")
-    parser.add_argument("--from-results", action="store_true", help="write docs/ from docs/results")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+        add(_option(name), type=positive, metavar="N", help=text)
+    add("--threads", type=positive, metavar="N", help="threads of PyTorch, and per call (1)")
+    add("--record", action="store_true", help="update docs/ in these cases as well")
+    add("--from-results", action="store_true", help="write docs/ from docs/results")
+    add("--json", action="store_true", help="print JSON instead of tables")
     add_renamed(parser, {"--images": "--per-task"})
     return parser
 

@@ -166,11 +166,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--draw", type=Path, metavar="FILE", help="write the picture as SVG")
-    made.add_argument(
-        "--root", type=Path, default=ROOT, metavar="DIR", help="checkout (default: this one)"
-    )
     arguments = made.parse_args()
-    sys.path[:0] = [str(arguments.root / name.removeprefix("supsup_")) for name in PACKAGES]
+    sys.path[:0] = [str(ROOT / name.removeprefix("supsup_")) for name in PACKAGES]
     houses = [house_of(package) for package in PACKAGES]
     if arguments.draw:
         arguments.draw.write_text(draw(houses))

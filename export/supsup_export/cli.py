@@ -10,10 +10,10 @@ from supsup_export.exporter import Report, export, export_recovery, export_task
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.index import OBJECTIVES
 from supsup_runtime.console import (
+    add_options,
     add_renamed,
     parser,
     print_result,
-    run_command,
     say,
     to_path,
 )
@@ -34,12 +34,8 @@ _EXAMPLES = (
 _OF_WHOLE_BANKS = ("target", "objective", "graph_outputs", "scoring", "sample")
 
 
-def main() -> None:
+def run() -> None:
     """Run the command."""
-    run_command("supsup-export", _run)
-
-
-def _run() -> None:
     arguments = _parser().parse_args()
     report = _export(arguments)
     if report.left_out:
@@ -103,12 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "export a model that recovers masks from the bank's Hopfield store"
     given.add_argument("--hopfield", action="store_true", help=text)
     made_of.add_argument("output", type=to_path, metavar="OUTPUT", help="model file to write")
-    made_of.add_argument(
-        "--target",
-        choices=get_args(Target),
-        help="cpu, cuda: fast operators of ONNX Runtime; portable: standard operators (ai.onnx) "
-        "only (default: cpu)",
-    )
+    text = "cpu, cuda: fast operators of ONNX Runtime; portable: standard operators (ai.onnx) only "
+    add_options(made_of, [("--target", get_args(Target), None, text + "(default: cpu)")])
     text = f"outputs to keep, any of {','.join(OUTPUTS)} (default: all)"
     made_of.add_argument("--graph-outputs", metavar="NAME,...", help=text)
     add_renamed(made_of, {"--outputs": "--graph-outputs"})
@@ -116,33 +108,22 @@ def _parser() -> argparse.ArgumentParser:
     made_of.add_argument("--bits", type=int, choices=(32, 2), help=text)
     text = "baked: the model prepares pictures itself and takes uint8 (batch, height, width, "
     text += "channels) of any size; runtime: it takes what the application has prepared (default: "
-    made_of.add_argument("--preprocess", choices=get_args(Preprocess), help=text + "runtime)")
+    add_options(made_of, [("--preprocess", get_args(Preprocess), None, text + "runtime)")])
     text = "with --hopfield: recover from a whole stream in one call"
     made_of.add_argument("--stream", action="store_true", help=text)
     text = "also write the metadata to OUTPUT.json"
     made_of.add_argument("--sidecar", action="store_true", help=text)
     made_of.add_argument("--force", action="store_true", help="replace OUTPUT if it exists")
     made_of.add_argument("--json", action="store_true", help="print the report as JSON")
-    method.add_argument(
-        "--objective",
-        choices=OBJECTIVES,
-        help="objective of one-shot inference (default: superfluous if the network has superfluous "
-        "outputs, else entropy)",
-    )
-    speed.add_argument(
-        "--scoring",
-        choices=get_args(Scoring),
-        help="how to score tasks. exact: all exactly; rounded: all in int8, then exactly those "
-        "that can still win; screened: like rounded, over 30 %% of the weights first (default: "
-        "rounded for large banks on the CPU, else exact)",
-    )
-    speed.add_argument(
-        "--sample",
-        type=to_path,
-        metavar="FILE",
-        help="with --scoring screened: .npy file of real inputs, float32 (images, ...), that "
-        "select the weights to score first (default: random inputs)",
-    )
+    text = "objective of one-shot inference (default: superfluous if the network has superfluous "
+    add_options(method, [("--objective", OBJECTIVES, None, text + "outputs, else entropy)")])
+    text = "how to score tasks. exact: all exactly; rounded: all in int8, then exactly those that "
+    text += "can still win; screened: like rounded, over 30 %% of the weights first (default: "
+    text += "rounded for large banks on the CPU, else exact)"
+    add_options(speed, [("--scoring", get_args(Scoring), None, text)])
+    text = "with --scoring screened: .npy file of real inputs, float32 (images, ...), that select "
+    text += "the weights to score first (default: random inputs)"
+    speed.add_argument("--sample", type=to_path, metavar="FILE", help=text)
     text = "compare the model with the bank before writing OUTPUT (default: --check)"
     action = argparse.BooleanOptionalAction
     speed.add_argument("--check", action=action, default=True, help=text)

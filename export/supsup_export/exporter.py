@@ -61,8 +61,11 @@ class Report(ABC, Generic[Parity]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportReport(Report[ParityReport]):
-    """Report on the model of a bank; `left_out` names a stale calibration.
+class ExportReport(Report[Parity]):
+    """Report on a model of several tasks.
+
+    `left_out` names a stale calibration or, of a model that recovers masks, tasks without recorded
+    entropy.
 
     Attributes:
         info: Metadata of the model.
@@ -71,28 +74,13 @@ class ExportReport(Report[ParityReport]):
     info: ModelInfo
 
     def _described(self) -> tuple[str, dict[str, object]]:
-        return f"{len(self.info.tasks)} tasks", {
-            "calibrated": self.info.calibration is not None,
-            "mode": self.info.mode,
-            "num_tasks": len(self.info.tasks),
-            "objective": self.info.objective,
-            "target": self.info.target,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryExport(Report[RecoveryReport]):
-    """Report on a model that recovers masks; `left_out` names tasks without recorded entropy.
-
-    Attributes:
-        info: Metadata of the model.
-    """
-
-    info: ModelInfo
-
-    def _described(self) -> tuple[str, dict[str, object]]:
-        num_tasks = len(self.info.tasks)
-        return f"recovers {num_tasks} tasks", {"mode": self.info.mode, "num_tasks": num_tasks}
+        info, count = self.info, len(self.info.tasks)
+        told: dict[str, object] = {"mode": info.mode, "num_tasks": count}
+        if info.hopfield is not None:
+            return f"recovers {count} tasks", told
+        calibrated = info.calibration is not None
+        more = {"calibrated": calibrated, "objective": info.objective, "target": info.target}
+        return f"{count} tasks", told | more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +109,7 @@ def export(
     check: bool = True,
     sidecar: bool = False,
     force: bool = False,
-) -> ExportReport:
+) -> ExportReport[ParityReport]:
     """Export a bank as one ONNX model; on failure, keep existing files.
 
     Args:
@@ -188,7 +176,7 @@ def export_recovery(
     check: bool = True,
     sidecar: bool = False,
     force: bool = False,
-) -> RecoveryExport:
+) -> ExportReport[RecoveryReport]:
     """Export a model that recovers masks from a bank's Hopfield store; see `export`.
 
     Args:
@@ -217,9 +205,7 @@ def export_recovery(
         checked = check_stream if stream else check_recovery
         parity = checked(part, bank, store, place=str(output)) if check else None
     size, left_out = output.stat().st_size, _without_entropy(info)
-    return RecoveryExport(
-        path=output, model_bytes=size, parity=parity, info=info, left_out=left_out
-    )
+    return ExportReport(path=output, model_bytes=size, parity=parity, info=info, left_out=left_out)
 
 
 def _without_entropy(info: ModelInfo) -> str:

@@ -1,7 +1,7 @@
 """Objectives and scores in numpy: the reference for the graphs.
 
-H is the entropy, G the log-sum-exp of the superfluous outputs (Wortsman et al. 2020). All functions
-map logits ``float (batch, outputs)`` to ``float (batch,)``.
+H is the entropy (Wortsman et al. 2020). All functions map logits ``float (batch, outputs)`` to
+``float (batch,)``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,6 @@ def entropy(logits: Reals) -> Reals:
     # log sum exp(z) - E[z], because p log p is nan at p = 0
     result: Reals = np.log(total) - (mass * shifted).sum(axis=1) / total
     return result
-
-
-def superfluous(logits: Reals) -> Reals:
-    """Return G, the log-sum-exp of all outputs; its gradient uses the superfluous ones alone."""
-    return _log_sum_exp(logits)
 
 
 def log_odds(logits: Reals, real_outputs: int) -> Reals:

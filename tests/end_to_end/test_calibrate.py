@@ -208,7 +208,7 @@ def test_calibrate_export_run(trained: Path, tmp_path: Path) -> None:
     unknown = np.concatenate([stream.task(i, train=False).test_x[:50] for i in range(3, 9)])
     np.save(x, np.concatenate([unknown, stream.task(0, train=False).test_x[:50]]))
     before = json.loads(run("supsup-run", trained / "out.onnx", x, "--json").stdout)
-    assert before["known"] == [None] * 350
+    assert before["accepted"] == [None] * 350
     options = ["permuted", "--bank", bank, "--per-task", 80, "--coverage", 0.9]
     done = calibrate(trained / "out.onnx", *options, "--json")
     value = json.loads(done.stdout)
@@ -251,11 +251,11 @@ def _say_it(model: Path, bank: Path, x: Path) -> None:
     """What the other commands print of a calibrated model."""
     command = "supsup-run"
     table = run(command, model, x, "--per-image").stdout.splitlines()
-    assert table[0].split() == ["row", "task", "label", "logit", "known"]
+    assert table[0].split() == ["row", "task", "label", "logit", "accepted"]
     words = [line.split()[-1] for line in table[1:]]
     assert set(words) == {"yes", "no"}
     value = json.loads(run(command, model, x, "--per-image", "--json").stdout)
-    assert [{"yes": True, "no": False}[word] for word in words] == value["known"]
+    assert [{"yes": True, "no": False}[word] for word in words] == value["accepted"]
     for path in (model, bank):
         about = json.loads(run("supsup-inspect", path, "--json").stdout)
         assert about["calibration"]["score"] == "log-odds"

@@ -60,7 +60,7 @@ _GIVEN_PICTURES = f"""```sh
 PYTHONPATH={REPOSITORY} python - <<'END'
 from pathlib import Path
 from tools.example_pictures import make_tasks
-make_tasks(Path("pictures"), tasks=("checks", "digits-0-1", "stripes"), per_class=20)
+make_tasks(Path("pictures"), tasks=("digits-0-1", "negative-0-6-8", "turned-1-7"), per_class=20)
 END
 ```
 """

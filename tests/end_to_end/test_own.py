@@ -21,7 +21,7 @@ from supsup_runtime.preprocessing import Preprocessing
 pytest.importorskip("PIL", reason="own pictures need Pillow")
 
 FEW = ["--steps", 30, "--outputs", 20, "--batch-size", 32, "--threads", 1]
-NAMES = ("digits-0-1", "digits-5-9", "stripes")
+NAMES = ("digits-0-1", "digits-5-6-7-8-9", "turned-1-7")
 
 
 def learn(data: Path, bank: Path, *more: object, model: str = "conv-8", status: int = 0) -> str:
@@ -52,7 +52,7 @@ def test_bank_and_model_carry_preprocessing_and_classes(made: Path) -> None:
     assert [task.labels for task in model.tasks] == [
         ("0", "1"),
         ("5", "6", "7", "8", "9"),
-        ("across", "down"),
+        ("1", "7"),
     ]
     tasks = read_tasks(made / "data")
     for index, name in enumerate(NAMES):
@@ -64,11 +64,11 @@ def test_bank_and_model_carry_preprocessing_and_classes(made: Path) -> None:
 
 def test_a_new_task_leaves_the_others_untouched(copied: Path) -> None:
     before = {file.name: file.read_bytes() for file in (copied / "masks/tasks").iterdir()}
-    make_tasks(copied / "data", tasks=["shapes"], per_class=20)
+    make_tasks(copied / "data", tasks=["negative-0-6-8"], per_class=20)
     said = learn(copied / "data", copied / "masks")
     assert said.count("already in the bank, skipped") == 3
     after = {file.name: file.read_bytes() for file in (copied / "masks/tasks").iterdir()}
-    assert sorted(set(after) - set(before)) == ["shapes.safetensors"]
+    assert sorted(set(after) - set(before)) == ["negative-0-6-8.safetensors"]
     assert before == {name: after[name] for name in before}
 
 
@@ -85,42 +85,42 @@ def test_check_says_what_there_is(made: Path, tmp_path: Path) -> None:
     text = run("supsup-train", "own", "--data", made / "data", "--check").stdout
     lines = text.splitlines()
     assert lines[0].split() == ["task", "classes", "train", "test", "size", "mean", "std"]
-    assert lines[2].split()[:4] == ["digits-5-9", "5", "80", "20"]
+    assert lines[2].split()[:4] == ["digits-5-6-7-8-9", "5", "80", "20"]
     assert lines[-2:] == ["inputs: gray, 16 x 16", "nothing to mend"]
     data = Path(shutil.copytree(made / "data", tmp_path / "data"))
-    (data / "stripes/down/broken.png").write_text("no picture")
+    (data / "turned-1-7/1/broken.png").write_text("no picture")
     words = ["own", "--data", data, "--check", "--size", 16, "--mode", "gray"]
     text = run("supsup-train", *words, "--skip-unreadable").stdout
-    assert f"task 'stripes': {data}/stripes/down/broken.png: must be a picture (BMP, " in text
+    assert f"task 'turned-1-7': {data}/turned-1-7/1/broken.png: must be a picture (BMP, " in text
     done = run("supsup-train", *words, status=1)
     assert done.stdout == text
     assert "pictures that cannot be read: 1; mend or remove them, or leave them out" in done.stderr
 
 
 def test_unreadable_pictures_are_named_or_left_out_and_counted(copied: Path) -> None:
-    broken = copied / "data/stripes/down/broken.png"
+    broken = copied / "data/turned-1-7/1/broken.png"
     broken.write_text("no picture")
     options = ("--size", 16, "--mode", "gray")
     said = learn(copied / "data", copied / "other", *options, status=1)
     assert f"{broken}: " in said.splitlines()[-1]
     said = learn(copied / "data", copied / "other", *options, "--skip-unreadable")
-    assert "stripes: 1 pictures cannot be read and were left out, such as" in said
-    assert "stripes/down/broken.png" in said
+    assert "turned-1-7: 1 pictures cannot be read and were left out, such as" in said
+    assert "turned-1-7/1/broken.png" in said
 
 
 def test_data_that_changed_are_not_learned_again_silently(copied: Path) -> None:
-    (copied / "data/stripes/down/0.png").unlink()
+    (copied / "data/turned-1-7/1/0.png").unlink()
     said = learn(copied / "data", copied / "masks", status=1)
-    assert "the data of task 'stripes' changed since it was learned; give the same" in said
+    assert "the data of task 'turned-1-7' changed since it was learned; give the same" in said
 
 
 def test_evaluation_on_other_data_says_so(copied: Path) -> None:
     words = [copied / "out.onnx", "own", "--data", copied / "data", "--per-task", 0, "--json"]
     same = json.loads(run("supsup-eval", *words).stdout)["warnings"]
     assert not any("were learned" in line for line in same)
-    (copied / "data/stripes/down/0.png").unlink()
+    (copied / "data/turned-1-7/1/0.png").unlink()
     said = json.loads(run("supsup-eval", *words).stdout)["warnings"][0]
-    assert said.startswith("1 tasks, such as stripes, were learned from other data, got ")
+    assert said.startswith("1 tasks, such as turned-1-7, were learned from other data, got ")
     assert said.endswith("; give the data and options of training, or train again")
 
 

@@ -59,7 +59,7 @@ def test_run_and_inspect(trained: Path, tmp_path: Path) -> None:
     for options in ([], ["--task", "permuted-0001"], ["--task", "1"], ["--per-image"]):
         value = json.loads(run("supsup-run", model, x, "--json", *options).stdout)
         assert len(value["labels"]) == 4
-        assert np.array(value["logits"]).shape == (4, 20)
+        assert np.array(value["logits"]).shape == (4, 10)
     assert value["tasks"] == ["permuted-0001"] * 4
     text = run_program("supsup-run", model, x).stdout
     assert text.splitlines()[0].split() == ["row", "task", "label", "logit"]

@@ -140,7 +140,7 @@ def test_a_bank_of_another_setting_is_refused(tmp_path: Path) -> None:
         bank.replace(replace(task, training={**task.training, **change}))
         refused("nns-100", f"learner={found}", message, tmp_path)
         bank.replace(task)
-    refused("psp", f"psp={psp}", "a task's state must be {'context0': (64, 64)", tmp_path)
+    refused("psp", f"psp={psp}", "'context1' must have shape (17, 17) as in the", tmp_path)
     (found / "nns" / "learner.json").write_text("{")
     refused("nns-100", f"learner={found}", "learner.json: must be a learner's JSON", tmp_path)
 

@@ -14,18 +14,16 @@ import onnx
 import pytest
 import torch
 
+from commands import run
 from parity.plain import numpy_logits
 from supsup_export import exporter
 from supsup_export.bank_model.compose import Request
 from supsup_export.bank_model.layout import lay_out
-from supsup_export.cli import main as export_main
 from supsup_export.exporter import export, export_task
 from supsup_export.graph import constants_of
 from supsup_runtime import load
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import decode_task, encode_task, make_task
-from supsup_runtime.cli.bank import main as bank_main
-from supsup_runtime.cli.inspect import main as inspect_main
 from supsup_runtime.errors import BankError, InputError, ParityError
 from supsup_runtime.model.inference import Inference
 from supsup_runtime.model.metadata import Scoring, Target
@@ -257,27 +255,13 @@ def test_a_task_file_without_masks_is_frozen(make: Callable[[int], MaskBank]) ->
         np.testing.assert_array_equal(back.state[name], value)
 
 
-def test_the_commands(
-    tmp_path: Path,
-    make: Callable[[int], MaskBank],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_commands(tmp_path: Path, make: Callable[[int], MaskBank]) -> None:
     bank, out = make(2), tmp_path / "out.onnx"
-
-    def run(main: Callable[[], None], *arguments: object) -> str:
-        monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as done:
-            assert not done.code  # noqa: PT017 - the exit code is what is looked at
-        return capsys.readouterr().out
-
-    report = json.loads(run(export_main, "--bank", bank.path, out, "--json"))
+    report = json.loads(run("supsup-export", "--bank", bank.path, out, "--json").stdout)
     assert report["num_tasks"] == 2
-    found = json.loads(run(inspect_main, out, "--json"))
+    found = json.loads(run("supsup-inspect", out, "--json").stdout)
     assert (found["masked_weights"], found["state_elements"]) == (0, 5 * 7 + 7 * 9 + 9 * 6)
-    assert "as 2 float32 models" not in run(inspect_main, bank.path)
-    listed = json.loads(run(bank_main, "list", bank.path, "--json"))
+    assert "as 2 float32 models" not in run("supsup-inspect", bank.path).stdout
+    listed = json.loads(run("supsup-bank", "list", bank.path, "--json").stdout)
     assert [task["density"] for task in listed] == [None, None]
-    assert " - " in run(bank_main, "list", bank.path)
+    assert " - " in run("supsup-bank", "list", bank.path).stdout

@@ -13,7 +13,7 @@ from tools.sweep import main, recommended
 from commands import Done, call, run_stopped
 
 SWEEP = Path(__file__).parents[2] / "tools" / "sweep.py"
-GRID = ("--steps", 2, 4, "--rule", "threshold", "top-k:0.3")
+GRID = ("--set", "steps=2,4", "--set", "rule=threshold,top-k")
 
 
 def sweep(*words: object, status: int = 0) -> Done:
@@ -50,7 +50,7 @@ def test_a_killed_sweep_goes_on(data: Path, tmp_path: Path) -> None:
     stored = (tmp_path / "cut/results.jsonl").read_text().splitlines()
     assert len(stored) == 1
     done = sweep(*words, "--json")
-    assert "2 of 4: --lr 0.003 --steps 2 --rule top-k --density 0.3" in done.stderr
+    assert "3 of 4: --rule=top-k --steps=2" in done.stderr
     assert done.stderr.count("already in the bank, skipped") == 2
     one, two = (json.loads(each.stdout) for each in (whole, done))
     assert without_times(one["cells"]) == without_times(two["cells"])
@@ -58,30 +58,43 @@ def test_a_killed_sweep_goes_on(data: Path, tmp_path: Path) -> None:
     assert lines[0] == stored[0]
     assert [json.loads(line) for line in lines] == two["cells"]
     assert [cell["key"] for cell in two["cells"]] == [
-        f"--lr 0.003 --steps {steps} --rule {rule} --score-init uniform"
-        for steps in (2, 4)
-        for rule in ("threshold", "top-k --density 0.3")
+        f"--rule={rule} --steps={steps}" for rule in ("threshold", "top-k") for steps in (2, 4)
     ]
-    cell = two["cells"][1]
+    cell = two["cells"][2]
     assert (cell["recipe"]["steps"], cell["method"]) == (2, "exhaustive")
-    assert cell["density"] == pytest.approx(0.3, abs=0.01)
+    assert cell["recipe"]["rule"]["kind"] == "top-k"
+    assert cell["density"] == pytest.approx(0.5, abs=0.01)
     assert 0 <= cell["lowest"] <= cell["known"] <= 1
     assert cell["inferred"] is not None
-    model = tmp_path / "cut" / cell["key"].strip("-").replace(" --", "_").replace(" ", "-")
+    model = tmp_path / "cut" / "rule=top-k_--steps=2"
     assert cell["bytes"] == (model / "out.onnx").stat().st_size
 
-    more = sweep(*words, "--lr", "1e-3", "1e39", "--score-init", "zeros", "uniform")
-    table, *failed = more.stdout.split("failed: ")
-    assert table.count("\n--lr 0.001") == 6  # no zeros with top-k
-    assert len(failed) == 6
-    assert "cannot learn: value cannot be converted to type float" in failed[0]
-    assert more.stdout.splitlines()[-1].startswith("recommended, accuracy 0.")
+
+def test_combinations_that_fail_are_listed(data: Path, tmp_path: Path) -> None:
+    words = [*words_of(data, tmp_path / "cells"), "--steps", 1, "--set", "lr=1e-3,1e39"]
+    words += ["--set", "rule=threshold,top-k", "--set", "density=,0.3"]
+    table, *failed = sweep(*words).stdout.split("failed: ")
+    assert [line.partition("  ")[0] for line in table.splitlines()[1:]] == [
+        "--lr=1e-3 --rule=threshold",
+        "--lr=1e-3 --rule=top-k",
+        "--density=0.3 --lr=1e-3 --rule=top-k",
+    ]
+    assert [text.partition(":")[0] for text in failed] == [
+        "--density=0.3 --lr=1e-3 --rule=threshold",
+        "--density=0.3 --lr=1e39 --rule=threshold",
+        "--lr=1e39 --rule=threshold",
+        "--lr=1e39 --rule=top-k",
+        "--density=0.3 --lr=1e39 --rule=top-k",
+    ]
+    assert "go with --rule top-k, got --rule threshold; leave them out" in failed[0]
+    assert "cannot learn: value cannot be converted to type float" in failed[2]
+    assert failed[-1].splitlines()[-1].startswith("recommended, accuracy 0.")
 
 
 def test_another_setting_needs_another_folder(data: Path, tmp_path: Path) -> None:
     words = words_of(data, tmp_path / "cells")
-    sweep(*words, "--steps", 1, "--per-task", 0)
-    said = sweep(*words, "--steps", 1, "--per-task", 0, "--batch-size", 7, status=1).stderr
+    sweep(*words, "--set", "steps=1", "--per-task", 0)
+    said = sweep(*words, "--set", "steps=1", "--per-task", 0, "--batch-size", 7, status=1).stderr
     assert said == (
         f"sweep: {tmp_path}/cells/setting.json: the folder has batch_size 128, this run has 7; use "
         "the same options, or another --work\n"
@@ -90,14 +103,14 @@ def test_another_setting_needs_another_folder(data: Path, tmp_path: Path) -> Non
     changed = {**arrays, "x_train": 255 - arrays["x_train"]}
     try:
         np.savez(data.with_name("one.npz"), **changed)
-        said = sweep(*words, "--steps", 1, "--per-task", 0, status=1).stderr
+        said = sweep(*words, "--set", "steps=1", "--per-task", 0, status=1).stderr
         assert "the folder has tasks.one.data '" in said
     finally:
         np.savez(data.with_name("one.npz"), **arrays)
 
 
 def test_without_superfluous_outputs_no_task_is_inferred(tmp_path: Path) -> None:
-    words = ["permuted", "--tasks", 1, "--model", "mlp-4", "--outputs", 10, "--steps", 1]
+    words = ["permuted", "--tasks", 1, "--model", "mlp-4", "--outputs", 10, "--set", "steps=1"]
     lines = sweep(*words, "--work", tmp_path / "cells").stdout.splitlines()
     titles = ["options", "known", "lowest", "inferred", "seconds", "density", "bytes"]
     assert lines[0].split() == titles
@@ -128,29 +141,22 @@ def test_the_cheapest_within_a_standard_error_of_the_best_is_recommended() -> No
     ("words", "status", "message"),
     [
         (
-            ["permuted", "--rule", "top-k"],
+            ["permuted", "--set", "rule=top-k", "--set", "density=2,3"],
             1,
-            "sweep: --rule: must be threshold, top-k:DENSITY or er:X, got 'top-k'\n",
+            "the first failed: --density=2 --rule=top-k: density: must be in (0, 1], got 2.0\n",
         ),
         (
-            ["permuted", "--rule", "top-k:2"],
-            1,
-            "sweep: density: must be in (0, 1], got 2.0\n",
-        ),
-        (
-            ["permuted", "--rule", "er:4", "--score-init", "zeros"],
-            1,
-            "sweep: --score-init: zeros go with --rule threshold alone, got top-k; add uniform\n",
-        ),
-        (
-            ["permuted", "--scenario", "NNs"],
+            ["permuted", "--scenario", "NNs", "--set", "steps=1"],
             1,
             "sweep: has no --check, --bank, --log and NNs; leave them out\n",
         ),
-        (["permuted", "--lr", "0"], 1, "sweep: learning_rate: must be positive and finite, got 0"),
-        (["permuted", "--steps", "x"], 2, "argument --steps: must be an integer of at least 1"),
-        (["own"], 1, "sweep: --data: stream own needs a tasks.toml, or a folder of tasks"),
-        (["no-such"], 2, "argument stream: invalid choice: 'no-such'"),
+        (["permuted", "--set", "lr=0"], 1, "learning_rate: must be positive and finite, got 0"),
+        (["permuted", "--set", "steps=x"], 2, "argument --steps: must be an integer of at least 1"),
+        (["permuted", "--set", "step=1"], 2, "unrecognized arguments: --step=1"),
+        (["permuted", "--steps", 1, "--set", "steps=2"], 2, "--steps: was given twice"),
+        (["permuted"], 2, "the following arguments are required: --set"),
+        (["own", "--set", "steps=1"], 1, "sweep: --data: stream own needs a tasks.toml, or a "),
+        (["no-such", "--set", "steps=1"], 2, "argument stream: invalid choice: 'no-such'"),
     ],
 )
 def test_refusals(tmp_path: Path, words: list[str], status: int, message: str) -> None:
@@ -160,9 +166,7 @@ def test_refusals(tmp_path: Path, words: list[str], status: int, message: str) -
 
 def test_all_cells_may_fail(data: Path, tmp_path: Path) -> None:
     words = words_of(data, tmp_path / "cells")
-    said = sweep(*words, "--lr", "1e39", "--steps", 1, status=1).stderr
+    said = sweep(*words, "--set", "lr=1e39", "--steps", 1, status=1).stderr
     last = said.splitlines()[-1]
-    assert last.startswith(
-        "sweep: all 1 cells failed; the first failed: --lr 1e+39 --steps 1 --rule threshold"
-    )
+    assert last.startswith("sweep: all 1 combinations failed; the first failed: --lr=1e39: ")
     assert last.endswith("lower the learning rate")

@@ -19,7 +19,12 @@ import numpy as np
 
 import supsup_runtime
 
-COMMAND = "import sys; from supsup_export.cli import main; sys.argv[0] = 'supsup-export'; main()"
+COMMAND = """
+import sys
+from supsup_export import cli
+sys.argv[0] = "supsup-export"
+(getattr(cli, "main", None) or __import__("supsup_commands").main)()
+"""
 
 
 def main(bank: Path, grown: Path, model: Path, *, threads: int) -> None:

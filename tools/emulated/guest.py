@@ -30,7 +30,7 @@ Case = dict[str, Any]
 
 def exported(words: list[str], file: Path) -> str:
     """Run supsup-export; return its error, or an empty text."""
-    from supsup_export.cli import main
+    from supsup_commands import main
 
     sys.argv, errors = ["supsup-export", *words, str(file)], StringIO()
     with redirect_stdout(StringIO()), redirect_stderr(errors):

@@ -11,7 +11,7 @@ from typing import Any
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import is_number
 from supsup_runtime.bank.task import equal_tasks
-from supsup_runtime.console import Options, parser, print_result, run_command, to_path, to_table
+from supsup_runtime.console import Options, parser, print_result, to_path, to_table
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.file import has_store, read_store
 
@@ -25,12 +25,8 @@ _EXAMPLES = (
 )
 
 
-def main() -> None:
+def run() -> None:
     """Run the command."""
-    run_command("supsup-bank", _run)
-
-
-def _run() -> None:
     made = parser("supsup-bank", "List, verify or change the tasks of a mask bank.", _EXAMPLES)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
 

@@ -16,7 +16,7 @@ from supsup_runtime.cli.options import (
     model_tasks,
     say_progress,
 )
-from supsup_runtime.console import add_options, parser, print_result, run_command, to_path
+from supsup_runtime.console import add_options, parser, print_result, to_path
 from supsup_runtime.data.options import say_skipped
 from supsup_runtime.evaluation.calibration import check_same_bank, choose_samples, measure
 
@@ -26,12 +26,8 @@ _EXAMPLES = (
 )
 
 
-def main() -> None:
+def run() -> None:
     """Run the command."""
-    run_command("supsup-calibrate", _run)
-
-
-def _run() -> None:
     made = parser(
         "supsup-calibrate",
         "Measure the score below which a model rejects an input, and store it in the bank.",

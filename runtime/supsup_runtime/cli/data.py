@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-from supsup_runtime.console import parser, print_result, run_command, to_path
+from supsup_runtime.console import parser, print_result, to_path
 from supsup_runtime.data.download import ARCHIVES, Progress, download
 
 _EXAMPLES = (
@@ -15,12 +15,8 @@ _EXAMPLES = (
 _WIDTH = 40
 
 
-def main() -> None:
+def run() -> None:
     """Run the command."""
-    run_command("supsup-data", _run)
-
-
-def _run() -> None:
     made = parser("supsup-data", "Get published data sets.", _EXAMPLES)
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     text = "Download a data set, check it and unpack it; goes on where it was stopped."

@@ -26,7 +26,6 @@ from supsup_runtime.console import (
     positive,
     print_result,
     printable,
-    run_command,
     to_path,
     to_table,
 )
@@ -45,12 +44,8 @@ _EXAMPLES = (
 _SHOWN = 5
 
 
-def main() -> None:
+def run() -> None:
     """Run the command."""
-    run_command("supsup-eval", _run)
-
-
-def _run() -> None:
     made = parser(
         "supsup-eval",
         "Evaluate a model on a stream of tasks.\n\n"

@@ -11,7 +11,6 @@ from supsup_runtime.console import (
     CommandParser,
     parser,
     print_result,
-    run_command,
     say,
     to_path,
     to_table,
@@ -36,12 +35,8 @@ _EXAMPLES = (
 )
 
 
-def main() -> None:
+def run() -> None:
     """Run the command."""
-    run_command("supsup-hopfield", _run)
-
-
-def _run() -> None:
     made = parser(
         "supsup-hopfield",
         "Store the masks of a bank in a Hopfield network of fixed size, and recover them.",

@@ -13,7 +13,6 @@ from supsup_runtime.console import (
     parser,
     print_result,
     printable,
-    run_command,
     thread_count,
     to_path,
     to_table,
@@ -30,12 +29,8 @@ from supsup_runtime.model.origin import identify
 from supsup_runtime.model.protobuf import read_metadata
 
 
-def main() -> None:
+def run() -> None:
     """Run the command."""
-    run_command("supsup-inspect", _run)
-
-
-def _run() -> None:
     made = parser(
         "supsup-inspect",
         "Show what a bank or model holds, and what a model needs on a device.",

@@ -121,9 +121,9 @@ def read_inputs(file: Path, input_shape: tuple[int, ...]) -> Array:
 
 
 def prediction_text(prediction: Prediction, names: Sequence[str] = ()) -> str:
-    """Format one row per input, with its name if given; `known` only if calibrated."""
+    """Format one row per input, with its name if given; `accepted` only if calibrated."""
     judged = prediction.known if None not in prediction.known else ()
-    header = ("file" if names else "row", "task", "label", "logit", *(["known"] if judged else []))
+    header = ["file" if names else "row", "task", "label", "logit"] + ["accepted"] * bool(judged)
     answers = zip(prediction.tasks, prediction.labels, prediction.label_indices, strict=True)
     rows = [
         (

@@ -19,7 +19,7 @@ from supsup_runtime.cli.options import (
     prediction_text,
     read_inputs,
 )
-from supsup_runtime.console import add_renamed, parser, print_result, run_command, to_path
+from supsup_runtime.console import add_renamed, parser, print_result, to_path
 from supsup_runtime.data.options import own_tasks
 from supsup_runtime.data.own.folders import pictures_in
 from supsup_runtime.data.own.pictures import read_picture
@@ -39,12 +39,8 @@ _EXAMPLES = (
 _INFERRING = ("per_image", "method", "score", "candidates", "alpha_steps", "alpha_step_size")
 
 
-def main() -> None:
+def run() -> None:
     """Run the command."""
-    run_command("supsup-run", _run)
-
-
-def _run() -> None:
     made = parser(
         "supsup-run", "Run a model on inputs from a .npy file, or on pictures.", _EXAMPLES
     )

@@ -193,12 +193,7 @@ def evaluate_unnamed(
 ) -> dict[str, Any]:
     """Evaluate a task that has no named mask in the model (scenario NNs).
 
-    Args:
-        model: A loaded model.
-        data: As in `evaluate_task`.
-        per_task: As in `evaluate_task`.
-        batch_size: As in `evaluate_task`.
-        method: As in `evaluate_task`.
+    Arguments are those of `evaluate_task`.
 
     Returns:
         ``shared`` (the paper's NNs), ``unknown_ms``, ``images``, ``test_images``, ``task``, as

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from supsup_runtime.arrays import Floats, Given, Images, checked_outputs
+from supsup_runtime.arrays import Floats, Given, Images
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.engine import Engine
 from supsup_runtime.model.inference import (
@@ -18,8 +18,6 @@ from supsup_runtime.model.inference import (
 )
 from supsup_runtime.model.lookup import TaskLookup
 from supsup_runtime.model.metadata import TaskInfo
-from supsup_runtime.model.prediction import Prediction
-from supsup_runtime.model.stages import Stages
 
 MAX_TRIED = 32
 """Tasks that are all tried by default, if their weights fit in the default cache: such passes take
@@ -51,10 +49,13 @@ class Loaded:
     def default_method(self) -> Method:
         """See `Model.default_method`."""
         if self.info.mode == "full":
-            count = len(self.info.tasks)
-            fit = count * self.engine.task_bytes <= DEFAULT_CACHE_BYTES
-            return "exhaustive" if count <= MAX_TRIED and fit else "verified"
+            return "exhaustive" if self._few_tasks else "verified"
         return "exhaustive" if self.info.mode == "known" else "one-shot"
+
+    @property
+    def _few_tasks(self) -> bool:
+        count = len(self.info.tasks)
+        return count <= MAX_TRIED and count * self.engine.task_bytes <= DEFAULT_CACHE_BYTES
 
     def how(self, wanted: Method | Inference | None) -> Inference:
         """Return the settings of a method."""
@@ -79,40 +80,33 @@ class Loaded:
         )
         return inferences, logits
 
-    def predict_known(self, x: Images, tasks: Sequence[TaskInfo], stages: Stages) -> Prediction:
-        """Predict with the task of each row given."""
-        return self._answer(self._mixed_logits(x, tasks), tasks, (), stages)
+    def try_all(self, x: Images) -> None:
+        """Try all tasks once, if the default method does and they are few."""
+        exhaustive = self.default_method == "exhaustive" and "logits" in self.engine.outputs
+        if exhaustive and self._few_tasks:
+            self.infer(x, self.how(None), per_image=False)
 
-    def predict_unknown(
-        self, x: Images, how: Inference, *, per_image: bool, stages: Stages
-    ) -> Prediction:
-        """Predict with the task inferred."""
+    def inferred(
+        self, x: Images, how: Inference, *, per_image: bool
+    ) -> tuple[Sequence[TaskInfo], tuple[TaskInference, ...], Floats | None]:
+        """Infer the task of each row; with the logits, as `infer`."""
         if self.info.mode == "infer":
-            return self._predict_inferring(x, how, per_image=per_image, stages=stages)
-        if how.method == "one-shot" and not per_image:
-            return self._predict_one_shot(x, stages)
-        inferences, logits = self.infer(x, how, per_image=per_image)
-        stages.end("infer")
+            return self._by_graph(x, how, per_image=per_image)
+        if how.method == "one-shot" and not per_image:  # the graph runs the best task, too
+            logits, scores = self.engine.scored(x)
+            found = TaskInference.from_scores(
+                scores.astype(np.float64), self.info.tasks, "one-shot", 1
+            )
+            return (found.task,) * len(x), (found,), logits
+        inferences, found_logits = self.infer(x, how, per_image=per_image)
         tasks = [inference.task for inference in inferences]
-        if not per_image:
-            tasks *= len(x)
-        if logits is None:
-            logits = self._mixed_logits(x, tasks)
-        else:
+        if found_logits is not None:
             self.engine.keep_recurring(x, {task.index for task in tasks})
-        return self._answer(logits, tasks, inferences, stages)
+        return tasks if per_image else tasks * len(x), inferences, found_logits
 
-    def _predict_one_shot(self, x: Images, stages: Stages) -> Prediction:
-        logits, scores = self.engine.scored(x)
-        inference = TaskInference.from_scores(
-            scores.astype(np.float64), self.info.tasks, "one-shot", 1
-        )
-        stages.end("infer")  # the graph runs the best task, too
-        return self._answer(logits, (inference.task,) * len(x), (inference,), stages)
-
-    def _predict_inferring(
-        self, x: Images, how: Inference, *, per_image: bool, stages: Stages
-    ) -> Prediction:
+    def _by_graph(
+        self, x: Images, how: Inference, *, per_image: bool
+    ) -> tuple[Sequence[TaskInfo], tuple[TaskInference, ...], Floats]:
         outputs = self.engine.outputs
         if how.method != "one-shot" or not {"logits", "task"} <= set(outputs):
             raise InputError(
@@ -121,12 +115,12 @@ class Loaded:
             )
         groups = [x[row : row + 1] for row in range(len(x))] if per_image else [x]
         answers = [self.engine.inferred(group) for group in groups]
-        stages.end("infer")
         tasks = [self.info.tasks[index] for _, index in answers]
         logits = np.concatenate([logits for logits, _ in answers])
-        return self._answer(logits, tasks if per_image else tasks * len(x), (), stages)
+        return tasks if per_image else tasks * len(x), (), logits
 
-    def _mixed_logits(self, x: Images, tasks: Sequence[TaskInfo]) -> Floats:
+    def logits(self, x: Images, tasks: Sequence[TaskInfo]) -> Floats:
+        """Run the network with the task of each row given."""
         if tasks.count(tasks[0]) == len(tasks):
             return self.engine.known_logits(x, tasks[0].index)
         indices = np.array([task.index for task in tasks])
@@ -135,16 +129,3 @@ class Loaded:
             rows = np.flatnonzero(indices == index)
             logits[rows] = self.engine.known_logits(x[rows], int(index))
         return logits
-
-    def _answer(
-        self,
-        logits: Floats,
-        tasks: Sequence[TaskInfo],
-        inferences: tuple[TaskInference, ...],
-        stages: Stages,
-    ) -> Prediction:
-        logits = checked_outputs(logits, "logits", self.place)
-        stages.end("run")
-        return Prediction(
-            logits=logits, tasks=tuple(tasks), inferences=inferences, timings=stages.times
-        )

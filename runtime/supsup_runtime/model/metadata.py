@@ -34,6 +34,7 @@ Preprocess = Literal["runtime", "baked"]
 """Where pictures become inputs: in the application, or in the graph."""
 RECOVERING = ("recover", "recover-stream")
 """Modes of models with a Hopfield store instead of masks."""
+_OPTIONAL = ("calibration", "hopfield", "preprocess", "revision")
 _KEYS = ("contract", "digest", "forward", "mode", "network", "objective", "target", "tasks")
 BAKED: Preprocess = "baked"
 """The value of `preprocess`, which is missing otherwise."""
@@ -194,15 +195,9 @@ class ModelInfo:
         if missing:
             raise ModelError(f"{place}: metadata must have {missing[0]}, got none")
         values = {key: metadata[PREFIX + key] for key in _KEYS}
+        values["scoring"] = metadata.get(PREFIX + "scoring", "exact")
         try:
-            return _parse(
-                values,
-                scoring=metadata.get(PREFIX + "scoring", "exact"),
-                calibration=metadata.get(PREFIX + "calibration"),
-                hopfield=metadata.get(PREFIX + "hopfield"),
-                preprocess=metadata.get(PREFIX + "preprocess"),
-                revision=None if version == "1" else metadata.get(PREFIX + "revision"),
-            )
+            return _parse(values, {key: metadata.get(PREFIX + key) for key in _OPTIONAL})
         except (OverflowError, RecursionError, ValueError) as error:
             raise ModelError(f"{place}: metadata are malformed: {error}") from error
 
@@ -220,16 +215,10 @@ def _objectives(mode: str) -> tuple[str, ...]:
     return ("entropy",) if mode in RECOVERING else OBJECTIVES
 
 
-def _parse(
-    values: Mapping[str, str],
-    *,
-    scoring: str,
-    calibration: str | None,
-    hopfield: str | None,
-    preprocess: str | None,
-    revision: str | None,
-) -> ModelInfo:
-    mode, objective = values["mode"], values["objective"]
+def _parse(values: Mapping[str, str], more: Mapping[str, str | None]) -> ModelInfo:
+    mode, objective, scoring = values["mode"], values["objective"], values["scoring"]
+    calibration, hopfield, preprocess, revision = (more[key] for key in _OPTIONAL)
+    revision = None if values["contract"] == "1" else revision
     _require("mode", mode, get_args(Mode))
     _require("objective", objective, _objectives(mode))
     _require_store(mode, hopfield)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
+from time import perf_counter
 from types import MappingProxyType
 from typing import Self, Unpack
 
@@ -37,7 +38,6 @@ from supsup_runtime.model.lookup import TaskKey
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import SessionOptions
-from supsup_runtime.model.stages import UNTIMED, Stages
 
 _LOG = logging.getLogger("supsup.model")
 MAX_CACHE_BYTES = 1 << 40
@@ -222,21 +222,35 @@ class Model:
                 `method`, the model lacks a required output, or logits or scores are not finite.
         """
         check_flag("timings", timings)
-        stages = Stages() if timings else UNTIMED
-        loaded = self._now()
+        loaded, start = self._now(), perf_counter()
         x = loaded.prepared(x)
-        stages.end("prepare")
+        prepared = inferred = perf_counter()
         check_flag("per_image", per_image)
+        tasks: Sequence[TaskInfo]
+        inferences: tuple[TaskInference, ...] = ()
+        logits: Floats | None = None
         if task is None:
             how = loaded.how(method)
-            return loaded.predict_unknown(x, how, per_image=per_image, stages=stages)
-        if per_image or method is not None:
+            tasks, inferences, logits = loaded.inferred(x, how, per_image=per_image)
+            inferred = perf_counter()
+        elif per_image or method is not None:
             given = "method" if method is not None else "per_image"
             raise InputError(
                 f"{given}: applies only if the task is inferred, got task {shown(task)}; omit one "
                 "of the two"
             )
-        return loaded.predict_known(x, loaded.tasks.of_rows(task, len(x)), stages)
+        else:
+            tasks = loaded.tasks.of_rows(task, len(x))
+        logits = loaded.logits(x, tasks) if logits is None else logits
+        logits = checked_outputs(logits, "logits", loaded.place)
+        times = (prepared - start, inferred - prepared, perf_counter() - inferred)
+        stages = ("prepare", "infer", "run")
+        return Prediction(
+            logits=logits,
+            tasks=tuple(tasks),
+            inferences=inferences,
+            timings={k: 1e3 * t for k, t in zip(stages, times, strict=True)} if timings else None,
+        )
 
     def prepare(self, pictures: Array | Sequence[Array]) -> Images:
         """Apply the model's preprocessing, such as to float pictures.
@@ -276,7 +290,8 @@ class Model:
         """Prepare memory, threads and weights for the first calls.
 
         Args:
-            tasks: Names, indices or `TaskInfo` of tasks to cache.
+            tasks: Names, indices or `TaskInfo` of tasks to cache. None asked for: all, if
+                `default_method` tries at most 32 and they fit.
             batch_size: Rows of later batches, at least 1.
 
         Raises:
@@ -302,6 +317,8 @@ class Model:
         for index in indices:
             engine.known_logits(x, index)
         engine.warm(x)
+        if not indices:
+            loaded.try_all(x)
 
     def infer_task(self, x: Given, *, method: Method | Inference | None = None) -> TaskInference:
         """Infer the task of a batch in which all rows have the same task.

@@ -118,15 +118,18 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as JSON, as ``supsup-run --json`` prints it.
 
-        Per row: ``confidence``, ``known``, ``labels``, ``logits``, ``tasks`` (names). Per
-        inference: ``margins`` (null if infinite), ``passes``. For all: ``method``, ``timings``, or
-        null.
+        Per row: ``accepted`` (`known`), ``confidence``, ``labels``, ``logits`` of the task's own
+        outputs, ``tasks`` (names). Per inference: ``margins`` (null if infinite), ``passes``. For
+        all: ``method``, ``timings``, or null.
         """
         return {
+            "accepted": list(self.known),
             "confidence": self.confidence.tolist(),
-            "known": list(self.known),
             "labels": list(self.labels),
-            "logits": self.logits.tolist(),
+            "logits": [
+                row[: task.real_outputs].tolist()
+                for row, task in zip(self.logits, self.tasks, strict=True)
+            ],
             "margins": [
                 margin if math.isfinite(margin) else None  # infinite for one task
                 for margin in (inference.margin for inference in self.inferences)

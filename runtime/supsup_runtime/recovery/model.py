@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Unpack, cast
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from supsup_runtime.model.inputs import Inputs
 from supsup_runtime.model.loading import open_model
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.prediction import Prediction
-from supsup_runtime.model.session import Device
+from supsup_runtime.model.session import SessionOptions
 from supsup_runtime.recovery.descent import (
     LARGEST,
     Recovery,
@@ -45,23 +45,14 @@ from supsup_runtime.recovery.result import Recovered
 
 
 def load_hopfield(
-    path: str | Path,
-    *,
-    device: Device = "cpu",
-    threads: int = 1,
-    sess_options: Any = None,  # noqa: ANN401 - onnxruntime.SessionOptions
-    providers: Sequence[Any] | None = None,
-    check_memory: bool = True,
+    path: str | Path, *, check_memory: bool = True, **session: Unpack[SessionOptions]
 ) -> HopfieldModel:
     """Load a model that `supsup-export --hopfield` made.
 
     Args:
         path: The ``.onnx`` file.
-        device: ``cpu`` or ``cuda``.
-        threads: Threads of one call.
-        sess_options: An ``onnxruntime.SessionOptions``, in place of `threads`.
-        providers: ONNX Runtime providers, in place of `device`.
         check_memory: Refuse a model that needs more memory than is available.
+        **session: As in `supsup_runtime.load`.
 
     Raises:
         ModelError: As `supsup_runtime.load`, or if the model has explicit masks.
@@ -70,15 +61,7 @@ def load_hopfield(
         InputError: If an argument is out of range.
     """
     check_flag("check_memory", check_memory)
-    opened = open_model(
-        checked_path(path),
-        recovers=True,
-        device=device,
-        threads=threads,
-        sess_options=sess_options,
-        providers=providers,
-        check_memory=check_memory,
-    )
+    opened = open_model(checked_path(path), recovers=True, check_memory=check_memory, **session)
     if opened.info.hopfield is None:
         raise ModelError(f"{path}: metadata of the Hopfield store are missing; export it again")
     return HopfieldModel(HopfieldGraph(opened, opened.info.hopfield))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands import call, run
+from commands import run
 from reports import made_up
 from supsup_runtime.cli import evaluate
 
@@ -60,7 +60,7 @@ def test_any_label_is_printed_on_its_line(labels: list[str], name: str) -> None:
                 evaluate, function, lambda *_: SimpleNamespace(task_names=names, default_method="")
             )
         patch.setattr(evaluate, "evaluate", lambda *_, **__: value)
-        done = call(evaluate.main, "supsup-eval", "out.onnx", "permuted")
+        done = run("supsup-eval", "out.onnx", "permuted")
     lines = done.stdout.removesuffix("\n").split("\n")
     assert all(line.isprintable() for line in lines)
     done.stdout.encode()

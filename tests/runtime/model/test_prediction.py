@@ -75,10 +75,10 @@ def test_a_prediction_as_json() -> None:
     bare = ROWS.to_dict()
     assert json.loads(json.dumps(bare, allow_nan=False)) == bare
     assert bare == {
+        "accepted": [None, None],
         "confidence": ROWS.confidence.tolist(),
-        "known": [None, None],
         "labels": ["y", "1"],
-        "logits": [[1.0, 3.0, 2.0, 9.0, 9.0], [0.0, 5.0, 5.0, 1.0, 9.0]],
+        "logits": [[1.0, 3.0, 2.0], [0.0, 5.0, 5.0, 1.0]],
         "margins": [],
         "method": None,
         "passes": [],
@@ -92,7 +92,7 @@ def test_a_prediction_as_json() -> None:
         timings={"prepare": 1.0},
     ).to_dict()
     assert (judged["margins"], judged["passes"]) == ([None, 0.5], [5, 5])
-    assert (judged["known"], judged["method"]) == ([True, False], "verified")
+    assert (judged["accepted"], judged["method"]) == ([True, False], "verified")
     assert judged["timings"] == {"prepare": 1.0}
 
 

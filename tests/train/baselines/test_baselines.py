@@ -28,6 +28,7 @@ from supsup_train.baselines import (
 )
 from supsup_train.baselines.base import Baseline
 from supsup_train.baselines.psp import orthogonal
+from supsup_train.networks.create_bank import tensors_of
 from supsup_train.networks.models import Mlp
 
 SIZES = [64, 24, 16, 10]
@@ -74,12 +75,14 @@ def drawn(method: BaselineMethod, *, matrices: bool = False) -> Baseline:
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for key in made.state:
-                made.tensors()[key].normal_(generator=generator)
+                tensors_of(made.module)[key].normal_(generator=generator)
     return made
 
 
 def weights_of(baseline: Baseline) -> list[npt.NDArray[Any]]:
-    tensors = [value for key, value in baseline.tensors().items() if key.startswith("layers.")]
+    tensors = [
+        value for key, value in tensors_of(baseline.module).items() if key.startswith("layers.")
+    ]
     return [value.detach().numpy().astype(np.float64) for value in tensors]
 
 

@@ -32,6 +32,7 @@ from supsup_train.baselines import (
 from supsup_train.baselines.base import Baseline
 from supsup_train.masks.learning import descend, make_optimizer
 from supsup_train.masks.train_task import fit
+from supsup_train.networks.create_bank import tensors_of
 from supsup_train.networks.models import Mlp
 
 SHAPE = (1, 6, 6)
@@ -103,7 +104,7 @@ def test_a_cnn_learns_own_tasks_and_its_model_says_the_same(
     tmp_path: Path, tasks: OwnTasks, method: BaselineMethod, options: dict[str, Any]
 ) -> None:
     baseline = made(method, Net(), **options)
-    before = {name: baseline.tensors()[name].clone() for name in OTHERS}
+    before = {name: tensors_of(baseline.module)[name].clone() for name in OTHERS}
     bank = train_baseline(baseline, tasks, tmp_path / "bank", real_outputs=3)
     assert (bank.network.real_outputs, bank.network.outputs) == (3, 4)
     assert bank.network.preprocessing == tasks.preprocessing
@@ -111,7 +112,9 @@ def test_a_cnn_learns_own_tasks_and_its_model_says_the_same(
     assert [each.name for each in bank.network.state][-2:] == KEPT
     one, two = (task.state for task in bank)
     assert all((one[name] != two[name]).any() for name in KEPT)
-    assert all(torch.equal(baseline.tensors()[name], value) for name, value in before.items())
+    assert all(
+        torch.equal(tensors_of(baseline.module)[name], value) for name, value in before.items()
+    )
     model = supsup.load(export(bank, tmp_path / "out.onnx").path)
     module, names = baseline.in_bank()
     for index, name in enumerate(tasks.task_names):
@@ -171,7 +174,8 @@ def test_a_convolution_is_one_with_other_weights(method: BaselineMethod, groups:
         method, nn.Sequential(layer, nn.Flatten(), nn.Linear(54, 3, bias=False)), 4, 5, 5
     )
     baseline.begin("a task")
-    own, tensors = baseline.own_tensors(), baseline.tensors()
+    tensors = tensors_of(baseline.module)
+    own = {name: tensors[name] for name in baseline.state}
     first, head = tensors["0.weight"].detach(), tensors["2.weight"].detach()
     whole = torch.zeros(6, 4, 3, 3)  # as without groups
     for part in range(groups):
@@ -195,7 +199,7 @@ class Before(nn.Module):
 
     def __init__(self, baseline: Baseline) -> None:
         super().__init__()
-        tensors = baseline.tensors()
+        tensors = tensors_of(baseline.module)
         self.weights = nn.ParameterList(tensors[name].clone() for name in baseline.parts.masked)
         own = [tensors[name].clone() for name in baseline.state]
         self.is_batche = baseline.recipe.method == "batche"
@@ -227,9 +231,9 @@ def test_perceptrons_learn_as_they_did_before_to_the_bit(method: BaselineMethod)
     fit(step, data, phase, baseline.generator(f"batches of {data.name}"), None)
     baseline.learn(data, first=True)
     for name, weight in zip(baseline.parts.masked, before.weights, strict=True):
-        assert torch.equal(baseline.tensors()[name], weight), name
+        assert torch.equal(tensors_of(baseline.module)[name], weight), name
     for name, value in zip(baseline.state, before.own, strict=True):
-        assert torch.equal(baseline.tensors()[name], value), name
+        assert torch.equal(tensors_of(baseline.module)[name], value), name
     names = {
         "batche": ["t.0", "s.0", "t.1", "s.1", "t.2", "s.2"],
         "psp": ["context0", "context1", "context2"],

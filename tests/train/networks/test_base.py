@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ class Trained(nn.Module):
         self.norm = nn.BatchNorm2d(3)
         self.head = nn.Linear(3, outputs)
         with torch.no_grad():
-            for value in (*self.parameters(), self.norm.running_mean):
+            for value in (*self.parameters(), self.get_buffer("norm.running_mean")):
                 value.add_(0.3 * torch.randn(value.shape))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -122,25 +123,25 @@ def test_scores_use_the_stored_weights(tmp_path: Path, module: Trained, target: 
         made(tmp_path / name, module, kind) for name, kind in (("a", "module"), ("b", "seeded"))
     ]
     x = np.random.default_rng(0).standard_normal((1, 1, 4, 4)).astype(np.float32)
-    found = []
+    found: list[Any] = []
     for bank in banks:
         path = bank.path.with_suffix(".onnx")
         request = Request(target=target)  # type: ignore[arg-type]
         assert export(filled(bank, 3), path, request=request).parity is not None
         found.append(load(path).infer_task(x, method="one-shot").scores)
-    assert not np.allclose(*found)
+    assert not np.allclose(found[0], found[1])
 
 
 def test_another_base_is_refused(tmp_path: Path, module: Trained) -> None:
     made(tmp_path / "masks", module)
-    arguments = {"input_shape": (1, 4, 4), "real_outputs": 4}
-    st.open_bank(tmp_path / "masks", module, **arguments, weights="module")  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {"input_shape": (1, 4, 4), "real_outputs": 4}
+    st.open_bank(tmp_path / "masks", module, **arguments, weights="module")
     with pytest.raises(InputError, match="made with weights module, this run has seeded"):
-        st.open_bank(tmp_path / "masks", module, **arguments)  # type: ignore[arg-type]
+        st.open_bank(tmp_path / "masks", module, **arguments)
     with torch.no_grad():
         module.conv.weight += 1
     with pytest.raises(InputError, match=r"'conv.weight' must be those under the bank's masks"):
-        st.open_bank(tmp_path / "masks", module, **arguments, weights="module")  # type: ignore[arg-type]
+        st.open_bank(tmp_path / "masks", module, **arguments, weights="module")
 
 
 def test_unknown_choices() -> None:

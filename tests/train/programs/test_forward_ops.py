@@ -75,6 +75,10 @@ def test_product(length: int, zeros: int) -> None:
     agree(aten.prod.dim_int, [x], -2, True)
 
 
+def test_sign() -> None:
+    agree(aten.sgn.default, [values(3, 4)])
+
+
 def test_cumulative_product() -> None:
     agree(aten.cumprod.default, [values(3, 4, 2)], 1)
 

@@ -273,6 +273,14 @@ def test_gradient_that_onnx_cannot_express_is_refused() -> None:
         tiny(NoGradient())
 
 
+def test_gradients_of_zero_have_a_batch_of_any_size() -> None:
+    class Signs(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).sgn()
+
+    assert tiny(Signs(4, 3)).gradient is not None
+
+
 def test_gradient_can_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="supsup_train"):
         programs = tiny(NoGradient(), require_gradient=False)

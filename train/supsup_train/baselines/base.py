@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +63,9 @@ class Baseline(ABC):
         """Set the module's state to the initial state of a task; of a learned one, in sequence."""
         with torch.no_grad():
             self.start(name)
-            tensors = self.tensors()
-            for key, value in self._kept.get(name, self._new).items():
-                tensors[key].copy_(value)
+            kept = self._kept.get(name, self._new)
+            for key, tensor in self._tensors(kept).items():
+                tensor.copy_(kept[key])
 
     def draw(self, weights: dict[str, Tensor], generator: torch.Generator) -> None:
         """Draw weights in place; scales, of one dimension, are ones."""
@@ -83,7 +84,7 @@ class Baseline(ABC):
         """Learn one task and return its state; refuse losses and state that are not finite."""
         self.begin(data.name)
         phase = self.recipe.phase(first=first)
-        learned = [value for value in self.own_tensors().values() if value.requires_grad]
+        learned = [value for value in self._tensors(self.state).values() if value.requires_grad]
         if self.in_sequence or (self.shares and first):
             learned += self.shared().values()
         optimizer = make_optimizer(phase, learned)
@@ -103,24 +104,20 @@ class Baseline(ABC):
         """Return the accuracy on the test images."""
         return tested(self.module, len(data.labels), data)["accuracy"]
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors of the module by name."""
-        return tensors_of(self.module)
+    def _tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
+        tensors = tensors_of(self.module)
+        return {name: tensors[name] for name in names}
 
-    def own_tensors(self) -> dict[str, Tensor]:
-        """Return the state tensors."""
-        tensors = self.tensors()
-        return {key: tensors[key] for key in self.state}
+    def _copies(self, names: Iterable[str]) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self._tensors(names).items()}
 
     def method_tensors(self) -> dict[str, Tensor]:
         """Return the state tensors that are the method's."""
-        own = self.own_tensors()
-        return {key: own[key] for key in self._names}
+        return self._tensors(self._names)
 
     def shared(self) -> dict[str, Tensor]:
         """Return the shared weights."""
-        tensors = self.tensors()
-        return {key: tensors[key] for key in self.parts.masked if key not in self.state}
+        return self._tensors(key for key in self.parts.masked if key not in self.state)
 
     def own(self) -> State:
         """Return a copy of the last task's state."""
@@ -137,7 +134,3 @@ class Baseline(ABC):
     def generator(self, what: str) -> torch.Generator:
         """Return a generator that depends on the seed and `what` only."""
         return torch.Generator().manual_seed(task_seed(self.recipe.seed, what))
-
-    def _copies(self, names: list[str]) -> dict[str, Tensor]:
-        tensors = self.tensors()
-        return {name: tensors[name].detach().clone() for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-from supsup_runtime.console import CommandParser, Row, add_options, parser, positive, run_command
+from supsup_runtime.console import CommandParser, Row, add_options, parser, positive
 from supsup_runtime.data.options import say_skipped
 from supsup_runtime.errors import InputError
 from supsup_train.baselines.recipe import METHODS, BaselineRecipe
@@ -51,11 +51,6 @@ _RECIPE: tuple[Row, ...] = (
         "learning rate of the first task (default: the method's, or --lr if it has only one)",
     ),
 )
-
-
-def main() -> None:
-    """Run the command."""
-    run_command("supsup-baseline", run)
 
 
 def run(words: Sequence[str] | None = None) -> None:

@@ -15,7 +15,6 @@ from supsup_runtime.console import (
     add_renamed,
     parser,
     positive,
-    run_command,
     to_path,
     whole,
 )
@@ -110,11 +109,6 @@ _NNS: tuple[Row, ...] = (
     ("--max-tasks", positive, None, "allocate at most N masks (default: 2500)"),
     ("--objective", get_args(Objective), None, "objective to differentiate (default: entropy)"),
 )
-
-
-def main() -> None:
-    """Run the command."""
-    run_command("supsup-train", run)
 
 
 def run(words: Sequence[str] | None = None) -> None:

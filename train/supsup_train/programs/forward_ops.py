@@ -201,4 +201,5 @@ DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {
     aten.lstm.input: recurrent(lstm_step),
     aten.rnn_relu.input: recurrent(simple_step(torch.relu)),
     aten.rnn_tanh.input: recurrent(simple_step(torch.tanh)),
+    aten.sgn.default: aten.sign.default,  # whose zero gradient has a batch of any size
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,8 @@ import numpy as np
 
 from supsup_runtime.arrays import checked_path
 from supsup_runtime.errors import InputError, OutputExistsError
-from supsup_runtime.evaluation.findings import answer_name
-from supsup_runtime.evaluation.report import charts
-from supsup_runtime.evaluation.report.charts import percent
+from supsup_runtime.evaluation.findings import Pair, answer_name, confused_classes
+from supsup_runtime.evaluation.report.charts import losses, percent, reliability
 from supsup_runtime.evaluation.report.markup import Markup, joined, tag
 from supsup_runtime.files import refuse_overwrite, remove_parts, system_errors, write_whole
 
@@ -20,12 +19,11 @@ Result = Mapping[str, Any]
 _BEGIN = "<!doctype html>"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LISTED = 40
-"""Tasks up to which each has a line of its own and a place in the map of confusion."""
-_MAPPED = 30
-_PAIRS = 12
+"""Tasks up to which each has a line of its own."""
+_MAPPED = 12
+"""Columns of a map, and lines of a list."""
 _CARDS = 6
 """Cards up to which all are open, and twice as many at most."""
-_CLASSES = 40
 
 
 def write_report(path: Path, result: Result) -> None:
@@ -158,31 +156,58 @@ def _header(result: Result) -> Iterator[Markup]:
 
 
 def _accuracy(rows: Sequence[Result]) -> Markup:
-    key = _key(
-        ("known", "task known: label right"),
-        ("unknown", "task unknown: label and task right"),
-        ("chance", "always the most frequent class"),
-    )
     if len(rows) <= _LISTED:
-        return joined(key, _accuracies(rows))
+        return _accuracies(rows)
     order = sorted(rows, key=lambda row: (row["unknown"] or 0, row["known"]))  # None: of all
-    lowest = _accuracies(order[:10])
-    cards = _cards(tag("figure", charts.ranked(rows)), _card("The 10 lowest", lowest))
+    keys = (("known", "label, task known"), ("unknown", "label and task"), ("inferred", "task"))
+    shares = {text: [row[key] for row in rows if row[key] is not None] for key, text in keys}
+    lowest = _card("The 10 lowest", _accuracies(order[:10]))
     every = tag("details", tag("summary", f"All {len(rows):,} tasks"), _accuracies(rows))
-    return joined(key, cards, every)
+    return joined(_cards(_card("Of the tasks", _spread("right", shares, percent)), lowest), every)
+
+
+def _spread(
+    first: str, groups: Mapping[str, Sequence[float]], text: Callable[[float], str]
+) -> Markup:
+    """A row for each group with values: least, tenths and middle, most."""
+    rows = [
+        (name, *map(text, np.quantile(values, (0, 0.1, 0.5, 0.9, 1)).tolist()))
+        for name, values in groups.items()
+        if len(values)
+    ]
+    return _table((first, "least", "10\u202f%", "half", "90\u202f%", "most"), rows, 5)
 
 
 def _accuracies(rows: Sequence[Result]) -> Markup:
-    keys = ("known", "unknown", "inferred")
-    lines = [
-        (
-            row["task"],
-            charts.strip(row["chance"], row["known"], row["unknown"]),
-            *(percent(row[key]) for key in keys),
-        )
-        for row in rows
+    keys = ("chance", "known", "unknown", "inferred")
+    lines = [(row["task"], *(percent(row[key]) for key in keys)) for row in rows]
+    heads = ("task", "guessing the label", "label, task known", "label and task", "task")
+    return _table(heads, lines, 4)
+
+
+def _confused(
+    kind: str,
+    shares: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    pairs: Sequence[Pair],
+) -> Markup:
+    """A map, whose diagonal is right, of few columns, or else the pairs confused most."""
+    if len(columns) > _MAPPED:
+        lines = [(one, other, percent(share)) for one, other, share in pairs[:_MAPPED]]
+        return _table((kind, "taken for", "share"), lines, 1)
+
+    def cell(i: int, k: int, share: float) -> Markup:
+        told = {"class_": "right" if i == k else "wrong", "style": f"--share: {share**0.5:.0%}"}
+        text = f"{100 * share:.0f}" if share >= 0.01 else ""
+        return tag("td", text, **told, title=f"{rows[i]} as {columns[k]}: {percent(share)}")
+
+    heads = [tag("th", k + 1) for k in range(len(columns))]
+    body = [
+        tag("tr", tag("th", f"{i + 1}. {name}"), *(cell(i, k, x) for k, x in enumerate(shares[i])))
+        for i, name in enumerate(rows)
     ]
-    return _table(("task", "0 to 100\u202f%", "known", "unknown", "task right"), lines, 3)
+    return tag("table", tag("tr", tag("th"), *heads), *body, class_="map")
 
 
 def _confusion(result: Result) -> Markup:
@@ -191,37 +216,21 @@ def _confusion(result: Result) -> Markup:
         wrong = result["inferred"] is None
         return _note("Not measured." if wrong else "None: the task of every image is right.")
     names = [row["task"] for row in rows]
-    if len(rows) > _LISTED:
-        most = list(dict.fromkeys(name for pair in pairs for name in pair[:2]))[:_MAPPED]
-        names = [name for name in names if name in most]
-    chosen = [row for row in rows if row["task"] in names]
-    shares = [[row["inferred_as"].get(name, 0) / row["images"] for name in names] for row in chosen]
-    drawn = charts.heat_map(shares, names, names, f"{len(names)} tasks taken for others")
-    note = "Rows: the images' task; columns: the task inferred; in percent of the row."
-    if len(names) < len(rows):
-        note += f" The {len(names)} of {len(rows):,} tasks that are confused most."
-    lines = [(task, other, percent(share)) for task, other, share in pairs[:_PAIRS]]
-    listed = _table(("task", "taken for", "share"), lines, 1)
-    if len(names) > charts.NUMBERED:
-        numbers = _table(("task", "number"), [(name, k + 1) for k, name in enumerate(names)], 1)
-        listed = joined(listed, tag("details", tag("summary", "Numbers of the tasks"), numbers))
-    return _cards(tag("figure", drawn, _note(note)), _card("Most confused", listed))
+    shares = [[row["inferred_as"].get(name, 0) / row["images"] for name in names] for row in rows]
+    note = _note("Rows: the images' task; columns: the task inferred; in percent of the row.")
+    return _cards(tag("figure", _confused("task", shares, names, names, pairs), note))
 
 
 def _classes(rows: Sequence[Result]) -> Markup:
-    few = [row for row in rows if len(row["classes"][0]) <= _CLASSES]
     cards = []
-    for row in sorted(few, key=lambda row: row["known"])[: 2 * _CARDS]:
+    for row in sorted(rows, key=lambda row: row["known"])[: 2 * _CARDS]:
         shares = [[count / (sum(counts) or 1) for count in counts] for counts in row["classes"]]
         columns = [answer_name(row, k) for k in range(len(shares[0]))]
-        label = f"Classes of {row['task']} taken for others"
-        drawn = charts.heat_map(shares, row["labels"], columns, label)
+        drawn = _confused("class", shares, row["labels"], columns, confused_classes([row]))
         cards.append(_card(f"{row['task']}: {percent(row['known'])}", drawn))
     note = "Task known. Rows: the class; columns: the answer; in percent of the row."
     if len(cards) < len(rows):
         note += f" {len(cards)} of {len(rows):,} tasks, with the lowest accuracy."
-    if any(len(row["labels"]) > charts.NUMBERED for row in few):
-        note += f" More than {charts.NUMBERED} classes are numbered from 1."
     return joined(_note(note), _cards(*cards, class_="cards small"))
 
 
@@ -245,29 +254,32 @@ def _learning(curves: Sequence[Result]) -> Markup:
     if not curves:
         return _note("Not shown: give --bank, with a training log that has loss curves.")
     key = _key(("mean", "mean"), ("thin", "each task"))
-    cards = [_card("Training loss", charts.losses(curves), key)]
+    cards = [_card("Training loss", losses(curves), key)]
     both = [curve for curve in curves if {"accuracy", "train_accuracy"} <= set(curve)]
     if both:
-        note = _note("A dot below the line: the task does better on what it learned from.")
-        cards.append(_card("Training and held-out accuracy", charts.learned(both), note))
+        both.sort(key=lambda curve: curve["accuracy"] - curve["train_accuracy"])
+        keys = ("train_accuracy", "accuracy")
+        rows = [(each["task"], *(percent(each[key]) for key in keys)) for each in both[:_MAPPED]]
+        table = _table(("task, the largest difference first", "training", "held out"), rows, 2)
+        cards.append(_card("Training and held-out accuracy", table))
     return _cards(*cards)
 
 
 def _certainty(rows: Sequence[Result]) -> Markup:
-    margins = {k: [x for row in rows for x in row["margins"][k]] for k in ("right", "wrong")}
+    groups = {k: [x for row in rows for x in row["margins"][k]] for k in ("right", "wrong")}
+    margins = {f"{kind}: {len(each):,} images": each for kind, each in groups.items()}
     cards = []
-    if margins["right"] or margins["wrong"]:
-        key = _key(*((kind, f"{kind}: {len(each):,} images") for kind, each in margins.items()))
-        note = "Best task's score minus the second best; the last bar has all beyond it, too. "
-        note += "Each side is drawn to its own largest bar."
-        cards.append(_card("Margin of the task", charts.histogram(margins), key, _note(note)))
+    if any(groups.values()):
+        note = _note("Best task's score minus the second best.")
+        spread = _spread("task", margins, "{:.3g}".format)
+        cards.append(_card("Margin of the task", spread, note))
     sums = {
         k: np.sum([row["calibration"][k] for row in rows], axis=0) for k in ("known", "unknown")
     }
-    key = _key(*((kind, f"task {kind}") for kind in sums))
-    note = "How often labels are right, by their probability. Dashed: as often as it says."
-    drawn = charts.reliability({kind: each.tolist() for kind, each in sums.items()})
-    return _cards(*cards, _card("Confidence in the label", drawn, key, _note(note)))
+    key = _key(("known", "task known"), ("unknown", "task unknown: label and task"))
+    note = _note("How often labels are right, by their probability. Dashed: as often as it says.")
+    drawn = reliability({kind: each.tolist() for kind, each in sums.items()})
+    return _cards(*cards, _card("Confidence in the label", drawn, key, note))
 
 
 def _costs(result: Result) -> Markup:
