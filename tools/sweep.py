@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -96,7 +96,7 @@ class Sweep:
             "known": fmean(known),
             "lowest": min(known),
             "method": found["method"],
-            "recipe": asdict(recipe),
+            "recipe": recipe.to_dict(),
             "seconds": fmean(seconds) if seconds else None,
             "standard_error": variance**0.5 / len(known),
         }
@@ -193,7 +193,7 @@ def _sweep(arguments: argparse.Namespace, cell: argparse.Namespace) -> Sweep:
         first = slice(arguments.tasks)
         tasks = replace(tasks, task_names=tasks.task_names[first], parts=tasks.parts[first])
     made_with = bank_options(cell, tasks, None)
-    recipe = asdict(recipe_of(cell))
+    recipe = recipe_of(cell).to_dict()
     setting = {name: value for name, value in recipe.items() if name not in AXES}
     setting |= {name: made_with[name] for name in ("masked", "real_outputs", "weight_seed")}
     setting |= {name: getattr(cell, name) for name in ("model", "module", "outputs")}
