@@ -167,8 +167,10 @@ def _cells(arguments: argparse.Namespace, others: list[str]) -> list[argparse.Na
         made = training_parser()
         made.prog = "sweep"
         cell = made.parse_args([*others, *words])
-        if cell.check or cell.bank or cell.log or nns_settings(cell):
-            raise InputError("sweep: has no --check, --bank, --log and NNs; leave them out")
+        if cell.check or cell.bank or cell.log or cell.preset or nns_settings(cell):
+            raise InputError(
+                "sweep: has no --check, --bank, --log, --preset and NNs; leave them out"
+            )
         take_defaults(cell, *DEFAULTS)
         cells.append(cell)
     if not cells:

@@ -67,7 +67,8 @@ def add_network_options(made: CommandParser) -> None:
     """Add the options of the network: a named one, or the user's own."""
     text = "with --module: inputs are (channels, height, width) instead of flat"
     made.what_in.add_argument("--pictures", action="store_true", help=text)
-    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-..., conv[-WIDTH-...] or cnn"
+    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-..., conv[-WIDTH-...], cnn, "
+    text += "gem-resnet18 or resnet-50"
     made.method.add_argument("--model", help=f"{text} (default: {either('model')})")
     text = "your own network: FUNCTION(input_shape, outputs) (default: use --model)"
     made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)

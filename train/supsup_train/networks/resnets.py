@@ -83,6 +83,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``float32 (batch, channels, height, width)`` to ``float32 (batch, outputs)``."""
+        if self.training:  # a third faster on CPUs
+            x = x.contiguous(memory_format=torch.channels_last)
         x = self.blocks(self.pool(torch.relu(self.norm(self.stem(x)))))
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
