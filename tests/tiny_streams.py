@@ -37,5 +37,6 @@ def pictures(*, tasks: int, classes: int, side: int = 8, images: int = 72) -> St
 
 def pictures_file(path: Path, *, classes: int, side: int, images: int) -> Path:
     """Write such pictures as a ``.npz`` file."""
-    np.savez(path, **picture_arrays(classes=classes, side=side, images=images))
+    made = picture_arrays(classes=classes, side=side, images=images)
+    np.savez(path, **made)  # type: ignore[arg-type]  # numpy's, of allow_pickle
     return path

@@ -22,8 +22,8 @@ from supsup_runtime.preprocessing import MODES, Preprocessing
 
 _STREAMS_ONLY = ("tasks", "labels")
 _NAMED: dict[str, dict[str, int]] = {
-    "splitcifar100": {"tasks": 20, "classes_per_task": 5, "class_seed": 0},
-    "splitimagenet": {"tasks": 100, "classes_per_task": 10, "class_seed": 1},
+    "splitcifar100": {"classes_per_task": 5, "class_seed": 0},
+    "splitimagenet": {"classes_per_task": 10, "class_seed": 1},
 }
 """Split streams of the paper, with the defaults of their options."""
 _OWN_ONLY = ("size", "mode", "skip_unreadable")

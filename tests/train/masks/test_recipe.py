@@ -80,7 +80,7 @@ def test_changed_pictures_are_learned_the_same_again_and_recorded(tmp_path: Path
         ("warm", {"warmup": 3}),
     ):
         bank = create_bank(tmp_path / name, module, input_shape=(3, 8, 8), real_outputs=3)
-        recipe = st.Recipe(**options, **changes)  # type: ignore[arg-type]  # as above
+        recipe = st.Recipe(**options, **changes)
         train_stream(bank, module, pictures(tasks=2, classes=6), recipe=recipe)
         digests[name] = [entry.sha256 for entry in bank.entries]
         recorded = bank.task(0).training["recipe"]

@@ -97,9 +97,16 @@ def pictures() -> Stream:
         [rng.normal(turned[y % 2], 1.0) * (1 + 2 * (y // 2)) + 4 * (y // 2) for y in labels]
     )
     x = x.astype(np.float32)
-    test = slice(None, 60)
-    parts = {"train_x": x, "train_y": labels, "test_x": x[test] + 0.1, "test_y": labels[test]}
-    data = Dataset(name="stripes", **parts, mean=4.0, std=4.0, scale=1.0)
+    data = Dataset(
+        name="stripes",
+        train_x=x,
+        train_y=labels,
+        test_x=x[:60] + np.float32(0.1),
+        test_y=labels[:60],
+        mean=4.0,
+        std=4.0,
+        scale=1.0,
+    )
     return make_stream("split", data, num_tasks=TASKS, layout="image")
 
 

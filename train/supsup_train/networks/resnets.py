@@ -25,6 +25,7 @@ class Block(nn.Module):
     def __init__(self, *convolutions: nn.Conv2d) -> None:
         super().__init__()
         channels, width = convolutions[0].in_channels, convolutions[-1].out_channels
+        self.width = width
         stride = max(each.stride[0] for each in convolutions)
         self.convolutions = nn.ModuleList(convolutions)
         self.norms = nn.ModuleList(norm(each.out_channels) for each in convolutions)
@@ -77,9 +78,9 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem, self.norm, self.pool = stem, norm(stem.out_channels), pool
-        self.blocks = nn.Sequential(*_stages(block, depths, stem.out_channels))
-        last: Block = self.blocks[-1]  # type: ignore[assignment]  # of Blocks
-        self.head = nn.Linear(last.norms[-1].num_features, outputs, bias=False)
+        blocks = list(_stages(block, depths, stem.out_channels))
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(blocks[-1].width, outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``float32 (batch, channels, height, width)`` to ``float32 (batch, outputs)``."""
@@ -95,7 +96,7 @@ def _stages(block: Blocks, depths: Sequence[int], width: int) -> Iterator[Block]
     for stage, depth in enumerate(depths):
         for place in range(depth):
             made = block(channels, width << stage, 2 if stage and not place else 1)
-            channels = made.norms[-1].num_features
+            channels = made.width
             yield made
 
 
