@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -109,8 +109,10 @@ def _cells(
         made = training_parser()
         made.prog = "sweep"
         cell = made.parse_args([*others, *words])
-        if cell.check or cell.bank or cell.log or nns_settings(cell):
-            raise InputError("sweep: has no --check, --bank, --log and NNs; leave them out")
+        if cell.check or cell.bank or cell.log or cell.preset or nns_settings(cell):
+            raise InputError(
+                "sweep: has no --check, --bank, --log, --preset and NNs; leave them out"
+            )
         take_defaults(cell, *DEFAULTS)
         options = " ".join(words) or "defaults"
         try:
@@ -166,7 +168,7 @@ def _measured(folder: Path, cell: argparse.Namespace, arguments: argparse.Namesp
         "known": fmean(known),
         "lowest": min(known),
         "method": found["method"],
-        "recipe": asdict(recipe),
+        "recipe": recipe.to_dict(),
         "seconds": fmean(seconds) if seconds else None,
         "standard_error": variance**0.5 / len(known),
     }

@@ -55,6 +55,7 @@ supsup-export --bank units out.onnx --hopfield --stream
 supsup-train {LEARN} --tasks 2 --model mlp-6 --bank plain
 supsup-train {LEARN} --tasks 2 --model mlp-6 --bank new --lr 0.1 --rule top-k --density 0.5
 supsup-train {LEARN} --tasks 2 --model mlp-6 --bank new --scenario NNs --period 1 --max-tasks 2
+supsup-train {LEARN} --tasks 2 --model conv-4 --bank new --augment crop,flip --warmup 0.5
 supsup-baseline psp {LEARN} --tasks 2 --model mlp-6 --bank new --every 1
 supsup-baseline batche {LEARN} --tasks 2 --model mlp-6 --bank new --matrices --first-lr 0.1
 """.strip().splitlines()

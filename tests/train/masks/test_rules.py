@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supsup_runtime.errors import InputError
-from supsup_train.masks.rules import Rule, er_densities
+from supsup_train.masks.rules import Budget, Rule, er_densities, kept_of
+from supsup_train.networks.models import make_model
 
 
 def test_threshold_keeps_scores_of_at_least_zero_straight_through() -> None:
@@ -54,8 +55,23 @@ def test_a_masked_weight_is_weight_times_mask_gradient_and_all(rule: Rule) -> No
     assert torch.equal(results[0][1], results[1][1])
 
 
-def test_ties_keep_the_exact_count() -> None:
-    assert int(Rule(kind="top-k").mask(torch.ones(10), 0.5).sum()) == 5
+def test_of_equal_magnitudes_those_that_come_first_are_kept() -> None:
+    rule = Rule(kind="top-k")
+    assert rule.mask(-torch.ones(10), 0.5).tolist() == [1] * 5 + [0] * 5
+    scores = torch.tensor([[1.0, -2, 3], [-2, 2, 1]])
+    assert rule.mask(scores, 0.5).tolist() == [[0, 1, 1], [1, 0, 0]]
+
+
+@given(
+    values=st.lists(st.integers(-3, 3), min_size=1, max_size=40),
+    density=st.floats(0.03, 1),
+)
+def test_top_k_is_a_stable_sort_by_magnitude(values: list[int], density: float) -> None:
+    scores = torch.tensor(values, dtype=torch.float32)
+    count = len(values) - int((1 - density) * len(values))
+    first = sorted(range(len(values)), key=lambda i: -abs(values[i]))[:count]
+    mask = Rule(kind="top-k", density=density).mask(scores, density)
+    assert mask.nonzero().flatten().tolist() == sorted(first)
 
 
 def test_er_densities_follow_the_formula() -> None:
@@ -65,6 +81,39 @@ def test_er_densities_follow_the_formula() -> None:
     assert got == pytest.approx([*want, 0.5])
     assert Rule(kind="top-k", density=2, budget="er").densities(shapes) == got
     assert Rule(kind="top-k", density=0.2).densities(shapes) == [0.2] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "percent"),
+    [
+        ("gem-resnet18", 5, {1: ".26", 2: ".53", 4: "1.03", 8: "2.01", 16: "3.91", 32: "7.46"}),
+        ("resnet-50", 10, {4: ".87", 8: "1.72", 16: "3.39", 32: "6.67"}),
+    ],
+)
+def test_er_densities_of_the_papers_networks(
+    name: str, outputs: int, percent: dict[int, str]
+) -> None:
+    with torch.device("meta"):
+        module = make_model(name, input_shape=(3, 32, 32), outputs=outputs)
+    shapes = [tuple(each.shape) for each in module.parameters()]
+    counts = [each.numel() for each in module.parameters()]
+    for multiplier, wanted in percent.items():
+        densities = Rule(kind="top-k", density=multiplier, budget="er").densities(shapes)
+        assert max(densities) <= 0.5
+        kept = sum(map(kept_of, counts, densities))
+        assert f"{100 * kept / sum(counts):.2f}".lstrip("0") == wanted
+
+
+@pytest.mark.parametrize(("density", "budget"), [(1e-20, "er"), (1e-20, "layer")])
+def test_a_layer_that_keeps_nothing_is_refused(density: float, budget: Budget) -> None:
+    rule = Rule(kind="top-k", density=density, budget=budget)
+    message = (
+        f"density: top-k with the budget '{budget}' must keep a weight of every layer, {density} "
+        r"keeps none of shape \(8, 5\); give a larger one"
+    )
+    with pytest.raises(InputError, match=message):
+        rule.densities([(8, 5)])
+    Rule(density=1e-20).densities([(8, 5)])  # of thresholds, unused
 
 
 @pytest.mark.parametrize(

@@ -145,9 +145,10 @@ def test_another_base_is_refused(tmp_path: Path, module: Trained) -> None:
 
 
 def test_unknown_choices() -> None:
-    for values, match in (({"head": "old"}, "head:"), ({"norms": 1}, "norms:")):
+    wrong: list[tuple[dict[str, Any], str]] = [({"head": "old"}, "head:"), ({"norms": 1}, "norms:")]
+    for values, match in wrong:
         with pytest.raises(InputError, match=match):
-            st.Base(**values)  # type: ignore[arg-type]
+            st.Base(**values)
 
 
 def test_only_a_head_is_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from supsup_train.networks.models import load_module, make_model, wants_images
 
 NUM_TASKS = 10
 """Default of ``--tasks``."""
+_NAMED_TASKS = {"splitcifar100": 20, "splitimagenet": 100}
 DEFAULTS: dict[str, tuple[object, object]] = {
     "model": ("lenet-300-100", "conv"),
     "steps": (Recipe().steps, 200),
@@ -47,7 +48,8 @@ def take_defaults(arguments: argparse.Namespace, *names: str) -> None:
 
 def add_training_options(made: CommandParser) -> None:
     """Add the options of the stream, the bank, the log, the steps and the threads."""
-    add_stream_options(made.what_in, tasks=str(NUM_TASKS))
+    named = [f"{stream}: {count}" for stream, count in _NAMED_TASKS.items()]
+    add_stream_options(made.what_in, tasks=", ".join([str(NUM_TASKS), *named]))
     text = "folder of the mask bank, created if missing"
     made.what_out.add_argument("--bank", type=to_path, metavar="FOLDER", help=f"{text} (required)")
     text = "log file, one JSON line per task (default: BANK/train.jsonl)"
@@ -67,7 +69,8 @@ def add_network_options(made: CommandParser) -> None:
     """Add the options of the network: a named one, or the user's own."""
     text = "with --module: inputs are (channels, height, width) instead of flat"
     made.what_in.add_argument("--pictures", action="store_true", help=text)
-    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-..., conv[-WIDTH-...] or cnn"
+    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-..., conv[-WIDTH-...], cnn, "
+    text += "gem-resnet18 or resnet-50"
     made.method.add_argument("--model", help=f"{text} (default: {either('model')})")
     text = "your own network: FUNCTION(input_shape, outputs) (default: use --model)"
     made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
@@ -93,7 +96,7 @@ def stream_of(arguments: argparse.Namespace, network: Network | None) -> Tasks:
     pictures = arguments.pictures or own if arguments.module else wants_images(arguments.model)
     return tasks_of(
         arguments,
-        num_tasks=NUM_TASKS,
+        num_tasks=_NAMED_TASKS.get(arguments.stream, NUM_TASKS),
         layout="image" if pictures else "flat",
         preprocessing=network.preprocessing if network else None,
     )

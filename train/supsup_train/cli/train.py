@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from supsup_runtime.arrays import check_number
 from supsup_runtime.bank.network import STATE_DTYPES, Network
 from supsup_runtime.console import (
     CommandParser,
@@ -28,13 +29,20 @@ from supsup_train.cli.options import (
     bank_network,
     either,
     module_of,
-    parsed,
     stream_of,
     take_defaults,
     use_threads,
 )
 from supsup_train.cli.own import MAX_CLASSES_HELP, print_check, reserved_outputs
-from supsup_train.masks.recipe import OptimizerKind, Recipe, ScheduleKind, ScoreInit, TransferKind
+from supsup_train.cli.presets import PRESETS, steps_of, with_preset
+from supsup_train.masks.recipe import (
+    AugmentKind,
+    OptimizerKind,
+    Recipe,
+    ScheduleKind,
+    ScoreInit,
+    TransferKind,
+)
 from supsup_train.masks.rules import Rule, RuleKind
 from supsup_train.masks.train_task import train_stream
 from supsup_train.networks.base import HEADS, Base, Head, Kept, load_base
@@ -50,6 +58,7 @@ _EXAMPLES = (
     "permuted --data mnist/ --outputs 100 --tasks 10 --bank masks/",
     "split --data mine.npz --module net.py:make --tasks 5 --bank masks/",
     "own --data pictures/ --size 32 --mode rgb --bank masks/",
+    "splitcifar100 --preset paper --data cifar-100-python/ --bank masks/",
 )
 _RENAMED = {
     "--images": "--pictures",
@@ -76,7 +85,14 @@ _RECIPE: tuple[Row, ...] = (
         None,
         f"cosine decays --lr to 0 over each task (default: {either('lr_schedule')})",
     ),
+    ("--warmup", float, 0.0, "share of the steps over which the learning rate rises, in [0, 1)"),
     ("--weight-decay", float, 0.0, "L2 penalty factor, at least 0"),
+    (
+        "--augment",
+        get_args(AugmentKind),
+        "none",
+        "random changes of pictures: a shift of up to 4 pixels, a part of any size, mirroring",
+    ),
     ("--score-init", get_args(ScoreInit), "uniform", "initial scores; zeros give a mask of ones"),
     ("--rule", get_args(RuleKind), "threshold", "keep scores >= 0, or those of largest magnitude"),
     ("--density", float, None, "top-k: fraction of weights to keep, in (0, 1] (default: 0.5)"),
@@ -113,15 +129,19 @@ _NNS: tuple[Row, ...] = (
 
 def run(words: Sequence[str] | None = None) -> None:
     """Run ``supsup-train`` with these arguments, by default those of the command line."""
-    arguments = parsed(training_parser(), words)
+    arguments = with_preset(training_parser, words)
     if arguments.check:
         print_check(arguments)
         return
+    is_given = arguments.steps is not None
     take_defaults(arguments, *DEFAULTS)
     use_threads(arguments.threads, own=arguments.stream == "own")
-    recipe = recipe_of(arguments)
+    recipe_of(arguments)  # before data are read
     network = bank_network(arguments.bank)
     stream = stream_of(arguments, network)
+    if arguments.epochs and not is_given:
+        arguments.steps = steps_of(arguments.epochs, arguments.batch_size, stream)
+    recipe = recipe_of(arguments)
     made_with = bank_options(arguments, stream, network)
     module = module_of(arguments, stream, arguments.outputs, seed=arguments.weight_seed)
     base = base_of(arguments)
@@ -183,6 +203,7 @@ def base_of(arguments: argparse.Namespace) -> Base | None:
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """Return the recipe of the command's options."""
+    check_number("--warmup:", arguments.warmup, lambda share: 0 <= share < 1, "in [0, 1)")
     return Recipe(
         rule=_rule(arguments),
         steps=arguments.steps,
@@ -194,6 +215,8 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         score_init=arguments.score_init,
         seed=arguments.seed,
         transfer=arguments.transfer,
+        warmup=int(arguments.warmup * arguments.steps),
+        augment=arguments.augment,
     )
 
 
@@ -211,6 +234,8 @@ def training_parser() -> CommandParser:
     made.what_in.add_argument("--check", action="store_true", help=text)
     text = "mask this parameter, repeatable (default: weights of layers and products)"
     made.method.add_argument("--mask", action="append", metavar="NAME", help=text)
+    text = "the paper's settings for splitcifar100 or splitimagenet, in place of defaults"
+    made.method.add_argument("--preset", choices=PRESETS, help=text)
     add_options(made.method, _NETWORK)
     text = "safetensors file of trained weights under the masks (default: seeded signed constants)"
     made.method.add_argument("--base", type=to_path, metavar="FILE", help=text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from math import isfinite
+from math import cos, isfinite, pi
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 
 from supsup_runtime.arrays import Floats
 from supsup_runtime.bank.network import Network
@@ -58,11 +58,7 @@ class Learning:
         # torch refuses no tensors, as of tasks that differ in running statistics alone
         learned = [*self.scores.values(), *trained] or [torch.zeros(0)]
         self.optimizer = make_optimizer(recipe, learned)
-        self._schedule = (
-            CosineAnnealingLR(self.optimizer, T_max=recipe.steps)
-            if recipe.schedule == "cosine"
-            else None
-        )
+        self._schedule = make_schedule(recipe, self.optimizer)
 
     def masks(self) -> Tensors:
         """Return the current masks by name, ``float32`` zeros and ones."""
@@ -196,6 +192,20 @@ def make_optimizer(recipe: Recipe, tensors: list[Tensor]) -> torch.optim.Optimiz
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(tensors, lr=rate, momentum=0.9, weight_decay=decay)
     return torch.optim.RMSprop(tensors, lr=rate, weight_decay=decay)
+
+
+def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
+    """Make the learning rate schedule of a recipe; None if it is constant."""
+    warmup, cosine = recipe.warmup, recipe.schedule == "cosine"
+    if not warmup:  # torch's cosine rounds otherwise, and earlier masks must come out again
+        return CosineAnnealingLR(optimizer, T_max=recipe.steps) if cosine else None
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return (1 + cos(pi * (step - warmup) / (recipe.steps - warmup))) / 2 if cosine else 1.0
+
+    return LambdaLR(optimizer, factor)
 
 
 def task_seed(seed: int, name: str) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 from supsup_runtime.arrays import check_choice, check_kind, check_number, checked_whole
 from supsup_runtime.bank.weights import MAX_SEED
@@ -14,6 +14,8 @@ OptimizerKind = Literal["rmsprop", "adam", "sgd"]
 ScheduleKind = Literal["constant", "cosine"]
 ScoreInit = Literal["uniform", "zeros"]
 TransferKind = Literal["none", "masks", "scores"]
+AugmentKind = Literal["none", "flip", "crop", "crop,flip", "resized", "resized,flip"]
+_LATER = {"warmup": 0, "augment": "none"}  # recorded if they differ: earlier banks have none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,9 @@ class Recipe:
         weight_decay: L2 penalty factor, at least 0; this times the value is added to its gradient.
         score_init: Initial scores without transfer: ``uniform`` in ``+-1 / sqrt(fan_in)``, or
             ``zeros``, a mask of ones, as in the paper's code for unit masks.
+        warmup: Steps, fewer than `steps`, over which the learning rate rises: step ``t``, from 0,
+            uses it times ``(t + 1) / warmup``. The schedule begins after them.
+        augment: Random changes of the pictures of each batch; see `augmented`.
 
     Raises:
         InputError: If a setting is out of range, or ``zeros`` is combined with ``top-k`` or the
@@ -50,6 +55,8 @@ class Recipe:
     schedule: ScheduleKind = "constant"
     weight_decay: float = 0.0
     score_init: ScoreInit = "uniform"
+    warmup: int = 0
+    augment: AugmentKind = "none"
 
     def __post_init__(self) -> None:
         check_kind("rule:", self.rule, Rule, "a Rule")
@@ -57,6 +64,7 @@ class Recipe:
             ("steps", 1, None),
             ("batch_size", 1, None),
             ("seed", -MAX_SEED, MAX_SEED),
+            ("warmup", 0, None),
         ):
             value = checked_whole(f"{setting}:", getattr(self, setting), least, most)
             object.__setattr__(self, setting, value)
@@ -68,8 +76,14 @@ class Recipe:
             ("schedule", ScheduleKind),
             ("score_init", ScoreInit),
             ("transfer", TransferKind),
+            ("augment", AugmentKind),
         ):
             check_choice(f"{name}:", getattr(self, name), get_args(kinds))
+        if self.warmup >= self.steps:
+            raise InputError(
+                f"warmup: must be fewer than the {self.steps} steps, got {self.warmup}; take more "
+                "steps"
+            )
         if self.score_init == "zeros" and self.rule.kind != "threshold":
             raise InputError(
                 f"score_init: 'zeros' goes with rule 'threshold', got {self.rule.kind!r}, which "
@@ -80,3 +94,7 @@ class Recipe:
                 "score_init: transfer 'masks' scales random scores, got 'zeros'; use 'uniform', "
                 "or transfer 'scores'"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as recorded with a task."""
+        return {name: value for name, value in asdict(self).items() if value != _LATER.get(name)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -18,6 +18,7 @@ from supsup_runtime.bank.task import TaskMasks, check_labels, check_name
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
+from supsup_train.masks.augment import augmented, check_augmented
 from supsup_train.masks.learning import Learning, initial_scores, task_seed
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.transfer import Transfer
@@ -69,6 +70,7 @@ def train_task(
     check_data(place, data.train_x, data.train_y, network, classes)
     if len(data.test_x):
         check_data(f"{place} (test)", data.test_x, data.test_y, network, classes)
+    check_augmented(place, recipe.augment, network.input_shape)
     generator = torch.Generator().manual_seed(task_seed(recipe.seed, data.name))
     if recipe.transfer != "none" and transfer is None:
         raise InputError(
@@ -89,7 +91,7 @@ def train_task(
     learning.module.eval()
     for key, value in learning.stored_state(place).items():
         learning.state[key] = torch.from_numpy(value)  # measured is what is read again
-    training: dict[str, Any] = {"recipe": asdict(recipe), **(record or {})}
+    training: dict[str, Any] = {"recipe": recipe.to_dict(), **(record or {})}
     training["train_accuracy"] = tested(learning.logits, classes, seen(data))["accuracy"]
     if len(data.test_x):
         training |= tested(learning.logits, classes, data)
@@ -164,7 +166,8 @@ def fit(
     inputs, targets = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
     for number, rows in enumerate(batch_rows(len(inputs), recipe, generator), start=1):
         place = f"task {data.name!r}, step {number} of {recipe.steps}"
-        loss = step(place, inputs[rows], targets[rows])
+        x = augmented(inputs[rows], recipe.augment, generator)
+        loss = step(place, x, targets[rows])
         if progress is not None:
             progress(number, loss)
 

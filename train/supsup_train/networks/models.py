@@ -19,6 +19,7 @@ from supsup_runtime.arrays import check_kind, check_sequence, checked_whole, sho
 from supsup_runtime.bank.weights import MAX_SEED
 from supsup_runtime.errors import InputError
 from supsup_train.networks.bnnet import BnNet
+from supsup_train.networks.resnets import RESNETS
 
 _CONV = re.compile(r"conv((?:-[1-9]\d*)*)")
 _LAYERS = re.compile(r"(mlp|lenet|fc|bnnet)((?:-[1-9]\d*)+)")
@@ -109,7 +110,7 @@ def suited_widths(input_shape: tuple[int, ...]) -> list[int]:
 
 def wants_images(name: str) -> bool:
     """Return whether a named model takes ``(channels, height, width)`` instead of flat inputs."""
-    return name == "cnn" or _CONV.fullmatch(name) is not None
+    return name == "cnn" or name in RESNETS or _CONV.fullmatch(name) is not None
 
 
 def make_model(
@@ -120,13 +121,15 @@ def make_model(
     Args:
         name: ``lenet-300-100``, ``fc-1024-1024``, any ``mlp-WIDTH-WIDTH...``, ``cnn``, or, with
             masked units, any ``bnnet-WIDTH-WIDTH...`` (the paper's is ``bnnet-2048-2048``). Of
-            `Conv`, ``conv-WIDTH-WIDTH...``, or ``conv`` for widths that suit the input.
-        input_shape: ``(features,)``, or ``(channels, height, width)`` for ``cnn`` and ``conv``.
+            `Conv`, ``conv-WIDTH-WIDTH...``, or ``conv`` for widths that suit the input. Of
+            `ResNet`, ``gem-resnet18`` or ``resnet-50``.
+        input_shape: ``(features,)``, or ``(channels, height, width)`` for ``cnn``, ``conv`` and
+            residual networks.
         outputs: Number of logits.
         weight_seed: Seed of the fixed layers of a ``bnnet``, in ``[0, 2**64)``.
 
     Returns:
-        The module: `Mlp`, `Cnn`, `Conv` or a BNNet.
+        The module: `Mlp`, `Cnn`, `Conv`, `ResNet` or a BNNet.
 
     Raises:
         InputError: If the name is unknown or goes with another `input_shape`, or the network does
@@ -148,6 +151,8 @@ def make_model(
             return BnNet(sizes, weight_seed=weight_seed) if match[1] == "bnnet" else Mlp(sizes)
         if name == "cnn":
             return Cnn(input_shape[0], outputs)
+        if name in RESNETS:
+            return RESNETS[name](input_shape[0], outputs)
         if conv:
             widths = [int(width) for width in conv[1].split("-")[1:]]
             return Conv(input_shape, widths or suited_widths(input_shape), outputs)
@@ -157,8 +162,8 @@ def make_model(
         ) from error
     raise InputError(
         "model: must be lenet-300-100, fc-1024-1024, mlp-WIDTH-WIDTH..., bnnet-WIDTH-WIDTH..., "
-        f"conv, conv-WIDTH-WIDTH... or cnn, got {shown(name)}; for your own module use --module "
-        "FILE.py:FUNCTION"
+        f"conv, conv-WIDTH-WIDTH..., cnn, {' or '.join(RESNETS)}, got {shown(name)}; for your own "
+        "module use --module FILE.py:FUNCTION"
     )
 
 

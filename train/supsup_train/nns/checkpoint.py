@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -104,7 +103,7 @@ class LearnerFiles:
         if not (-1 <= self.current < len(self.known) and all(t["visits"] for t in self.known)):
             raise ValueError(f"current {self.current} of {len(self.known)} tasks")
         origin = dict(found["origin"])
-        return {**origin, "recipe": {**asdict(Recipe()), **origin["recipe"]}}
+        return {**origin, "recipe": {**Recipe().to_dict(), **origin["recipe"]}}
 
     def write(
         self, batches: int, known: list[Known], index: int, learning: Learning | None

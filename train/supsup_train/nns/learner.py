@@ -109,8 +109,8 @@ class NnsLearner:
 
         Raises:
             InputError: If the checkpoint has another origin, recipe or settings, the recipe a
-                transfer, schedule or zero scores, or the network no masked parameters or none of
-                the outputs that the objective needs.
+                transfer, schedule, warm-up, changed pictures or zero scores, or the network no
+                masked parameters or none of the outputs that the objective needs.
             BankLockedError: If the bank cannot be locked.
         """
         self._bank, self._module = bank, module
@@ -125,7 +125,7 @@ class NnsLearner:
                 f"transfer: scenario NNs starts with random scores, got {self._recipe.transfer!r}; "
                 "leave it out"
             )
-        for name in ("schedule", "score_init"):
+        for name in ("schedule", "score_init", "warmup", "augment"):
             wanted, default = getattr(self._recipe, name), getattr(Recipe(), name)
             if wanted != default:
                 raise InputError(
@@ -138,7 +138,7 @@ class NnsLearner:
                 "entropy"
             )
         self._told = {
-            "recipe": asdict(self._recipe),
+            "recipe": self._recipe.to_dict(),
             "settings": asdict(self._settings),
             **(origin or {}),
         }
