@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
@@ -93,10 +94,10 @@ def pictures() -> Stream:
     labels = np.arange(6 * 32) % 6
     stripes = np.where(np.arange(16) // 4 % 2, 1.0, -1.0)[:, None, None] * np.ones((1, 16, 3))
     turned = [stripes, stripes.transpose(1, 0, 2)]
-    x = np.stack(
+    values = np.stack(
         [rng.normal(turned[y % 2], 1.0) * (1 + 2 * (y // 2)) + 4 * (y // 2) for y in labels]
     )
-    x = x.astype(np.float32)
+    x: npt.NDArray[np.float32] = values.astype(np.float32)
     data = Dataset(
         name="stripes",
         train_x=x,
