@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from supsup_runtime.console import Options, Row, add_options, say, whole
+from supsup_runtime.data.named import NAMED_STREAMS, unnamed
 from supsup_runtime.data.own import OwnTasks, Tasks, read_tasks
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import (
@@ -21,20 +22,13 @@ from supsup_runtime.errors import InputError
 from supsup_runtime.preprocessing import MODES, Preprocessing
 
 _STREAMS_ONLY = ("tasks", "labels")
-_NAMED: dict[str, dict[str, int]] = {
-    "splitcifar100": {"classes_per_task": 5, "class_seed": 0},
-    "splitimagenet": {"classes_per_task": 10, "class_seed": 1},
-}
-"""Split streams of the paper, with the defaults of their options."""
 _OWN_ONLY = ("size", "mode", "skip_unreadable")
 
 
 def add_stream_options(made: Options, *, tasks: str) -> None:
     """Add the options of a stream; `tasks` is the default of ``--tasks`` in the help."""
-    text = (
-        "kind of task stream; splitcifar100, splitimagenet: split as in the paper; own: tasks of "
-    )
-    made.add_argument("stream", choices=(*STREAM_KINDS, *_NAMED, "own"), help=text + "your own")
+    text = f"kind of tasks; {', '.join(NAMED_STREAMS)}: split as in the paper; own: your own"
+    made.add_argument("stream", choices=(*STREAM_KINDS, *NAMED_STREAMS, "own"), help=text)
     text = "folder of IDX files or .npz file (default: scikit-learn digits); own: tasks.toml, or "
     made.add_argument("--data", metavar="PATH", help=text + "a folder with a folder for each task")
     text = "labels of split tasks: own (from 0 in each task) or shared (as in the data set) "
@@ -81,7 +75,7 @@ def tasks_of(
         DataError: See `make_stream` and `read_tasks`.
         InputError: If options do not go together, or own pictures are prepared otherwise.
     """
-    arguments = _unnamed(arguments)
+    arguments = unnamed(arguments)
     own = arguments.stream == "own"
     for name in _STREAMS_ONLY if own else _OWN_ONLY:
         if getattr(arguments, name):
@@ -96,16 +90,6 @@ def tasks_of(
         seed=arguments.seed,
         layout=layout,
         labels=arguments.labels or "own",
-    )
-
-
-def _unnamed(arguments: argparse.Namespace) -> argparse.Namespace:
-    """Return the options of a named stream as those of a split one."""
-    if arguments.stream not in _NAMED:
-        return arguments
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
-    return argparse.Namespace(
-        **{**vars(arguments), **_NAMED[arguments.stream], **given, "stream": "split"}
     )
 
 

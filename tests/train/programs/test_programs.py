@@ -316,7 +316,7 @@ def test_the_optimizer_leaves_out_what_takes_quadratic_time(
     from onnxscript import optimizer, rewriter
 
     def names() -> set[str | None]:
-        return {rule.name for rule in rewriter._DEFAULT_REWRITE_RULES}  # noqa: SLF001 - as there
+        return {rule.name for rule in rewriter._DEFAULT_REWRITE_RULES}
 
     seen, optimize = [], optimizer.optimize
 
