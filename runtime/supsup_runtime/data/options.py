@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from supsup_runtime.console import Options, Row, add_options, positive, say, whole
+from supsup_runtime.data.named import NAMED_STREAMS, unnamed
 from supsup_runtime.data.own import OwnTasks, Tasks, read_classes, read_tasks
 from supsup_runtime.data.own.classes import are_classes
 from supsup_runtime.data.sources import load_dataset
@@ -33,11 +34,6 @@ _GO_WITH: dict[str, tuple[str, ...]] = {
     "class_seed": ("split",),
 }
 """Streams of options that do not go with all."""
-_NAMED: dict[str, dict[str, int]] = {
-    "splitcifar100": {"classes_per_task": 5, "class_seed": 0},
-    "splitimagenet": {"classes_per_task": 10, "class_seed": 1},
-}
-"""Split streams of the paper, with the defaults of their options."""
 
 
 def add_stream_options(made: Options, *, tasks: str) -> None:
@@ -45,7 +41,9 @@ def add_stream_options(made: Options, *, tasks: str) -> None:
     text = (
         "kind of task stream; splitcifar100, splitimagenet: split as in the paper; own: tasks of "
     )
-    made.add_argument("stream", choices=(*STREAM_KINDS, *_NAMED, "own"), help=text + "your own")
+    made.add_argument(
+        "stream", choices=(*STREAM_KINDS, *NAMED_STREAMS, "own"), help=text + "your own"
+    )
     text = (
         "folder of IDX files or of CIFAR, or .npz file (default: scikit-learn digits); split: also "
     )
@@ -102,7 +100,7 @@ def tasks_of(
         DataError: See `make_stream` and `read_tasks`.
         InputError: If options do not go together, or own pictures are prepared otherwise.
     """
-    arguments = _unnamed(arguments)
+    arguments = unnamed(arguments)
     stream, source = arguments.stream, arguments.data
     for name, kinds in _GO_WITH.items():
         if stream not in kinds:
@@ -134,16 +132,6 @@ def tasks_of(
 def _refuse_given(arguments: argparse.Namespace, name: str, why: str) -> None:
     if getattr(arguments, name, None) not in {None, False}:
         raise InputError(f"--{name.replace('_', '-')}: {why}; leave it out")
-
-
-def _unnamed(arguments: argparse.Namespace) -> argparse.Namespace:
-    """Return the options of a named stream as those of a split one."""
-    if arguments.stream not in _NAMED:
-        return arguments
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
-    return argparse.Namespace(
-        **{**vars(arguments), **_NAMED[arguments.stream], **given, "stream": "split"}
-    )
 
 
 def own_tasks(

@@ -316,3 +316,32 @@ def test_real_outputs_out_of_range_are_refused(real_outputs: int) -> None:
 def test_names_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ProgramError, match=message):
         tiny(None, **changes)
+
+
+def test_the_optimizer_leaves_out_what_takes_quadratic_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from onnxscript import optimizer, rewriter
+
+    def names() -> set[str | None]:
+        return {rule.name for rule in rewriter._DEFAULT_REWRITE_RULES}
+
+    seen, optimize = [], optimizer.optimize
+
+    def optimized(model: onnx.ModelProto, **options: int) -> onnx.ModelProto:
+        seen.append(names())
+        return optimize(model, **options)
+
+    monkeypatch.setattr(optimizer, "optimize", optimized)
+    before = names()
+    network = NETWORKS["lenet"]
+    programs = export_programs(
+        network.make(),
+        input_shape=network.input_shape,
+        parameters=[f"layers.{i}.weight" for i in range(3)],
+        state=[],
+        real_outputs=network.real_outputs,
+    )
+    assert programs.gradient
+    assert names() == before
+    assert [before - each for each in seen] == [{"SlicesSplit"}] * 2
