@@ -17,7 +17,7 @@ from supsup_runtime.errors import InputError
 
 CASE = {"bank": "digits", "model": "cpu"}
 REFUSED = (
-    "supsup-export: a.onnx: the model's results differ from the bank's: logits differ; nothing"
+    "supsup-export: a.onnx: the model's results differ from the bank's: logits\ndiffer; nothing"
 )
 
 
@@ -29,10 +29,10 @@ def found(values: list[float], text: str = "a", *, error: str = "", same: bool =
     ("case", "got", "expected"),
     [
         (CASE, found([2.0, 4.00004]), "1e-05"),
-        (CASE, found([2.0, 4.0], "b"), "**one-shot: b for a, off by 0.0e+00, allowed 3e-05**"),
-        (CASE, found([2.0, 5.0]), "**one-shot: a for a, off by 2.5e-01, allowed 3e-05**"),
+        (CASE, found([2.0, 4.0], "b"), "**one-shot: other tasks or labels**"),
+        (CASE, found([2.0, 5.0]), "**one-shot: off by 2.5e-01, allowed 3e-05**"),
         (CASE | {"model": "screened"}, found([2.0, 4.1]), "2e-02"),
-        (CASE, found([2.0, np.nan]), "**one-shot: a for a, off by nan, allowed 3e-05**"),
+        (CASE, found([2.0, np.nan]), "**one-shot: off by nan, allowed 3e-05**"),
         (CASE, found([2.0, 4.0], error=REFUSED), "**export: logits differ**"),
         (CASE, found([2.0, 4.0], same=False), "**exports other bytes**"),
     ],
@@ -56,7 +56,7 @@ def test_tables_have_a_row_per_model_and_a_column_per_core() -> None:
 
 
 def test_instructions_are_counted_between_marks_less_the_marks_own() -> None:
-    totals = (100, 110, 120 + 7 * CALLS)
+    totals = (100, 110, 120 + 7 * CALLS, 999)
     assert per_call("".join(f"cpu 0 insns: 5\ntotal insns: {n}\n" for n in totals)) == 7
 
 

@@ -14,7 +14,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from tools.benchmarks.questions import Answer, opened, questions
@@ -60,7 +60,7 @@ def _plain(file: Path) -> Callable[[Array], Array]:
     return lambda x: session.run(["logits"], {"x": x})[0]
 
 
-def _call(case: Case) -> None:
+def _call(case: Case) -> NoReturn:
     """Call a model with one input, the task unknown: to warm up, then between marks.
 
     A mark is a process that ends, at which QEMU's plugin prints its count. The second of three
@@ -89,7 +89,6 @@ def _answered(case: Case, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    given = sys.argv[1:]  # an export has its own
     for each in json.load(sys.stdin):
-        if len(sys.argv) == 1:
-            _call(each)
-        print(json.dumps(_answered(each, Path(sys.argv[1]))), flush=True)
+        print(json.dumps(_answered(each, Path(*given)) if given else _call(each)), flush=True)
