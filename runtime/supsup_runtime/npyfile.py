@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import stat
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,7 +11,6 @@ import numpy as np
 
 from supsup_runtime.arrays import Array, Refusal
 from supsup_runtime.errors import InputError
-from supsup_runtime.files import mode_of
 
 MAX_BYTES = 4 << 30
 """Largest array and file: 4 GiB."""
@@ -33,7 +31,7 @@ def read_npy(path: Path) -> Array:
         InputError: If it is missing, too large, or not one array of numbers.
     """
     try:
-        if not stat.S_ISREG(mode_of(path)):
+        if not path.is_file():
             raise InputError(f"{path}: no such file; save an array with numpy.save")
         with path.open("rb") as file:
             return read_array(file, path.stat().st_size, str(path))

@@ -134,7 +134,7 @@ def test_paths_that_are_not_utf8(folder: Path, tmp_path: Path) -> None:
             ["supsup-train", "permuted", "--bank", "b", "--tasks", "1000001"],
             "--tasks: must be at most 1000000, got '1000001'",
         ),
-        (["supsup-export", "--bank", "b", "o.onnx", "--bits", "3"], "invalid choice: 3"),
+        (["supsup-export", "--bank", "b", "o.onnx", "--bits", "3"], "invalid choice: "),
         (["supsup-export", "--bank", "b", "o", "--scoring", "no"], "invalid choice: 'no'"),
     ],
 )

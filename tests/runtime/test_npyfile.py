@@ -95,8 +95,8 @@ def test_no_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "x.npy", pipe, loop, Path("/dev/zero")):
         with pytest.raises(InputError, match="no such file"):
             read_npy(path)
-    with pytest.raises(InputError, match="cannot be read: File name too long"):
-        read_npy(tmp_path / ("x" * 1000))
+    with pytest.raises(InputError, match=r"cannot be read: File name too long|no such file"):
+        read_npy(tmp_path / ("x" * 1000))  # since Python 3.14 there is none of that name
     with pytest.raises(InputError, match="/proc/self/mem: cannot be read: Input/output error"):
         read_npy(Path("/proc/self/mem"))
 

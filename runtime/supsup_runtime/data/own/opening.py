@@ -11,7 +11,6 @@ from supsup_runtime.data.own.folders import entries, picture_folder
 from supsup_runtime.data.own.parts import Part, Source, everything, held_out
 from supsup_runtime.data.own.stored import stored_pictures
 from supsup_runtime.errors import DataError
-from supsup_runtime.files import mode_of
 
 _DIVIDED = ({"train", "test"}, {"train", "val"})
 
@@ -43,7 +42,7 @@ def _source(
 ) -> Source:
     path = paths[0]
     for each in paths:
-        if not mode_of(each):
+        if not each.exists():
             raise DataError(f"{section.place}: {each} does not exist")
     pair = len(paths) == 2 and all(each.is_file() for each in paths)
     stored = path.is_file() and path.suffix in {".npz", ".csv"} and len(paths) == 1
