@@ -23,12 +23,23 @@ EXHAUSTIVE = Inference(method="exhaustive")
 LOWEST_ENTROPY = Inference(method="exhaustive", score="entropy")
 HIGHEST_PROBABILITY = Inference(method="exhaustive", score="max-probability")
 SEEDS = (0, 100, 200)  # apart by more than the tasks: no permutation comes twice
+TRAINING = (("optimizer", "adam"), ("batch-size", 64))
 TRANSFERS: tuple[Literal["none", "masks", "scores"], ...] = ("none", "masks", "scores")
 
 LENET = Bank(stream="permuted", tasks=250, model="lenet-300-100", outputs=100)
 FC = Bank(stream="permuted", tasks=10, model="fc-1024-1024", outputs=500)
 ROTATED = Bank(stream="rotated", tasks=36, model="fc-1024-1024", outputs=200)
 DIGITS = Bank(stream="permuted", tasks=10, model="mlp-256-128", outputs=50, source="digits")
+CIFAR = Bank(
+    stream="split",
+    tasks=5,
+    model="gem-resnet18",
+    outputs=20,
+    source="cifar10",
+    steps=600,
+    lr=1e-3,
+    options=TRAINING,
+)
 BASELINE = Bank(stream="permuted", tasks=10, model="lenet-300-100", outputs=10, lr=None)
 
 
@@ -150,6 +161,45 @@ SPLIT_5 = Accuracy(
     ),
     differs="The paper uses SplitMNIST for Hopfield recovery only.",
     seconds=200,
+)
+
+
+SPLIT_CIFAR10 = Accuracy(
+    name="splitcifar10",
+    title="SplitCIFAR10 of 10,000 pictures, 5 tasks of 2 classes, GEM-ResNet18",
+    banks={
+        "masks": replace(
+            CIFAR,
+            options=(
+                *TRAINING,
+                *(("rule", "top-k"), ("er", 16.0)),
+                *(("lr-schedule", "cosine"), ("augment", "crop,flip")),
+            ),
+        ),
+        "heads": replace(CIFAR, method="heads-random", lr=1e-2),
+        "dense": replace(CIFAR, method="dense"),
+    },
+    rows=(
+        _asking(_known("masks, c = 16", "masks"), known=80.0),
+        _known("separate heads, random trunk", "heads"),
+        _known("one network per task", "dense"),
+        *(
+            row
+            for batch in (1, 16, 64)
+            for row in (
+                *_both(_plain(f"batch of {batch}: one-shot", ONE_SHOT, "masks", batch=batch)),
+                *_both(_plain(f"batch of {batch}: binary", BINARY, "masks", batch=batch)),
+                *_both(_plain(f"batch of {batch}: gradient", GRADIENT, "masks", batch=batch)),
+                _g(f"batch of {batch}: verified", VERIFIED, "masks", batch=batch),
+                _g(f"batch of {batch}: exhaustive by log-odds", EXHAUSTIVE, "masks", batch=batch),
+                _g(
+                    f"batch of {batch}: exhaustive by entropy", LOWEST_ENTROPY, "masks", batch=batch
+                ),
+            )
+        ),
+    ),
+    differs="The paper has SplitCIFAR100, 250 epochs and 5 outputs; 600 steps of 64 are 19 epochs.",
+    seconds=3600,
 )
 
 
@@ -308,6 +358,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         BATCHE,
         PSP,
         SPLIT_5,
+        SPLIT_CIFAR10,
         _digits(),
         DIGITS_MIXED,
         OUTPUTS,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from supsup_runtime.errors import InputError
 
+Source = Literal["mnist", "cifar10", "digits"]
+_PLACES = {"mnist": "mnist", "cifar10": "cifar10-small/cifar10-small.npz"}
+
 
 class DataFolder:
-    """A folder with ``mnist/`` and the shared masks."""
+    """A folder with ``mnist/``, ``cifar10-small/`` and the shared masks."""
 
     def __init__(self, path: Path | None) -> None:
         """Use `path`, else ``SUPSUP_DATA``."""
@@ -29,6 +33,6 @@ class DataFolder:
             )
         return self._path / name
 
-    def dataset(self, source: str) -> str | None:
+    def dataset(self, source: Source) -> str | None:
         """Return the argument of `load_dataset`."""
-        return None if source == "digits" else str(self.find(source))
+        return None if source == "digits" else str(self.find(_PLACES[source]))

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
-from tools.reproduction.data import DataFolder
+from tools.reproduction.data import DataFolder, Source
 
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.sources import load_dataset
-from supsup_runtime.data.streams import Stream, make_stream
+from supsup_runtime.data.streams import Layout, Stream, make_stream
 from supsup_runtime.errors import InputError
 from supsup_train.baselines import BaselineMethod, BaselineRecipe, make_baseline
 from supsup_train.cli.baseline import run as baseline
+from supsup_train.cli.options import DEFAULTS, take_defaults
+from supsup_train.cli.train import recipe_of, training_parser
 from supsup_train.cli.train import run as train
 from supsup_train.networks.create_bank import check_module, copy_for
+from supsup_train.networks.models import wants_images
 from supsup_train.nns.learner import NnsSettings
 from supsup_train.resume import check_resumed
 
@@ -30,7 +33,7 @@ class Bank:
     """A bank to learn, or to make from shared masks.
 
     Attributes:
-        source: ``mnist``, in the data folder, or the bundled ``digits``.
+        source: ``mnist`` or ``cifar10``, in the data folder, or the bundled ``digits``.
         steps: Batches per task.
         lr: Learning rate; None is the method's default.
         scenario: ``NNs`` learns from one unlabelled stream.
@@ -38,13 +41,14 @@ class Bank:
         shared: Folder in the data folder with learned masks to use.
         method: Baseline of `supsup-baseline` to train instead of masks.
         matrices: For BatchE, store tasks as rank-one matrices.
+        options: Further options of the command, as ``(("batch-size", 64),)``.
     """
 
     stream: str
     tasks: int
     model: str
     outputs: int
-    source: Literal["mnist", "digits"] = "mnist"
+    source: Source = "mnist"
     steps: int = 1000
     lr: float | None = 1e-4
     seed: int = 0
@@ -54,6 +58,7 @@ class Bank:
     shared: str | None = None
     method: BaselineMethod | None = None
     matrices: bool = False
+    options: tuple[tuple[str, str | float], ...] = ()
 
 
 def tiny_bank(bank: Bank) -> Bank:
@@ -68,13 +73,17 @@ def tiny_bank(bank: Bank) -> Bank:
         lr=None if bank.method else 1e-2,
         period=5 if bank.scenario == "NNs" else None,
         shared=None,
+        options=(),
     )
 
 
 def stream_of(wanted: Bank, data: DataFolder) -> Stream:
     """Return the stream of a bank."""
     dataset = load_dataset(data.dataset(wanted.source))
-    return make_stream(wanted.stream, dataset, num_tasks=wanted.tasks, seed=wanted.seed)
+    layout: Layout = "image" if wants_images(wanted.model) else "flat"
+    return make_stream(
+        wanted.stream, dataset, num_tasks=wanted.tasks, seed=wanted.seed, layout=layout
+    )
 
 
 def learned_bank(
@@ -110,10 +119,10 @@ def learned_bank(
     return _checked(wanted, MaskBank.open(path), stream)
 
 
-def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
+def _options(wanted: Bank, path: Path, data: DataFolder | None) -> list[str]:
     options: dict[str, object] = {
         "bank": path,
-        "data": data.dataset(wanted.source),
+        "data": data and data.dataset(wanted.source),
         "tasks": wanted.tasks,
         "model": wanted.model,
         "outputs": wanted.outputs,
@@ -124,6 +133,7 @@ def _options(wanted: Bank, path: Path, data: DataFolder) -> list[str]:
     if wanted.method is None:
         options |= {"scenario": wanted.scenario, "period": wanted.period}
         options |= {"transfer": wanted.transfer}
+    options |= dict(wanted.options)
     given = {name: value for name, value in options.items() if value is not None}
     words = [text for k, v in given.items() for text in (f"--{k}", str(v))]
     if wanted.method is None:
@@ -193,11 +203,13 @@ def _check_network(
 
 def _recipe(wanted: Bank) -> st.Recipe | BaselineRecipe:
     if wanted.method is not None:
+        more: dict[str, Any] = {k.replace("-", "_"): value for k, value in wanted.options}
         return BaselineRecipe.of(wanted.method).with_options(
-            steps=wanted.steps, learning_rate=wanted.lr, seed=wanted.seed
+            steps=wanted.steps, learning_rate=wanted.lr, seed=wanted.seed, **more
         )
-    recipe = st.Recipe(steps=wanted.steps, seed=wanted.seed, transfer=wanted.transfer)
-    return recipe if wanted.lr is None else replace(recipe, learning_rate=wanted.lr)
+    arguments = training_parser().parse_args(_options(wanted, Path(), None))
+    take_defaults(arguments, *DEFAULTS)
+    return recipe_of(arguments)
 
 
 def _from_shared(wanted: Bank, path: Path, file: Path) -> None:

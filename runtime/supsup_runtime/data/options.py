@@ -38,12 +38,8 @@ _GO_WITH: dict[str, tuple[str, ...]] = {
 
 def add_stream_options(made: Options, *, tasks: str) -> None:
     """Add the options of a stream; `tasks` is the default of ``--tasks`` in the help."""
-    text = (
-        "kind of task stream; splitcifar100, splitimagenet: split as in the paper; own: tasks of "
-    )
-    made.add_argument(
-        "stream", choices=(*STREAM_KINDS, *NAMED_STREAMS, "own"), help=text + "your own"
-    )
+    text = f"kind of tasks; {', '.join(NAMED_STREAMS)}: split as in the paper; own: your own"
+    made.add_argument("stream", choices=(*STREAM_KINDS, *NAMED_STREAMS, "own"), help=text)
     text = (
         "folder of IDX files or of CIFAR, or .npz file (default: scikit-learn digits); split: also "
     )
