@@ -30,7 +30,7 @@ def program_of(
         refuse_outside(BytesIO(data), place=place)
         model = onnx.load_model_from_string(data)
         onnx.checker.check_model(model)
-        set(_names(model.graph))  # fails for names that are no text
+        "".join(_names(model.graph))  # fails for names that are no text: protobuf gives bytes
     except ModelError as error:
         raise BankError(str(error)) from error
     except Exception as error:  # protobuf, onnx and its checker have no common base

@@ -106,6 +106,17 @@ def test_a_program_that_is_none_is_refused(tmp_path: Path) -> None:
             export(bank, tmp_path / "out.onnx")
 
 
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """Protobuf reads them as bytes."""
+    forward, gradient, _ = programs(*MODEL)
+    model = onnx.load_model_from_string(forward)
+    model.graph.name = "NAME"
+    damaged = model.SerializeToString().replace(b"NAME", b"\xff\xfe\xfd\xfc")
+    bank = bank_of(tmp_path, damaged, gradient)
+    with pytest.raises(BankError, match=r"programs/forward\.onnx: not a valid ONNX model"):
+        export(bank, tmp_path / "out.onnx")
+
+
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), name=st.sampled_from(["forward", "gradient"]))
 def test_only_our_errors_come_out(

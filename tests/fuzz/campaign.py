@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -116,8 +117,10 @@ def _count_lines(out: Path, first: int, counts: Counts) -> int:
 
 def shares(total: int, names: Iterable[str]) -> dict[str, int]:
     """Divide a number of cases among targets, at least one each."""
-    parts = {name: TARGETS[name].share for name in names}
-    return {name: max(1, round(total * part / sum(parts.values()))) for name, part in parts.items()}
+    wanted = list(names)
+    ends = list(accumulate(TARGETS[name].share for name in wanted))
+    cuts = [0, *(round(total * end / ends[-1]) for end in ends)]
+    return {name: max(1, b - a) for name, (a, b) in zip(wanted, pairwise(cuts), strict=True)}
 
 
 def code_digest(seeds: Path) -> str:
