@@ -145,7 +145,7 @@ def test_the_cheapest_within_a_standard_error_of_the_best_is_recommended() -> No
         (
             ["permuted", "--scenario", "NNs"],
             1,
-            "sweep: has no --check, --bank, --log and NNs; leave them out\n",
+            "sweep: has no --check, --bank, --log, --preset and NNs; leave them out\n",
         ),
         (["permuted", "--lr", "0"], 1, "sweep: learning_rate: must be positive and finite, got 0"),
         (["permuted", "--steps", "x"], 2, "argument --steps: must be an integer of at least 1"),

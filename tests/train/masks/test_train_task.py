@@ -13,7 +13,8 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import BankError, InputError, OutputExistsError
-from supsup_train.masks.train_task import batch_rows, tested
+from supsup_train.masks import train_task
+from supsup_train.masks.train_task import batch_rows
 from supsup_train.networks.models import load_module, make_model
 
 
@@ -154,7 +155,10 @@ def test_large_pictures_are_tested_few_at_a_time() -> None:
         sizes.append(len(rows))
         return torch.zeros(len(rows), 3)
 
-    assert tested(forward, 2, data) == {"accuracy": 1.0, "entropy": pytest.approx(np.log(3))}
+    assert train_task.tested(forward, 2, data) == {
+        "accuracy": 1.0,
+        "entropy": pytest.approx(np.log(3)),
+    }
     assert sizes == [27, 27, 6]
 
 

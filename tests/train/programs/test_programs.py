@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -320,7 +321,7 @@ def test_the_optimizer_leaves_out_what_takes_quadratic_time(
 
     seen, optimize = [], optimizer.optimize
 
-    def optimized(model: onnx.ModelProto, **options: int) -> onnx.ModelProto:
+    def optimized(model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
         seen.append(names())
         return optimize(model, **options)
 
