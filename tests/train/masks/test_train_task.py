@@ -13,6 +13,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.bits import unpack_mask
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import BankError, InputError, OutputExistsError
+from supsup_train.masks import train_task
 from supsup_train.masks.train_task import batch_rows
 from supsup_train.networks.models import load_module, make_model
 
@@ -143,6 +144,22 @@ def test_batches_are_shuffled_anew_in_every_epoch() -> None:
         assert len(set(epoch)) == 8
         assert epoch != sorted(epoch)
     assert epochs[0] != epochs[1]
+
+
+def test_large_pictures_are_tested_few_at_a_time() -> None:
+    x, y = np.zeros((60, 3, 224, 224), np.float32), np.zeros(60, np.int64)
+    data = TaskData(name="a", labels=("b",), train_x=x, train_y=y, test_x=x, test_y=y)
+    sizes = []
+
+    def forward(rows: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(rows))
+        return torch.zeros(len(rows), 3)
+
+    assert train_task.tested(forward, 2, data) == {
+        "accuracy": 1.0,
+        "entropy": pytest.approx(np.log(3)),
+    }
+    assert sizes == [27, 27, 6]
 
 
 def test_top_k_masks_have_their_density(module: Normed, bank: MaskBank) -> None:

@@ -50,7 +50,7 @@ class _LargestWeight(torch.autograd.Function):
 def largest(values: Tensor, count: int) -> Tensor:
     """Return a mask, ``bool``, of the `count` largest values; of equal ones those that come first.
 
-    numpy selects 60 times as fast as torch.
+    numpy selects six times as fast as torch.
     """
     flat = values.flatten().numpy()
     least = np.partition(flat, flat.size - count)[flat.size - count]

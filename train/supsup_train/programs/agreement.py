@@ -24,8 +24,9 @@ FORWARD_ALONE = (
 )
 _ROWS = 4
 # Rounding relative to the largest value: of the same operators on another number of rows, and of a
-# backward pass by other operators. To it comes what 128 roundings of the input change.
-_LOGITS, _GRADIENTS, _MOVED = 2.0**-17, 2.0**-15, 2.0**-17
+# backward pass by other operators. To it comes what 128 roundings of the input change; in a
+# gradient, up to a limit, as much as in any: those that switch a unit of a deep network are few.
+_LOGITS, _GRADIENTS, _MOVED, _SWITCHED = 2.0**-17, 2.0**-15, 2.0**-17, 2.0**-5
 
 
 class ProgramError(SupSupError, ValueError):
@@ -143,9 +144,13 @@ def check_gradients(
     names = [*trial.free] * (len(found) // len(trial.free))
     got = [value for name, value in zip(names, found, strict=True) if name in learned]
     wanted, near = (_gradients(trial, rows, learned, cotangents) for rows in (trial.x, trial.moved))
-    noise = _LOGITS * max(map(_largest, wanted), default=0)
-    for ours, theirs, moved in zip(got, wanted, near, strict=True):
-        tolerance = noise + _GRADIENTS * _largest(theirs) + _largest(moved - theirs)
+    sizes = [*map(_largest, wanted)]
+    noise = _LOGITS * max(sizes, default=0)
+    moves = [_largest(moved - theirs) for moved, theirs in zip(near, wanted, strict=True)]
+    shares = [move / size for move, size in zip(moves, sizes, strict=True) if size > noise]
+    switched = min(max(shares, default=0.0), _SWITCHED)
+    for ours, theirs, move, size in zip(got, wanted, moves, sizes, strict=True):
+        tolerance = noise + _GRADIENTS * size + max(move, switched * size)
         if not _same(ours, theirs, tolerance):
             _refuse("the program's gradient differs from that of autograd")
 
