@@ -16,7 +16,7 @@ def check(monkeypatch: pytest.MonkeyPatch, factors: list[float], moved: list[flo
     A little noise in the input makes these `moved` times as large.
     """
     module = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(3, 2, bias=False))
-    own = dict(module.named_parameters())
+    own: dict[str, Tensor] = dict(module.named_parameters())
     x = torch.ones(4, 4)
     trial = Trial(module=module, x=x, moved=x + 1, free=own, changed=[])
     wanted = [torch.ones_like(value) for value in own.values()]

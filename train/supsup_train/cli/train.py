@@ -234,7 +234,7 @@ def training_parser() -> CommandParser:
     made.what_in.add_argument("--check", action="store_true", help=text)
     text = "mask this parameter, repeatable (default: weights of layers and products)"
     made.method.add_argument("--mask", action="append", metavar="NAME", help=text)
-    text = "the paper's settings for splitcifar100 or splitimagenet (default: those of options)"
+    text = "the paper's settings of splitcifar100 or splitimagenet (default: those of options)"
     made.method.add_argument("--preset", choices=PRESETS, help=text)
     add_options(made.method, _NETWORK)
     text = "safetensors file of trained weights under the masks (default: seeded signed constants)"
