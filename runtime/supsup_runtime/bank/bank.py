@@ -75,7 +75,7 @@ class MaskBank:
 
     @property
     def format(self) -> int:
-        """Format of the index, the newest that its task files may have."""
+        """Format of the index, and the newest of task files."""
         return self._index.format
 
     @property
@@ -131,8 +131,7 @@ class MaskBank:
                 programs=programs,
                 entries=(),
             )
-            index = write_index(folder, index)
-        return cls(folder, index, forward, gradient)
+            return cls(folder, write_index(folder, index), forward, gradient)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> MaskBank:
@@ -166,8 +165,8 @@ class MaskBank:
                 f"{folder / 'bank.json'}: digest must be {digest} for this network and forward "
                 f"program, got {index.digest}"
             )
-        network = with_stored(folder, index.network, digest)
-        bank = cls(folder, replace(index, network=network), forward, gradient)
+        index = replace(index, network=with_stored(folder, index.network, digest))
+        bank = cls(folder, index, forward, gradient)
         if verify:
             bank.verify()
         return bank
@@ -346,13 +345,10 @@ class MaskBank:
             BankError: If the tasks have changed since the bank was opened.
         """
         check_kind("calibration", calibration, Calibration, "a Calibration", error=BankError)
-        measured = self.entries
+        measured, told = self.entries, "tasks changed while they were measured"
         with self.changing():
             if self.entries != measured:
-                raise BankError(
-                    f"{self.path}: tasks changed while they were measured; export the bank "
-                    "and calibrate again"
-                )
+                raise BankError(f"{self.path}: {told}; export the bank and calibrate again")
             write_calibration(self.path, calibration, self.digest, measured)
 
     def check_lock(self) -> None:
