@@ -139,7 +139,7 @@ $(ARM)/counting/libinsn.so: $(ARM)/.lists $(VENV)/.installed
 	cd $(ARM)/source && tar -x --strip-components=1 -f *.orig.tar.xz
 	$(BIN)/python -m venv $(ARM)/source/python
 	$(ARM)/source/python/bin/pip install --quiet meson==1.5.0 pycotap
-	cd $(ARM)/source && ./configure --python=python/bin/python --target-list=aarch64-linux-user --without-default-features \
+	cd $(ARM)/source && ./configure --python=$(ARM)/source/python/bin/python --target-list=aarch64-linux-user --without-default-features \
 	--enable-plugins --disable-install-blobs && ninja -C build qemu-aarch64 tests/tcg/plugins/libinsn.so
 	cp $(ARM)/source/build/qemu-aarch64 $(ARM)/source/build/tests/tcg/plugins/libinsn.so $(ARM)/counting
 
