@@ -327,6 +327,8 @@ class Network:
             BankError: If a field is missing, unknown or invalid.
         """
         found = Fields(value, _FIELDS, "network", optional={"preprocessing", "state_dtype"})
+        if found.value.get("state_dtype") == STATE_DTYPES[0]:
+            raise BankError(f"network: state_dtype must be left out for {STATE_DTYPES[0]}")
         return cls(
             weight_seed=found.get("weight_seed", int),
             input_shape=found.shape("input_shape"),
@@ -359,14 +361,15 @@ def _sha256(values: Floats) -> str:
 
 
 def _parameter(value: object) -> MaskedParameter:
-    names = {"constant", "init", "name", "shape"}
-    found = Fields(value, names, "network: parameter", optional={"sha256"})
+    names, stored = {"constant", "init", "name", "shape"}, {"sha256"}
+    own = isinstance(value, dict) and value.get("init") == STORED
+    found = Fields(value, names | stored if own else names, "network: parameter")
     return MaskedParameter(
         name=found.get("name", str),
         shape=found.shape("shape"),
         constant=found.get("constant", float),
         init=found.get("init", str),
-        sha256=found.get("sha256", str) if "sha256" in found.value else "",
+        sha256=found.get("sha256", str) if own else "",
     )
 
 

@@ -237,6 +237,8 @@ def _parse(values: Mapping[str, str], more: Mapping[str, str | None]) -> ModelIn
         check_labels(labels, network, f"task {name!r:.80}")
     tasks = described(network, named)
     if values["contract"] == "1":
+        if network.newer:
+            raise BankError(f"network: {network.newer[0]} needs contract 2, got contract 1")
         tasks = tuple(replace(task, real_outputs=network.real_outputs) for task in tasks)
     return ModelInfo(
         network=network,

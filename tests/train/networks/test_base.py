@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,64 @@ def test_another_base_is_refused(tmp_path: Path, module: Trained) -> None:
         st.open_bank(tmp_path / "masks", module, **arguments)
     with torch.no_grad():
         module.conv.weight += 1
-    with pytest.raises(InputError, match=r"'conv.weight' must be those under the bank's masks"):
+    with pytest.raises(InputError, match="must be those of the base that the bank was made with"):
         st.open_bank(tmp_path / "masks", module, **arguments, weights="module")
+
+
+def test_other_choices_and_other_starts_are_refused(tmp_path: Path, module: Trained) -> None:
+    made(tmp_path / "masks", module)
+    arguments: dict[str, Any] = {"input_shape": (1, 4, 4), "real_outputs": 4}
+    for other in (
+        st.Base(head="masked"),
+        st.Base(head="frozen"),
+        st.Base(norms="frozen"),
+        st.Base(biases="per-task"),
+    ):
+        with pytest.raises(InputError, match="made with other choices of head, norms or biases"):
+            st.open_bank(tmp_path / "masks", module, **arguments, weights=other)
+    for name in ("norm.weight", "norm.running_var", "conv.bias"):
+        changed_module = copy.deepcopy(module)
+        with torch.no_grad():
+            dict(changed_module.state_dict())[name].mul_(2)
+        with pytest.raises(InputError, match="of the base that the bank was made with"):
+            st.open_bank(tmp_path / "masks", changed_module, **arguments, weights="module")
+
+
+def test_the_bias_of_a_new_head_is_zero(tmp_path: Path, module: Trained) -> None:
+    """Whatever torch drew for it; the others stay."""
+    bank = filled(made(tmp_path / "masks", module), 1)
+    with torch.no_grad():
+        module.head.bias += 5
+    st.open_bank(bank.path, module, input_shape=(1, 4, 4), real_outputs=4, weights="module")
+    loaded = st.load_task(bank, module, 0)
+    assert not loaded.get_parameter("head.bias").any()
+    assert loaded.get_parameter("conv.bias").equal(module.conv.bias)
+
+
+class Tied(nn.Module):
+    """Tied weights, integers, and a buffer that files leave out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.again.weight = self.first.weight
+        self.head = nn.Linear(4, OUTPUTS, bias=False)
+        self.register_buffer("order", torch.arange(4))
+        self.register_buffer("scratch", torch.ones(2), persistent=False)
+
+
+@pytest.mark.parametrize("left_out", ["first.weight", "again.weight"])
+def test_a_state_dict_is_a_base(tmp_path: Path, left_out: str) -> None:
+    torch.manual_seed(2)
+    source, path = Tied(), tmp_path / "base.safetensors"
+    tensors = {k: v for k, v in source.state_dict().items() if k != left_out}
+    save_file(tensors, path)
+    module = Tied()
+    assert load_base(module, path, outputs=OUTPUTS, base=st.Base()) == "head.weight"
+    assert module.again.weight.equal(source.first.weight)
+    save_file({**tensors, "order": torch.zeros(4)}, path)
+    with pytest.raises(InputError, match=r"'order' must be torch.int64 \(4,\), got torch.float32"):
+        load_base(module, path, outputs=OUTPUTS, base=st.Base())
 
 
 def test_unknown_choices() -> None:
@@ -201,7 +258,7 @@ def test_a_new_head_takes_any_file(tmp_path: Path, module: Trained, dtype: torch
     load_base(module, path, outputs=OUTPUTS, base=st.Base())
     torch.testing.assert_close(module.conv.weight, other.conv.weight.to(dtype).float())
     assert module.head.weight.equal(before)
-    with pytest.raises(InputError, match=r"'head.bias' must be float"):
+    with pytest.raises(InputError, match=r"'head.(bias|weight)' must be float"):
         load_base(module, path, outputs=OUTPUTS, base=st.Base(head="masked"))
 
 
@@ -235,7 +292,7 @@ def test_the_command(tmp_path: Path) -> None:
     np.testing.assert_array_equal(a.network.weights()[0], weights)
     assert 0 < unpack_mask(a.task(0).masks["layers.0.weight"], weights.shape).sum() < weights.size
     save_file({**first.state_dict(), "layers.0.weight": torch.zeros(9, 64)}, base)
-    with pytest.raises(InputError, match="give the base that the bank was made with"):
+    with pytest.raises(InputError, match="of the base that the bank was made with"):
         train([*words, str(tmp_path / "a")])
     with pytest.raises(InputError, match="--head: goes with --base; leave it out"):
         train(["split", "--head", "new", "--bank", str(tmp_path / "c")])

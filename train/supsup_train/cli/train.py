@@ -146,7 +146,8 @@ def run(words: Sequence[str] | None = None) -> None:
     module = module_of(arguments, stream, arguments.outputs, seed=arguments.weight_seed)
     base = base_of(arguments)
     if base is not None:
-        load_base(module, arguments.base, outputs=arguments.outputs, base=base)
+        head = load_base(module, arguments.base, outputs=arguments.outputs, base=base)
+        sys.stderr.write(f"head: {head}, {base.head}\n")
         made_with["weights"] = base
     settings = nns_settings(arguments)
     if settings is not None and stream.kind == "own":

@@ -16,10 +16,10 @@ from torch.nn.parameter import is_lazy
 
 from supsup_runtime.arrays import check_choice
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.network import MaskedParameter, Network, StateTensor
+from supsup_runtime.bank.network import STORED, MaskedParameter, Network, StateTensor
 from supsup_runtime.errors import InputError
 from supsup_runtime.preprocessing import Preprocessing
-from supsup_train.networks.base import Base, head_of
+from supsup_train.networks.base import Base, bias_of, check_base, head_of
 from supsup_train.programs.agreement import is_count
 from supsup_train.programs.programs import describe, export_programs
 
@@ -93,17 +93,21 @@ def create_bank(  # noqa: PLR0913 - the network's description, by keyword
         head = head_of(fixed, outputs)
         kept += [name for name in base.state(fixed, head) if name not in kept]
         names = [name for name in names if name not in base.unmasked(head)]
+        if base.head == "new":
+            _zero_bias(fixed, head)
         make = partial(base.parameter, head=head)
         if not set(names) - {head}:
             raise InputError(f"weights: need a masked parameter besides the head {head!r}")
+    parameters = tuple(make(name, tensors[name]) for name in names)
+    seeded = [p.name for p in parameters if p.init != STORED]
     network = Network(
         weight_seed=weight_seed,
         input_shape=input_shape,
         outputs=outputs,
         real_outputs=real_outputs,
-        parameters=tuple(make(name, tensors[name]) for name in names),
+        parameters=parameters,
         state=tuple(StateTensor(name=name, shape=tuple(tensors[name].shape)) for name in kept),
-        constants=_constants_digest(tensors, {*names, *kept}),
+        constants=_constants_digest(tensors, {*names, *kept} if base is None else {*seeded}),
         preprocessing=preprocessing,
         state_dtype=state_dtype,
     )
@@ -170,7 +174,10 @@ def open_bank(  # noqa: PLR0913 - as create_bank
     wanted["weights"] = "seeded" if _base(weights) is None else "module"
     has["weights"] = "module" if network.stored else "seeded"
     check_same(path, wanted, has)
-    check_module(copy_for(network, module), network)
+    fixed = copy_for(network, module)
+    if (base := _base(weights)) is not None:
+        check_base(network, fixed, base, str(path))
+    check_module(fixed, network)
     return opened
 
 
@@ -187,7 +194,19 @@ def check_same(path: str | Path, wanted: Mapping[str, Any], has: Mapping[str, An
 
 def copy_for(network: Network, module: nn.Module) -> nn.Module:
     """Return a `fixed_copy` as the bank of this network was made of."""
-    return fixed_copy(module, biases=bool(network.stored))
+    fixed = fixed_copy(module, biases=bool(network.stored))
+    for p in network.parameters if network.stored else ():
+        if p.init != STORED:
+            _zero_bias(fixed, p.name)
+    return fixed
+
+
+def _zero_bias(module: nn.Module, weight: str) -> None:
+    """Zero the bias beside a seeded weight, if there is one."""
+    bias = dict(module.named_parameters()).get(bias_of(weight))
+    if bias is not None:
+        with torch.no_grad():
+            bias.zero_()
 
 
 def fixed_copy(module: nn.Module, *, biases: bool = False) -> nn.Module:
@@ -248,13 +267,14 @@ def check_module(module: nn.Module, network: Network) -> None:
                 f"module: {name!r} must have shape {wanted} as in the bank, "
                 f"got {shape or 'no such tensor'}; give the module that the bank was made of"
             )
-    for p in network.stored:
-        if MaskedParameter.stored(p.name, tensors[p.name].detach().numpy()).sha256 != p.sha256:
+    seeded = {p.name for p in network.parameters if p.init != STORED}
+    own = seeded if network.stored else set(shapes)
+    if network.constants and _constants_digest(tensors, own) != network.constants:
+        if network.stored:
             raise InputError(
-                f"module: the weights of {p.name!r} must be those under the bank's masks; give the "
-                "base that the bank was made with, or another bank"
+                "module: its tensors must be those of the base that the bank was made with, but "
+                f"{sorted(own)}; give the same base, or another bank"
             )
-    if network.constants and _constants_digest(tensors, set(shapes)) != network.constants:
         raise InputError(
             f"module: its constants {sorted(set(tensors) - set(shapes))} must have the values that "
             "the bank was made with; build the module the same way, random values seeded"

@@ -16,8 +16,8 @@ def load_task(bank: MaskBank, module: nn.Module, name: int | str) -> nn.Module:
 
     Args:
         bank: Bank of the module, from `create_bank`.
-        module: The network; not changed. Its masked weights and state are not used, its other
-            tensors must be those that the bank was made with.
+        module: The network; not changed. Its seeded weights and state are not used, its other
+            tensors must be those that the bank was made with; over a base, all but a new head.
         name: Name or index of the task.
 
     Returns:
