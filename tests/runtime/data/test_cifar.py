@@ -124,7 +124,19 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "text as number": (b"I" + b"1" * 5000 + b"\n.", "opcode 73"),
     "state of a name": (_named("_codecs", "encode") + b"}b.", "it builds a str"),
     "state of a table": (b"}}b.", "it builds a _Table"),
-    "call of a list": (b"])R.", "not enough values to unpack"),
+    "call of a list": (b"])R.", "it makes another object than"),
+    "call with a text": (
+        _named("numpy.core.multiarray", "_reconstruct") + b"U\x03abcR.",
+        "it makes another object than",
+    ),
+    "call with much": (
+        _named("numpy.core.multiarray", "_reconstruct") + b"(" + 4 * b"K\x00" + b"tR.",
+        "it makes another object than",
+    ),
+    "deep dtype": (
+        _named("numpy", "dtype") + _DEEP[1:-4] + b"\x85R.",
+        "it makes another object than",
+    ),
     "call of a text": (b"U\x01a(K\x01tR.", "it makes another object than"),
     "other codec": (
         b"}U\x01d" + _named("_codecs", "encode") + b"(U\x01aU\x03hextRs.",
@@ -140,6 +152,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "negative text": (b"}T\xff\xff\xff\xffabc", "negative byte count"),
     "huge text": (b"}\x8e" + b"\xff" * 7 + b"\x7fabc", "truncated|exceeds"),
     "list as key": (b"}]K\x01s.", "a table has a key of type list"),
+    "long key": (
+        b"}T\x65\x00\x00\x00" + 101 * b"k" + b"Ns.",
+        "a table has a key of type bytes, not a text of at most 100 characters",
+    ),
+    "long text as key": (b"}X\x65\x00\x00\x00" + 101 * b"k" + b"Ns.", "a key of type str, not"),
     "deep key": (_DEEP, "a table has a key of type tuple"),
     "memo": (b"h\x07.", "Memo value not found"),
     "nothing": (b"", "it is truncated"),
