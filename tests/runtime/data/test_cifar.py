@@ -50,7 +50,9 @@ def test_cifar100_has_its_fine_labels(tmp_path: Path) -> None:
     assert data.class_names[1:100:98] == ("class_01", "class_99")
     stream = make_stream("split", data, num_tasks=20, class_seed=3, layout="image")
     order = np.random.RandomState(3).permutation(100)
-    assert stream.task_names[::19] == ("split-s3-0000", "split-s3-0019")
+    assert stream.task_names[::19] == ("split-s3-c5-0000", "split-s3-c5-0019")
+    other = make_stream("split", data, num_tasks=10, class_seed=3, labels="shared")
+    assert not {*stream.task_names} & {*other.task_names}  # a bank has tasks by name
     assert stream.task_labels[7] == tuple(f"class_{label:02}" for label in order[35:40])
     task = stream.task(7)
     np.testing.assert_array_equal(order[35:40][task.train_y], np.sort(order[35:40]))

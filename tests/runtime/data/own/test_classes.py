@@ -53,7 +53,7 @@ def test_a_seed_deals_them_as_numpy_does(tmp_path: Path) -> None:
     folder = folders(tmp_path / "d")
     dealt = read_classes(folder, num_tasks=2, classes_per_task=2, class_seed=1)
     order = np.random.RandomState(1).permutation(6)
-    assert dealt.task_names == ("split-s1-0000", "split-s1-0001")
+    assert dealt.task_names == ("split-s1-c2-0000", "split-s1-c2-0001")
     assert dealt.task_labels[1] == tuple(NAMES[label] for label in order[2:4])
     assert [name for name, _ in dealt.pictures(1)] == [
         f"val/{NAMES[label]}/x.png" for label in order[2:4]
