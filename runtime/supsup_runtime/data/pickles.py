@@ -21,6 +21,8 @@ MAX_FILE_BYTES = 1 << 28
 """Largest file: 256 MiB; those of CIFAR have up to 155 MB."""
 MAX_READS = 1 << 20
 """Reads of a file, each of an opcode or what belongs to it; those of CIFAR take up to 550,000."""
+AGAIN = "remove the folder, then download it again"
+"""What helps; a download leaves a folder with all files as it is."""
 _MAX_NAME = 100
 _BYTES = object()
 """The dtype of an array of bytes."""
@@ -53,9 +55,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Raises:
         DataError: If the file is missing, too large, or holds anything else.
     """
-    with regular_file(
-        path, links=True, error=DataError, missing="missing; download it again"
-    ) as file:
+    with regular_file(path, links=True, error=DataError, missing=f"missing; {AGAIN}") as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_FILE_BYTES:
             raise DataError(f"{path}: must have at most {MAX_FILE_BYTES} bytes, got {size}")
@@ -66,7 +66,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
             reason = " ".join(f"{kind} {error}".removeprefix("UnpicklingError ").split())
             raise DataError(
                 f"{path}: must be a pickle of plain data, as CIFAR has them ({reason:.200}); "
-                "download it again"
+                f"{AGAIN}"
             ) from error
 
 

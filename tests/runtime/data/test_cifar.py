@@ -20,6 +20,7 @@ from cifar import NAMES, Python2, cifar10, cifar100
 from own_tasks import one_line
 from supsup_runtime.arrays import Bytes
 from supsup_runtime.data import load_dataset, make_stream
+from supsup_runtime.data.cifar import KINDS, kind_of
 from supsup_runtime.data.pickles import MAX_READS, read_pickle
 from supsup_runtime.errors import DataError
 from tiny_data import tiny
@@ -181,7 +182,7 @@ def test_a_hostile_pickle_is_refused_in_one_line(
     with pytest.raises(DataError, match=reason) as refused:
         read_pickle(path)
     assert str(refused.value).startswith(f"{path}: must be a pickle of plain data{DONE} (")
-    assert str(refused.value).endswith("; download it again")
+    assert str(refused.value).endswith("; remove the folder, then download it again")
     assert "\n" not in str(refused.value)
     assert [each.name for each in tmp_path.iterdir()] == ["train"]
 
@@ -246,18 +247,33 @@ def test_a_pickle_that_is_not_cifar_is_refused(tmp_path: Path, name: str) -> Non
     with pytest.raises(DataError, match=reason) as refused:
         load_dataset(folder)
     assert str(refused.value).startswith(f"{folder / file}: ")
-    assert str(refused.value).endswith("; download it again with supsup-data download")
+    assert str(refused.value).endswith(
+        "; remove the folder, then download it again with supsup-data download"
+    )
 
 
 def test_a_missing_file_and_a_pipe_are_refused(tmp_path: Path) -> None:
     folder = cifar10(tmp_path / "c")
     path = folder / "data_batch_4"
     path.unlink()
-    with pytest.raises(DataError, match=f"{path}: missing; download it again"):
+    with pytest.raises(DataError, match=f"{path}: missing; remove the folder, then download"):
         load_dataset(folder)
     os.mkfifo(path)
     with pytest.raises(DataError, match=f"{path}: must be a regular file"):
         load_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["meta", "train", "test"])
+def test_a_stray_file_makes_no_cifar(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"notes")
+    assert kind_of(tmp_path) is None
+
+
+def test_idx_files_make_no_cifar(tmp_path: Path) -> None:
+    folder = cifar100(tmp_path / "c")
+    assert kind_of(folder) == KINDS[1]
+    (folder / "train-images-idx3-ubyte").write_bytes(b"")
+    assert kind_of(folder) is None
 
 
 def test_a_large_file_is_refused(tmp_path: Path) -> None:
