@@ -56,7 +56,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name[:_SHORT]}.{secrets.token_hex(8)}.part")
     with system_errors(path, "written"), part.open("xb") as file:  # permissions follow the umask
         with suppress(OSError):  # no locks here: nobody can hold the bank's either
-            _flock(file)  # its writer lives
+            flock(file)  # its writer lives
         try:
             yield part
             os.fsync(file.fileno())
@@ -83,7 +83,7 @@ def remove_parts(folder: Path, *names: str) -> None:
     for path in list(folder.iterdir()):
         if _PART.fullmatch(path.name) and path.name.startswith(wanted):
             with suppress(BankError, OSError), regular_file(path, "r+b") as file:
-                _flock(file)
+                flock(file)
                 path.unlink()
 
 
@@ -124,7 +124,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """
     with regular_file(folder / ".lock", "ab") as lock:
         try:
-            _flock(lock)
+            flock(lock)
         except BlockingIOError as error:
             raise BankLockedError(
                 f"{folder}: another process is writing to this bank; wait for it to end"
@@ -206,7 +206,7 @@ def regular_file(
         raise error(f"{path}: {missing}") from cause
     except OSError as cause:
         if cause.errno in _IS_LINK and not links:
-            raise _link(path) from cause
+            raise _link(path, error) from cause
         if cause.errno in {errno.EISDIR, errno.ENXIO}:  # ENXIO: nobody reads the pipe
             raise error(irregular) from cause
         raise system_error(path, "opened", cause) from cause
@@ -233,11 +233,17 @@ def system_error(path: Path, done: str, error: OSError) -> FileError:
     return FileError(f"{path}: cannot be {done}: {error.strerror or error}; {remedy}")
 
 
-def _link(path: Path) -> BankError:
-    return BankError(f"{path}: symbolic links are refused in a bank; copy the file here")
+def _link(path: Path, error: type[SupSupError] = BankError) -> SupSupError:
+    where = " in a bank" if error is BankError else ""
+    return error(f"{path}: symbolic links are refused{where}; copy the file here")
 
 
-def _flock(file: IO[Any]) -> None:
+def flock(file: IO[Any]) -> None:
+    """Lock a file until it is closed.
+
+    Raises:
+        OSError: If it is locked (`BlockingIOError`), or the file system has no locks.
+    """
     import fcntl  # POSIX only; readers do not need it
 
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -61,6 +61,10 @@ def test_options_that_are_given_win() -> None:
     assert recipe.batch_size == 128
     recipe, _ = settings("splitcifar100", "--preset", "paper", "--density", "0.2")
     assert recipe.rule == Rule(kind="top-k", density=0.2)
+    recipe, _ = settings("splitcifar100", "--preset", "paper", "--rule", "threshold")
+    assert recipe.rule == Rule(kind="threshold")
+    with pytest.raises(InputError, match="--density, --er: go with --rule top-k, got --rule thr"):
+        settings("splitcifar100", "--preset", "paper", "--rule", "threshold", "--er", "4")
     _, arguments = settings("splitcifar100", "--preset", "paper", "--module", "net.py:make")
     assert arguments.model is None or arguments.module
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from supsup_runtime.arrays import Labels, Values
-from supsup_runtime.data.pickles import read_pickle
+from supsup_runtime.data.pickles import AGAIN, read_pickle
 from supsup_runtime.errors import DataError
 
 _SHAPE = (3, 32, 32)
@@ -60,8 +60,11 @@ KINDS = (
 
 
 def kind_of(folder: Path) -> Kind | None:
-    """Return which data set a folder holds, or a part of it; None if it is another folder."""
-    return next((kind for kind in KINDS if any((folder / n).is_file() for n in kind.files)), None)
+    """Return which data set a folder holds, by its test and meta files; None for others and IDX."""
+    if any(folder.glob("train-images*")):
+        return None
+    wanted = ((kind, (folder / kind.meta, folder / kind.test)) for kind in KINDS)
+    return next((kind for kind, paths in wanted if all(path.is_file() for path in paths)), None)
 
 
 def read_cifar(
@@ -108,4 +111,4 @@ def _value(path: Path, table: dict[str, Any], key: str, kind: type) -> Any:  # n
 
 
 def _wrong(path: Path, rule: str) -> DataError:
-    return DataError(f"{path}: {rule}; download it again with supsup-data download")
+    return DataError(f"{path}: {rule}; {AGAIN} with supsup-data download")

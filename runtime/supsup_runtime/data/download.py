@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ from supsup_runtime.arrays import check_choice, check_kind, checked_path
 from supsup_runtime.data.cifar import KINDS, Kind
 from supsup_runtime.data.pickles import MAX_FILE_BYTES
 from supsup_runtime.errors import DataError
-from supsup_runtime.files import regular_file, system_errors, whole_file
+from supsup_runtime.files import flock, mode_of, regular_file, system_errors, whole_file
 
 Progress = Callable[[int, int], object]
 """Called with the bytes that are there and all of them."""
@@ -44,8 +45,9 @@ def download(
         The data set's folder, for `load_dataset`. If all its files are there, nothing is done.
 
     Raises:
-        DataError: If the server fails or sends anything but the published archive.
-        FileError: If files cannot be written.
+        DataError: If the server fails or sends anything but the published archive, or another
+            download writes there.
+        FileError: If files cannot be read or written.
     """
     check_choice("data set", name, tuple(ARCHIVES), error=DataError)
     archive = ARCHIVES[name]
@@ -55,12 +57,13 @@ def download(
         raise DataError(f"url: must begin with http:// or https://, got {url!r:.200}")
     folder = checked_path(to, error=DataError)
     made = folder / archive.folder
-    if all((made / file).is_file() for file in archive.files):
-        return made
     with system_errors(made, "made"):
+        if all(stat.S_ISREG(mode_of(made / file)) for file in archive.files):
+            return made
         made.mkdir(parents=True, exist_ok=True)
     part = folder / f"{archive.folder}.tar.gz.part"
     with regular_file(part, "a+b", error=DataError) as file, system_errors(part, "written"):
+        _alone(part, file)
         _fetch(url, archive, file, progress or (lambda _done, _total: None))
         file.flush()
         file.seek(0)
@@ -73,8 +76,17 @@ def download(
             )
         file.seek(0)
         _unpack(file, archive, made)
-        part.unlink()
+        part.unlink(missing_ok=True)
     return made
+
+
+def _alone(part: Path, file: IO[bytes]) -> None:
+    try:
+        flock(file)
+    except BlockingIOError as error:
+        raise DataError(f"{part}: another download is writing it; wait for it to end") from error
+    except OSError:  # no locks here
+        pass
 
 
 def _fetch(url: str, archive: Kind, file: IO[bytes], progress: Progress) -> None:

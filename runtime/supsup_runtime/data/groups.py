@@ -31,7 +31,8 @@ def class_groups(
         width = len(str(num_classes - 1))
         return tuple(f"split-{_span(group, width)}" for group in groups), [*groups]
     order: list[int] = np.random.RandomState(class_seed).permutation(num_classes).tolist()
-    names = tuple(f"split-s{class_seed}-{index:04}" for index in range(num_tasks))
+    # with the size, since groups of another size have other classes by the same number
+    names = tuple(f"split-s{class_seed}-c{size}-{index:04}" for index in range(num_tasks))
     return names, [order[first : first + size] for first in firsts]
 
 

@@ -21,6 +21,8 @@ MAX_FILE_BYTES = 1 << 28
 """Largest file: 256 MiB; those of CIFAR have up to 155 MB."""
 MAX_READS = 1 << 20
 """Reads of a file, each of an opcode or what belongs to it; those of CIFAR take up to 550,000."""
+AGAIN = "remove the folder, then download it again"
+"""What helps; a download leaves a folder with all files as it is."""
 _MAX_NAME = 100
 _BYTES = object()
 """The dtype of an array of bytes."""
@@ -53,9 +55,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Raises:
         DataError: If the file is missing, too large, or holds anything else.
     """
-    with regular_file(
-        path, links=True, error=DataError, missing="missing; download it again"
-    ) as file:
+    with regular_file(path, links=True, error=DataError, missing=f"missing; {AGAIN}") as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_FILE_BYTES:
             raise DataError(f"{path}: must have at most {MAX_FILE_BYTES} bytes, got {size}")
@@ -66,7 +66,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
             reason = " ".join(f"{kind} {error}".removeprefix("UnpicklingError ").split())
             raise DataError(
                 f"{path}: must be a pickle of plain data, as CIFAR has them ({reason:.200}); "
-                "download it again"
+                f"{AGAIN}"
             ) from error
 
 
@@ -92,13 +92,15 @@ class _Bounded:
 
 
 class _Table(dict[str, Any]):
-    """A table by texts; other keys could take for ever to hash."""
+    """A table by texts; other keys could take for ever to hash, long ones fill memory."""
 
     def __setitem__(self, key: object, value: object) -> None:
-        text = key.decode("latin-1") if isinstance(key, bytes) else key
-        if not isinstance(text, str):
-            raise pickle.UnpicklingError(f"a table has a key of type {type(key).__name__}")
-        super().__setitem__(text, value)
+        if not isinstance(key, bytes | str) or len(key) > _MAX_NAME:
+            kind = type(key).__name__
+            raise pickle.UnpicklingError(
+                f"a table has a key of type {kind}, not a text of at most {_MAX_NAME} characters"
+            )
+        super().__setitem__(key.decode("latin-1") if isinstance(key, bytes) else key, value)
 
 
 class _Array:
@@ -146,10 +148,11 @@ class _Reader(pickle._Unpickler):  # noqa: SLF001 - whose opcodes can be chosen
 
     def load_reduce(self) -> None:
         """Do what a name stands for, which may as well be a text."""
-        (first, *_), name = self.stack.pop(), self.stack.pop()
-        if name == _ARRAY:
+        args, name = self.stack.pop(), self.stack.pop()
+        first = args[0] if type(args) is tuple and 0 < len(args) <= 3 else None
+        if name == _ARRAY and first is not None:
             made: object = _Array()
-        elif name == _DTYPE and first in {"u1", b"u1"}:
+        elif name == _DTYPE and isinstance(first, str | bytes) and first in {"u1", b"u1"}:
             made = _BYTES
         elif name == _ENCODE and isinstance(first, str) and len(first) <= self._to_encode:
             self._to_encode -= len(first)  # each text once, not the same again and again

@@ -20,6 +20,7 @@ from cifar import NAMES, Python2, cifar10, cifar100
 from own_tasks import one_line
 from supsup_runtime.arrays import Bytes
 from supsup_runtime.data import load_dataset, make_stream
+from supsup_runtime.data.cifar import KINDS, kind_of
 from supsup_runtime.data.pickles import MAX_READS, read_pickle
 from supsup_runtime.errors import DataError
 from tiny_data import tiny
@@ -50,7 +51,9 @@ def test_cifar100_has_its_fine_labels(tmp_path: Path) -> None:
     assert data.class_names[1:100:98] == ("class_01", "class_99")
     stream = make_stream("split", data, num_tasks=20, class_seed=3, layout="image")
     order = np.random.RandomState(3).permutation(100)
-    assert stream.task_names[::19] == ("split-s3-0000", "split-s3-0019")
+    assert stream.task_names[::19] == ("split-s3-c5-0000", "split-s3-c5-0019")
+    other = make_stream("split", data, num_tasks=10, class_seed=3, labels="shared")
+    assert not {*stream.task_names} & {*other.task_names}  # a bank has tasks by name
     assert stream.task_labels[7] == tuple(f"class_{label:02}" for label in order[35:40])
     task = stream.task(7)
     np.testing.assert_array_equal(order[35:40][task.train_y], np.sort(order[35:40]))
@@ -124,7 +127,19 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "text as number": (b"I" + b"1" * 5000 + b"\n.", "opcode 73"),
     "state of a name": (_named("_codecs", "encode") + b"}b.", "it builds a str"),
     "state of a table": (b"}}b.", "it builds a _Table"),
-    "call of a list": (b"])R.", "not enough values to unpack"),
+    "call of a list": (b"])R.", "it makes another object than"),
+    "call with a text": (
+        _named("numpy.core.multiarray", "_reconstruct") + b"U\x03abcR.",
+        "it makes another object than",
+    ),
+    "call with much": (
+        _named("numpy.core.multiarray", "_reconstruct") + b"(" + 4 * b"K\x00" + b"tR.",
+        "it makes another object than",
+    ),
+    "deep dtype": (
+        _named("numpy", "dtype") + _DEEP[1:-4] + b"\x85R.",
+        "it makes another object than",
+    ),
     "call of a text": (b"U\x01a(K\x01tR.", "it makes another object than"),
     "other codec": (
         b"}U\x01d" + _named("_codecs", "encode") + b"(U\x01aU\x03hextRs.",
@@ -140,6 +155,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "negative text": (b"}T\xff\xff\xff\xffabc", "negative byte count"),
     "huge text": (b"}\x8e" + b"\xff" * 7 + b"\x7fabc", "truncated|exceeds"),
     "list as key": (b"}]K\x01s.", "a table has a key of type list"),
+    "long key": (
+        b"}T\x65\x00\x00\x00" + 101 * b"k" + b"Ns.",
+        "a table has a key of type bytes, not a text of at most 100 characters",
+    ),
+    "long text as key": (b"}X\x65\x00\x00\x00" + 101 * b"k" + b"Ns.", "a key of type str, not"),
     "deep key": (_DEEP, "a table has a key of type tuple"),
     "memo": (b"h\x07.", "Memo value not found"),
     "nothing": (b"", "it is truncated"),
@@ -162,7 +182,7 @@ def test_a_hostile_pickle_is_refused_in_one_line(
     with pytest.raises(DataError, match=reason) as refused:
         read_pickle(path)
     assert str(refused.value).startswith(f"{path}: must be a pickle of plain data{DONE} (")
-    assert str(refused.value).endswith("; download it again")
+    assert str(refused.value).endswith("; remove the folder, then download it again")
     assert "\n" not in str(refused.value)
     assert [each.name for each in tmp_path.iterdir()] == ["train"]
 
@@ -227,18 +247,33 @@ def test_a_pickle_that_is_not_cifar_is_refused(tmp_path: Path, name: str) -> Non
     with pytest.raises(DataError, match=reason) as refused:
         load_dataset(folder)
     assert str(refused.value).startswith(f"{folder / file}: ")
-    assert str(refused.value).endswith("; download it again with supsup-data download")
+    assert str(refused.value).endswith(
+        "; remove the folder, then download it again with supsup-data download"
+    )
 
 
 def test_a_missing_file_and_a_pipe_are_refused(tmp_path: Path) -> None:
     folder = cifar10(tmp_path / "c")
     path = folder / "data_batch_4"
     path.unlink()
-    with pytest.raises(DataError, match=f"{path}: missing; download it again"):
+    with pytest.raises(DataError, match=f"{path}: missing; remove the folder, then download"):
         load_dataset(folder)
     os.mkfifo(path)
     with pytest.raises(DataError, match=f"{path}: must be a regular file"):
         load_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["meta", "train", "test"])
+def test_a_stray_file_makes_no_cifar(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"notes")
+    assert kind_of(tmp_path) is None
+
+
+def test_idx_files_make_no_cifar(tmp_path: Path) -> None:
+    folder = cifar100(tmp_path / "c")
+    assert kind_of(folder) == KINDS[1]
+    (folder / "train-images-idx3-ubyte").write_bytes(b"")
+    assert kind_of(folder) is None
 
 
 def test_a_large_file_is_refused(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from supsup_runtime.data import load_dataset
 from supsup_runtime.data.cifar import Kind
 from supsup_runtime.data.download import ARCHIVES, download
 from supsup_runtime.errors import DataError, SupSupError
+from supsup_runtime.files import flock
 
 
 class Server(ThreadingHTTPServer):
@@ -293,6 +294,7 @@ def test_an_archive_with_the_checksum_but_not_the_files(
         ({"url": "http://a b/"}, "cannot be read"),
         ({"url": "http://a/\n"}, r"must begin with http:// or https://, got 'http://a/.n'"),
         ({"to": 3}, "path must be"),
+        ({"to": "a" * 300}, "cannot be made: File name too long; choose a shorter path"),
         ({"to": "a\0b"}, "path must be"),
     ],
 )
@@ -306,9 +308,19 @@ def test_the_part_is_no_link(tmp_path: Path, server: Server, archive: Kind) -> N
     victim = tmp_path / "victim"
     victim.write_bytes(b"dear")
     (tmp_path / f"{archive.folder}.tar.gz.part").symlink_to(victim)
-    with pytest.raises(SupSupError, match="symbolic links are refused"):
+    with pytest.raises(DataError, match="part: symbolic links are refused; copy the file here"):
         download("cifar10", tmp_path, url=server.url)
     assert victim.read_bytes() == b"dear"
+
+
+def test_a_second_download_is_refused(tmp_path: Path, server: Server, archive: Kind) -> None:
+    part = tmp_path / f"{archive.folder}.tar.gz.part"
+    with part.open("wb") as first:
+        flock(first)
+        with pytest.raises(DataError, match=f"{part}: another download is writing it; wait for "):
+            download("cifar10", tmp_path, url=server.url)
+    assert server.asked == []
+    download("cifar10", tmp_path, url=server.url)
 
 
 def test_the_command_says_where_the_data_are(tmp_path: Path, server: Server, archive: Kind) -> None:

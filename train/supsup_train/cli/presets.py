@@ -61,7 +61,10 @@ def with_preset(
             if getattr(arguments, given) is not None:
                 del settings[setting]
     parser.set_defaults(**settings)
-    return parsed(parser, words)
+    found = parsed(parser, words)
+    if found.rule != _ALL["rule"]:
+        found.er = arguments.er  # the preset's goes with its rule
+    return found
 
 
 def steps_of(epochs: int, batch_size: int, tasks: Tasks) -> int:

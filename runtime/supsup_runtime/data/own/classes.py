@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from supsup_runtime.data.own.tasks import OwnTasks, made
 from supsup_runtime.data.sources import _reading
 from supsup_runtime.data.streams import MAX_SEED
 from supsup_runtime.errors import DataError
+from supsup_runtime.files import mode_of, system_errors
 
 MEAN = (0.485, 0.456, 0.406)
 """Of ImageNet's training pictures: red, green and blue."""
@@ -23,8 +25,14 @@ STD = (0.229, 0.224, 0.225)
 
 
 def are_classes(path: str | Path | None) -> bool:
-    """Return whether a path is meant for `read_classes`."""
-    return bool(path) and (Path(str(path)) / "train").is_dir()
+    """Return whether a path is meant for `read_classes`.
+
+    Raises:
+        FileError: If the system refuses, as for a name too long.
+    """
+    train = Path(str(path)) / "train"
+    with system_errors(train, "read"):
+        return bool(path) and stat.S_ISDIR(mode_of(train))
 
 
 def read_classes(

@@ -11,8 +11,8 @@ from PIL import Image
 
 from supsup_runtime.data import load_dataset
 from supsup_runtime.data.own import read_classes, tasks
-from supsup_runtime.data.own.classes import MEAN, STD
-from supsup_runtime.errors import DataError
+from supsup_runtime.data.own.classes import MEAN, STD, are_classes
+from supsup_runtime.errors import DataError, FileError
 
 NAMES = tuple(f"n{number}" for number in range(8, 14))  # natural order: 8, 9, 10, ...
 
@@ -53,7 +53,7 @@ def test_a_seed_deals_them_as_numpy_does(tmp_path: Path) -> None:
     folder = folders(tmp_path / "d")
     dealt = read_classes(folder, num_tasks=2, classes_per_task=2, class_seed=1)
     order = np.random.RandomState(1).permutation(6)
-    assert dealt.task_names == ("split-s1-0000", "split-s1-0001")
+    assert dealt.task_names == ("split-s1-c2-0000", "split-s1-c2-0001")
     assert dealt.task_labels[1] == tuple(NAMES[label] for label in order[2:4])
     assert [name for name, _ in dealt.pictures(1)] == [
         f"val/{NAMES[label]}/x.png" for label in order[2:4]
@@ -61,6 +61,12 @@ def test_a_seed_deals_them_as_numpy_does(tmp_path: Path) -> None:
     longer = read_classes(folder, num_tasks=3, classes_per_task=2, class_seed=1)
     assert longer.task_labels[:2] == dealt.task_labels
     assert longer.fingerprint(1) == dealt.fingerprint(1)
+
+
+def test_a_name_too_long_is_refused_in_one_line() -> None:
+    with pytest.raises(FileError, match="train: cannot be read: File name too long; choose a"):
+        are_classes("a" * 300)
+    assert not are_classes(None)
 
 
 def test_gray_pictures_and_other_sizes(tmp_path: Path) -> None:
