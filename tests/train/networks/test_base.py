@@ -168,11 +168,11 @@ def test_the_bias_of_a_new_head_is_zero(tmp_path: Path, module: Trained) -> None
     """Whatever torch drew for it; the others stay."""
     bank = filled(made(tmp_path / "masks", module), 1)
     with torch.no_grad():
-        module.head.bias += 5
+        module.get_parameter("head.bias").add_(5)
     st.open_bank(bank.path, module, input_shape=(1, 4, 4), real_outputs=4, weights="module")
     loaded = st.load_task(bank, module, 0)
     assert not loaded.get_parameter("head.bias").any()
-    assert loaded.get_parameter("conv.bias").equal(module.conv.bias)
+    assert loaded.get_parameter("conv.bias").equal(module.get_parameter("conv.bias"))
 
 
 class Tied(nn.Module):
