@@ -22,6 +22,8 @@ from supsup_runtime.model.session import BoundPart, BoundProgram, Shapes
 from supsup_runtime.objectives import default_score
 
 _LOG = logging.getLogger("supsup.model.engine")
+DEFAULT_CACHE_BYTES = 64 << 20
+"""Or one task, if that is more."""
 _FEW_ROWS = 24
 """With fewer rows, a call per row is faster than one pass (docs/PERFORMANCE.md)."""
 _PASS_BYTES = 256 << 20
@@ -44,7 +46,7 @@ class Engine:
         inputs: Checks what the graph takes, as `x` is in all methods.
     """
 
-    def __init__(self, opened: OpenedModel, *, cache_bytes: int) -> None:
+    def __init__(self, opened: OpenedModel, *, cache_bytes: int | None) -> None:
         session, info = opened.session, opened.info
         self._session = session
         self._forward = opened.forward
@@ -55,6 +57,8 @@ class Engine:
         self._agreed = False
         network = info.network
         self.task_bytes = 4 * (network.num_masked + network.num_state)
+        if cache_bytes is None:
+            cache_bytes = max(DEFAULT_CACHE_BYTES, self.task_bytes)
         self.max_cached = cache_bytes // self.task_bytes
         self._no_rows = blank(info, 0)
         self.place = session.place

@@ -8,7 +8,7 @@ import numpy as np
 
 from supsup_runtime.arrays import Floats, Given, Images
 from supsup_runtime.errors import InputError
-from supsup_runtime.model.engine import Engine
+from supsup_runtime.model.engine import DEFAULT_CACHE_BYTES, Engine
 from supsup_runtime.model.inference import (
     Inference,
     Method,
@@ -22,7 +22,6 @@ from supsup_runtime.model.metadata import TaskInfo
 MAX_TRIED = 32
 """Tasks that are all tried by default, if their weights fit in the default cache: such passes take
 as long as one-shot, and miss no task."""
-DEFAULT_CACHE_BYTES = 64 << 20
 
 
 class Loaded:

@@ -32,7 +32,7 @@ from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.model.engine import Engine
 from supsup_runtime.model.inference import Inference, Method, TaskInference
 from supsup_runtime.model.inputs import blank
-from supsup_runtime.model.loaded import DEFAULT_CACHE_BYTES, Loaded
+from supsup_runtime.model.loaded import Loaded
 from supsup_runtime.model.loading import open_model
 from supsup_runtime.model.lookup import TaskKey
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
@@ -46,7 +46,7 @@ MAX_CACHE_BYTES = 1 << 40
 def load(
     path: str | Path,
     *,
-    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    cache_bytes: int | None = None,
     check_memory: bool = True,
     **session: Unpack[SessionOptions],
 ) -> Model:
@@ -55,7 +55,7 @@ def load(
     Args:
         path: The ``.onnx`` file.
         cache_bytes: Cache for weights of recent tasks, in bytes, 0 for none. A task takes 4 bytes
-            per masked weight and element of state.
+            per masked weight and element of state. By default 64 MiB, or one task if that is more.
         check_memory: Refuse a model whose loading takes more memory than is available.
         **session: ``device``, ``cpu`` (default) or ``cuda``, or ONNX Runtime ``providers``;
             ``threads`` per call (default 1), or ``sess_options``, an
@@ -71,7 +71,8 @@ def load(
         ProviderUnavailableError: If onnxruntime or the provider is not available.
         InputError: If an argument is out of range.
     """
-    cache_bytes = checked_whole("cache_bytes", cache_bytes, 0, MAX_CACHE_BYTES)
+    if cache_bytes is not None:
+        cache_bytes = checked_whole("cache_bytes", cache_bytes, 0, MAX_CACHE_BYTES)
     check_flag("check_memory", check_memory)
     opened = open_model(checked_path(path), recovers=False, check_memory=check_memory, **session)
     return Model(Engine(opened, cache_bytes=cache_bytes))

@@ -26,6 +26,13 @@ def task_bytes(path: Path) -> int:
     return 4 * (network.num_masked + network.num_state)
 
 
+def test_by_default_a_task_of_any_size_is_cached(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supsup_runtime.model.engine.DEFAULT_CACHE_BYTES", 10)
+    assert supsup.load(path)._engine.max_cached == 1
+
+
 def test_the_cache_keeps_to_its_size(path: Path) -> None:
     one = task_bytes(path)
     model = supsup.load(path, cache_bytes=2 * one + 1)
