@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -50,19 +50,21 @@ def _run() -> None:
     made = argparse.ArgumentParser(description=__doc__)
     text = "page that has the tables between <!-- arm --> and <!-- /arm -->"
     made.add_argument("--record", type=Path, metavar="FILE", help=text)
-    page = made.parse_args().record
+    page, tables = made.parse_args().record, list[Table]()
     try:
         with TemporaryDirectory() as folder:
-            print(text := to_markdown(_measured(Path(folder))))
+            for table in _measured(Path(folder)):
+                tables.append(table)
+                print(f"{to_markdown([table])}\n", flush=True)
     except subprocess.TimeoutExpired:
         raise SupSupError(f"not done in {SECONDS} s; run it on an idle machine") from None
     if page:
-        record(page, "arm", text)
-    if "**" in text:
+        record(page, "arm", to_markdown(tables))
+    if "**" in to_markdown(tables):
         raise ParityError("a core differs; see the cells in bold")
 
 
-def _measured(folder: Path) -> list[Table]:
+def _measured(folder: Path) -> Iterator[Table]:
     from tools.emulated.models import BIG, make  # imports torch
 
     qemu, counting = emulator(FOLDER)
@@ -81,9 +83,9 @@ def _measured(folder: Path) -> list[Table]:
     big = [case for case in cases if counting and case["bank"].startswith(BIG)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         verdicts = zip(*pool.map(answered, CORES), strict=True)
-        tables = [parity_table(cases, list(verdicts))]
-        counts = list(pool.map(counted, product(big, COUNTED)))
-    return [*tables, count_table(big, counts)] if big else tables
+        yield parity_table(cases, list(verdicts))
+        if big:
+            yield count_table(big, list(pool.map(counted, product(big, COUNTED))))
 
 
 def emulator(folder: Path) -> tuple[list[str], list[str]]:
