@@ -69,13 +69,15 @@ def score_tolerance(
 
     Args:
         scale: Largest score or, if larger, the spread of scores.
-        num_terms: Terms of a score, summed in float32.
+        num_terms: Terms of a score, products and sums in float32.
         peaks: Largest magnitude of what int8 rounds, per block of 256 terms; None without int8.
         factor: Largest factor of a rounded term.
     """
     steps = np.zeros(1) if peaks is None else peaks.astype(np.float64) / 127
     int8 = math.sqrt(256 * float(np.square(steps).sum()) / 12)
-    sums = _UNIT * math.sqrt(num_terms / _BLOCK) * scale
+    # each product is rounded, by a deviation of _UNIT / sqrt(3); their norm is at most 2 scales
+    products = _DEVIATIONS * 2 / math.sqrt(3)
+    sums = _UNIT * (math.sqrt(num_terms / _BLOCK) + products) * scale
     return factor * (_DEVIATIONS * int8 + sums)
 
 

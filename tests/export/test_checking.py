@@ -27,12 +27,27 @@ def test_a_nudge_is_one_rounding_up_or_down_and_always_the_same() -> None:
 
 
 def test_the_tolerance_is_a_sum_of_two_terms() -> None:
-    assert score_tolerance(2.0, num_terms=12800) == UNIT * 10 * 2
+    sums = 10 + 6 * 2 / np.sqrt(3)  # additions of blocks, and products
+    assert score_tolerance(2.0, num_terms=12800) == pytest.approx(UNIT * sums * 2)
     peaks = np.full(4, 127.0, np.float32)
     step = np.sqrt(4 * 256 / 12)
     assert score_tolerance(0.0, num_terms=0, peaks=peaks) == pytest.approx(6 * step)
     found = score_tolerance(2.0, num_terms=12800, peaks=peaks, factor=7)
-    assert found == pytest.approx(7 * (6 * step + UNIT * 20))
+    assert found == pytest.approx(7 * (6 * step + 2 * UNIT * sums))
+
+
+@pytest.mark.parametrize("num_terms", [1, 7, 300])
+def test_rounded_products_of_few_terms_are_within_it(num_terms: int) -> None:
+    """Their exact sum differs by more than additions of blocks alone allow."""
+    rng, worst = np.random.default_rng(0), 0.0
+    for _ in range(200):
+        left, right = rng.standard_normal((2, num_terms)).astype(np.float32)
+        exact = left.astype(np.float64) * right
+        scale = max(abs(exact.sum()), 0.5 * np.linalg.norm(exact))
+        error = abs((left * right).astype(np.float64).sum() - exact.sum())
+        worst = max(worst, error / scale)
+    assert UNIT * np.sqrt(num_terms / 128) < worst
+    assert worst <= score_tolerance(1.0, num_terms=num_terms)
 
 
 def test_the_scores_of_an_ordinary_network_are_checked_to_1e_5() -> None:
