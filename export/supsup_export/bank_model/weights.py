@@ -47,11 +47,10 @@ def unpack(graph: Graph, packed: str) -> str:
 def fixed_weights(graph: Graph, layout: Layout) -> str:
     """Return ``float32 (num_masked,)`` from the sign plane or as stored; folded at load."""
     network = layout.network
-    seeded = [p for p in network.parameters if p.init != STORED]
-    signs = iter(_signs(graph, layout) if seeded else ())
+    all_stored = len(network.stored) == len(network.parameters)
+    signs = [""] * len(network.parameters) if all_stored else _signs(graph, layout)
     parts = []
-    for p in network.parameters:
-        plus_minus = next(signs, "")
+    for p, plus_minus in zip(network.parameters, signs, strict=False):  # without padding
         if p.init == STORED:
             parts.append(graph.constant(p.weight(network.weight_seed, 0).reshape(-1), p.name))
         else:

@@ -84,7 +84,7 @@ class MaskedParameter:
         init: ``signed-constant``: plus or minus `constant`, drawn from the seed. ``ones``: every
             weight is 1. ``stored``: any weights, which the bank stores.
         sha256: Hexadecimal SHA-256 of stored weights as little-endian float32; else empty.
-        values: Stored weights, ``float32 shape``; None if they are not at hand, as in a model.
+        values: Stored weights, ``float32 shape``; None where they are unknown, as in a model.
     """
 
     name: str

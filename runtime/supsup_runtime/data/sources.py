@@ -68,7 +68,7 @@ def load_dataset(
     if source is None or (isinstance(source, str) and source == "digits"):
         return _load_digits(mean, std)
     path = checked_path(source, error=DataError)
-    with _reading(path):
+    with reading(path):
         return _load(path, mean, std)
 
 
@@ -156,7 +156,8 @@ def _moments(x: Values) -> tuple[float, float]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Raise `DataError` for what reading a data set raises."""
     try:
         yield
     except DataError:
@@ -192,7 +193,7 @@ def _find_idx(folder: Path, stem: str, kind: str) -> Path:
 
 
 def _read_idx(path: Path, magic: int) -> npt.NDArray[np.uint8]:
-    with _reading(path), _open(path) as file:
+    with reading(path), _open(path) as file:
         shape, header_bytes = _idx_shape(path, file, magic)
         num_bytes = math.prod(shape)
         _check_size(str(path), num_bytes, path.stat().st_size)
@@ -234,7 +235,7 @@ def _check_length(path: Path, expected: int, got: int) -> None:
 
 
 def _load_npz(path: Path) -> tuple[Part, Part]:
-    with _reading(path), zipfile.ZipFile(path) as archive:
+    with reading(path), zipfile.ZipFile(path) as archive:
         train, test = (
             (_npz_values(path, archive, f"x_{part}"), _npz_labels(path, archive, f"y_{part}"))
             for part in ("train", "test")

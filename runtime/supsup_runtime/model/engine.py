@@ -22,6 +22,7 @@ from supsup_runtime.model.session import BoundPart, BoundProgram, Shapes
 from supsup_runtime.objectives import default_score
 
 _LOG = logging.getLogger("supsup.model.engine")
+MAX_CACHE_BYTES = 1 << 40
 DEFAULT_CACHE_BYTES = 64 << 20
 """Or one task, if that is more."""
 _FEW_ROWS = 24

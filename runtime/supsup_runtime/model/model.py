@@ -29,7 +29,7 @@ from supsup_runtime.arrays import (
     shown,
 )
 from supsup_runtime.errors import InputError, ModelError
-from supsup_runtime.model.engine import Engine
+from supsup_runtime.model.engine import MAX_CACHE_BYTES, Engine
 from supsup_runtime.model.inference import Inference, Method, TaskInference
 from supsup_runtime.model.inputs import blank
 from supsup_runtime.model.loaded import Loaded
@@ -40,7 +40,6 @@ from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import SessionOptions
 
 _LOG = logging.getLogger("supsup.model")
-MAX_CACHE_BYTES = 1 << 40
 
 
 def load(

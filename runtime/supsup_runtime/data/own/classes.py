@@ -14,7 +14,7 @@ from supsup_runtime.data.own.folders import folders_in, picture_folder
 from supsup_runtime.data.own.opening import test_folder
 from supsup_runtime.data.own.parts import Part, everything
 from supsup_runtime.data.own.tasks import OwnTasks, made
-from supsup_runtime.data.sources import _reading
+from supsup_runtime.data.sources import reading
 from supsup_runtime.data.streams import MAX_SEED
 from supsup_runtime.errors import DataError
 from supsup_runtime.files import mode_of, system_errors
@@ -64,7 +64,7 @@ def read_classes(
     ):
         if value is not None:
             checked_whole(f"split stream: {name}", value, least, most, error=DataError)
-    with _reading(folder):
+    with reading(folder):
         test = test_folder(folder)
         if test is None:
             raise DataError(f"{place}: must hold train, and test or val, of pictures by class")

@@ -12,7 +12,7 @@ import numpy as np
 
 from supsup_runtime.arrays import Array, Labels
 from supsup_runtime.data.own.pictures import Look
-from supsup_runtime.data.sources import _reading
+from supsup_runtime.data.sources import reading
 from supsup_runtime.errors import DataError
 
 T = TypeVar("T")
@@ -68,11 +68,11 @@ class Part:
             DataError: If one cannot be read and `skipped` is None.
         """
         place = Path(self.source.place)
-        with _reading(place):
+        with reading(place):
             read = opened()
         for row in self.rows.tolist():
             try:
-                with _reading(place):
+                with reading(place):
                     value = read(row)
             except DataError as error:
                 if skipped is None:

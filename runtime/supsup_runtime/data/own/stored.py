@@ -21,7 +21,7 @@ from supsup_runtime.data.sources import (
     _npz_labels,
     _npz_values,
     _read_idx,
-    _reading,
+    reading,
 )
 from supsup_runtime.errors import DataError
 from supsup_runtime.npyfile import read_array
@@ -56,7 +56,7 @@ def stored_pictures(
     place = paths[0]
 
     def load() -> tuple[Values, Labels | list[str]]:
-        with _reading(place):
+        with reading(place):
             stored, marks = _load(paths, test=test, shape=shape)
         return _channels_last(place, stored, shape, channels), marks
 

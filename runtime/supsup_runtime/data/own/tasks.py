@@ -17,7 +17,7 @@ from supsup_runtime.data.own.description import described
 from supsup_runtime.data.own.opening import opened
 from supsup_runtime.data.own.parts import Part, Skipped
 from supsup_runtime.data.own.pictures import Look
-from supsup_runtime.data.sources import MAX_PART_BYTES, _reading
+from supsup_runtime.data.sources import MAX_PART_BYTES, reading
 from supsup_runtime.data.streams import LAYOUTS, Layout, Stream, TaskData
 from supsup_runtime.errors import DataError
 from supsup_runtime.preprocessing import Mode, Preprocessing
@@ -192,7 +192,7 @@ def read_tasks(
         DataError: If the file or folder breaks the rules, data are missing or do not fit, or
             pictures differ and no size or mode is given.
     """
-    with _reading(Path(source)):
+    with reading(Path(source)):
         settings, sections = described(Path(source))
         parts = {section.name: opened(section) for section in sections}
     options = {"size": size, "mode": mode, "layout": layout, "skip_unreadable": skip_unreadable}
