@@ -15,7 +15,7 @@ FLOOR = $(shell sed -n 's/^cpu = \["onnxruntime>=\([0-9.]*\)".*/\1/p' pyproject.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "supsup needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[cpu,export,train,dev]'
+	$(PIP) --editable '.[cpu,export,train,ray,dev]'
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed

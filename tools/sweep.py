@@ -35,10 +35,15 @@ from supsup_runtime.data.options import say_skipped
 from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation import evaluate
-from supsup_train import open_bank, train_stream
+from supsup_train import open_bank
 from supsup_train.cli.options import DEFAULTS, module_of, stream_of, take_defaults, use_threads
-from supsup_train.cli.train import bank_options, nns_settings, recipe_of, training_parser
-from supsup_train.reporting import reporting
+from supsup_train.cli.train import (
+    bank_options,
+    learn_tasks,
+    nns_settings,
+    recipe_of,
+    training_parser,
+)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.reproduction.store import Line, Store, claim
@@ -144,14 +149,12 @@ def _tasks(cell: argparse.Namespace, first: int | None) -> Tasks:
 
 def _measured(folder: Path, cell: argparse.Namespace, arguments: argparse.Namespace) -> Line:
     """Learn, export and evaluate a combination."""
-    use_threads(cell.threads, own=cell.stream == "own")
+    use_threads(cell)
     recipe, tasks = recipe_of(cell), _tasks(cell, arguments.tasks)
     module = module_of(cell, tasks, cell.outputs, seed=cell.weight_seed)
     folder.mkdir(exist_ok=True)
     bank = open_bank(folder / "masks", module, **bank_options(cell, tasks, None))
-    with reporting(bank.path, None, recipe.steps, quiet=cell.quiet) as reporter:
-        report, bar = reporter.report, reporter.bar
-        train_stream(bank, module, tasks, recipe=recipe, report=report, progress=bar)
+    learn_tasks(bank, module, tasks, recipe, cell)
     say_skipped(tasks)
     exported = export(bank, folder / "out.onnx", force=True)
     per_task = arguments.per_task if bank.network.superfluous_outputs else 0

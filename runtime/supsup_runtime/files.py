@@ -116,22 +116,22 @@ def refuse_overwrite(path: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a bank's writer lock, which the system frees when the process ends.
+def exclusive(folder: Path, name: str = ".lock", doing: str = "writing to") -> Iterator[None]:
+    """Hold a bank's lock, by default the writer's; the system frees it when the process ends.
 
     Raises:
         BankLockedError: If another process holds it, or the file system has no locks.
     """
-    with regular_file(folder / ".lock", "ab") as lock:
+    with regular_file(folder / name, "ab") as lock:
         try:
             flock(lock)
         except BlockingIOError as error:
             raise BankLockedError(
-                f"{folder}: another process is writing to this bank; wait for it to end"
+                f"{folder}: another process is {doing} this bank; wait for it to end"
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
-                raise system_error(folder / ".lock", "locked", error) from error
+                raise system_error(folder / name, "locked", error) from error
             raise BankLockedError(
                 f"{folder}: the file system cannot lock files ({error.strerror}), so a bank cannot "
                 "be changed there; change a copy on a local disk, and copy it back"

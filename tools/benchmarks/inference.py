@@ -32,7 +32,7 @@ from tools.pictures import picture
 import supsup_runtime
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
-from supsup_runtime.model.memory import available_bytes
+from supsup_runtime.memory import available_bytes
 from supsup_runtime.model.model import Model
 
 PEERS = {

@@ -16,24 +16,29 @@ from supsup_runtime.errors import explained
 try:
     from supsup_train.masks.recipe import Recipe
     from supsup_train.masks.rules import Rule
-    from supsup_train.masks.train_task import train_stream, train_task
+    from supsup_train.masks.together import Device
+    from supsup_train.masks.train_stream import train_stream
+    from supsup_train.masks.train_task import train_task
     from supsup_train.masks.transfer import Transfer
     from supsup_train.networks.base import Base
     from supsup_train.networks.create_bank import create_bank, open_bank
     from supsup_train.networks.load_task import load_task
     from supsup_train.networks.models import Cnn, Mlp, make_model
     from supsup_train.programs.programs import ProgramError
+    from supsup_train.workers import Workers
 except ModuleNotFoundError as error:
     raise explained(error, "supsup_train", "train") from None
 
 __all__ = [
     "Base",
     "Cnn",
+    "Device",
     "Mlp",
     "ProgramError",
     "Recipe",
     "Rule",
     "Transfer",
+    "Workers",
     "create_bank",
     "load_task",
     "make_model",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from pathlib import Path
-from statistics import fmean
 from typing import IO, Any
 
 from rich.console import Console
@@ -20,9 +21,7 @@ from rich.progress import (
 
 from supsup_runtime.errors import InputError, SupSupError
 from supsup_runtime.files import read_file, regular_file
-from supsup_train.masks.train_task import Progress as StepProgress
-
-_POINTS = 50
+from supsup_train.resume import Progress as StepProgress
 
 
 def progress_bars(*, quiet: bool) -> Progress:
@@ -79,47 +78,62 @@ def read_record(line: bytes) -> Any:  # noqa: ANN401 - any JSON
         return None
 
 
-def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
-    """Return the last step and the mean loss of at most 50 equal spans of steps."""
-    span = max(1, -(-len(losses) // _POINTS))
-    ends = [min(start + span, len(losses)) for start in range(0, len(losses), span)]
-    return [(end, round(fmean(losses[i * span : end]), 4)) for i, end in enumerate(ends)]
-
-
 class Reporter:
-    """Reports each task with a progress bar, a line on stderr and a JSON line in the log."""
+    """Reports each task with a line on stderr and in the log, and its steps with a bar.
 
-    def __init__(self, bars: Progress, bank: Path, log: Path | None, steps: int) -> None:
+    Args:
+        bars: Shows the steps of the task that is learned in this process.
+        bank: Folder of the bank.
+        log: The log; defaults to ``train.jsonl`` in the bank.
+        steps: Steps of a task.
+        tasks: Number of tasks, those in the bank included.
+    """
+
+    def __init__(
+        self, bars: Progress, bank: Path, log: Path | None, steps: int, tasks: int
+    ) -> None:
         self._bars, self._steps = bars, steps
         self._bank, self._log = bank, log
         self._waiting: list[str] = []
-        self._losses: list[float] = []
+        self._tasks, self._done, self._learned = tasks, 0, 0
+        self._first = 0.0  # when a task was first reported: the rate is without the start-up
 
     def bar(self, name: str) -> StepProgress:
         """Replace the progress bar by one for this task; return its update function."""
         for task in self._bars.task_ids:
             self._bars.remove_task(task)
         task = self._bars.add_task(name, total=self._steps, loss="")
-        losses = self._losses = []
 
         def show(step: int, loss: float) -> None:
-            losses.append(loss)
             if step % 10 == 0 or step == self._steps:
                 self._bars.update(task, completed=step, loss=f"loss {loss:.3f}")
 
         return show
 
     def report(self, line: dict[str, Any]) -> None:
-        """Print a `Report` record; if the task was learned, log it with its `loss_curve`."""
+        """Print a `Report` record; if the task was learned, log it."""
         name = line["task"]
+        self._done += 1
         if line.get("kept"):
             self._say(f"{name}: already in the bank, skipped")
             return
+        self._learned += 1
+        self._first = self._first or time.monotonic()
         text = f"{name}: accuracy {line['accuracy']:.4f}, {line['seconds']:.1f} s"
-        self._say(text + (f"; all tasks so far {line['seen']:.4f}" if "seen" in line else ""))
-        line = {**line, "loss": loss_curve(self._losses)}
+        text += f"; all tasks so far {line['seen']:.4f}" if "seen" in line else ""
+        self._say(text + self._rate())
         self._waiting.append(json.dumps(line, sort_keys=True) + "\n")
         self.flush()
+
+    def _rate(self) -> str:
+        """Return how many tasks are done and, once there is a rate, the time left."""
+        text = f" ({self._done} of {self._tasks}"
+        seconds, left = time.monotonic() - self._first, self._tasks - self._done
+        if self._learned < 2 or not left or not seconds:
+            return f"{text})"
+        rate = (self._learned - 1) / seconds
+        remaining = timedelta(seconds=round(left / rate))
+        return f"{text}, {60 * rate:.3g} a minute, {remaining} left)"
 
     def flush(self) -> None:
         """Write pending lines to the log, once the bank exists if the log is in it."""
@@ -134,11 +148,13 @@ class Reporter:
 
 
 @contextmanager
-def reporting(bank: Path, log: Path | None, steps: int, *, quiet: bool) -> Iterator[Reporter]:
+def reporting(
+    bank: Path, log: Path | None, steps: int, tasks: int, *, quiet: bool
+) -> Iterator[Reporter]:
     """Provide a reporter; `log` defaults to ``train.jsonl`` in the bank."""
     if log is not None or (bank / "bank.json").exists():
         begin_log(log or bank / "train.jsonl", own=log is None)
     with progress_bars(quiet=quiet) as bars:
-        made = Reporter(bars, bank, log, steps)
+        made = Reporter(bars, bank, log, steps, tasks)
         yield made
         made.flush()

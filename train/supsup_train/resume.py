@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import MISSING, asdict, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, fields
+from itertools import chain
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.data.own import Tasks
+from supsup_runtime.data.own import OwnTasks, Tasks
+from supsup_runtime.data.own.parts import Skipped
 from supsup_runtime.errors import InputError
+from supsup_runtime.files import exclusive
+from supsup_train.workers import Unit, Workers, learned
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+Made = TypeVar("Made")
+Progress = Callable[[int, float], None]
+"""Called after every step with its number, from 1, and the batch's loss."""
 Report = Callable[[dict[str, Any]], None]
 """Called with a JSON record per task: ``task``, ``index``, ``accuracy``, ``seconds`` and more, or
 ``task``, ``index`` and ``kept`` if the task was already in the bank."""
+_POINTS = 50
 
 
 def check_resumed(
@@ -60,18 +70,88 @@ def check_resumed(
                 )
 
 
+class Losses:
+    """Keeps the losses of the tasks of a unit; passes those of each step on to `progress`."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._values: list[float] = []
+
+    def __call__(self, step: int, loss: float) -> None:
+        """Keep the loss of a step."""
+        self._values.append(loss)
+        if self._progress is not None:
+            self._progress(step, loss)
+
+    def curve(self) -> list[tuple[int, float]]:
+        """Return the last step and the mean loss of at most 50 equal spans of steps."""
+        count = len(self._values)
+        span = max(1, -(-count // _POINTS))
+        ends = [min(start + span, count) for start in range(0, count, span)]
+        return [(end, round(fmean(self._values[i * span : end]), 4)) for i, end in enumerate(ends)]
+
+
+@contextmanager
+def training(folder: Path) -> Iterator[None]:
+    """Hold a bank's lock of training, so that two commands do not learn the same tasks."""
+    with exclusive(folder, ".training", "learning tasks for"):
+        yield
+
+
 def learn_missing(
-    stream: Tasks, known: Container[str], learn: Callable[[int], dict[str, Any]], report: Report
+    tasks: Tasks,
+    known: Container[str],
+    learn: Callable[[Unit], Sequence[Made]],
+    keep: Callable[[int, Made], dict[str, Any]],
+    report: Report,
+    *,
+    workers: Workers | None = None,
+    together: int = 1,
+    first_here: bool = False,
 ) -> None:
-    """Call `learn`, which returns a record, for the tasks that are not in `known`."""
-    for index, name in enumerate(stream.task_names):
-        line: dict[str, Any] = {"index": index, "task": name}
+    """Learn the tasks that are not in `known`.
+
+    Args:
+        tasks: The tasks.
+        known: Names of those that are learned.
+        learn: Learns the tasks of these indices, at most `together`; called in workers.
+        keep: Keeps what `learn` made of the task of an index; returns the record of it. It is
+            called in the order of the tasks, unless the run ends early.
+        report: Gets the records.
+        workers: Where to learn; defaults to here.
+        together: Tasks that are learned at once by one call.
+        first_here: Learn the first of them in this process, before workers get `learn`.
+    """
+    names = tasks.task_names
+    for index, name in enumerate(names):
         if name in known:
-            report({**line, "kept": True})
-            continue
-        start = time.perf_counter()
-        told = learn(index)
-        report({**line, "seconds": round(time.perf_counter() - start, 2), **told})
+            report({"index": index, "task": name, "kept": True})
+    left = [index for index, name in enumerate(names) if name not in known]
+    units = [tuple(left[i : i + together]) for i in range(0, len(left), together)]
+    aware = _Aware(learn, tasks)
+    here = learned(aware, units[:first_here], names, Workers())
+    for done in chain(here, learned(aware, units[first_here:], names, workers or Workers())):
+        all_made, skipped = done.made
+        if isinstance(tasks, OwnTasks) and tasks.skipped is not None:
+            tasks.skipped.update(skipped)
+        for index, made in zip(done.unit, all_made, strict=True):
+            seconds = round(done.seconds / len(done.unit), 2)
+            told = {"index": index, "task": names[index], "seconds": seconds, **keep(index, made)}
+            report(told)
+
+
+@dataclass(frozen=True, slots=True)
+class _Aware(Generic[Made]):
+    """Learns tasks, and returns which pictures of them were left out, by task."""
+
+    learn: Callable[[Unit], Sequence[Made]]
+    tasks: Tasks
+
+    def __call__(self, unit: Unit) -> tuple[Sequence[Made], dict[str, Skipped]]:
+        made = self.learn(unit)
+        found = (self.tasks.skipped or {}) if isinstance(self.tasks, OwnTasks) else {}
+        names = [self.tasks.task_names[index] for index in unit]
+        return made, {name: found[name] for name in names if name in found}
 
 
 def unheard(_told: object) -> None:

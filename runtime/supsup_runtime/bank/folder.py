@@ -21,7 +21,7 @@ _LOCKED = (
 )
 """Files beside the index that are written with the lock held."""
 _CREATED: dict[str, set[str]] = {
-    "": {".lock", "programs", "tasks", "weights.safetensors"},
+    "": {".lock", ".training", "programs", "tasks", "weights.safetensors"},
     "programs": {"forward.onnx", "gradient.onnx"},
     "tasks": set(),
 }

@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import Unpack
 
 from supsup_runtime.errors import ModelError
+from supsup_runtime.memory import available_bytes
 from supsup_runtime.model.agreement import check_agreement
 from supsup_runtime.model.host import advice
-from supsup_runtime.model.memory import available_bytes
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.origin import Origin, identify
 from supsup_runtime.model.protobuf import read_metadata

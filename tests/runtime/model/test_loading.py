@@ -10,8 +10,8 @@ from runtime.model.test_metadata import INFO
 from supsup_export import Request, export
 from supsup_runtime import load
 from supsup_runtime.errors import ModelError
+from supsup_runtime.memory import available_bytes
 from supsup_runtime.model.loading import bytes_to_load
-from supsup_runtime.model.memory import available_bytes
 from supsup_runtime.model.session import Session, open_session
 
 

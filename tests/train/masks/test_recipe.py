@@ -15,7 +15,7 @@ import supsup_train as st
 from supsup_runtime import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_train.masks.learning import make_optimizer, make_schedule
-from supsup_train.masks.train_task import train_stream
+from supsup_train.masks.train_stream import train_stream
 from supsup_train.networks.create_bank import create_bank
 from supsup_train.networks.models import make_model
 from tiny_streams import pictures

@@ -23,7 +23,7 @@ from supsup_runtime.data.streams import Stream, make_stream
 from supsup_runtime.evaluation.accuracy import evaluate
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.rules import Rule
-from supsup_train.masks.train_task import train_stream
+from supsup_train.masks.train_stream import train_stream
 from supsup_train.networks.models import make_model
 from supsup_train.networks.resnets import ResNet, basic, bottleneck, convolution
 

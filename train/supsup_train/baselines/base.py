@@ -19,8 +19,9 @@ from supsup_train.masks.learning import (
     make_optimizer,
     task_seed,
 )
-from supsup_train.masks.train_task import Progress, fit, tested
+from supsup_train.masks.train_task import fit, tested
 from supsup_train.networks.create_bank import tensors_of
+from supsup_train.resume import Progress
 
 State = dict[str, Floats]
 

@@ -27,9 +27,18 @@ from supsup_train.baselines.heads import Heads
 from supsup_train.baselines.layers import Parts
 from supsup_train.baselines.psp import Psp
 from supsup_train.baselines.recipe import BaselineRecipe
-from supsup_train.masks.train_task import Progress, seen
+from supsup_train.masks.train_task import seen
 from supsup_train.networks.create_bank import check_module, check_same, copy_for, create_bank
-from supsup_train.resume import Report, check_resumed, learn_missing, unheard
+from supsup_train.resume import (
+    Losses,
+    Progress,
+    Report,
+    check_resumed,
+    learn_missing,
+    training,
+    unheard,
+)
+from supsup_train.workers import Unit, Workers
 
 SHARED = "shared.safetensors"  # shared weights, to resume; the bank has them in its programs only
 MAX_SHARED_BYTES = 1 << 30
@@ -80,6 +89,7 @@ def train_baseline(
     progress: Callable[[str], Progress | None] = unheard,
     every: int = 1,
     real_outputs: int | None = None,
+    workers: Workers | None = None,
 ) -> MaskBank:
     """Learn the tasks of a stream that are missing in a bank.
 
@@ -96,6 +106,8 @@ def train_baseline(
         every: Measure ``seen`` after every so many tasks and the last; each time takes a pass over
             the test images of all tasks so far.
         real_outputs: Of a new bank, and of one that is there; by default, classes of the tasks.
+        workers: Where tasks are learned, after the first if it learns the shared weights; defaults
+            to this process.
 
     Returns:
         The bank.
@@ -111,7 +123,13 @@ def train_baseline(
         raise InputError(
             f"--outputs: must be at least {real}, the classes of a task, got {outputs}"
         )
-    run = _Run(baseline, stream, path, report, progress, real)
+    workers = workers or Workers()
+    if baseline.in_sequence and workers.elsewhere:
+        raise InputError(
+            f"--workers: {baseline.recipe.method} changes the weights of all tasks with every new "
+            "one, so tasks are learned in order; leave it out"
+        )
+    run = _Run(baseline, stream, path, report, progress, real, workers)
     there, whole = (path / "bank.json").exists(), baseline.in_sequence
     # a bank written whole replaces only an empty or missing folder
     blank = not os.path.lexists(path) or (is_blank(path) and not (whole and any(path.iterdir())))
@@ -127,6 +145,30 @@ def train_baseline(
     return run.in_sequence(every)
 
 
+_Made = tuple[State, dict[str, Any]]
+"""State of a task, and its record."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Learner:
+    """Learns tasks of a stream by their indices; without progress, in any process."""
+
+    baseline: Baseline
+    stream: Tasks
+    progress: Callable[[str], Progress | None]
+
+    def __call__(self, unit: Unit) -> list[_Made]:
+        return list(map(self._learned, unit))
+
+    def _learned(self, index: int) -> _Made:
+        data = self.stream.task(index)
+        losses = Losses(self.progress(data.name))
+        state = self.baseline.learn(data, first=index == 0, progress=losses)
+        parts = {"accuracy": data, "train_accuracy": seen(data)}
+        told: dict[str, Any] = {key: self.baseline.accuracy(part) for key, part in parts.items()}
+        return state, {**told, "loss": losses.curve()}
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     baseline: Baseline
@@ -135,14 +177,15 @@ class _Run:
     report: Report
     progress: Callable[[str], Progress | None]
     real_outputs: int
+    workers: Workers
 
     def one_by_one(self, bank: MaskBank | None) -> MaskBank:
         made = bank
         _make_lockable(self.path, exist_ok=True)  # fail before the first task, if at all
 
-        def learn(index: int) -> dict[str, Any]:
+        def keep(index: int, found: _Made) -> dict[str, Any]:
             nonlocal made
-            state, record = self.learned(index)
+            state, record = found
             if made is None:
                 made = self.created(self.path)
             self.check(made)
@@ -151,7 +194,18 @@ class _Run:
             made.add(self.task(index, state, record["accuracy"]))
             return record
 
-        learn_missing(self.stream, bank or (), learn, self.report)
+        known = set(bank.task_names) if bank else set()
+        first = self.baseline.shares and self.stream.task_names[0] not in known
+        with training(self.path):
+            learn_missing(
+                self.stream,
+                known,
+                self.learner(),
+                keep,
+                self.report,
+                workers=self.workers,
+                first_here=first,
+            )
         assert made is not None  # noqa: S101 - a stream has at least one task
         return made
 
@@ -183,7 +237,7 @@ class _Run:
                 line["seen"] = fmean(final)
             self.report(line)
 
-        learn_missing(stream, (), lambda index: self.learned(index)[1], report)
+        learn_missing(stream, (), self.learner(), lambda _, made: made[1], report)
 
         def tasks() -> Iterator[TaskMasks]:
             for index, name in enumerate(stream.task_names):
@@ -215,11 +269,9 @@ class _Run:
     def check(self, bank: MaskBank) -> None:
         check_module(copy_for(bank.network, self.baseline.in_bank()[0]), bank.network)
 
-    def learned(self, index: int) -> tuple[State, dict[str, Any]]:
-        data = self.stream.task(index)
-        state = self.baseline.learn(data, first=index == 0, progress=self.progress(data.name))
-        parts = {"accuracy": data, "train_accuracy": seen(data)}
-        return state, {name: self.baseline.accuracy(part) for name, part in parts.items()}
+    def learner(self) -> _Learner:
+        progress = unheard if self.workers.elsewhere else self.progress
+        return _Learner(self.baseline, self.stream, progress)
 
     def task(self, index: int, state: State, accuracy: float) -> TaskMasks:
         recipe = asdict(self.baseline.recipe)

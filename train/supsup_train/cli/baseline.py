@@ -19,6 +19,7 @@ from supsup_train.cli.options import (
     stream_of,
     take_defaults,
     use_threads,
+    workers_of,
 )
 from supsup_train.cli.own import MAX_CLASSES_HELP, reserved_outputs
 from supsup_train.masks.recipe import OptimizerKind
@@ -57,7 +58,7 @@ def run(words: Sequence[str] | None = None) -> None:
     """Run ``supsup-baseline`` with these arguments, by default those of the command line."""
     arguments = parsed(_parser(), words)
     take_defaults(arguments, "model", "steps")
-    use_threads(arguments.threads, own=arguments.stream == "own")
+    use_threads(arguments)
     recipe = BaselineRecipe.of(arguments.method).with_options(
         steps=arguments.steps,
         batch_size=arguments.batch_size,
@@ -76,7 +77,11 @@ def run(words: Sequence[str] | None = None) -> None:
     if arguments.every is not None and not baseline.in_sequence:
         method = arguments.method
         raise InputError(f"--every: goes with psp and sequence, got {method}; leave it out")
-    with reporting(arguments.bank, arguments.log, recipe.steps, quiet=arguments.quiet) as reporter:
+    workers = workers_of(arguments, stream, module)
+    shown = reporting(
+        arguments.bank, arguments.log, recipe.steps, stream.num_tasks, quiet=arguments.quiet
+    )
+    with shown as reporter:
         train_baseline(
             baseline,
             stream,
@@ -85,6 +90,7 @@ def run(words: Sequence[str] | None = None) -> None:
             progress=reporter.bar,
             every=arguments.every or 1,
             real_outputs=real_outputs,
+            workers=workers,
         )
     say_skipped(stream)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,21 @@ from torch import nn
 from supsup_runtime.arrays import checked_threads
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
-from supsup_runtime.console import CommandParser, Row, add_options, positive, thread_count, to_path
+from supsup_runtime.console import (
+    CommandParser,
+    Row,
+    add_options,
+    positive,
+    thread_count,
+    to_path,
+    whole,
+)
 from supsup_runtime.data.options import add_stream_options, tasks_of
-from supsup_runtime.data.own import Tasks
+from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import Recipe
 from supsup_train.networks.models import load_module, make_model, wants_images
+from supsup_train.workers import MAX_WORKERS, Workers, check_room, most_workers
 
 NUM_TASKS = 10
 """Default of ``--tasks``."""
@@ -30,6 +40,10 @@ DEFAULTS: dict[str, tuple[object, object]] = {
     "optimizer": (Recipe().optimizer, "adam"),
 }
 """Of streams, and of own tasks (docs/DATA.md)."""
+_TORCH_BYTES = 300 << 20
+"""Of a process that imported PyTorch and learned a task."""
+_COPIES = 8
+"""Of weights: fixed and masked ones, scores, their gradient, optimizer."""
 
 
 def either(name: str) -> str:
@@ -62,7 +76,12 @@ def add_training_options(made: CommandParser) -> None:
     ]
     add_options(made.method, rows)
     text = "PyTorch threads; 1 is best for small networks (default: PyTorch's choice; own: 1)"
-    add_options(made.speed, [("--threads", thread_count, None, text)])
+    rows = [("--threads", thread_count, None, text)]
+    text = "processes that learn tasks side by side, one thread each, or auto (default: none)"
+    rows.append(("--workers", worker_count, None, text))
+    text = "learn on a Ray cluster, HOST:PORT or auto; --workers are then tasks at once"
+    rows.append(("--cluster", str, None, text))
+    add_options(made.speed, rows)
 
 
 def add_network_options(made: CommandParser) -> None:
@@ -127,8 +146,45 @@ def bank_network(path: Path) -> Network | None:
     return MaskBank.open(path, verify=False).network if there else None
 
 
-def use_threads(threads: int | None, *, own: bool = False) -> None:
-    """Set the number of PyTorch threads; None is PyTorch's choice, or 1 for `own` tasks."""
-    threads = 1 if threads is None and own else threads
+def worker_count(text: str) -> int:
+    """Parse ``--workers``; auto is 0."""
+    return 0 if text == "auto" else whole(1, MAX_WORKERS)(text)
+
+
+def workers_of(arguments: argparse.Namespace, tasks: Tasks, module: nn.Module) -> Workers:
+    """Return where to learn; refuse more workers than cores or memory."""
+    asked, threads = arguments.workers, arguments.threads or 1
+    if arguments.cluster is not None:
+        return Workers(count=asked or 0, threads=threads, cluster=arguments.cluster)
+    if asked is None:
+        return Workers()
+    needed = bytes_of_worker(tasks, module)
+    if not asked:
+        return Workers(count=most_workers(needed, threads=threads), threads=threads)
+    check_room(asked, needed, threads=threads)
+    return Workers(count=asked, threads=threads)
+
+
+def bytes_of_worker(tasks: Tasks, module: nn.Module) -> int:
+    """Estimate the memory of a worker: PyTorch, its largest task, scores and optimizer.
+
+    Activations, which are large for large pictures, are left out.
+    """
+    if isinstance(tasks, OwnTasks):
+        images = max(len(train.rows) + len(test.rows) for train, test in tasks.parts)
+    else:
+        data, classes = tasks.dataset, 1.0
+        if tasks.kind == "split":
+            classes = tasks.real_outputs / data.num_classes
+        images = int(classes * (len(data.train_x) + len(data.test_x)))
+    weights = sum(value.numel() for value in module.parameters())
+    return _TORCH_BYTES + 4 * (images * math.prod(tasks.input_shape) + _COPIES * weights)
+
+
+def use_threads(arguments: argparse.Namespace) -> None:
+    """Set the number of PyTorch threads; by default PyTorch's choice, 1 for own tasks, workers."""
+    threads = arguments.threads
+    if threads is None and (arguments.stream == "own" or arguments.workers is not None):
+        threads = 1
     if threads is not None:
         torch.set_num_threads(checked_threads(threads))

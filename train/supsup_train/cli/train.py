@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from torch import nn
+
 from supsup_runtime.arrays import check_number
+from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import STATE_DTYPES, Network
 from supsup_runtime.console import (
     CommandParser,
@@ -32,6 +35,7 @@ from supsup_train.cli.options import (
     stream_of,
     take_defaults,
     use_threads,
+    workers_of,
 )
 from supsup_train.cli.own import MAX_CLASSES_HELP, print_check, reserved_outputs
 from supsup_train.cli.presets import PRESETS, steps_of, with_preset
@@ -44,7 +48,8 @@ from supsup_train.masks.recipe import (
     TransferKind,
 )
 from supsup_train.masks.rules import Rule, RuleKind
-from supsup_train.masks.train_task import train_stream
+from supsup_train.masks.together import Device, Precision
+from supsup_train.masks.train_stream import train_stream
 from supsup_train.networks.base import HEADS, Base, Head, Kept, load_base
 from supsup_train.networks.create_bank import open_bank
 from supsup_train.nns.learner import NnsLearner, NnsSettings
@@ -70,6 +75,11 @@ _NETWORK: tuple[Row, ...] = (
     ("--max-classes", positive, None, MAX_CLASSES_HELP),
     ("--state", STATE_DTYPES, "float32", "how to store state; float16 takes half the bytes"),
     ("--weight-seed", whole(0, 2**64 - 1), 0, "seed of the fixed random weights, in [0, 2**64)"),
+)
+_SPEED: tuple[Row, ...] = (
+    ("--device", str, "cpu", "what computes: cpu, cuda or cuda:N"),
+    ("--vectorise", positive, 1, "tasks to learn at once; for CUDA, and for small networks"),
+    ("--precision", get_args(Precision), "float32", "of products; others are mixed precision"),
 )
 _RECIPE: tuple[Row, ...] = (
     (
@@ -135,8 +145,9 @@ def run(words: Sequence[str] | None = None) -> None:
         return
     is_given = arguments.steps is not None
     take_defaults(arguments, *DEFAULTS)
-    use_threads(arguments.threads, own=arguments.stream == "own")
+    use_threads(arguments)
     recipe_of(arguments)  # before data are read
+    settings = nns_settings(arguments)
     network = bank_network(arguments.bank)
     stream = stream_of(arguments, network)
     if arguments.epochs and not is_given:
@@ -149,7 +160,6 @@ def run(words: Sequence[str] | None = None) -> None:
         head = load_base(module, arguments.base, outputs=arguments.outputs, base=base)
         sys.stderr.write(f"head: {head}, {base.head}\n")
         made_with["weights"] = base
-    settings = nns_settings(arguments)
     if settings is not None and stream.kind == "own":
         raise InputError("--scenario NNs: goes with streams, got own tasks; leave it out")
     try:
@@ -170,11 +180,44 @@ def run(words: Sequence[str] | None = None) -> None:
         own = arguments.log is None
         learn_stream(learner, stream, recipe, log, quiet=arguments.quiet, own=own)
         return
-    with reporting(arguments.bank, arguments.log, recipe.steps, quiet=arguments.quiet) as reporter:
-        train_stream(
-            bank, module, stream, recipe=recipe, report=reporter.report, progress=reporter.bar
-        )
+    learn_tasks(bank, module, stream, recipe, arguments)
     say_skipped(stream)
+
+
+def learn_tasks(
+    bank: MaskBank,
+    module: nn.Module,
+    tasks: Tasks,
+    recipe: Recipe,
+    arguments: argparse.Namespace,
+) -> None:
+    """Learn the tasks that are missing in a bank, reported as the options say."""
+    workers = workers_of(arguments, tasks, module)
+    log, quiet = arguments.log, arguments.quiet
+    with reporting(bank.path, log, recipe.steps, tasks.num_tasks, quiet=quiet) as reporter:
+        train_stream(
+            bank,
+            module,
+            tasks,
+            recipe=recipe,
+            report=reporter.report,
+            progress=reporter.bar,
+            workers=workers,
+            device=device_of(arguments),
+        )
+
+
+def is_parallel(arguments: argparse.Namespace) -> bool:
+    """Return whether the options ask for tasks side by side, or another device."""
+    if arguments.workers is not None or arguments.cluster is not None:
+        return True
+    return not device_of(arguments).is_plain
+
+
+def device_of(arguments: argparse.Namespace) -> Device:
+    """Return what computes."""
+    name, tasks, precision = arguments.device, arguments.vectorise, arguments.precision
+    return Device(name=name, tasks=tasks, precision=precision)
 
 
 def bank_options(
@@ -249,6 +292,7 @@ def training_parser() -> CommandParser:
         "tasks (default: GNu)",
     )
     add_options(made.method, ((*row[:3], f"NNs: {row[3]}") for row in _NNS))
+    add_options(made.speed, _SPEED)
     add_renamed(made, _RENAMED)
     return made
 
@@ -282,5 +326,10 @@ def nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
     if transfer != "none":
         raise InputError(
             f"--transfer: goes with GG, GNs and GNu, got {transfer} with NNs; leave it out"
+        )
+    if is_parallel(arguments):
+        raise InputError(
+            "--workers, --cluster, --device, --vectorise, --precision: go with GG, GNs and GNu; "
+            "NNs learns from one stream, in order, on the CPU; leave them out"
         )
     return NnsSettings(**given)

@@ -30,9 +30,13 @@ class Learning:
     """Trains one task.
 
     Attributes:
-        module: A copy of the network.
+        network: The network.
+        module: A copy of its module.
         scores: ``float32 shape`` by parameter.
         state: Tensors by name; those that are parameters of the module are trained.
+        weights: The fixed weights, ``float32 shape`` by parameter.
+        densities: For top-k, the fraction of weights to keep, by parameter.
+        seen: The first rows of the last batch.
         optimizer: Optimizer of scores and trained state.
     """
 
@@ -43,13 +47,13 @@ class Learning:
         self.module = copy_for(network, module)
         self._untrained = copy_for(network, module).eval()
         check_module(self.module, network)
-        self._seen: Tensor | None = None
-        self._network = network
+        self.seen: Tensor | None = None
+        self.network = network
         self._rule = recipe.rule
         names = [parameter.name for parameter in network.parameters]
         densities = recipe.rule.densities([parameter.shape for parameter in network.parameters])
-        self._densities = dict(zip(names, densities, strict=True))
-        self._weights = dict(zip(names, map(torch.from_numpy, network.weights()), strict=True))
+        self.densities = dict(zip(names, densities, strict=True))
+        self.weights = dict(zip(names, map(torch.from_numpy, network.weights()), strict=True))
         self.scores = {name: value.clone().requires_grad_() for name, value in scores.items()}
         tensors, parameters = tensors_of(self.module), dict(self.module.named_parameters())
         self.state = {each.name: tensors[each.name].detach().clone() for each in network.state}
@@ -63,14 +67,14 @@ class Learning:
     def masks(self) -> Tensors:
         """Return the current masks by name, ``float32`` zeros and ones."""
         return {
-            name: self._rule.mask(scores, self._densities[name])
+            name: self._rule.mask(scores, self.densities[name])
             for name, scores in self.scores.items()
         }
 
     def stored_state(self, place: str) -> dict[str, Floats]:
         """Return a copy of the state as the bank gives it back, ``float32 shape`` by name."""
         state = {key: value.detach().numpy().copy() for key, value in self.state.items()}
-        return rounded_state(state, self._network, place)
+        return rounded_state(state, self.network, place)
 
     def to_task(
         self, name: str, training: Mapping[str, Any], *, labels: tuple[str, ...] = ()
@@ -92,15 +96,15 @@ class Learning:
         loss = descend(place, logits_of(place, self.logits, x), y, self.optimizer)
         if self._schedule is not None:
             self._schedule.step()
-        is_first, self._seen = self._seen is None, x[:_ROWS]
+        is_first, self.seen = self.seen is None, x[:_ROWS]
         if is_first:
             self._check_stored(place)
         return loss
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
         masked = {
-            name: self._rule.masked(weight, self.scores[name], self._densities[name])
-            for name, weight in self._weights.items()
+            name: self._rule.masked(weight, self.scores[name], self.densities[name])
+            for name, weight in self.weights.items()
         }
         values = {**masked, **self.state}
         logits: Tensor = functional_call(module, values, (x,))  # puts new buffers into `values`
@@ -110,12 +114,12 @@ class Learning:
     @torch.no_grad()
     def _check_stored(self, place: str) -> None:
         """Refuse a module in which training changes more than masks and state."""
-        if self._seen is None:
+        if self.seen is None:
             return
         was_training = self.module.training
-        got = self._run(self.module.eval(), self._seen)
+        got = self._run(self.module.eval(), self.seen)
         self.module.train(was_training)
-        wanted = self._run(self._untrained, self._seen)
+        wanted = self._run(self._untrained, self.seen)
         tolerance = 1e-5 * float(wanted.abs().max())  # the same operators on the same rows
         if not torch.allclose(got, wanted, rtol=0, atol=tolerance, equal_nan=True):
             before, after = dict(self._untrained.named_buffers()), dict(self.module.named_buffers())

@@ -142,6 +142,21 @@ class Rule:
         count = kept_of(scores.numel(), density)
         return _LargestWeight.apply(weight, scores, count)  # type: ignore[no-any-return, no-untyped-call]
 
+    def masked_at_once(self, weight: Tensor, scores: Tensor, density: float) -> Tensor:
+        """Return what `masked` does, by operators that `torch.func.vmap` and GPUs can batch."""
+        with torch.no_grad():
+            kept = scores >= 0 if self.kind == "threshold" else _largest_at_once(scores, density)
+        slope = weight if self.kind == "threshold" else weight * scores.detach().sign()
+        return (weight * kept) + slope * (scores - scores.detach())
+
+
+def _largest_at_once(scores: Tensor, density: float) -> Tensor:
+    """Return the mask of `largest`: a stable sort puts equal values in their order."""
+    flat = scores.detach().abs().flatten()
+    order = flat.argsort(descending=True, stable=True)
+    rank = order.argsort()
+    return (rank < kept_of(flat.numel(), density)).view_as(scores)
+
 
 def kept_of(count: int, density: float) -> int:
     """Return how many of `count` weights ``top-k`` keeps, rounded as in the paper's code."""

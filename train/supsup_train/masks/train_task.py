@@ -1,4 +1,4 @@
-"""Learn the mask of one task, or the masks of a stream."""
+"""Learn the masks of one task."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from supsup_runtime.arrays import Array, check_kind
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, check_labels, check_name
-from supsup_runtime.data.own import Tasks
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
 from supsup_train.masks.augment import augmented, check_augmented
 from supsup_train.masks.learning import Learning, initial_scores, task_seed
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.transfer import Transfer
-from supsup_train.resume import Report, check_resumed, learn_missing, unheard
+from supsup_train.resume import Progress
 
-Progress = Callable[[int, float], None]
-"""Called after every step with its number, from 1, and the batch's loss."""
 _ROWS, _VALUES = 1000, 2**22
 """Of inputs that are tested at once: 1365 of 3 x 32 x 32, 27 of 3 x 224 x 224."""
 
@@ -64,8 +61,21 @@ def train_task(
     """
     recipe = recipe or Recipe()
     check_kind("bank", bank, MaskBank, "a MaskBank, from create_bank")
+    learning, generator = begin_task(bank.network, module, data, recipe, transfer)
+    fit(learning.step, data, recipe, generator, progress)
+    return end_task(learning, data, recipe, record or {}, transfer)
+
+
+def begin_task(
+    network: Network,
+    module: nn.Module,
+    data: TaskData,
+    recipe: Recipe,
+    transfer: Transfer | None = None,
+) -> tuple[Learning, torch.Generator]:
+    """Check a task and return its training state and random numbers; see `train_task`."""
     check_kind("data", data, TaskData, "a TaskData")
-    network, place = bank.network, f"task {check_name(data.name)}"
+    place = f"task {check_name(data.name)}"
     check_labels(data.labels, network, place)
     classes = network.real_outputs_of(data.labels)
     check_data(place, data.train_x, data.train_y, network, classes)
@@ -88,11 +98,22 @@ def train_task(
         scores = transfer.start(scores)
     learning = Learning(network, module, recipe, scores)
     learning.module.train()
-    fit(learning.step, data, recipe, generator, progress)
+    return learning, generator
+
+
+def end_task(
+    learning: Learning,
+    data: TaskData,
+    recipe: Recipe,
+    record: Mapping[str, Any],
+    transfer: Transfer | None = None,
+) -> TaskMasks:
+    """Measure a learned task and return it with its training record."""
     learning.module.eval()
+    place, classes = f"task {data.name}", learning.network.real_outputs_of(data.labels)
     for key, value in learning.stored_state(place).items():
         learning.state[key] = torch.from_numpy(value)  # measured is what is read again
-    training: dict[str, Any] = {"recipe": recipe.to_dict(), **(record or {})}
+    training: dict[str, Any] = {"recipe": recipe.to_dict(), **record}
     training["train_accuracy"] = tested(learning.logits, classes, seen(data))["accuracy"]
     if len(data.test_x):
         training |= tested(learning.logits, classes, data)
@@ -100,60 +121,6 @@ def train_task(
     if transfer is not None:
         transfer.remember(task, {name: s.detach() for name, s in learning.scores.items()})
     return task
-
-
-def train_stream(
-    bank: MaskBank,
-    module: nn.Module,
-    stream: Tasks,
-    *,
-    recipe: Recipe | None = None,
-    report: Report = unheard,
-    progress: Callable[[str], Progress | None] = unheard,
-) -> None:
-    """Learn the tasks of a stream that are missing in a bank, and add each to it.
-
-    Args:
-        bank: Bank of the module, from `create_bank` or `open_bank`.
-        module: The network; its masked weights are neither used nor changed.
-        stream: The tasks: a `Stream` or `OwnTasks`.
-        recipe: Training settings; defaults to ``Recipe()``.
-        report: Called with a JSON record per task: ``task``, ``index``, ``accuracy``,
-            ``train_accuracy``, ``density`` and ``seconds``, or ``task``, ``index`` and ``kept`` if
-            the bank had it already.
-        progress: Returns the progress callback of a task, given its name; see `train_task`.
-
-    Raises:
-        InputError: If the bank's tasks were learned with another recipe or data, or for the
-            reasons of `train_task` and `Transfer`.
-        BankLockedError: If the bank cannot be locked.
-    """
-    recipe = recipe or Recipe()
-    check_resumed(bank, stream.task_names, recipe, stream.origin)
-    bank.check_lock()  # before the first task is learned
-    transfer = Transfer(bank, recipe)
-
-    def learn(index: int) -> dict[str, Any]:
-        data = stream.task(index)
-        task = train_task(
-            bank,
-            module,
-            data,
-            recipe=recipe,
-            record={**stream.origin(index), "stream_index": index},
-            progress=progress(data.name),
-            transfer=transfer,
-        )
-        bank.add(task)
-        transfer.tidy()
-        return {
-            "accuracy": task.training["accuracy"],
-            "density": round(task.density(bank.network), 4),
-            "index": bank.index(task.name),
-            "train_accuracy": task.training["train_accuracy"],
-        }
-
-    learn_missing(stream, bank, learn, report)
 
 
 def fit(

@@ -1,0 +1,364 @@
+"""Tasks learned side by side are those of one after another; deaths and interrupts lose none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+import supsup_train as st
+from commands import program, run, run_program
+from conftest import random_task
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import make_stream
+from supsup_runtime.errors import BankLockedError, InputError
+from supsup_runtime.files import exclusive
+from supsup_train import Workers, workers
+from supsup_train.workers import Unit, check_room, learned, most_workers
+from tiny_streams import pictures_file
+
+NAMES = [f"t{index}" for index in range(7)]
+UNITS = [(index,) for index in range(7)]
+TWO = Workers(count=2)
+OPTIONS = ("permuted", "--model", "mlp-8", "--outputs", 20, "--steps", 30, "--quiet")
+
+
+def files(bank: Path) -> dict[str, bytes]:
+    """Return the files of a bank but for locks and logs."""
+    paths = [p for p in bank.rglob("*") if p.is_file() and p.suffix not in {"", ".jsonl"}]
+    return {path.relative_to(bank).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_results_come_in_order_from_other_processes() -> None:
+    def learn(unit: Unit) -> tuple[int, int]:
+        time.sleep(0.05 * (unit[0] % 2))
+        return unit[0], os.getpid()
+
+    found = list(learned(learn, UNITS, NAMES, TWO))
+    assert [result.unit for result in found] == UNITS
+    assert [result.made[0] for result in found] == list(range(7))
+    assert os.getpid() not in {result.made[1] for result in found}
+    assert list(learned(learn, [], NAMES, TWO)) == []
+    assert {result.made[1] for result in learned(learn, UNITS, NAMES, Workers())} == {os.getpid()}
+
+
+@pytest.mark.slow
+def test_a_worker_uses_as_many_threads_as_it_is_told() -> None:
+    def learn(_: Unit) -> tuple[int, str]:
+        import torch
+
+        return torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
+    assert next(learned(learn, [(0,)], NAMES, TWO)).made == (1, "1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("deaths", "ends"), [(1, True), (2, True), (3, False)])
+def test_the_task_of_a_dead_worker_is_tried_twice_more(
+    tmp_path: Path, deaths: int, ends: bool
+) -> None:
+    def learn(unit: Unit) -> int:
+        marks = list(tmp_path.glob("*"))
+        if unit == (3,) and len(marks) < deaths:
+            (tmp_path / str(len(marks))).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return unit[0]
+
+    found: list[int] = []
+    if ends:
+        found += [result.made for result in learned(learn, UNITS, NAMES, TWO)]
+        assert found == list(range(7))
+        return
+    with pytest.raises(InputError, match=r"^task 't3': its worker died 3 times: .*--workers$"):
+        found += (result.made for result in learned(learn, UNITS, NAMES, TWO))
+    assert len(list(tmp_path.glob("*"))) == 3
+
+
+@pytest.mark.slow
+def test_what_is_done_comes_out_before_the_error() -> None:
+    def learn(unit: Unit) -> int:
+        if unit == (0,):
+            time.sleep(1)
+            raise InputError("task 't0': is bad")
+        return unit[0]
+
+    found: list[int] = []
+    with pytest.raises(InputError, match=r"^task 't0': is bad$"):
+        found.extend(result.made for result in learned(learn, UNITS, NAMES, TWO))
+    assert found
+    assert found == sorted(found)
+
+
+def test_counts_are_checked() -> None:
+    with pytest.raises(InputError, match=r"^workers: must be an integer in \[1, 10000\], got 0$"):
+        Workers(count=0)
+    with pytest.raises(InputError, match=r"^threads: must be an integer in \[1, 10000\], got 0$"):
+        Workers(threads=0)
+    assert Workers(count=0, cluster="auto").elsewhere
+    assert not Workers().elsewhere
+
+
+def test_more_workers_than_cores_or_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_cores", lambda: 4)
+    monkeypatch.setattr(workers, "available_bytes", lambda: 3 << 30)
+    assert most_workers(1 << 20) == 4
+    assert most_workers(1 << 20, threads=3) == 1
+    assert most_workers(1 << 30) == 3
+    assert most_workers(9 << 30) == 1
+    check_room(3, 1 << 30)
+    check_room(1, 9 << 30)  # in this process
+    text = "--workers: 5 need 5 cores, this machine lets 4 be used; give at most 4"
+    with pytest.raises(InputError, match=f"^{text}$"):
+        check_room(5, 1)
+    text = "--workers: 3 of 2 threads need 6 cores, this machine lets 4 be used; give at most 2"
+    with pytest.raises(InputError, match=f"^{text}$"):
+        check_room(3, 1, threads=2)
+    text = r"--workers: 4 need about 4\.0 GiB of memory, 3\.0 are available; give at most 3"
+    with pytest.raises(InputError, match=f"^{text}$"):
+        check_room(4, 1 << 30)
+    monkeypatch.setattr(workers, "available_bytes", lambda: None)  # nothing is known
+    check_room(4, 1 << 50)
+
+
+def test_what_depends_on_earlier_tasks_is_refused(tmp_path: Path) -> None:
+    base = [*OPTIONS, "--workers", 2, "--bank", tmp_path / "b"]
+    for more, reason in (
+        (["--transfer", "masks"], "transfer: masks makes each task depend on those before it, so "),
+        (
+            ["--scenario", "NNs"],
+            "--workers, --cluster, --device, --vectorise, --precision: go with ",
+        ),
+    ):
+        done = run("supsup-train", *base, *more, status=1)
+        assert done.stderr.splitlines()[-1].startswith(f"supsup-train: {reason}")
+    psp = ["psp", "permuted", "--steps", 2, "--workers", 2, "--bank", tmp_path / "b"]
+    done = run("supsup-baseline", *psp, status=1)
+    assert "--workers: psp changes the weights of all tasks with every new one" in done.stderr
+
+
+def test_two_commands_do_not_learn_for_one_bank(tmp_path: Path) -> None:
+    stream = make_stream("permuted", load_dataset(), num_tasks=1)
+    module = st.make_model("mlp-4", input_shape=(64,), outputs=12)
+    bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
+    text = "another process is learning tasks for this bank; wait for it to end"
+    with (
+        exclusive(bank.path, ".training"),
+        pytest.raises(BankLockedError, match=f"^{bank.path}: {text}$"),
+    ):
+        st.train_stream(bank, module, stream, recipe=st.Recipe(steps=1))
+    bank.add(random_task(bank.network, "other"))  # the lock of writers is another
+    st.train_stream(bank, module, stream, recipe=st.Recipe(steps=1))
+    assert bank.task_names == ("other", "permuted-0000")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", ["permuted", "own"])
+def test_banks_are_those_of_one_after_another(stream: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n    pass\n\n\n"
+        "def make(shape, outputs):\n"
+        "    size = __import__('math').prod(shape)\n"
+        "    return Net(nn.Flatten(), nn.Linear(size, 9), nn.ReLU(), nn.Linear(9, outputs))\n"
+    )
+    if stream == "own":
+        for name in ("t1", "t2", "t3"):
+            pictures_file(tmp_path / f"{name}.npz", classes=3, side=8, images=60)
+        text = "".join(f'[[task]]\nname = "{n}"\ndata = "{n}.npz"\n' for n in ("t1", "t2", "t3"))
+        (tmp_path / "tasks.toml").write_text(text)
+        words: list[object] = ["own", "--data", tmp_path / "tasks.toml"]
+    else:
+        words = ["permuted", "--tasks", 5]
+    words += ["--module", f"{tmp_path / 'net.py'}:make", "--steps", 20, "--outputs", 20]
+    for name, more in (("one", ["--threads", 1]), ("two", ["--workers", 2])):
+        run_program("supsup-train", *words, *more, "--bank", tmp_path / name)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert len(MaskBank.open(tmp_path / "two")) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["batche", "heads-random", "dense"])
+def test_banks_of_baselines_are_those_of_one_after_another(method: str, tmp_path: Path) -> None:
+    words = [method, "permuted", "--tasks", 3, "--model", "mlp-8", "--steps", 20]
+    for name, more in (("one", ["--threads", 1]), ("two", ["--workers", 2])):
+        run_program("supsup-baseline", *words, *more, "--bank", tmp_path / name)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+@contextmanager
+def begun(bank: Path, *more: object) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """Start to learn, in a session of its own; provide the process and its standard error."""
+    words = [program("supsup-train"), *OPTIONS, "--tasks", 40, "--bank", bank, *more]
+    interruptible = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    with subprocess.Popen(
+        list(map(str, words)),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=interruptible,  # noqa: PLW1509 - a shell's background jobs ignore interrupts
+    ) as process:
+        assert process.stderr is not None
+        yield process, process.stderr
+
+
+def workers_of(driver: int) -> set[int]:
+    """Return the processes of a session, but for the first."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(path.name)) == driver != int(path.name):
+                found.add(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    bank = tmp_path_factory.mktemp("whole") / "b"
+    run_program("supsup-train", *OPTIONS, "--tasks", 40, "--threads", 1, "--bank", bank)
+    return files(bank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["interrupt", "terminate", "kill"])
+def test_a_stopped_command_leaves_no_process_and_resumes(
+    how: str, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    bank = tmp_path / "b"
+    with begun(bank, "--workers", 2) as (driver, err):
+        for line in err:
+            if line.startswith("permuted-0002"):
+                break
+        if how == "interrupt":
+            os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
+        else:
+            driver.send_signal(signal.SIGTERM if how == "terminate" else signal.SIGKILL)
+        rest = driver.communicate(timeout=60)[1]
+    assert "Traceback" not in rest
+    assert len(MaskBank.open(bank)) >= 3
+    for _ in range(100):
+        if not workers_of(driver.pid):
+            break
+        time.sleep(0.1)
+    assert not workers_of(driver.pid)
+    run_program("supsup-train", *OPTIONS, "--tasks", 40, "--workers", 2, "--bank", bank)
+    assert files(bank) == whole
+
+
+@pytest.mark.slow
+def test_killed_workers_lose_no_task(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    bank, killed = tmp_path / "b", 0
+    with begun(bank, "--workers", 2) as (driver, err):
+        for line in err:
+            if killed < 3 and line.startswith("permuted-"):
+                workers = [each for each in workers_of(driver.pid) if is_worker(each)]
+                os.kill(workers[0], signal.SIGKILL)
+                killed += 1
+        assert driver.wait(timeout=60) == 0
+    assert killed == 3
+    assert files(bank) == whole
+
+
+def is_worker(process: int) -> bool:
+    try:
+        command = (Path("/proc") / str(process) / "cmdline").read_text()
+    except OSError:
+        return False
+    return "popen_loky_posix" in command
+
+
+@pytest.mark.slow
+class TestCluster:
+    """Two nodes of one core each, as processes of this machine."""
+
+    @pytest.fixture
+    def cluster(self) -> Iterator[Cluster]:
+        pytest.importorskip("ray", reason="needs Ray: pip install 'supsup[ray]'")
+        from ray.cluster_utils import Cluster
+
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        yield made
+        made.shutdown()
+
+    def test_banks_are_those_of_one_after_another(
+        self, cluster: Cluster, tmp_path: Path, whole: dict[str, bytes]
+    ) -> None:
+        cluster.add_node(num_cpus=1)
+        words = [*OPTIONS, "--tasks", 40, "--cluster", cluster.address, "--bank", tmp_path / "b"]
+        run_program("supsup-train", *words)
+        assert files(tmp_path / "b") == whole
+
+    def test_a_killed_node_loses_no_task(
+        self, cluster: Cluster, tmp_path: Path, whole: dict[str, bytes]
+    ) -> None:
+        node, bank = cluster.add_node(num_cpus=1), tmp_path / "b"
+        with begun(bank, "--cluster", cluster.address) as (driver, err):
+            for line in err:
+                if line.startswith("permuted-0004"):
+                    cluster.remove_node(node, allow_graceful=False)
+                if line.startswith("permuted-0014"):
+                    cluster.add_node(num_cpus=1)  # a new one joins
+            assert driver.wait(timeout=60) == 0
+        assert files(bank) == whole
+
+    def test_nodes_with_other_versions_are_refused_by_name(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(workers, "_versions", lambda: {"supsup": "9.9", "torch": "2.13.0"})
+        where = Workers(count=0, cluster=cluster.address)
+        text = r"^node .+: supsup must be 9\.9, as where the command runs, got .+; install the same"
+        with pytest.raises(InputError, match=text):
+            list(learned(lambda unit: unit[0], UNITS, NAMES, where))
+
+    def test_errors_of_tasks_come_out(self, cluster: Cluster) -> None:
+        where = Workers(count=0, cluster=cluster.address)
+
+        def refuse(unit: Unit) -> int:
+            raise InputError(f"task {unit}: is bad")
+
+        def fail(_: Unit) -> int:
+            raise ModuleNotFoundError("No module named 'mine'")
+
+        def die(_: Unit) -> int:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+        for learn, text in (
+            (refuse, r"^task \(0,\): is bad$"),
+            (fail, r"^a node of the cluster cannot learn 't0': ModuleNotFoundError\(.*; install "),
+            (die, r"^task 't0': its worker died 3 times: .*; if memory was short, use fewer "),
+        ):
+            with pytest.raises(InputError, match=text):
+                list(learned(learn, UNITS, NAMES, where))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "here", "a:99999"])
+def test_a_cluster_that_does_not_answer_is_refused(address: str) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'supsup[ray]'")
+    text = f"^--cluster: {address} must be HOST:PORT of a Ray cluster that runs, or auto: .*; start"
+    with pytest.raises(InputError, match=text):
+        list(learned(Unit, UNITS, NAMES, Workers(count=0, cluster=address)))
+
+
+def test_auto_needs_a_cluster_of_this_machine() -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'supsup[ray]'")
+    with pytest.raises(InputError, match=r"^--cluster: auto must be .*; start one with: ray start"):
+        list(learned(Unit, UNITS, NAMES, Workers(count=0, cluster="auto")))
+
+
+def test_a_cluster_needs_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    text = "^--cluster needs ray, which is not installed; pip install 'supsup\\[ray\\]'$"
+    with pytest.raises(InputError, match=text):
+        list(learned(Unit, UNITS, NAMES, Workers(count=0, cluster="auto")))

@@ -1,0 +1,130 @@
+"""Learn the masks of a stream of tasks, one after another or side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.network import Network
+from supsup_runtime.bank.task import TaskMasks
+from supsup_runtime.data.own import Tasks
+from supsup_runtime.errors import InputError
+from supsup_train.masks.recipe import Recipe
+from supsup_train.masks.together import Device, fit_together
+from supsup_train.masks.train_task import begin_task, end_task, fit
+from supsup_train.masks.transfer import Transfer
+from supsup_train.resume import (
+    Losses,
+    Progress,
+    Report,
+    check_resumed,
+    learn_missing,
+    training,
+    unheard,
+)
+from supsup_train.workers import Unit, Workers
+
+
+def train_stream(
+    bank: MaskBank,
+    module: nn.Module,
+    stream: Tasks,
+    *,
+    recipe: Recipe | None = None,
+    report: Report = unheard,
+    progress: Callable[[str], Progress | None] = unheard,
+    workers: Workers | None = None,
+    device: Device | None = None,
+) -> None:
+    """Learn the tasks of a stream that are missing in a bank, and add each to it.
+
+    With workers, masks are those of one task after another with as many threads, to the bit, and
+    tasks are added in the same order.
+
+    Args:
+        bank: Bank of the module, from `create_bank` or `open_bank`.
+        module: The network; its masked weights are neither used nor changed.
+        stream: The tasks: a `Stream` or `OwnTasks`.
+        recipe: Training settings; defaults to ``Recipe()``.
+        report: Called with a JSON record per task: ``task``, ``index``, ``accuracy``,
+            ``train_accuracy``, ``density``, ``seconds`` and ``loss`` (last step and mean of spans
+            of steps), or ``task``, ``index`` and ``kept`` if the bank had it already.
+        progress: Returns the progress callback of a task, given its name; see `train_task`. Not
+            called for workers.
+        workers: Where tasks are learned; defaults to this process. What they get is pickled.
+        device: What computes, and how many tasks at once; defaults to the CPU and one.
+
+    Raises:
+        InputError: If the bank's tasks were learned with another recipe or data, or for the
+            reasons of `train_task`, `Transfer`, `Workers` and `Device`.
+        BankLockedError: If the bank cannot be locked, or another process learns tasks for it.
+    """
+    recipe, workers, device = recipe or Recipe(), workers or Workers(), device or Device()
+    check_resumed(bank, stream.task_names, recipe, stream.origin)
+    bank.check_lock()  # before the first task is learned
+    if recipe.transfer != "none" and (workers.elsewhere or device.tasks > 1):
+        raise InputError(
+            f"transfer: {recipe.transfer} makes each task depend on those before it, so they are "
+            "learned in order; leave out workers and tasks at once"
+        )
+    device.check()
+    transfer = Transfer(bank, recipe)
+    learner = _Learner(bank.network, module, stream, recipe, device, transfer=transfer)
+    if workers.elsewhere:
+        learner = replace(learner, transfer=None)
+    else:
+        learner = replace(learner, progress=progress)
+
+    def keep(_: int, made: _Made) -> dict[str, Any]:
+        task, told = made
+        bank.add(task)
+        transfer.tidy()
+        return {"index": len(bank) - 1, **told}
+
+    with training(bank.path):
+        known = set(bank.task_names)
+        learn_missing(stream, known, learner, keep, report, workers=workers, together=device.tasks)
+
+
+_Made = tuple[TaskMasks, dict[str, Any]]
+"""A task, and its record."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Learner:
+    """Learns tasks of a stream by their indices; without progress, in any process."""
+
+    network: Network
+    module: nn.Module
+    stream: Tasks
+    recipe: Recipe
+    device: Device
+    transfer: Transfer | None = None
+    progress: Callable[[str], Progress | None] = unheard
+
+    def __call__(self, unit: Unit) -> list[_Made]:
+        recipe, transfer = self.recipe, self.transfer
+        data = [self.stream.task(index) for index in unit]
+        losses = Losses(self.progress(data[0].name))
+        begun = [begin_task(self.network, self.module, each, recipe, transfer) for each in data]
+        if self.device.is_plain:
+            (learning, generator), *_ = begun
+            fit(learning.step, data[0], recipe, generator, losses)
+        else:
+            fit_together(begun, data, recipe, self.device, losses)
+        made = []
+        for index, each, (learning, _) in zip(unit, data, begun, strict=True):
+            record = {**self.stream.origin(index), "stream_index": index, **self.device.record()}
+            task = end_task(learning, each, recipe, record, transfer)
+            told = {
+                "accuracy": task.training["accuracy"],
+                "density": round(task.density(self.network), 4),
+                "loss": losses.curve(),
+                "train_accuracy": task.training["train_accuracy"],
+            }
+            made.append((task, told))
+        return made

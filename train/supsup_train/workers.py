@@ -1,0 +1,294 @@
+"""Learn tasks here, in processes side by side, or on a Ray cluster; results come in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+import supsup_runtime
+from supsup_runtime.arrays import checked_whole
+from supsup_runtime.errors import InputError, SupSupError, explained
+from supsup_runtime.memory import available_bytes
+
+Made = TypeVar("Made")
+Unit = tuple[int, ...]
+"""Indices of tasks that are learned together, mostly one."""
+Learn = Callable[[Unit], Made]
+RETRIES = 2
+"""Of a task whose worker died."""
+_CONNECT_SECONDS = 10
+MAX_WORKERS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """Where tasks are learned.
+
+    Attributes:
+        count: Tasks at once: worker processes; 1 learns in this process, one task after another.
+            On a cluster, 0 stands for as many as it has room for.
+        threads: PyTorch threads of each worker, and cores that it takes of a cluster.
+        cluster: Address of a Ray cluster, ``auto`` for the one that this machine is part of, or
+            None for processes of this machine.
+
+    Raises:
+        InputError: If a count is out of range.
+    """
+
+    count: int = 1
+    threads: int = 1
+    cluster: str | None = None
+
+    def __post_init__(self) -> None:
+        checked_whole("workers:", self.count, 0 if self.cluster else 1, MAX_WORKERS)
+        checked_whole("threads:", self.threads, 1, MAX_WORKERS)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether tasks are learned in other processes, side by side."""
+        return self.count != 1 or self.cluster is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned(Generic[Made]):
+    """What came of a unit, and the seconds it took."""
+
+    unit: Unit
+    made: Made
+    seconds: float
+
+
+def learned(
+    learn: Learn[Made], units: Sequence[Unit], names: Sequence[str], workers: Workers
+) -> Iterator[Learned[Made]]:
+    """Learn units of tasks and yield what came of them, in their order.
+
+    Args:
+        learn: Learns a unit. For workers it is pickled, once the first result is asked for.
+        units: The units.
+        names: Names of all tasks, by index, for messages.
+        workers: Where to learn.
+
+    Raises:
+        InputError: If a worker died `RETRIES` times more over the same task, or the cluster cannot
+            be used. Whatever `learn` raises. What is done by then comes out first.
+    """
+    if not workers.elsewhere:
+        yield from (_timed(learn, unit) for unit in units)
+        return
+    source = _on_cluster if workers.cluster else _in_processes
+    waiting: dict[Unit, Learned[Made]] = {}
+    left = iter(units)
+    wanted = next(left, None)
+    with closing(source(learn, units, names, workers)) as results:
+        try:
+            for result in results:
+                waiting[result.unit] = result
+                while wanted in waiting:
+                    yield waiting.pop(wanted)
+                    wanted = next(left, None)
+        except (Exception, KeyboardInterrupt):
+            yield from waiting.values()
+            raise
+
+
+def most_workers(needed: int, *, threads: int = 1) -> int:
+    """Return how many workers of `needed` bytes and `threads` this machine has room for."""
+    room = available_bytes()
+    by_memory = MAX_WORKERS if room is None else room // max(needed, 1)
+    return max(1, min(_cores() // threads, by_memory))
+
+
+def check_room(count: int, needed: int, *, threads: int = 1) -> None:
+    """Refuse more workers than this machine has cores or memory for."""
+    if count * threads > _cores():
+        each = "" if threads == 1 else f" of {threads} threads"
+        raise InputError(
+            f"--workers: {count}{each} need {count * threads} cores, this machine lets {_cores()} "
+            f"be used; give at most {max(1, _cores() // threads)}"
+        )
+    room = available_bytes()
+    if count > 1 and room is not None and count * needed > room:
+        raise InputError(
+            f"--workers: {count} need about {count * needed / 2**30:.1f} GiB of memory, "
+            f"{room / 2**30:.1f} are available; give at most {most_workers(needed)}"
+        )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _timed(learn: Learn[Made], unit: Unit) -> Learned[Made]:
+    start = time.perf_counter()
+    made = learn(unit)
+    return Learned(unit, made, time.perf_counter() - start)
+
+
+def _in_worker(
+    learn: Learn[Made], unit: Unit, threads: int, wanted: dict[str, str]
+) -> Learned[Made]:
+    """Learn a unit in a worker, if its packages are the driver's."""
+    for name, version in _versions().items():
+        if version != wanted[name]:
+            raise InputError(
+                f"node {platform.node()}: {name} must be {wanted[name]}, as where the command "
+                f"runs, got {version}; install the same there"
+            )
+    torch.set_num_threads(threads)
+    return _timed(learn, unit)
+
+
+def _begin_process(driver: int) -> None:
+    """Leave interrupts of the terminal to the driver, and end when it has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _versions() -> dict[str, str]:
+    return {"supsup": supsup_runtime.__version__, "torch": torch.__version__}
+
+
+def _in_processes(
+    learn: Learn[Made], units: Sequence[Unit], names: Sequence[str], workers: Workers
+) -> Generator[Learned[Made]]:
+    """Yield results as they come; what a dead worker lost is learned alone, then the rest."""
+    left = dict.fromkeys(units)
+    while left:
+        begun: list[Unit] = []
+        try:
+            for result in _round(learn, list(left), workers, begun):
+                del left[result.unit]
+                yield result
+        except TerminatedWorkerError:
+            for unit in [unit for unit in begun if unit in left]:
+                yield _alone(learn, unit, names, workers)
+                del left[unit]
+
+
+def _alone(learn: Learn[Made], unit: Unit, names: Sequence[str], workers: Workers) -> Learned[Made]:
+    for _ in range(RETRIES):
+        try:
+            return next(iter(_round(learn, [unit], workers, [])))
+        except TerminatedWorkerError as error:
+            died = error
+    raise _died(unit, names, str(died)) from died
+
+
+def _round(
+    learn: Learn[Made], units: Iterable[Unit], workers: Workers, begun: list[Unit]
+) -> Generator[Learned[Made]]:
+    """Yield results of worker processes as they come; `begun` gets the units handed out."""
+
+    def jobs() -> Iterator[Any]:
+        for unit in units:
+            begun.append(unit)
+            yield delayed(_in_worker)(learn, unit, workers.threads, _versions())
+
+    count = max(2, workers.count)  # with one, joblib would learn in this process
+    start = {"initializer": _begin_process, "initargs": (os.getpid(),)}
+    with parallel_config("loky", n_jobs=count, inner_max_num_threads=workers.threads, **start):
+        pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers.count)
+    yield from pool(jobs())
+
+
+def _died(unit: Unit, names: Sequence[str], reason: str) -> InputError:
+    tasks = ", ".join(repr(names[index]) for index in unit)
+    return InputError(
+        f"task {tasks}: its worker died {RETRIES + 1} times: {reason.partition(chr(10))[0]:.200}; "
+        "if memory was short, use fewer --workers"
+    )
+
+
+def _on_cluster(
+    learn: Learn[Made], units: Sequence[Unit], names: Sequence[str], workers: Workers
+) -> Generator[Learned[Made]]:
+    """Yield results of a Ray cluster as they come; Ray tries a lost task again on another node."""
+    with _connected(str(workers.cluster)) as ray:
+        options = {"num_cpus": workers.threads, "max_retries": RETRIES}
+        remote = ray.remote(**options)(_in_worker)
+        shared = ray.put(learn)  # once, with its data, whatever the number of tasks
+        left = iter(units)
+        running: dict[Any, Unit] = {}
+        while True:
+            room = workers.count or 2 * int(ray.cluster_resources().get("CPU", 1))
+            while len(running) < room and (unit := next(left, None)) is not None:
+                running[remote.remote(shared, unit, workers.threads, _versions())] = unit
+            if not running:
+                return
+            for ref in ray.wait(list(running), timeout=1)[0]:
+                unit = running.pop(ref)
+                yield _fetched(ray, ref, unit, names)
+
+
+def _fetched(ray: Any, ref: object, unit: Unit, names: Sequence[str]) -> Any:  # noqa: ANN401 - Ray's
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SupSupError):
+            raise error.cause from None
+        raise InputError(
+            f"a node of the cluster cannot learn {names[unit[0]]!r}: {error.cause!r:.200}; install "
+            "what the command has there"
+        ) from error
+    except ray.exceptions.RayError as error:
+        raise _died(unit, names, str(error)) from error
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Provide `ray`, connected to a cluster."""
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise InputError(str(explained(error, "--cluster", "ray"))) from None
+    if ray.is_initialized():
+        yield ray
+        return
+    _check_address(address)
+    try:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise _unreachable(address, error) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address where nothing answers: Ray would try for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> InputError:
+    reason = str(error).strip().partition("\n")[0]
+    return InputError(
+        f"--cluster: {address} must be HOST:PORT of a Ray cluster that runs, or auto: "
+        f"{reason:.200}; start one with: ray start --head"
+    )
