@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from supsup_runtime.data.streams import TaskData
 from supsup_train.masks.train_task import seen
-from supsup_train.reporting import loss_curve
+from supsup_train.reporting import reporting
+from supsup_train.resume import Losses
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 49, 50, 51, 99, 100, 101, 1000])
 def test_a_loss_curve_has_at_most_fifty_means(steps: int) -> None:
     losses = [float(step) for step in range(1, steps + 1)]
-    curve = loss_curve(losses)
+    kept = Losses(None)
+    for step, loss in enumerate(losses, start=1):
+        kept(step, loss)
+    curve = kept.curve()
     assert len(curve) == min(steps, -(-steps // max(1, -(-steps // 50))))
     assert len(curve) <= 50
     begin = 0
@@ -30,3 +36,21 @@ def test_training_accuracy_is_of_at_most_1000_images_of_every_class(images: int)
     assert len(found.test_x) == len(found.test_y) == min(images, 1000)
     assert (found.test_x[:, 0] == found.test_y).all()
     assert set(found.test_y) == set(y)
+
+
+def test_a_line_tells_how_many_tasks_are_done_and_when_all_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([10.0, 10.0, 12.0, 12.2])  # of one, of two, of three
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    with reporting(tmp_path, tmp_path / "log", 1, 1502, quiet=True) as reporter:
+        reporter.report({"task": "zero", "index": 0, "kept": True})
+        for index, name in enumerate(("one", "two", "three"), start=1):
+            line = {"task": name, "index": index, "accuracy": 0.5, "seconds": 2.0}
+            reporter.report(line)
+    assert capsys.readouterr().err.splitlines() == [
+        "zero: already in the bank, skipped",
+        "one: accuracy 0.5000, 2.0 s (2 of 1502)",
+        "two: accuracy 0.5000, 2.0 s (3 of 1502, 30.0 a minute, 0:49:58 left)",
+        "three: accuracy 0.5000, 2.0 s (4 of 1502, 54.5 a minute, 0:27:28 left)",
+    ]

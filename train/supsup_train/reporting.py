@@ -133,7 +133,8 @@ class Reporter:
             return f"{text})"
         rate = (self._learned - 1) / seconds
         remaining = timedelta(seconds=round(left / rate))
-        return f"{text}, {60 * rate:.3g} a minute, {remaining} left)"
+        digits = 0 if 60 * rate >= 100 else 1
+        return f"{text}, {60 * rate:,.{digits}f} a minute, {remaining} left)"
 
     def flush(self) -> None:
         """Write pending lines to the log, once the bank exists if the log is in it."""
@@ -144,7 +145,7 @@ class Reporter:
         self._waiting.clear()
 
     def _say(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False)
+        self._bars.console.print(text, highlight=False, soft_wrap=True)
 
 
 @contextmanager
