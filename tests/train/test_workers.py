@@ -289,7 +289,7 @@ class TestCluster:
 
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         yield made
-        made.shutdown()
+        made.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
 
     def test_banks_are_those_of_one_after_another(
         self, cluster: Cluster, tmp_path: Path, whole: dict[str, bytes]

@@ -18,8 +18,8 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-import supsup_runtime
 from supsup_runtime.arrays import checked_whole
+from supsup_runtime.console import version
 from supsup_runtime.errors import InputError, SupSupError, explained
 from supsup_runtime.memory import available_bytes
 
@@ -142,11 +142,11 @@ def _in_worker(
     learn: Learn[Made], unit: Unit, threads: int, wanted: dict[str, str]
 ) -> Learned[Made]:
     """Learn a unit in a worker, if its packages are the driver's."""
-    for name, version in _versions().items():
-        if version != wanted[name]:
+    for name, own in _versions().items():
+        if own != wanted[name]:
             raise InputError(
                 f"node {platform.node()}: {name} must be {wanted[name]}, as where the command "
-                f"runs, got {version}; install the same there"
+                f"runs, got {own}; install the same there"
             )
     torch.set_num_threads(threads)
     return _timed(learn, unit)
@@ -165,7 +165,7 @@ def _begin_process(driver: int) -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {"supsup": supsup_runtime.__version__, "torch": torch.__version__}
+    return {"supsup": version(), "torch": torch.__version__}
 
 
 def _in_processes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -104,7 +105,9 @@ def fit_together(
         group = _Group([begun[n][0] for n in numbers], recipe, device)
         batches = _batches([data[n] for n in numbers], [begun[n][1] for n in numbers], recipe)
         try:
-            group.learn(place, batches, progress)
+            with warnings.catch_warnings():  # an operator that vmap runs task by task
+                warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+                group.learn(place, batches, progress)
         except RuntimeError as error:  # of torch: no memory, a device that is gone, vmap's refusals
             reason = str(error).strip().partition("\n")[0]
             raise InputError(

@@ -1,0 +1,182 @@
+"""Tasks learned at once are those learned one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st_
+
+import supsup_train as st
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.data.sources import load_dataset
+from supsup_runtime.data.streams import Stream, TaskData, make_stream
+from supsup_runtime.errors import InputError
+from supsup_train import Device, Recipe, Rule
+from supsup_train.masks import together
+from supsup_train.masks.rules import RuleKind
+from supsup_train.masks.train_task import begin_task
+from tiny_streams import pictures
+
+RECIPE = Recipe(steps=30, batch_size=32, learning_rate=1e-2)
+MOST_BITS = 1e-3
+"""Share of mask bits that may differ: batched products round otherwise."""
+
+
+def learned(path: Path, model: str, stream: Stream, recipe: Recipe, device: Device) -> MaskBank:
+    shape = stream.input_shape
+    module = st.make_model(model, input_shape=shape, outputs=12)
+    bank = st.create_bank(path, module, input_shape=shape, real_outputs=stream.real_outputs)
+    st.train_stream(bank, module, stream, recipe=recipe, device=device)
+    return bank
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 9])
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [
+        ("mlp-8", RECIPE),
+        ("mlp-8", replace(RECIPE, rule=Rule(kind="top-k", density=0.3), optimizer="sgd")),
+        ("conv-4-4", replace(RECIPE, optimizer="adam", schedule="cosine", augment="flip")),
+        ("bnnet-8", replace(RECIPE, warmup=3, weight_decay=1e-4)),
+    ],
+)
+def test_masks_and_state_are_those_of_one_by_one(
+    model: str, recipe: Recipe, tasks: int, tmp_path: Path
+) -> None:
+    if model.startswith("conv"):
+        stream = pictures(tasks=3, classes=6)
+    else:
+        stream = make_stream("permuted", load_dataset(), num_tasks=4)
+    one = learned(tmp_path / "one", model, stream, recipe, Device())
+    many = learned(tmp_path / "many", model, stream, recipe, Device(tasks=tasks))
+    assert one.task_names == many.task_names
+    for a, b in zip(one, many, strict=True):
+        bits = [np.unpackbits(a.masks[key] ^ b.masks[key]).mean() for key in a.masks]
+        assert max(bits) <= MOST_BITS
+        for key, value in a.state.items():
+            np.testing.assert_allclose(b.state[key], value, rtol=1e-4, atol=1e-5)
+        assert b.training["accuracy"] == pytest.approx(a.training["accuracy"], abs=0.01)
+        told = {"device": "cpu", "precision": "float32", "tasks_at_once": tasks}
+        assert {key: b.training.get(key) for key in told} == told
+        assert not told.keys() & a.training.keys()
+
+
+@pytest.mark.parametrize("kind", ["threshold", "top-k"])
+@given(
+    scores=st_.lists(st_.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0]), min_size=1, max_size=20),
+    density=st_.floats(0.05, 1.0),
+)
+def test_masked_weights_are_those_of_the_rule(
+    kind: RuleKind, scores: list[float], density: float
+) -> None:
+    rule, weight = Rule(kind=kind, density=density), torch.linspace(-1, 1, len(scores))
+    found = []
+    for masked in (rule.masked, rule.masked_at_once):
+        values = torch.tensor(scores, requires_grad=True)
+        result = masked(weight, values, density)
+        (result * torch.arange(1.0, len(scores) + 1)).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        assert values.grad is not None
+        found.append((result.detach(), values.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+def test_tasks_of_few_images_learn_beside_others(tmp_path: Path) -> None:
+    """Groups have batches of equal size."""
+    stream = make_stream("permuted", load_dataset(), num_tasks=4)
+    module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
+    bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
+    data = [cut(stream.task(index), count) for index, count in enumerate((100, 7, 100, 7))]
+    begun = [begin_task(bank.network, module, each, RECIPE) for each in data]
+    together.fit_together(begun, data, RECIPE, Device(tasks=4), None)
+    for each, (learning, _) in zip(data, begun, strict=True):
+        alone = st.train_task(bank, module, each, recipe=RECIPE)
+        task = learning.to_task(each.name, {}, labels=each.labels)
+        for key, mask in alone.masks.items():
+            assert np.unpackbits(task.masks[key] ^ mask).mean() <= MOST_BITS
+
+
+def cut(data: TaskData, count: int) -> TaskData:
+    return replace(data, train_x=data.train_x[:count], train_y=data.train_y[:count])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_learns(precision: together.Precision, tmp_path: Path) -> None:
+    stream = make_stream("permuted", load_dataset(), num_tasks=2)
+    recipe = Recipe(steps=150, learning_rate=1e-2)
+    device = Device(tasks=2, precision=precision)
+    bank = learned(tmp_path / "b", "mlp-32", stream, recipe, device)
+    assert min(task.training["accuracy"] for task in bank) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "gpu"}, r"device: must be cpu, cuda or cuda:N, got 'gpu'"),
+        ({"name": 3}, r"device: must be a name, got 3"),
+        ({"tasks": 0}, r"tasks at once: must be an integer in \[1, 10000\], got 0"),
+        ({"precision": "int8"}, r"precision: must be .*float32.*, got 'int8'"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        Device(**settings)  # type: ignore[arg-type]
+
+
+def test_a_device_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = make_stream("permuted", load_dataset(), num_tasks=1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    text = r"^device: cuda must be one that PyTorch \S+ can use, found no CUDA device; use cpu, or "
+    with pytest.raises(InputError, match=text):
+        learned(tmp_path / "a", "mlp-4", stream, RECIPE, Device(name="cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match=r"found cuda:0 to cuda:1; use cpu"):
+        Device(name="cuda:2").check()
+    Device(name="cuda:1").check()
+
+
+def test_a_device_lost_half_way_keeps_what_is_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = make_stream("permuted", load_dataset(), num_tasks=4)
+    module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
+    bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
+    step, calls = together._Group._step, 0
+
+    def lose(group: together._Group, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 40:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nMore")
+        return step(group, x, y)
+
+    monkeypatch.setattr(together._Group, "_step", lose)
+    text = (
+        r"^tasks 'permuted-0002' to 'permuted-0003': cannot be learned at once on cpu: CUDA out of "
+        r"memory\.; the same command resumes: learn fewer at once \(--vectorise\), or --device cpu$"
+    )
+    with pytest.raises(InputError, match=text):
+        st.train_stream(bank, module, stream, recipe=RECIPE, device=Device(tasks=2))
+    assert MaskBank.open(bank.path).task_names == ("permuted-0000", "permuted-0001")
+
+
+def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    stream = make_stream("permuted", load_dataset(), num_tasks=1)
+    module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
+    bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
+    data = replace(stream.task(0), train_x=np.full((9, 64), 3e38, np.float32))
+    begun = [begin_task(bank.network, module, replace(data, train_y=data.train_y[:9]), RECIPE)]
+    text = (
+        "^task 'permuted-0000', step 1: the loss must be finite, got nan; lower the learning rate$"
+    )
+    with pytest.raises(InputError, match=text):
+        together.fit_together(
+            begun, [replace(data, train_y=data.train_y[:9])], RECIPE, Device(), None
+        )
