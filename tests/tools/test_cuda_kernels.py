@@ -117,7 +117,7 @@ def test_only_arithmetic_of_sizes_moves_to_the_host(nodes: dict[str, list[Placed
 
 
 def test_codes_fit_the_kernel_that_reads_them_packed(nodes: dict[str, list[Placed]]) -> None:
-    """Others become float32 in each call: 1 GB for 2,500 tasks, and products in TF32."""
+    """Others become float32 in each call: 0.7 GB for 2,500 tasks, four times."""
     products = [node.node for node in everything(nodes) if node.op == "MatMulNBits"]
     for node in products:
         sizes = {a.name: a.i for a in node.attribute}
