@@ -118,12 +118,12 @@ class Graph:
         self.nodes.append(helper.make_node(op_type, list(inputs), list(outputs), **attributes))
         return list(outputs)
 
-    def split(self, flat: str, sizes: Sequence[int]) -> list[str]:
-        """Split a 1-D value into consecutive parts."""
+    def split(self, value: str, sizes: Sequence[int], axis: int = 0) -> list[str]:
+        """Split a value into consecutive parts."""
         if len(sizes) == 1:
-            return [flat]
+            return [value]
         names = [self.fresh("part") for _ in sizes]
-        return self.ops("Split", [flat, self.ints(*sizes)], names, axis=0)
+        return self.ops("Split", [value, self.ints(*sizes)], names, axis=axis)
 
     def cut(self, flat: str, tensors: Sequence[MaskedParameter | StateTensor]) -> dict[str, str]:
         """Split a flat value into shaped tensors by name."""
@@ -141,15 +141,23 @@ class Graph:
         return self.op("Reshape", value, self.ints(*shape))
 
     def matmul_nbits(
-        self, left: str, codes: str, scales: str, shape: tuple[int, int], bits: int, block: int
+        self,
+        left: str,
+        codes: str,
+        scales: str,
+        shape: tuple[int, int],
+        *,
+        bits: int,
+        block: int,
+        int8: bool = True,
     ) -> str:
         """Append ``left @ weight.T`` as MatMulNBits of ONNX Runtime.
 
         `shape` is the weight's ``(rows, columns)``, with a scale per `block` codes. On the CPU,
-        activations are rounded to int8; otherwise it takes seconds.
+        activations are rounded to `int8`, without which 2 bits take seconds; CUDA never does.
         """
         sizes: dict[str, Any] = {"N": shape[0], "K": shape[1], "bits": bits, "block_size": block}
-        how: dict[str, Any] = {"domain": "com.microsoft", "accuracy_level": 4}
+        how: dict[str, Any] = {"domain": "com.microsoft", "accuracy_level": 4 if int8 else 1}
         return self.op("MatMulNBits", left, codes, scales, **sizes, **how)
 
     def length(self, value: str) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tools.benchmarks.models import make_models
+from tools.benchmarks.models import make_models, masks_bank
 from tools.benchmarks.questions import difference
-from tools.gpu_check import _run, check
+from tools.gpu_check import _run, check, placed
 
+from supsup_export.exporter import export
 from supsup_runtime.console import run_command
-from supsup_runtime.errors import InputError
-from supsup_runtime.model.model import Model
+from supsup_runtime.errors import InputError, ModelError
+from supsup_runtime.model.model import Model, load
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +56,45 @@ def test_every_model_is_compared_profiled_and_timed(models: Path, tmp_path: Path
     assert nodes["CPUExecutionProvider MatMulNBits"] >= 4  # the graph's
     assert "CPUExecutionProvider FusedGemm" in nodes or "CPUExecutionProvider Gemm" in nodes
     times = [row["case"] for row in results["tasks-3-cuda.onnx"]["times"]]
-    assert times == [f"{call}, {device}" for device in CPUS for call in ("known", "one-shot")]
+    calls = ("known", "one-shot", "one-shot, bound", "each of 32 images")
+    assert times == [f"{call}, {device}" for device in CPUS for call in calls]
+    unexpected = results["tasks-3-cuda.onnx"]["unexpected"]
+    assert "MatMulNBits" in unexpected.pop("cuda")  # the CPU is no device for it
+    assert not unexpected
+    assert results["tasks-3-cuda.onnx"]["copied"] == {"cpu": 0, "cuda": 0}
+    assert json.loads(file.read_text())["table"] is None
+
+
+def test_the_largest_copy_is_told() -> None:
+    """If it is a bank's, the bank does not stay on the device."""
+    node = {"profile": "p", "node": "n", "provider": "CUDAExecutionProvider"}
+    events: list[dict[str, Any]] = [
+        {**node, "op_name": "MemcpyToHost", "output_size": "8"},
+        {**node, "op_name": "MemcpyFromHost", "output_size": "4000"},
+        {**node, "op_name": "MatMul", "output_size": "5000"},
+        {**node, "op_name": "MatMul", "output_size": "5000"},
+    ]
+    counts, largest = placed(events)
+    assert largest == 4000
+    assert counts["CUDAExecutionProvider MatMul"] == 1
+
+
+def test_models_that_are_not_for_cuda_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = masks_bank(tmp_path / "bank", "mlp-30-20", tasks=2)
+    (tmp_path / "models").mkdir()
+    export(bank, tmp_path / "models/cpu.onnx", check=False)
+
+    def refused(file: Path, **where: Any) -> Model:
+        if "providers" in where:
+            raise ModelError(f"{file}: target must be cuda or portable")
+        return load(file, **where)
+
+    monkeypatch.setattr("tools.benchmarks.questions.load", refused)
+    (row,) = check(tmp_path / "models", None, budget=99, devices=CPUS)
+    assert row["left_out"][0].startswith("ModelError: ")
+    assert all(each["ok"] for each in row["checks"])
 
 
 def test_what_fails_on_the_device_is_a_finding(
@@ -102,8 +141,15 @@ def test_without_cuda_nothing_is_measured(
         run_command("gpu_check", _run)
     assert done.value.code == 5
     assert "gpu_check: nothing was measured: device 'cuda' needs" in capsys.readouterr().err
+    program.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit) as skipped:
+        run_command("gpu_check", _run)
+    assert skipped.value.code == 0
+    said = "skipped: no GPU; nothing was measured: device 'cuda' needs CUDAExecutionProvider"
+    assert capsys.readouterr().out.startswith(said)
     found = json.loads(file.read_text())
-    assert (found["gpu"], found["measured"]) == ("A GPU, 1.0, 2 MiB", False)
+    assert (found["gpu"], found["measured"]) == (None, False)
     assert found["reason"].startswith("nothing was measured: device 'cuda' needs")
     with pytest.raises(InputError, match="files, got none; --make"):
         check(tmp_path / "none", None, budget=9)

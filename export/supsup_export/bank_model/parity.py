@@ -150,7 +150,7 @@ class _Check:
     def _inference_at(self, want: _Wanted) -> None:
         x, place = want.x, want.place
         got = self._run(x, *place, infer=True)
-        allowed, slack = self._allowed(want, int8=True), cache(lambda: self._moved(want))
+        allowed, slack = self._allowed(want, coded=True), cache(lambda: self._moved(want))
         if "task_scores" in got:
             scores = got["task_scores"]
             if self._info.scoring != "exact" and not place[0]:
@@ -171,19 +171,21 @@ class _Check:
         got = self._run(self._batches[0], [], [], infer=True, per_image=np.array(True))
         found = got["task_scores"].reshape(_BATCH, len(self._bank))
         for i, (row, want) in enumerate(zip(found, wanted, strict=True)):
-            tolerance, slack = self._allowed(want, int8=False), partial(self._moved, want)
+            tolerance, slack = self._allowed(want, coded=False), partial(self._moved, want)
             name = f"task_scores of row {i}"
             self.findings.compare(name, row, want.scores, tolerance, want.scale, slack)
         self.findings.compare("task of each row", got["task"], found.argmax(axis=1), 0.0)
 
-    def _allowed(self, want: _Wanted, *, int8: bool) -> float:
-        """Return how far scores may differ, in `scale`; rows are scored in float32."""
+    def _allowed(self, want: _Wanted, *, coded: bool) -> float:
+        """Return how far scores may differ, in `scale`; rows are scored without codes."""
         target, network = cast(Target, self._info.target), self._bank.network
         peaks, factor = None, 1
-        if int8 and target != "portable" and network.parameters:
-            packed_bytes = len(self._bank) * ROW_BITS // 8 * -(-network.num_masked // ROW_BITS)
-            rest = 254 ** (num_rows(target, packed_bytes) - 1)
-            peaks, factor = self._reference.peaks(want.gradient) / rest, rounding_factor(target)
+        if coded and target != "portable" and network.parameters:
+            factor = rounding_factor(target)
+            if target == "cpu":
+                packed_bytes = len(self._bank) * ROW_BITS // 8 * -(-network.num_masked // ROW_BITS)
+                rest = 254 ** (num_rows(target, packed_bytes) - 1)
+                peaks = self._reference.peaks(want.gradient) / rest
         num_terms = network.num_masked + network.num_state
         allowed = score_tolerance(want.scale, num_terms=num_terms, peaks=peaks, factor=factor)
         return allowed / want.scale

@@ -20,6 +20,10 @@ Products: TypeAlias = Callable[[Graph, str, str], str]
 """``uint8 (tasks, blocks, 32)``, ``float32 (rows, blocks, 256)`` to ``float32 (tasks, rows)``."""
 _CODE_BITS = {"cpu": 2, "cuda": 4}
 """MatMulNBits has 2, 4 and 8 bits on the CPU, 4 and 8 with CUDA."""
+_TASKS_AT_ONCE = {"cpu": 1, "cuda": 8}
+"""CUDA's kernel takes a multiple of these rows of codes, others are first made float32."""
+_BLOCKS_AT_ONCE = {"cpu": 1 << 31, "cuda": 1536}
+"""At most per product: CUDA's kernel keeps the scales of 8 rows in 48 KB of shared memory."""
 _SMALL_BANK_BYTES = 1 << 20
 """Up to here a third row is cheap: 0.1 ms per MB of masks."""
 _CHUNK_WEIGHTS = {"cpu": 4 << 20, "cuda": 256 << 20, "portable": 4 << 20}
@@ -57,7 +61,7 @@ def part_vector(graph: Graph, layout: Layout, part: int, vector: str) -> str:
 def part_scores(graph: Graph, layout: Layout, part: int, vector: str, target: Target) -> str:
     """Return scores from one of `Layout.parts`: ``float32 (tasks,)``.
 
-    MatMulNBits is accurate to 1e-5 of the largest.
+    MatMulNBits of int8 is accurate to 1e-5 of the largest, of float32 to 1e-6.
     """
     if target == "portable":
         blocks = graph.reshape(vector, [1, -1, ROW_BITS])
@@ -115,16 +119,17 @@ def block_peaks(graph: Graph, vector: str, target: Target) -> str:
 
 def num_rows(target: Target, packed_bytes: int) -> int:
     """Return the rows of `exact_rows`, for a bank of this size."""
-    return 3 if target == "cuda" or packed_bytes <= _SMALL_BANK_BYTES else 2
+    if target == "cuda":
+        return 1
+    return 3 if packed_bytes <= _SMALL_BANK_BYTES else 2
 
 
 def exact_rows(graph: Graph, layout: Layout, vector: str, target: Target) -> str:
     """Split ``float32 (256 * blocks,)``, in `by_bit` order, into rows for `row_products`.
 
-    On the CPU, MatMulNBits rounds activations to int8 by blocks. Two rows, what int8 holds exactly
-    and the rest, reduce the error from 1e-2 to 1e-5 of the largest score. Small banks get a third
-    row, because scores of few terms may cancel. So do four-bit codes, whose constant
-    (`row_products`) makes the last row's rounding six times as large.
+    For target cpu, MatMulNBits rounds activations to int8 by blocks. Two rows, what int8 holds
+    exactly and the rest, reduce the error from 1e-2 to 1e-5 of the largest score. Small banks get a
+    third row, because scores of few terms may cancel. For cuda it computes in float32: one row.
     """
     count = num_rows(target, layout.masks.nbytes)
     rest = graph.reshape(vector, [-1, block_size(target)])
@@ -148,32 +153,59 @@ def stack_rows(graph: Graph, rows: list[str], target: Target) -> str:
 def row_products(graph: Graph, layout: Layout, part: int, rows: str, target: Target) -> str:
     """Return minus the products of masks and `stack_rows`, summed: ``float32 (tasks,)``.
 
-    MatMulNBits runs once per bit of a code. A BitwiseOr, folded at load, makes ``8 / bits`` codes
-    of a byte: it keeps bit `h` of each, and sets the others. MatMulNBits subtracts ``2 ** (bits -
-    1)`` from a code, so its factor is ``2 ** h * bit + 2 ** (bits - 1) - 1 - 2 ** h``. The constant
-    times the vector's sum is removed, and ``2 ** h`` divided out.
+    MatMulNBits runs once per bit of a code, and per `_BLOCKS_AT_ONCE`.
     """
-    bits, blocks = _CODE_BITS[target], len(layout.parts[part])
+    num_tasks, num_blocks = len(layout.masks), len(layout.parts[part])
+    outer, step = graph.outermost, _BLOCKS_AT_ONCE[target]
+    sizes = [min(step, num_blocks - start) for start in range(0, num_blocks, step)]
+    masks = outer.split(packed_part(graph, layout, part), sizes, axis=1)  # folded at load
+    vectors = graph.split(rows, [size * block_size(target) for size in sizes], axis=2)
+    chunks = zip(masks, vectors, sizes, strict=True)
+    terms = [
+        term
+        for chunk, vector, size in chunks
+        for term in _bit_products(graph, chunk, (num_tasks, size), vector, target)
+    ]
+    total = graph.op("Sum", *terms)
+    if num_tasks % _TASKS_AT_ONCE[target] == 0:
+        return total
+    return graph.op("Slice", total, *map(graph.ints, (0, num_tasks, 0)))
+
+
+def _bit_products(
+    graph: Graph, masks: str, shape: tuple[int, int], rows: str, target: Target
+) -> list[str]:
+    """Return a term of `row_products` per bit of a code: ``float32 (tasks,)`` or more, for padding.
+
+    `masks` is a constant ``uint8 (*shape, 32)``. A BitwiseOr, folded at load, makes ``8 / bits``
+    codes of a byte: it keeps bit `h` of each, and sets the others. MatMulNBits subtracts ``2 **
+    (bits - 1)`` from a code, so its factor is ``2 ** h * bit + 2 ** (bits - 1) - 1 - 2 ** h``. The
+    constant times the vector's sum is removed, and ``2 ** h`` divided out.
+    """
+    bits, (num_tasks, blocks) = _CODE_BITS[target], shape
     outer = graph.outermost  # ONNX Runtime folds there, and frees repacked codes
     names = [graph.fresh("bit") for _ in range(bits)]  # bits `bits * i + h` of each byte
     graph.ops("Split", [rows], names, axis=0, num_outputs=bits)
+    padding = -num_tasks % _TASKS_AT_ONCE[target]
     minus_one = outer.constant(np.array([-1], np.float32))  # minus the products
-    scales = outer.op("Expand", minus_one, outer.ints(len(layout.masks) * blocks))
+    scales = outer.op("Expand", minus_one, outer.ints((num_tasks + padding) * blocks))
     axes = graph.ints(0, 1)
     terms = []
     for h, row in enumerate(names):
         others = 0xFF & ~sum(1 << (bits * i + h) for i in range(8 // bits))
-        fill = outer.constant(np.uint8(others))
-        codes = outer.op("BitwiseOr", packed_part(graph, layout, part), fill)
-        shape = (len(layout.masks), blocks * ROW_BITS // bits)
-        product = graph.matmul_nbits(row, codes, scales, shape, bits, block_size(target))
+        codes = outer.op("BitwiseOr", masks, outer.constant(np.uint8(others)))
+        if padding:
+            codes = outer.op("Pad", codes, outer.ints(0, 0, 0, padding, 0, 0))
+        sizes = (num_tasks + padding, blocks * ROW_BITS // bits)
+        how: dict[str, int] = {"bits": bits, "block": block_size(target)}
+        product = graph.matmul_nbits(row, codes, scales, sizes, int8=target == "cpu", **how)
         total = graph.op("ReduceSum", product, axes, keepdims=0)
         constant = 2 ** (bits - 1) - 1 - 2**h
         if constant:
             whole = graph.op("ReduceSum", row, keepdims=0)
             total = graph.op("Add", total, graph.op("Mul", whole, graph.scalar(constant)))
         terms.append(graph.op("Mul", total, graph.scalar(2.0**-h)) if h else total)
-    return graph.op("Sum", *terms)
+    return terms
 
 
 def _by_unpacking(graph: Graph, layout: Layout, part: int, vectors: str, target: Target) -> str:

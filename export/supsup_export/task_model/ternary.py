@@ -113,7 +113,7 @@ def product(graph: Graph, left: str, weight: Ternary, *, transposed: bool) -> tu
         graph.constant(weight.constant.reshape(1)),
         graph.ints(rows * -(-columns // block)),
     )
-    return graph.matmul_nbits(left, codes, scales, (rows, columns), 2, block), codes
+    return graph.matmul_nbits(left, codes, scales, (rows, columns), bits=2, block=block), codes
 
 
 def floats(graph: Graph, weight: Ternary) -> str:

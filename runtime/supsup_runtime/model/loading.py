@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from supsup_runtime.model.host import advice
 from supsup_runtime.model.metadata import ModelInfo
 from supsup_runtime.model.origin import Origin, identify
 from supsup_runtime.model.protobuf import read_metadata
-from supsup_runtime.model.session import Session, SessionOptions, open_session
+from supsup_runtime.model.session import CUDA, Session, SessionOptions, open_session
 
 _LOG = logging.getLogger("supsup.model.loading")
 _FEWER_TASKS = (
@@ -69,6 +70,8 @@ def open_model(
     opened = open_session(file, place=str(file), **session)
     if identify(file) != before:
         raise ModelError(f"{file}: the file was replaced while it was loaded; load it again")
+    if unfit := unfit_for(info, opened.providers):
+        raise ModelError(f"{file}: {unfit}")
     forward = open_session(info.forward, place=f"{file}: its forward program", **session)
     check_agreement(info, opened, forward)
     _LOG.info(
@@ -85,8 +88,22 @@ def open_model(
 
 def advice_on(info: ModelInfo) -> str:
     """Say which target is faster on this processor; empty if none is known to be."""
-    scores = info.mode in {"full", "infer"} and info.network.num_masked
-    return advice("--target cpu", "--target portable") if info.target == "cpu" and scores else ""
+    return advice("--target cpu", "--target portable") if _has_two_bits(info) else ""
+
+
+def unfit_for(info: ModelInfo, providers: Sequence[str]) -> str:
+    """Say why CUDA must not run a model: it takes codes of 2 bits for 4; empty if it may."""
+    if CUDA not in providers or not _has_two_bits(info):
+        return ""
+    return (
+        f"target must be cuda or portable for {CUDA}, which has no kernel for 2 bits, got cpu; "
+        "export the bank again with --target cuda"
+    )
+
+
+def _has_two_bits(info: ModelInfo) -> bool:
+    scores = info.mode in {"full", "infer"} and info.network.num_masked > 0
+    return scores and info.target == "cpu"
 
 
 @cache

@@ -34,8 +34,10 @@ Declared: TypeAlias = tuple[str, tuple[int | str | None, ...]]
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Outputs to compute, and the shape that each must have."""
 Device = Literal["cpu", "cuda"]
-_PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_ON_CUDA = {_PROVIDERS["cuda"], "NvTensorRTRTXExecutionProvider", "TensorrtExecutionProvider"}
+CUDA = "CUDAExecutionProvider"
+_PROVIDERS: dict[str, Any] = {"cpu": "CPUExecutionProvider", "cuda": (CUDA, {"use_tf32": "0"})}
+"""Products in TF32, ONNX Runtime's default, round to 10 bits: beyond what the contract allows."""
+_ON_CUDA = (CUDA, "NvTensorRTRTXExecutionProvider", "TensorrtExecutionProvider")
 _MAX_FREE = 16
 """Bindings that a program keeps for reuse."""
 _COPIED_BYTES = 64 << 10
@@ -71,6 +73,7 @@ class Session:
         self.input_names = tuple(self.inputs)
         self.output_names = tuple(self.outputs)
         self.providers = tuple(map(str, session.get_providers()))
+        self._place = _place(self.providers, session.get_provider_options)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -108,7 +111,7 @@ class Session:
     @property
     def device(self) -> Device:
         """Device of the session's tensors."""
-        return "cuda" if _ON_CUDA.intersection(self.providers) else "cpu"
+        return self._place[0]
 
     def fetch(self, shapes: Shapes, feeds: Mapping[str, Array]) -> list[Any]:
         """Run once; return OrtValues of these shapes on the session's device."""
@@ -117,7 +120,7 @@ class Session:
             for name, array in feeds.items():
                 binding.bind_cpu_input(name, array)
             for name in shapes:
-                binding.bind_output(name, self.device)
+                binding.bind_output(name, *self._place)
             self._session.run_with_iobinding(binding)
             values = list(binding.get_outputs())
             found = [tuple(value.shape()) for value in values]
@@ -135,10 +138,18 @@ class Session:
             binding = self._session.io_binding()
             for part in parts:
                 address = part.value.data_ptr() + 4 * part.start
-                binding.bind_input(part.name, self.device, 0, np.float32, part.shape, address)
+                binding.bind_input(part.name, *self._place, np.float32, part.shape, address)
             return _Binding(self, self._session, binding, output, columns)
 
         return BoundProgram(bind, parts, self.place)
+
+
+def _place(
+    providers: Sequence[str], options: Callable[[], Mapping[str, Mapping[str, str]]]
+) -> tuple[Device, int]:
+    """Return where a session's tensors are: the device, and its number."""
+    name = next((name for name in _ON_CUDA if name in providers), None)
+    return ("cuda", int(options()[name].get("device_id", 0))) if name else ("cpu", 0)
 
 
 def _declared(values: Sequence[Any]) -> dict[str, Declared]:
@@ -259,10 +270,12 @@ def open_session(
     Args:
         model: Path or bytes.
         place: Name in messages.
-        device: First provider; nodes without a kernel there run on the CPU.
+        device: First provider; nodes without a kernel there run on the CPU. ``cuda`` multiplies in
+            float32; for TF32 give `providers`.
         threads: Threads per call, in ``[1, 1024]``; ignored with `sess_options`.
         sess_options: ``onnxruntime.SessionOptions``. On ARM, add session config
-            ``mlas.disable_kleidiai`` = 1 for models of target cuda (docs/CONTRACT.md, "Targets").
+            ``mlas.disable_kleidiai`` = 1 for models of target cuda with int8 activations
+            (docs/CONTRACT.md, "Targets").
         providers: Replace `device`.
         optimised: Whether ONNX Runtime may change the graph; ignored with `sess_options`.
 
@@ -320,9 +333,10 @@ def _providers(given: Sequence[Any]) -> list[Any]:
     return list(given)
 
 
-def _provider(device: str) -> str:
+def _provider(device: str) -> str | tuple[str, dict[str, str]]:
     check_choice("device", device, get_args(Device))
-    return _PROVIDERS[device]
+    provider: str | tuple[str, dict[str, str]] = _PROVIDERS[device]
+    return provider
 
 
 def _options(onnxruntime: Any, threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types

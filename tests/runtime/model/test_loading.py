@@ -11,7 +11,7 @@ from supsup_export import Request, export
 from supsup_runtime import load
 from supsup_runtime.errors import ModelError
 from supsup_runtime.memory import available_bytes
-from supsup_runtime.model.loading import bytes_to_load
+from supsup_runtime.model.loading import bytes_to_load, unfit_for
 from supsup_runtime.model.session import Session, open_session
 
 
@@ -137,3 +137,16 @@ def test_a_file_replaced_while_it_is_loaded_is_refused(
     with pytest.raises(ModelError, match=r"file was replaced while it was loaded; load"):
         load(path)
     assert load(path).info.mode == "known"
+
+
+def test_two_bits_are_not_for_cuda() -> None:
+    """It would read them as four; models without codes are fit."""
+    cuda = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert unfit_for(INFO, cuda) == (
+        "target must be cuda or portable for CUDAExecutionProvider, which has no kernel for 2 "
+        "bits, got cpu; export the bank again with --target cuda"
+    )
+    assert unfit_for(INFO, cuda[1:]) == ""
+    known = replace(INFO, mode="known", objective="")
+    for info in (known, replace(INFO, target="cuda"), replace(INFO, target="portable")):
+        assert unfit_for(info, cuda) == ""

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
-from supsup_runtime.model.session import Session, _Binding, import_onnxruntime, open_session
+from supsup_runtime.model.session import (
+    CUDA,
+    BoundPart,
+    Session,
+    _Binding,
+    import_onnxruntime,
+    open_session,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +104,42 @@ def test_the_device_is_that_of_any_provider(providers: list[str], device: str) -
     fake.get_inputs.return_value = fake.get_outputs.return_value = []
     fake.get_overridable_initializers.return_value = []
     fake.get_providers.return_value = providers
+    fake.get_provider_options.return_value = {name: {} for name in providers}
     assert Session(fake, "m").device == device
+
+
+def test_weights_stay_on_the_card_that_was_asked_for() -> None:
+    """They are fetched to it, and bound there by address; only `x` and logits cross in a call."""
+    fake, weights = Mock(), Mock()
+    fake.get_inputs.return_value = fake.get_outputs.return_value = []
+    fake.get_overridable_initializers.return_value = []
+    fake.get_providers.return_value = [CUDA, "CPUExecutionProvider"]
+    fake.get_provider_options.return_value = {CUDA: {"device_id": "1"}}
+    session, binding = Session(fake, "m"), fake.io_binding.return_value
+    weights.shape.return_value, weights.data_ptr.return_value = [6], 1000
+    binding.get_outputs.return_value = [weights]
+    assert session.fetch({"parameters": (6,)}, {}) == [weights]
+    binding.bind_output.assert_called_once_with("parameters", "cuda", 1)
+    x, part = np.ones((2, 3), np.float32), BoundPart(name="w", shape=(2,), value=weights, start=4)
+    program = session.bind([part], "logits", 5)
+    for _ in range(3):
+        assert program.run(x).shape == (2, 5)
+    binding.bind_input.assert_called_once_with("w", "cuda", 1, np.float32, (2,), 1016)
+    assert [call.args[0] for call in binding.bind_cpu_input.call_args_list] == ["x"] * 3
+    assert {call.args[1] for call in binding.bind_output.call_args_list[1:]} == {"cpu"}
+    fake.run.assert_not_called()
+    weights.numpy.assert_not_called()
+
+
+def test_cuda_multiplies_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    opened = Mock(side_effect=RuntimeError)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
+    with pytest.raises(ModelError):
+        open_session(b"", place="m", device="cuda")
+    assert opened.call_args.kwargs["providers"] == [(CUDA, {"use_tf32": "0"})]
 
 
 class Device:
