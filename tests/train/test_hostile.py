@@ -68,7 +68,7 @@ def test_that_there_is_no_lock_is_noticed_before_learning(
 def test_baselines_notice_it_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr("supsup_train.baselines.run._Run.learned", never)
+    monkeypatch.setattr("supsup_train.baselines.run._Learner.__call__", never)
     refuse_locks(monkeypatch)
     words = [method, "permuted", "--tasks", 1, "--steps", 1, "--model", "mlp-4"]
     done = run("supsup-baseline", *words, "--bank", tmp_path / "b", status=1)

@@ -79,7 +79,7 @@ def add_training_options(made: CommandParser) -> None:
     rows = [("--threads", thread_count, None, text)]
     text = "processes that learn tasks side by side, one thread each, or auto (default: none)"
     rows.append(("--workers", worker_count, None, text))
-    text = "learn on a Ray cluster, HOST:PORT or auto; --workers are then tasks at once"
+    text = "HOST:PORT of a Ray cluster to learn on; auto: this machine's (default: none)"
     rows.append(("--cluster", str, None, text))
     add_options(made.speed, rows)
 

@@ -57,6 +57,7 @@ from supsup_train.nns.scores import Objective
 from supsup_train.nns.stream import learn_stream
 from supsup_train.programs.agreement import ProgramError
 from supsup_train.reporting import reporting
+from supsup_train.resume import training
 
 _EXAMPLES = (
     "permuted --bank masks/",
@@ -173,12 +174,11 @@ def run(words: Sequence[str] | None = None) -> None:
     masked = ", ".join(f"{p.name} {p.shape}" for p in bank.network.parameters)
     sys.stderr.write(f"masked parameters: {masked}\n")
     if settings is not None:
-        learner = NnsLearner(
-            bank, module, recipe=recipe, settings=settings, origin=stream.origin(0)
-        )
+        origin, own = stream.origin(0), arguments.log is None
         log = arguments.log or arguments.bank / "train.jsonl"
-        own = arguments.log is None
-        learn_stream(learner, stream, recipe, log, quiet=arguments.quiet, own=own)
+        with training(arguments.bank):
+            learner = NnsLearner(bank, module, recipe=recipe, settings=settings, origin=origin)
+            learn_stream(learner, stream, recipe, log, quiet=arguments.quiet, own=own)
         return
     learn_tasks(bank, module, stream, recipe, arguments)
     say_skipped(stream)

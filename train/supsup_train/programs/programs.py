@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.func import functional_call
@@ -237,6 +236,8 @@ class _Functional(nn.Module):
 def _capture(
     module: nn.Module, input_shape: tuple[int, ...], tensors: Mapping[str, Tensor]
 ) -> ExportedProgram:
+    from torch._dynamo.exc import UserError  # a second, which workers that only learn do not take
+
     x = torch.zeros(_EXAMPLE_BATCH, *input_shape)
     function = _Functional(module, list(tensors))
     batch = {"x": {0: Dim("batch")}, "tensors": (None,) * len(tensors)}
