@@ -236,7 +236,7 @@ class _Functional(nn.Module):
 def _capture(
     module: nn.Module, input_shape: tuple[int, ...], tensors: Mapping[str, Tensor]
 ) -> ExportedProgram:
-    from torch._dynamo.exc import UserError  # a second, which workers that only learn do not take
+    from torch._dynamo.exc import UserError  # takes a second to import
 
     x = torch.zeros(_EXAMPLE_BATCH, *input_shape)
     function = _Functional(module, list(tensors))
