@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ from supsup_runtime.data.streams import make_stream
 from supsup_runtime.errors import BankLockedError, InputError
 from supsup_runtime.files import exclusive
 from supsup_train import Workers, workers
+from supsup_train.cli.options import bytes_of_worker
 from supsup_train.workers import Unit, check_room, learned, most_workers
 from tiny_streams import pictures_file
 
@@ -276,6 +278,23 @@ def is_worker(process: int) -> bool:
     except OSError:
         return False
     return "popen_loky_posix" in command
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_worker_is_estimated(tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    x, y = np.zeros((20_000, 784), np.uint8), np.arange(20_000) % 10
+    x[:, 0] = 1 + y
+    np.savez(data, x_train=x, y_train=y, x_test=x[:2000], y_test=y[:2000])
+    words = [program("supsup-train"), "permuted", "--data", data, "--model", "lenet-300-100"]
+    words += ["--tasks", 1, "--steps", 5, "--quiet", "--bank", tmp_path / "b", "--threads", 1]
+    process = os.posix_spawn(words[0], list(map(str, words)), os.environ)
+    _, status, used = os.wait4(process, 0)
+    assert status == 0
+    stream = make_stream("permuted", load_dataset(data), num_tasks=1)
+    module = st.make_model("lenet-300-100", input_shape=(784,), outputs=100)
+    assert used.ru_maxrss * 1024 * 0.9 < bytes_of_worker(stream, module)
+    assert bytes_of_worker(stream, module) < 1.5 * used.ru_maxrss * 1024
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ DEFAULTS: dict[str, tuple[object, object]] = {
     "optimizer": (Recipe().optimizer, "adam"),
 }
 """Of streams, and of own tasks (docs/DATA.md)."""
-_TORCH_BYTES = 300 << 20
+_TORCH_BYTES = 350 << 20
 """Of a process that imported PyTorch and learned a task."""
 _COPIES = 8
 """Of weights: fixed and masked ones, scores, their gradient, optimizer."""
@@ -178,7 +178,8 @@ def bytes_of_worker(tasks: Tasks, module: nn.Module) -> int:
             classes = tasks.real_outputs / data.num_classes
         images = int(classes * (len(data.train_x) + len(data.test_x)))
     weights = sum(value.numel() for value in module.parameters())
-    return _TORCH_BYTES + 4 * (images * math.prod(tasks.input_shape) + _COPIES * weights)
+    inputs = 2 * images * math.prod(tasks.input_shape)  # the second while they are prepared
+    return _TORCH_BYTES + 4 * (inputs + _COPIES * weights)
 
 
 def use_threads(arguments: argparse.Namespace) -> None:
