@@ -140,7 +140,7 @@ def read_task(
 ) -> tuple[bytes, TaskMasks]:
     """Read and check a task of the index; see `decode_task`."""
     data = read_entry(folder, entry, max_task_bytes(network))
-    place = str(folder / entry.file)
+    place = f"{folder}/{entry.file}"
     task = decode_task(data, network, digest, place=place, newest=newest, intact=intact)
     if task.name != entry.name:
         raise BankError(f"{place}: task name must be {entry.name!r}, got {task.name!r}")
