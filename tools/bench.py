@@ -104,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     _number(storage, "--tasks", 100)
     _number(storage, "--er", [4, 8, 16])
     storage.add_argument("--state", choices=STATE_DTYPES, default="float16")
+    text = "a bank of many tasks: opening, changing, merging"
+    large = _case(cases, "large", "large:large", text, rounds=5)
+    _network(large, tasks=10_000, outputs=500)
     text = "training one task, compared with a plain loop"
     training = _case(cases, "training", "training:training", text, rounds=5)
     training.set_defaults(threads=os.cpu_count())  # the default of training
