@@ -21,8 +21,8 @@ def data(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
     for part in ("train", "test"):
-        arrays[f"x_{part}"] = rng.integers(0, 256, (60, 8, 8)).astype(np.uint8)
-        arrays[f"y_{part}"] = np.arange(60) % 10
+        arrays[f"x_{part}"] = rng.integers(0, 256, (150, 8, 8)).astype(np.uint8)
+        arrays[f"y_{part}"] = np.arange(150) % 10
     np.savez(tmp_path / "data.npz", **arrays)
     return tmp_path / "data.npz"
 
