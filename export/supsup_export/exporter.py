@@ -19,7 +19,7 @@ from supsup_export.recovery_model.stream import compose_stream
 from supsup_export.task_model.compose import compose_task, read_task
 from supsup_export.task_model.parity import TaskParity, check_task
 from supsup_export.writing import claim_output, placed
-from supsup_runtime.arrays import Images
+from supsup_runtime.arrays import Images, check_flags
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import InputError
 from supsup_runtime.hopfield.file import read_store
@@ -136,6 +136,7 @@ def export(
             in.
         ParityError: If the model differs from the bank.
     """
+    check_flags(check=check, sidecar=sidecar, force=force)
     output = claim_output(bank, path, force=force)
     model, info, left_out = _composed(bank, request or Request(), sample)
     with placed(output, model, sidecar=sidecar) as part:
@@ -197,6 +198,7 @@ def export_recovery(
             gradient program, or the model would exceed 2 GB.
         ParityError: If the model differs from bank and store.
     """
+    check_flags(stream=stream, check=check, sidecar=sidecar, force=force)
     output = claim_output(bank, path, force=force)
     store = read_store(bank)
     model, info = compose_stream(bank, store) if stream else compose_recovery(bank, store)
@@ -256,6 +258,7 @@ def export_task(
             fit two bits.
         ParityError: If the model differs from the bank.
     """
+    check_flags(check=check, sidecar=sidecar, force=force)
     task, baked = read_task(bank, name, bits, preprocess)
     output = claim_output(bank, path, force=force)
     model, stored = compose_task(bank, task, bits, baked=baked)

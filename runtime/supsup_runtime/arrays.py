@@ -166,9 +166,15 @@ def check_kind(
         raise error(f"{name} must be {rule}, got {shown(value)}")
 
 
-def check_flag(name: str, value: object) -> None:
-    """Raise `InputError` unless a value is a boolean, numpy's included."""
-    check_kind(name, value, (bool, np.bool_), "True or False")
+def check_flag(name: str, value: object, *, error: Refusal = InputError) -> None:
+    """Raise `error` unless a value is a boolean, numpy's included."""
+    check_kind(name, value, (bool, np.bool_), "True or False", error=error)
+
+
+def check_flags(**values: object) -> None:
+    """Check flags by name; see `check_flag`."""
+    for name, value in values.items():
+        check_flag(name, value)
 
 
 def check_sequence(name: str, value: object, rule: str = "a sequence, such as a list") -> None:

@@ -10,7 +10,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from supsup_runtime.arrays import about, check_kind, checked_index, checked_path, few, shown
+from supsup_runtime.arrays import (
+    about,
+    check_flag,
+    check_kind,
+    checked_index,
+    checked_path,
+    few,
+    shown,
+)
 from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.bank.calibration_file import (
     StoredCalibration,
@@ -126,6 +134,7 @@ class MaskBank:
             BankError: If a rule of docs/FORMAT.md is broken; the message names file and rule.
         """
         folder = checked_path(path, error=BankError)
+        check_flag("verify", verify, error=BankError)
         index = read_index(folder)
         try:
             return cls._opened(folder, index, verify=verify)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from supsup_runtime.arrays import Array, Floats, Labels
+from supsup_runtime.arrays import Array, Floats, Labels, check_flag
 from supsup_runtime.data.own.description import described
 from supsup_runtime.data.own.opening import opened
 from supsup_runtime.data.own.parts import Part, Skipped
@@ -210,6 +210,7 @@ def made(
     skip_unreadable: bool = False,
 ) -> OwnTasks:
     """Make tasks of their parts by name; see `read_tasks`. `settings` are those of the file."""
+    check_flag("skip_unreadable", skip_unreadable, error=DataError)
     if layout not in LAYOUTS:
         raise DataError(f"{place}: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     for key, value in (("size", size), ("mode", mode)):
