@@ -28,7 +28,7 @@ from supsup_runtime.errors import BankLockedError, InputError
 from supsup_runtime.files import exclusive
 from supsup_train import Workers, workers
 from supsup_train.cli.options import bytes_of_worker
-from supsup_train.workers import Unit, check_room, learned, most_workers
+from supsup_train.workers import Learned, Unit, check_room, learned, most_workers
 from tiny_streams import pictures_file
 
 NAMES = [f"t{index}" for index in range(7)]
@@ -267,6 +267,29 @@ def test_killed_workers_lose_no_task(tmp_path: Path, whole: dict[str, bytes]) ->
 
 
 @pytest.mark.slow
+def test_random_layers_draw_by_task_wherever_it_is_learned(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef make(shape, outputs):\n"
+        "    return nn.Sequential(nn.Linear(64, 16), nn.Dropout(0.5), nn.Linear(16, outputs))\n"
+    )
+    words = ["permuted", "--module", f"{tmp_path / 'net.py'}:make", "--outputs", 20]
+    words += ["--steps", 30, "--quiet"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    run_program("supsup-train", *words, "--tasks", 4, "--threads", 1, "--bank", one)
+    for tasks in (1, 4):  # the second resumes
+        run_program("supsup-train", *words, "--tasks", tasks, "--workers", 2, "--bank", two)
+    assert files(one) == files(two)
+
+
+def test_a_slow_task_does_not_hold_up_all_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [Learned((index,), index, 0.0) for index in (1, 2, 3, 0, 5, 4, 6)]
+    monkeypatch.setattr(workers, "_MOST_WAITING", 2)
+    monkeypatch.setattr(workers, "_in_processes", lambda *_: (each for each in results))
+    found = [result.made for result in learned(len, UNITS, NAMES, TWO)]
+    assert found == [1, 2, 3, 0, 4, 5, 6]
+
+
+@pytest.mark.slow
 def test_the_memory_of_a_worker_is_estimated(tmp_path: Path) -> None:
     data = tmp_path / "data.npz"
     x, y = np.zeros((20_000, 784), np.uint8), np.arange(20_000) % 10
@@ -320,7 +343,8 @@ class TestCluster:
     def test_nodes_with_other_versions_are_refused_by_name(
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(workers, "_versions", lambda: {"supsup": "9.9", "torch": "2.13.0"})
+        mine = workers._versions()
+        monkeypatch.setattr(workers, "_versions", lambda: {**mine, "supsup": "9.9"})
         where = Workers(count=0, cluster=cluster.address)
         text = r"^node .+: supsup must be 9\.9, as where the command runs, got .+; install the same"
         with pytest.raises(InputError, match=text):

@@ -117,7 +117,7 @@ def learn_missing(
         learn: Learns the tasks of these indices, at most `together`; called in workers.
         keep: Keeps what `learn` made of the task of an index; returns the record of it. It is
             called in the order of the tasks, unless the run ends early.
-        report: Gets the records.
+        report: Gets the records; losses of tasks at once are their mean.
         workers: Where to learn; defaults to here.
         together: Tasks that are learned at once by one call.
         first_here: Learn the first of them in this process, before workers get `learn`.
@@ -129,8 +129,8 @@ def learn_missing(
     left = [index for index, name in enumerate(names) if name not in known]
     units = [tuple(left[i : i + together]) for i in range(0, len(left), together)]
     aware = _Aware(learn, tasks)
-    here = learned(aware, units[:first_here], names, Workers())
-    for done in chain(here, learned(aware, units[first_here:], names, workers or Workers())):
+    here = learned(aware, units[: int(first_here)], names, Workers())
+    for done in chain(here, learned(aware, units[int(first_here) :], names, workers or Workers())):
         all_made, skipped = done.made
         if isinstance(tasks, OwnTasks) and tasks.skipped is not None:
             tasks.skipped.update(skipped)

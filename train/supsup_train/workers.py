@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from supsup_runtime.arrays import checked_whole
@@ -30,6 +31,7 @@ Learn = Callable[[Unit], Made]
 RETRIES = 2
 """Of a task whose worker died."""
 _CONNECT_SECONDS = 10
+_MOST_WAITING = 64
 MAX_WORKERS = 10_000
 
 
@@ -53,7 +55,7 @@ class Workers:
     cluster: str | None = None
 
     def __post_init__(self) -> None:
-        checked_whole("workers:", self.count, 0 if self.cluster else 1, MAX_WORKERS)
+        checked_whole("workers:", self.count, 1 if self.cluster is None else 0, MAX_WORKERS)
         checked_whole("threads:", self.threads, 1, MAX_WORKERS)
 
     @property
@@ -76,6 +78,8 @@ def learned(
 ) -> Iterator[Learned[Made]]:
     """Learn units of tasks and yield what came of them, in their order.
 
+    If a unit takes so long that `_MOST_WAITING` later ones are done, these come out before it.
+
     Args:
         learn: Learns a unit. For workers it is pickled, once the first result is asked for.
         units: The units.
@@ -89,17 +93,23 @@ def learned(
     if not workers.elsewhere:
         yield from (_timed(learn, unit) for unit in units)
         return
-    source = _on_cluster if workers.cluster else _in_processes
+    source = _in_processes if workers.cluster is None else _on_cluster
     waiting: dict[Unit, Learned[Made]] = {}
+    passed = set[Unit]()
     left = iter(units)
     wanted = next(left, None)
     with closing(source(learn, units, names, workers)) as results:
         try:
             for result in results:
                 waiting[result.unit] = result
-                while wanted in waiting:
-                    yield waiting.pop(wanted)
+                while wanted in waiting or wanted in passed:
+                    if wanted in waiting:
+                        yield waiting.pop(wanted)
                     wanted = next(left, None)
+                if len(waiting) > _MOST_WAITING:
+                    passed |= waiting.keys()
+                    yield from waiting.values()
+                    waiting.clear()
         except (Exception, KeyboardInterrupt):
             yield from waiting.values()
             raise
@@ -129,7 +139,7 @@ def check_room(count: int, needed: int, *, threads: int = 1) -> None:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(cpu_count())  # affinity and quotas of control groups count
 
 
 def _timed(learn: Learn[Made], unit: Unit) -> Learned[Made]:
@@ -165,33 +175,40 @@ def _begin_process(driver: int) -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {"supsup": version(), "torch": torch.__version__}
+    return {"supsup": version(), "torch": torch.__version__, "Python": platform.python_version()}
 
 
 def _in_processes(
     learn: Learn[Made], units: Sequence[Unit], names: Sequence[str], workers: Workers
 ) -> Generator[Learned[Made]]:
-    """Yield results as they come; what a dead worker lost is learned alone, then the rest."""
-    left = dict.fromkeys(units)
-    while left:
-        begun: list[Unit] = []
-        try:
-            for result in _round(learn, list(left), workers, begun):
-                del left[result.unit]
-                yield result
-        except TerminatedWorkerError:
-            for unit in [unit for unit in begun if unit in left]:
-                yield _alone(learn, unit, names, workers)
-                del left[unit]
+    """Yield results as they come.
+
+    If a worker dies, all tasks in flight are lost and learned again; those that are lost twice in a
+    row are then learned one by one, to find the one that kills its worker.
+    """
+    left, before = dict.fromkeys(units), set[Unit]()
+    try:
+        while left:
+            begun: list[Unit] = []
+            try:
+                for result in _round(learn, list(left), workers, begun):
+                    del left[result.unit]
+                    yield result
+            except TerminatedWorkerError:
+                lost = [unit for unit in begun if unit in left]
+                for unit in filter(before.__contains__, lost):
+                    yield _alone(learn, unit, names, workers)
+                    del left[unit]
+                before = set(lost)
+    finally:
+        get_reusable_executor().shutdown(wait=True)  # else they wait for minutes, data and all
 
 
 def _alone(learn: Learn[Made], unit: Unit, names: Sequence[str], workers: Workers) -> Learned[Made]:
-    for _ in range(RETRIES):
-        try:
-            return next(iter(_round(learn, [unit], workers, [])))
-        except TerminatedWorkerError as error:
-            died = error
-    raise _died(unit, names, str(died)) from died
+    try:
+        return next(iter(_round(learn, [unit], workers, [])))
+    except TerminatedWorkerError as error:  # the third time
+        raise _died(unit, names, str(error)) from error
 
 
 def _round(
@@ -225,6 +242,7 @@ def _on_cluster(
     """Yield results of a Ray cluster as they come; Ray tries a lost task again on another node."""
     with _connected(str(workers.cluster)) as ray:
         options = {"num_cpus": workers.threads, "max_retries": RETRIES}
+        _check_nodes(ray, workers.threads)
         remote = ray.remote(**options)(_in_worker)
         shared = ray.put(learn)  # once, with its data, whatever the number of tasks
         left = iter(units)
@@ -238,6 +256,16 @@ def _on_cluster(
             for ref in ray.wait(list(running), timeout=1)[0]:
                 unit = running.pop(ref)
                 yield _fetched(ray, ref, unit, names)
+
+
+def _check_nodes(ray: Any, threads: int) -> None:  # noqa: ANN401 - Ray's
+    """Refuse tasks for which no node has the cores: they would wait for ever."""
+    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    if max(cores, default=0) < threads:
+        raise InputError(
+            f"--threads: a node must have {threads} cores for a task, the largest has "
+            f"{max(cores, default=0)}; give fewer"
+        )
 
 
 def _fetched(ray: Any, ref: object, unit: Unit, names: Sequence[str]) -> Any:  # noqa: ANN401 - Ray's

@@ -105,11 +105,10 @@ def cut(data: TaskData, count: int) -> TaskData:
     return replace(data, train_x=data.train_x[:count], train_y=data.train_y[:count])
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_mixed_precision_learns(precision: together.Precision, tmp_path: Path) -> None:
+def test_mixed_precision_learns(tmp_path: Path) -> None:
     stream = make_stream("permuted", load_dataset(), num_tasks=2)
     recipe = Recipe(steps=150, learning_rate=1e-2)
-    device = Device(tasks=2, precision=precision)
+    device = Device(tasks=2, precision="bfloat16")
     bank = learned(tmp_path / "b", "mlp-32", stream, recipe, device)
     assert min(task.training["accuracy"] for task in bank) > 0.8
 
@@ -160,7 +159,8 @@ def test_a_device_lost_half_way_keeps_what_is_learned(
     monkeypatch.setattr(together._Group, "_step", lose)
     text = (
         r"^tasks 'permuted-0002' to 'permuted-0003': cannot be learned at once on cpu: CUDA out of "
-        r"memory\.; the same command resumes: learn fewer at once \(--vectorise\), or --device cpu$"
+        r"memory\.; the same command resumes: learn them one by one, without --vectorise and "
+        r"--precision$"
     )
     with pytest.raises(InputError, match=text):
         st.train_stream(bank, module, stream, recipe=RECIPE, device=Device(tasks=2))
@@ -180,3 +180,34 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
         together.fit_together(
             begun, [replace(data, train_y=data.train_y[:9])], RECIPE, Device(), None
         )
+
+
+class Counting(torch.nn.Linear):
+    """Answers otherwise after ten passes in training, which a bank does not store."""
+
+    passes = 0
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
+        self.passes += self.training
+        return super().forward(input) + float(self.passes > 10)
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_what_the_bank_does_not_store_is_refused(tmp_path: Path, tasks: int) -> None:
+    stream = make_stream("permuted", load_dataset(), num_tasks=2)
+    bank = st.create_bank(tmp_path / "b", Counting(64, 12), input_shape=(64,), real_outputs=10)
+    with pytest.raises(InputError, match="training changes what the bank does not store"):
+        st.train_stream(bank, Counting(64, 12), stream, recipe=RECIPE, device=Device(tasks=tasks))
+
+
+def test_a_module_that_fails_is_refused_in_one_line(tmp_path: Path) -> None:
+    class Failing(Counting):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
+            if self.passes == 5:
+                raise ValueError("no\nway")
+            return super().forward(input)
+
+    stream = make_stream("permuted", load_dataset(), num_tasks=2)
+    bank = st.create_bank(tmp_path / "b", Failing(64, 12), input_shape=(64,), real_outputs=10)
+    with pytest.raises(InputError, match=r"^tasks .* cannot be learned at once on cpu: no; the"):
+        st.train_stream(bank, Failing(64, 12), stream, recipe=RECIPE, device=Device(tasks=2))

@@ -185,7 +185,8 @@ def bytes_of_worker(tasks: Tasks, module: nn.Module) -> int:
 def use_threads(arguments: argparse.Namespace) -> None:
     """Set the number of PyTorch threads; by default PyTorch's choice, 1 for own tasks, workers."""
     threads = arguments.threads
-    if threads is None and (arguments.stream == "own" or arguments.workers is not None):
+    side_by_side = arguments.workers is not None or arguments.cluster is not None
+    if threads is None and (arguments.stream == "own" or side_by_side):
         threads = 1
     if threads is not None:
         torch.set_num_threads(checked_threads(threads))

@@ -80,7 +80,7 @@ _NETWORK: tuple[Row, ...] = (
 _SPEED: tuple[Row, ...] = (
     ("--device", str, "cpu", "what computes: cpu, cuda or cuda:N"),
     ("--vectorise", positive, 1, "tasks to learn at once; for CUDA, and for small networks"),
-    ("--precision", get_args(Precision), "float32", "of products; others are mixed precision"),
+    ("--precision", get_args(Precision), "float32", "of products; bfloat16 is mixed precision"),
 )
 _RECIPE: tuple[Row, ...] = (
     (
@@ -149,6 +149,7 @@ def run(words: Sequence[str] | None = None) -> None:
     use_threads(arguments)
     recipe_of(arguments)  # before data are read
     settings = nns_settings(arguments)
+    device_of(arguments).check()
     network = bank_network(arguments.bank)
     stream = stream_of(arguments, network)
     if arguments.epochs and not is_given:

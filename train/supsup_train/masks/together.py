@@ -16,15 +16,16 @@ from torch.nn.functional import cross_entropy
 
 from supsup_runtime.arrays import check_choice, check_kind, checked_whole
 from supsup_runtime.data.streams import TaskData
-from supsup_runtime.errors import InputError
+from supsup_runtime.errors import InputError, SupSupError
 from supsup_train.masks.augment import augmented
 from supsup_train.masks.learning import Learning, Tensors, make_optimizer, make_schedule
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.train_task import batch_rows
+from supsup_train.masks.train_task import batch_rows, seeded
 from supsup_train.resume import Progress
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16"]
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
+_ROWS = 4
 _EVERY = 100
 """Steps between looks at the losses, which wait for the device."""
 MAX_TASKS = 10_000
@@ -38,8 +39,8 @@ class Device:
         name: ``cpu``, ``cuda`` or ``cuda:N``.
         tasks: Tasks learned at once. Masks differ in few bits from those of one by one, because
             batched products round otherwise.
-        precision: Of products; ``bfloat16`` and ``float16`` are mixed precision. Scores and
-            optimizer stay ``float32``.
+        precision: Of products; ``bfloat16`` is mixed precision: scores and optimizer stay
+            ``float32``. A bank may mix devices and precisions; records of tasks tell them.
 
     Raises:
         InputError: If a setting is out of range.
@@ -102,17 +103,23 @@ def fit_together(
     for numbers in by_size.values():
         names = [data[number].name for number in numbers]
         place = f"tasks {names[0]!r} to {names[-1]!r}" if names[1:] else f"task {names[0]!r}"
-        group = _Group([begun[n][0] for n in numbers], recipe, device)
         batches = _batches([data[n] for n in numbers], [begun[n][1] for n in numbers], recipe)
         try:
-            with warnings.catch_warnings():  # an operator that vmap runs task by task
+            with warnings.catch_warnings(), seeded(recipe, names[0]):
+                # an operator that vmap runs task by task
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+                group = _Group([begun[n][0] for n in numbers], recipe, device)
                 group.learn(place, batches, progress)
-        except RuntimeError as error:  # of torch: no memory, a device that is gone, vmap's refusals
+        except SupSupError:
+            raise
+        except Exception as error:  # of torch: no memory, no device, vmap's refusals; of a module
             reason = str(error).strip().partition("\n")[0]
+            remedy = "learn fewer at once (--vectorise), or --device cpu"
+            if device.name == "cpu":
+                remedy = "learn them one by one, without --vectorise and --precision"
             raise InputError(
                 f"{place}: cannot be learned at once on {device.name}: {reason:.300}; the same "
-                "command resumes: learn fewer at once (--vectorise), or --device cpu"
+                f"command resumes: {remedy}"
             ) from error
 
 
@@ -154,6 +161,7 @@ class _Group:
         waiting: list[Tensor] = []
         number = 0
         for number, (x, y) in enumerate(batches, start=1):
+            self._seen = x[:, :_ROWS]
             waiting.append(self._step(x.to(self._device.name), y.to(self._device.name)))
             if len(waiting) == _EVERY:
                 self._look(place, number, waiting, progress)
@@ -206,6 +214,7 @@ class _Group:
     def _give_back(self) -> None:
         self._module.to("cpu")
         for number, learning in enumerate(self._learnings):
+            learning.seen = self._seen[number]  # what training must not have changed is checked
             for mine, stacked in ((learning.scores, self.scores), (learning.state, self.state)):
                 for key, value in stacked.items():
                     mine[key].detach().copy_(value[number].detach())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite
 from typing import Any
@@ -132,12 +133,21 @@ def fit(
 ) -> None:
     """Call `step` with an error place, inputs and labels of each training batch."""
     inputs, targets = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
-    for number, rows in enumerate(batch_rows(len(inputs), recipe, generator), start=1):
-        place = f"task {data.name!r}, step {number} of {recipe.steps}"
-        x = augmented(inputs[rows], recipe.augment, generator)
-        loss = step(place, x, targets[rows])
-        if progress is not None:
-            progress(number, loss)
+    with seeded(recipe, data.name):
+        for number, rows in enumerate(batch_rows(len(inputs), recipe, generator), start=1):
+            place = f"task {data.name!r}, step {number} of {recipe.steps}"
+            x = augmented(inputs[rows], recipe.augment, generator)
+            loss = step(place, x, targets[rows])
+            if progress is not None:
+                progress(number, loss)
+
+
+@contextmanager
+def seeded(recipe: Recipe, name: str) -> Iterator[None]:
+    """Seed PyTorch's own generator for a task, which random layers such as dropout draw from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task_seed(recipe.seed, name))
+        yield
 
 
 def tested(forward: Callable[[Tensor], Tensor], classes: int, data: TaskData) -> dict[str, float]:
