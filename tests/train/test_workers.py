@@ -258,7 +258,7 @@ def test_killed_workers_lose_no_task(tmp_path: Path, whole: dict[str, bytes]) ->
     bank, killed = tmp_path / "b", 0
     with begun(bank, "--workers", 2) as (driver, err):
         for line in err:
-            if killed < 3 and line.startswith("permuted-"):
+            if line.startswith(("permuted-0005", "permuted-0015", "permuted-0025")):
                 os.kill(next(workers_of(driver.pid)), signal.SIGKILL)
                 killed += 1
         assert driver.wait(timeout=60) == 0
@@ -297,13 +297,14 @@ def test_the_memory_of_a_worker_is_estimated(tmp_path: Path) -> None:
     np.savez(data, x_train=x, y_train=y, x_test=x[:2000], y_test=y[:2000])
     words = [program("supsup-train"), "permuted", "--data", data, "--model", "lenet-300-100"]
     words += ["--tasks", 1, "--steps", 5, "--quiet", "--bank", tmp_path / "b", "--threads", 1]
-    process = os.posix_spawn(program("supsup-train"), list(map(str, words)), os.environ)
-    _, status, used = os.wait4(process, 0)
-    assert status == 0
+    # a small process between, because a child's peak begins with that of its parent
+    code = "import resource as r, subprocess as s, sys; s.run(sys.argv[1:], check=True); "
+    code += "print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss * 1024)"
+    command = [sys.executable, "-c", code, *map(str, words)]
+    used = int(subprocess.run(command, capture_output=True, check=True).stdout)
     stream = make_stream("permuted", load_dataset(data), num_tasks=1)
     module = st.make_model("lenet-300-100", input_shape=(784,), outputs=100)
-    assert used.ru_maxrss * 1024 * 0.9 < bytes_of_worker(stream, module)
-    assert bytes_of_worker(stream, module) < 1.5 * used.ru_maxrss * 1024
+    assert 0.9 * used < bytes_of_worker(stream, module) < 1.5 * used
 
 
 @pytest.mark.slow

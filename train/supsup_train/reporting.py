@@ -98,10 +98,7 @@ class Reporter:
         self._bank, self._log = bank, log
         self._waiting: list[str] = []
         self._tasks, self._done, self._learned = tasks, 0, 0
-        self._begun = (
-            0.0,
-            0,
-        )  # time and number of the first reports: the rate leaves out the start
+        self._begun = (0.0, 0)  # time and number of the first reports, which the rate leaves out
 
     def bar(self, name: str) -> StepProgress:
         """Replace the progress bar by one for this task; return its update function."""
