@@ -6,11 +6,17 @@ The least significant bit is first; padding is zero (docs/FORMAT.md, "Packed mas
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from bitarray import bitarray
 from bitarray.util import sc_decode, sc_encode
 
 from supsup_runtime.arrays import Bits, Bytes, check_kind
 from supsup_runtime.errors import BankError
+
+Places = npt.NDArray[np.int64]
+"""Indices of the ones of a mask, ascending."""
+_CHUNK = 1 << 23
+"""Elements that are unpacked at once, a multiple of 8."""
 
 
 def packed_bytes(num_elements: int) -> int:
@@ -39,6 +45,28 @@ def unpack_mask(packed: Bytes, shape: tuple[int, ...]) -> Bits:
 def count_ones(packed: Bytes) -> int:
     """Count the ones in packed bits."""
     return int(np.bitwise_count(packed).sum(dtype=np.int64))
+
+
+def find_ones(packed: Bytes, num_elements: int) -> Places:
+    """Return the indices of the ones, ascending; a chunk at a time, which bounds memory."""
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, num_elements, _CHUNK):
+        count = min(_CHUNK, num_elements - start)
+        bits = unpack_mask(packed[start // 8 : (start + count + 7) // 8], (count,))
+        found.append(np.flatnonzero(bits) + start)
+    return np.concatenate(found)
+
+
+def pack_ones(ones: Places, num_elements: int) -> Bytes:
+    """Invert `find_ones`."""
+    packed = np.zeros(packed_bytes(num_elements), np.uint8)
+    for start in range(0, num_elements, _CHUNK):
+        count = min(_CHUNK, num_elements - start)
+        begin, end = np.searchsorted(ones, (start, start + count))
+        bits = np.zeros(count, np.bool_)
+        bits[ones[begin:end] - start] = True
+        packed[start // 8 : (start + count + 7) // 8] = pack_mask(bits)
+    return packed
 
 
 def check_padding(packed: Bytes, num_elements: int, *, place: str) -> None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-import numpy.typing as npt
 
 from supsup_runtime.arrays import Array, Bytes
-from supsup_runtime.bank.bits import count_ones, pack_mask, packed_bytes, unpack_mask
+from supsup_runtime.bank.bits import (
+    Places,
+    count_ones,
+    find_ones,
+    pack_mask,
+    pack_ones,
+    packed_bytes,
+    unpack_mask,
+)
 from supsup_runtime.errors import BankError
 
 _HEAD = struct.Struct("<BI")  # the parameter, and how many ones
 _MAX_PARAMETER = 33  # of a gap in 2^33 weights
 _MIN_PER_ONE = 4
 """Weights per one: of denser masks, a code takes long to read and saves little."""
-Places = npt.NDArray[np.int64]
-"""Indices of the ones of a mask, ascending."""
 
 
 def encode_rice(packed: Bytes, num_elements: int) -> Bytes:
@@ -26,7 +31,7 @@ def encode_rice(packed: Bytes, num_elements: int) -> Bytes:
     """
     if count_ones(packed) * _MIN_PER_ONE > num_elements:
         return packed
-    return _stream(np.flatnonzero(unpack_mask(packed, (num_elements,))))
+    return _stream(find_ones(packed, num_elements))
 
 
 def decode_rice(blob: Bytes, num_elements: int, *, place: str) -> Bytes:
@@ -41,9 +46,7 @@ def decode_rice(blob: Bytes, num_elements: int, *, place: str) -> Bytes:
             f"{place}: the {len(blob)} bytes must be the Rice code of a mask of {num_elements} "
             "weights, got others; the file is damaged or was not made by supsup"
         )
-    mask = np.zeros(num_elements, np.bool_)
-    mask[ones] = True
-    return pack_mask(mask)
+    return pack_ones(ones, num_elements)
 
 
 def _stream(ones: Places) -> Bytes:
@@ -70,7 +73,7 @@ def _ones(blob: Bytes, num_elements: int) -> Places | None:
     end = len(blob) - packed_bytes(parameter * count)
     if parameter > _MAX_PARAMETER or count * _MIN_PER_ONE > num_elements or end < _HEAD.size:
         return None
-    ones = np.flatnonzero(unpack_mask(blob[_HEAD.size : end], (8 * (end - _HEAD.size),)))
+    ones = find_ones(blob[_HEAD.size : end], 8 * (end - _HEAD.size))
     if len(ones) != count:
         return None
     if parameter and count:

@@ -22,8 +22,8 @@ from supsup_runtime.hopfield.file import has_store, read_store
 
 _HOW = ((0.4, "tensors"), (0.35, "index"), (0.1, "bytes"), (0.1, "odd"), (0.05, "grow"))
 _ODD = ("folder", "fifo", "link:../outside/secret", "link:../outside", "link:/dev/zero")
-_SPARSE = (64 << 20) + 11 * (64 << 20)
-"""Sparse masks of a small file may stand for 64 MiB of packed ones; added here (SECURITY.md)."""
+_SPARSE = (64 << 20) + 8 * (64 << 20)
+"""Sparse masks of a small file may stand for 64 MiB of packed ones (SECURITY.md)."""
 _MAX_WEIGHTS = 1 << 20
 """Weights that a case regrows: more are honest work, not a fault."""
 

@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from supsup_runtime.bank import bits
 from supsup_runtime.bank.bits import (
     check_padding,
     compress,
     count_ones,
     decompress,
+    find_ones,
     pack_mask,
+    pack_ones,
     packed_bytes,
     unpack_mask,
 )
@@ -34,6 +37,20 @@ def test_ones_are_counted_and_padding_is_zero(mask: npt.NDArray[np.bool_]) -> No
     packed = pack_mask(mask)
     assert count_ones(packed) == mask.sum()  # a padding bit of one would be counted, too
     check_padding(packed, mask.size, place="here")
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 100])
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+def test_ones_are_found_and_packed_whatever_the_chunk(
+    size: int, density: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bits, "_CHUNK", 16)
+    mask = np.random.default_rng(size).random(size) < density
+    packed = pack_mask(mask)
+    found = find_ones(packed, size)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, np.flatnonzero(mask))
+    np.testing.assert_array_equal(pack_ones(found, size), packed)
 
 
 @given(mask=hnp.arrays(np.bool_, st.integers(0, 5000)))
