@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supsup_runtime.bank.folder import files_in_use, read_task, write_task
-from supsup_runtime.bank.index import MAX_TASKS, BankEntry
+from supsup_runtime.bank.index import MAX_TASKS, BankEntry, read_index
 from supsup_runtime.bank.task import max_task_bytes
 from supsup_runtime.errors import BankError
 
@@ -26,7 +26,11 @@ def check_others(
 ) -> None:
     """Raise `BankError` unless tasks of `others` may be added to a bank, described by the rest."""
     owners = {entry.name.casefold(): folder for entry in entries}
+    places = {folder.resolve()}
     for other in others:
+        if other.path.resolve() in places:
+            raise BankError(f"{other.path}: is the bank itself or named twice; leave it out")
+        places.add(other.path.resolve())
         if other.digest != digest:
             raise BankError(
                 f"{other.path}: the bank belongs to another network: digest must be {digest}, got "
@@ -67,5 +71,13 @@ def copy_tasks(bank: MaskBank, others: Sequence[MaskBank]) -> list[BankEntry]:
 
     jobs = [(other, entry) for other in others for entry in other.entries]
     threads = min(MAX_THREADS, max(1, MAX_BYTES // max_task_bytes(network)))
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(copy, jobs))
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(copy, jobs))
+    except BankError as error:
+        for other in others:
+            if read_index(other.path).entries != other.entries:
+                raise BankError(
+                    f"{other.path}: the bank changed while it was merged; merge again"
+                ) from error
+        raise

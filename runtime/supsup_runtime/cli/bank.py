@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -128,10 +129,15 @@ def _merge(arguments: argparse.Namespace) -> None:
     path, first = arguments.bank, others[0]
     if (path / "bank.json").exists():
         bank = MaskBank.open(path, verify=False)
+        bank.merge(*others)
     else:
-        check_others(path, others, first.digest, FORMAT, ())  # a refusal must leave no empty bank
+        check_others(path, others, first.digest, FORMAT, ())  # before the folder is made
         bank = MaskBank.create(path, first.network, forward=first.forward, gradient=first.gradient)
-    bank.merge(*others)
+        try:
+            bank.merge(*others)
+        except BaseException:
+            shutil.rmtree(path.resolve())  # all tasks or no bank
+            raise
     _warn_equal(bank)
     count = sum(map(len, others))
     _say_changed(bank, f"added {count} tasks of {len(others)} banks", arguments)

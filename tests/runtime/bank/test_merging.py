@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import run_stopped
+from commands import run, run_stopped
 from conftest import random_task, small_network
 from supsup_runtime.bank import merging
 from supsup_runtime.bank.bank import MaskBank
@@ -163,8 +163,11 @@ def test_a_bank_of_format_1_takes_format_2_after_its_upgrade(tmp_path: Path) -> 
 
 
 def test_a_bank_merges_neither_itself_nor_anything_else(bank: MaskBank) -> None:
-    with pytest.raises(BankError, match=r"task 'task-0' is in .*masks already \(names ignore"):
-        bank.merge(bank)
+    other = shard(bank.path.parent / "1", "a")
+    for named, others in ((bank, [bank]), (other, [other, MaskBank.open(other.path)])):
+        text = f"^{named.path}: is the bank itself or named twice; leave it out$"
+        with pytest.raises(BankError, match=text):
+            bank.merge(*others)
     with pytest.raises(BankError, match="bank to merge must be a MaskBank, got 'masks'"):
         bank.merge("masks")  # type: ignore[arg-type]
 
@@ -208,6 +211,24 @@ def test_one_damaged_file_and_no_task_is_added(
     with pytest.raises(BankError, match=message):
         bank.merge(one, MaskBank.open(other.path, verify=False))
     assert content(bank) == before
+
+
+def test_a_bank_that_changes_while_it_is_merged_is_named(bank: MaskBank, tmp_path: Path) -> None:
+    other = shard(tmp_path / "1", "a", "b")
+    MaskBank.open(other.path).remove("b")
+    before = content(bank)
+    text = f"^{other.path}: the bank changed while it was merged; merge again$"
+    with pytest.raises(BankError, match=text):
+        bank.merge(other)
+    assert content(bank) == before
+
+
+def test_a_failed_merge_leaves_no_new_bank(tmp_path: Path) -> None:
+    other = shard(tmp_path / "1", "a", "b")
+    flip(other.path / "tasks/b.safetensors")
+    done = run("supsup-bank", "merge", tmp_path / "new", other.path, status=3)
+    assert "b.safetensors: the file is damaged or was changed" in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_full_disk_adds_no_task(
