@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -82,7 +82,7 @@ class Deaths:
     def _killed(self, *kinds: str) -> int:
         return sum(self.counts[kind] for kind in kinds)
 
-    def _learn(self, how: tuple[str, ...], kill: object) -> None:
+    def _learn(self, how: tuple[str, ...], kill: Callable[[int], None]) -> None:
         """Learn a bank to the end, with kills, and compare it."""
         self.counts["banks"] += 1
         bank = self._folder / f"bank-{self.counts['banks']}"
@@ -92,14 +92,14 @@ class Deaths:
         if _unordered(files(bank)) != _unordered(self._whole):
             self.counts["task lost or wrong"] += 1
 
-    def _run(self, bank: Path, how: tuple[str, ...], kill: object) -> bool:
+    def _run(self, bank: Path, how: tuple[str, ...], kill: Callable[[int], None]) -> bool:
         """Run a driver; return whether it came to its end."""
         with _started(_words(bank, *how)) as (driver, err):
             said = ""
             for said in err:
                 if said.startswith("permuted-") and "skipped" not in said:
                     time.sleep(self._rng.random() * _PAUSE)
-                    kill(driver.pid)  # type: ignore[operator]
+                    kill(driver.pid)
         status = driver.wait()
         if status == 1 and _GAVE_UP in said:
             self.counts["gave up"] += 1

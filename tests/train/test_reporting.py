@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from supsup_runtime.data.streams import TaskData
+from supsup_runtime.errors import FileError
 from supsup_train.masks.train_task import seen
 from supsup_train.reporting import reporting
 from supsup_train.resume import Losses
@@ -59,3 +60,13 @@ def test_a_line_tells_how_many_tasks_are_done_and_when_all_are(
         "three: accuracy 0.5000, 2.0 s (5 of 1502, 48.0 a minute, 0:31:11 left)",
         "many: accuracy 0.5000, 2.0 s (6 of 1502, 56.8 a minute, 0:26:21 left)",
     ]
+
+
+def test_a_log_on_a_full_disk_is_named(tmp_path: Path) -> None:
+    line = {"task": "one", "index": 0, "accuracy": 0.5, "seconds": 2.0}
+    text = "^/dev/full: cannot be written: No space left on device; "
+    with (
+        pytest.raises(FileError, match=text),
+        reporting(tmp_path, Path("/dev/full"), 1, 1, quiet=True) as reporter,
+    ):
+        reporter.report(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ from supsup_runtime.errors import BankLockedError, InputError
 from supsup_runtime.files import exclusive
 from supsup_train import Workers, workers
 from supsup_train.cli.options import bytes_of_worker
-from supsup_train.workers import Learned, Unit, check_room, learned, most_workers
+from supsup_train.workers import Result, Unit, check_room, learn_units, most_workers
 from tiny_streams import pictures_file
 
 NAMES = [f"t{index}" for index in range(7)]
@@ -37,17 +38,19 @@ TWO = Workers(count=2)
 OPTIONS = ("permuted", "--model", "mlp-8", "--outputs", 20, "--steps", 30, "--quiet")
 
 
+@pytest.mark.slow
 def test_results_come_in_order_from_other_processes() -> None:
     def learn(unit: Unit) -> tuple[int, int]:
-        time.sleep(0.05 * (unit[0] % 2))
         return unit[0], os.getpid()
 
-    found = list(learned(learn, UNITS, NAMES, TWO))
+    found = list(learn_units(learn, UNITS, NAMES, TWO))
     assert [result.unit for result in found] == UNITS
     assert [result.made[0] for result in found] == list(range(7))
     assert os.getpid() not in {result.made[1] for result in found}
-    assert list(learned(learn, [], NAMES, TWO)) == []
-    assert {result.made[1] for result in learned(learn, UNITS, NAMES, Workers())} == {os.getpid()}
+    assert list(learn_units(learn, [], NAMES, TWO)) == []
+    assert {result.made[1] for result in learn_units(learn, UNITS, NAMES, Workers())} == {
+        os.getpid()
+    }
 
 
 @pytest.mark.slow
@@ -57,7 +60,7 @@ def test_a_worker_uses_as_many_threads_as_it_is_told() -> None:
 
         return torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
 
-    assert next(learned(learn, [(0,)], NAMES, TWO)).made == (1, "1")
+    assert next(learn_units(learn, [(0,)], NAMES, TWO)).made == (1, "1")
 
 
 @pytest.mark.slow
@@ -74,27 +77,25 @@ def test_the_task_of_a_dead_worker_is_tried_twice_more(
 
     found: list[int] = []
     if ends:
-        found += [result.made for result in learned(learn, UNITS, NAMES, TWO)]
+        found += [result.made for result in learn_units(learn, UNITS, NAMES, TWO)]
         assert found == list(range(7))
         return
     with pytest.raises(InputError, match=r"^task 't3': its worker died 3 times: .*--workers$"):
-        found += (result.made for result in learned(learn, UNITS, NAMES, TWO))
+        found += (result.made for result in learn_units(learn, UNITS, NAMES, TWO))
     assert len(list(tmp_path.glob("*"))) == 3
 
 
-@pytest.mark.slow
-def test_what_is_done_comes_out_before_the_error() -> None:
-    def learn(unit: Unit) -> int:
-        if unit == (0,):
-            time.sleep(1)
-            raise InputError("task 't0': is bad")
-        return unit[0]
+def test_what_is_done_comes_out_before_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def source(*_: object) -> Iterator[Result[int]]:
+        yield Result((2,), 2, 0.0)
+        yield Result((1,), 1, 0.0)
+        raise InputError("task 't0': is bad")
 
+    monkeypatch.setattr(workers, "_in_processes", source)
     found: list[int] = []
     with pytest.raises(InputError, match=r"^task 't0': is bad$"):
-        found.extend(result.made for result in learned(learn, UNITS, NAMES, TWO))
-    assert found
-    assert found == sorted(found)
+        found.extend(result.made for result in learn_units(len, UNITS, NAMES, TWO))
+    assert found == [2, 1]
 
 
 def test_counts_are_checked() -> None:
@@ -282,10 +283,10 @@ def test_random_layers_draw_by_task_wherever_it_is_learned(tmp_path: Path) -> No
 
 
 def test_a_slow_task_does_not_hold_up_all_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    results = [Learned((index,), index, 0.0) for index in (1, 2, 3, 0, 5, 4, 6)]
+    results = [Result((index,), index, 0.0) for index in (1, 2, 3, 0, 5, 4, 6)]
     monkeypatch.setattr(workers, "_MOST_WAITING", 2)
     monkeypatch.setattr(workers, "_in_processes", lambda *_: (each for each in results))
-    found = [result.made for result in learned(len, UNITS, NAMES, TWO)]
+    found = [result.made for result in learn_units(len, UNITS, NAMES, TWO)]
     assert found == [1, 2, 3, 0, 4, 5, 6]
 
 
@@ -349,7 +350,26 @@ class TestCluster:
         where = Workers(count=0, cluster=cluster.address)
         text = r"^node .+: supsup must be 9\.9, as where the command runs, got .+; install the same"
         with pytest.raises(InputError, match=text):
-            list(learned(lambda unit: unit[0], UNITS, NAMES, where))
+            list(learn_units(lambda unit: unit[0], UNITS, NAMES, where))
+
+    def test_another_address_than_that_of_the_process_is_refused(self, cluster: Cluster) -> None:
+        import ray
+
+        ray.init(cluster.address, log_to_driver=False)
+        try:
+            found = learn_units(Unit, UNITS, NAMES, Workers(count=0, cluster="auto"))
+            assert [result.made for result in found] == UNITS
+            where = Workers(count=0, cluster="127.0.0.1:1")
+            with pytest.raises(InputError, match=f"connected to {cluster.address} already"):
+                list(learn_units(Unit, UNITS, NAMES, where))
+        finally:
+            ray.shutdown()
+
+    def test_tasks_that_no_node_has_room_for_are_refused(self, cluster: Cluster) -> None:
+        where = Workers(count=0, threads=4, cluster=cluster.address)
+        text = "^--threads: a node must have 4 cores for a task, the largest has 1; give fewer$"
+        with pytest.raises(InputError, match=text):
+            list(learn_units(Unit, UNITS, NAMES, where))
 
     def test_errors_of_tasks_come_out(self, cluster: Cluster) -> None:
         where = Workers(count=0, cluster=cluster.address)
@@ -370,7 +390,7 @@ class TestCluster:
             (die, r"^task 't0': its worker died 3 times: .*; if memory was short, use fewer "),
         ):
             with pytest.raises(InputError, match=text):
-                list(learned(learn, UNITS, NAMES, where))
+                list(learn_units(learn, UNITS, NAMES, where))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "here", "a:99999"])
@@ -378,17 +398,26 @@ def test_a_cluster_that_does_not_answer_is_refused(address: str) -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install 'supsup[ray]'")
     text = f"^--cluster: {address} must be HOST:PORT of a Ray cluster that runs, or auto: .*; start"
     with pytest.raises(InputError, match=text):
-        list(learned(Unit, UNITS, NAMES, Workers(count=0, cluster=address)))
+        list(learn_units(Unit, UNITS, NAMES, Workers(count=0, cluster=address)))
+
+
+@pytest.mark.slow
+def test_a_port_where_no_cluster_answers_is_refused() -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'supsup[ray]'")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"^--cluster: {address} must be .*no answer in 10 s"):
+            list(learn_units(Unit, UNITS, NAMES, Workers(count=0, cluster=address)))
 
 
 def test_auto_needs_a_cluster_of_this_machine() -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install 'supsup[ray]'")
     with pytest.raises(InputError, match=r"^--cluster: auto must be .*; start one with: ray start"):
-        list(learned(Unit, UNITS, NAMES, Workers(count=0, cluster="auto")))
+        list(learn_units(Unit, UNITS, NAMES, Workers(count=0, cluster="auto")))
 
 
 def test_a_cluster_needs_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     text = "^--cluster needs ray, which is not installed; pip install 'supsup\\[ray\\]'$"
     with pytest.raises(InputError, match=text):
-        list(learned(Unit, UNITS, NAMES, Workers(count=0, cluster="auto")))
+        list(learn_units(Unit, UNITS, NAMES, Workers(count=0, cluster="auto")))

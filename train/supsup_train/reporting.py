@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from supsup_runtime.errors import InputError, SupSupError
-from supsup_runtime.files import read_file, regular_file
+from supsup_runtime.files import read_file, regular_file, system_errors
 from supsup_train.resume import Progress as StepProgress
 
 
@@ -144,7 +144,8 @@ class Reporter:
         """Write pending lines to the log, once the bank exists if the log is in it."""
         if self._log is None and not (self._bank / "bank.json").exists():
             return
-        with open_log(self._log or self._bank / "train.jsonl", own=self._log is None) as file:
+        log = self._log or self._bank / "train.jsonl"
+        with system_errors(log, "written"), open_log(log, own=self._log is None) as file:
             file.write("".join(self._waiting).encode())
         self._waiting.clear()
 

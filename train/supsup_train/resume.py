@@ -16,7 +16,7 @@ from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.data.own.parts import Skipped
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import exclusive
-from supsup_train.workers import Unit, Workers, learned
+from supsup_train.workers import Unit, Workers, learn_units
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -71,7 +71,7 @@ def check_resumed(
 
 
 class Losses:
-    """Keeps the losses of the tasks of a unit; passes those of each step on to `progress`."""
+    """Keeps the losses of a task; passes them on to `progress`."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
@@ -117,7 +117,7 @@ def learn_missing(
         learn: Learns the tasks of these indices, at most `together`; called in workers.
         keep: Keeps what `learn` made of the task of an index; returns the record of it. It is
             called in the order of the tasks, unless the run ends early.
-        report: Gets the records; losses of tasks at once are their mean.
+        report: Gets the records.
         workers: Where to learn; defaults to here.
         together: Tasks that are learned at once by one call.
         first_here: Learn the first of them in this process, before workers get `learn`.
@@ -128,9 +128,10 @@ def learn_missing(
             report({"index": index, "task": name, "kept": True})
     left = [index for index, name in enumerate(names) if name not in known]
     units = [tuple(left[i : i + together]) for i in range(0, len(left), together)]
-    aware = _Aware(learn, tasks)
-    here = learned(aware, units[: int(first_here)], names, Workers())
-    for done in chain(here, learned(aware, units[int(first_here) :], names, workers or Workers())):
+    learner, here = _WithSkipped(learn, tasks), int(first_here)
+    first = learn_units(learner, units[:here], names, Workers())
+    rest = learn_units(learner, units[here:], names, workers or Workers())
+    for done in chain(first, rest):
         all_made, skipped = done.made
         if isinstance(tasks, OwnTasks) and tasks.skipped is not None:
             tasks.skipped.update(skipped)
@@ -141,7 +142,7 @@ def learn_missing(
 
 
 @dataclass(frozen=True, slots=True)
-class _Aware(Generic[Made]):
+class _WithSkipped(Generic[Made]):
     """Learns tasks, and returns which pictures of them were left out, by task."""
 
     learn: Callable[[Unit], Sequence[Made]]

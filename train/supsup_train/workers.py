@@ -7,6 +7,8 @@ import os
 import platform
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -32,6 +34,7 @@ RETRIES = 2
 """Of a task whose worker died."""
 _CONNECT_SECONDS = 10
 _MOST_WAITING = 64
+"""Results that wait for an earlier one."""
 MAX_WORKERS = 10_000
 
 
@@ -65,18 +68,18 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned(Generic[Made]):
-    """What came of a unit, and the seconds it took."""
+class Result(Generic[Made]):
+    """What was made of a unit, and the seconds it took."""
 
     unit: Unit
     made: Made
     seconds: float
 
 
-def learned(
+def learn_units(
     learn: Learn[Made], units: Sequence[Unit], names: Sequence[str], workers: Workers
-) -> Iterator[Learned[Made]]:
-    """Learn units of tasks and yield what came of them, in their order.
+) -> Iterator[Result[Made]]:
+    """Learn units of tasks and yield the results in their order.
 
     If a unit takes so long that `_MOST_WAITING` later ones are done, these come out before it.
 
@@ -94,7 +97,7 @@ def learned(
         yield from (_timed(learn, unit) for unit in units)
         return
     source = _in_processes if workers.cluster is None else _on_cluster
-    waiting: dict[Unit, Learned[Made]] = {}
+    waiting: dict[Unit, Result[Made]] = {}
     passed = set[Unit]()
     left = iter(units)
     wanted = next(left, None)
@@ -142,15 +145,15 @@ def _cores() -> int:
     return int(cpu_count())  # affinity and quotas of control groups count
 
 
-def _timed(learn: Learn[Made], unit: Unit) -> Learned[Made]:
+def _timed(learn: Learn[Made], unit: Unit) -> Result[Made]:
     start = time.perf_counter()
     made = learn(unit)
-    return Learned(unit, made, time.perf_counter() - start)
+    return Result(unit, made, time.perf_counter() - start)
 
 
 def _in_worker(
     learn: Learn[Made], unit: Unit, threads: int, wanted: dict[str, str]
-) -> Learned[Made]:
+) -> Result[Made]:
     """Learn a unit in a worker, if its packages are the driver's."""
     for name, own in _versions().items():
         if own != wanted[name]:
@@ -180,7 +183,7 @@ def _versions() -> dict[str, str]:
 
 def _in_processes(
     learn: Learn[Made], units: Sequence[Unit], names: Sequence[str], workers: Workers
-) -> Generator[Learned[Made]]:
+) -> Generator[Result[Made]]:
     """Yield results as they come.
 
     If a worker dies, all tasks in flight are lost and learned again; those that are lost twice in a
@@ -204,7 +207,7 @@ def _in_processes(
         get_reusable_executor().shutdown(wait=True)  # else they wait for minutes, data and all
 
 
-def _alone(learn: Learn[Made], unit: Unit, names: Sequence[str], workers: Workers) -> Learned[Made]:
+def _alone(learn: Learn[Made], unit: Unit, names: Sequence[str], workers: Workers) -> Result[Made]:
     try:
         return next(iter(_round(learn, [unit], workers, [])))
     except TerminatedWorkerError as error:  # the third time
@@ -213,7 +216,7 @@ def _alone(learn: Learn[Made], unit: Unit, names: Sequence[str], workers: Worker
 
 def _round(
     learn: Learn[Made], units: Iterable[Unit], workers: Workers, begun: list[Unit]
-) -> Generator[Learned[Made]]:
+) -> Generator[Result[Made]]:
     """Yield results of worker processes as they come; `begun` gets the units handed out."""
 
     def jobs() -> Iterator[Any]:
@@ -238,7 +241,7 @@ def _died(unit: Unit, names: Sequence[str], reason: str) -> InputError:
 
 def _on_cluster(
     learn: Learn[Made], units: Sequence[Unit], names: Sequence[str], workers: Workers
-) -> Generator[Learned[Made]]:
+) -> Generator[Result[Made]]:
     """Yield results of a Ray cluster as they come; Ray tries a lost task again on another node."""
     with _connected(str(workers.cluster)) as ray:
         options = {"num_cpus": workers.threads, "max_retries": RETRIES}
@@ -247,15 +250,19 @@ def _on_cluster(
         shared = ray.put(learn)  # once, with its data, whatever the number of tasks
         left = iter(units)
         running: dict[Any, Unit] = {}
-        while True:
-            room = workers.count or 2 * int(ray.cluster_resources().get("CPU", 1))
-            while len(running) < room and (unit := next(left, None)) is not None:
-                running[remote.remote(shared, unit, workers.threads, _versions())] = unit
-            if not running:
-                return
-            for ref in ray.wait(list(running), timeout=1)[0]:
-                unit = running.pop(ref)
-                yield _fetched(ray, ref, unit, names)
+        try:
+            while True:
+                room = workers.count or 2 * int(ray.cluster_resources().get("CPU", 1))
+                while len(running) < room and (unit := next(left, None)) is not None:
+                    running[remote.remote(shared, unit, workers.threads, _versions())] = unit
+                if not running:
+                    return
+                for ref in ray.wait(list(running), timeout=1)[0]:
+                    unit = running.pop(ref)
+                    yield _fetched(ray, ref, unit, names)
+        finally:
+            for ref in running:
+                ray.cancel(ref, force=True)
 
 
 def _check_nodes(ray: Any, threads: int) -> None:  # noqa: ANN401 - Ray's
@@ -290,6 +297,12 @@ def _connected(address: str) -> Iterator[Any]:
     except ModuleNotFoundError as error:
         raise InputError(str(explained(error, "--cluster", "ray"))) from None
     if ray.is_initialized():
+        own = ray.get_runtime_context().gcs_address
+        if address not in {"auto", own}:
+            raise InputError(
+                f"--cluster: {address}: this process is connected to {own} already; give that, or "
+                "auto"
+            )
         yield ray
         return
     _check_address(address)
@@ -304,17 +317,28 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _check_address(address: str) -> None:
-    """Refuse an address where nothing answers: Ray would try for minutes."""
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    """Refuse an address where no cluster answers: Ray would try for minutes."""
+    where = []
+    if address != "auto":
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, ValueError, OverflowError) as error:
+            raise _unreachable(address, error) from error
+        if address.startswith("ray://"):
+            return
+        where = ["--address", address]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *where]
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise _unreachable(address, error) from error
+        subprocess.run(command, capture_output=True, check=True, timeout=_CONNECT_SECONDS)  # noqa: S603 - Ray's own
+    except subprocess.TimeoutExpired as error:
+        raise _unreachable(address, f"no answer in {_CONNECT_SECONDS} s") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        raise _unreachable(address, said.rpartition("\n")[2]) from error
 
 
-def _unreachable(address: str, error: Exception) -> InputError:
+def _unreachable(address: str, error: object) -> InputError:
     reason = str(error).strip().partition("\n")[0]
     return InputError(
         f"--cluster: {address} must be HOST:PORT of a Ray cluster that runs, or auto: "

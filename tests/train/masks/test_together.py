@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from supsup_train import Device, Recipe, Rule
 from supsup_train.masks import together
 from supsup_train.masks.rules import RuleKind
 from supsup_train.masks.train_task import begin_task
+from supsup_train.resume import Losses
 from tiny_streams import pictures
 
 RECIPE = Recipe(steps=30, batch_size=32, learning_rate=1e-2)
@@ -93,7 +95,7 @@ def test_tasks_of_few_images_learn_beside_others(tmp_path: Path) -> None:
     bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
     data = [cut(stream.task(index), count) for index, count in enumerate((100, 7, 100, 7))]
     begun = [begin_task(bank.network, module, each, RECIPE) for each in data]
-    together.fit_together(begun, data, RECIPE, Device(tasks=4), None)
+    together.fit_together(begun, data, RECIPE, Device(tasks=4), [Losses(None)] * 4)
     for each, (learning, _) in zip(data, begun, strict=True):
         alone = st.train_task(bank, module, each, recipe=RECIPE)
         task = learning.to_task(each.name, {}, labels=each.labels)
@@ -178,7 +180,7 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=text):
         together.fit_together(
-            begun, [replace(data, train_y=data.train_y[:9])], RECIPE, Device(), None
+            begun, [replace(data, train_y=data.train_y[:9])], RECIPE, Device(), [Losses(None)]
         )
 
 
@@ -211,3 +213,18 @@ def test_a_module_that_fails_is_refused_in_one_line(tmp_path: Path) -> None:
     bank = st.create_bank(tmp_path / "b", Failing(64, 12), input_shape=(64,), real_outputs=10)
     with pytest.raises(InputError, match=r"^tasks .* cannot be learned at once on cpu: no; the"):
         st.train_stream(bank, Failing(64, 12), stream, recipe=RECIPE, device=Device(tasks=2))
+
+
+def test_each_task_reports_its_own_losses(tmp_path: Path) -> None:
+    stream = make_stream("permuted", load_dataset(), num_tasks=3)
+    lines: dict[int, list[dict[str, Any]]] = {1: [], 3: []}
+    for tasks, told in lines.items():
+        module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
+        bank = st.create_bank(tmp_path / str(tasks), module, input_shape=(64,), real_outputs=10)
+        device, report = Device(tasks=tasks), told.append
+        st.train_stream(bank, module, stream, recipe=RECIPE, report=report, device=device)
+    for one, many in zip(lines[1], lines[3], strict=True):
+        assert [end for end, _ in many["loss"]] == [end for end, _ in one["loss"]]
+        np.testing.assert_allclose(
+            [x for _, x in many["loss"]], [x for _, x in one["loss"]], atol=1e-3
+        )

@@ -136,7 +136,7 @@ def train_baseline(
     if not (there or blank):
         raise OutputExistsError(f"{path}: exists, is not empty and is no bank; choose another")
     if not whole:
-        return run.one_by_one(run.opened() if there else None)
+        return run.one_by_one()
     if there:
         raise InputError(
             f"{path}: {baseline.recipe.method} changes the weights of all tasks with every new "
@@ -179,10 +179,12 @@ class _Run:
     real_outputs: int
     workers: Workers
 
-    def one_by_one(self, bank: MaskBank | None) -> MaskBank:
-        made = bank
+    def one_by_one(self) -> MaskBank:
         _make_lockable(self.path, exist_ok=True)  # fail before the first task, if at all
+        with training(self.path):
+            return self.locked(self.opened() if (self.path / "bank.json").exists() else None)
 
+    def locked(self, made: MaskBank | None) -> MaskBank:
         def keep(index: int, found: _Made) -> dict[str, Any]:
             nonlocal made
             state, record = found
@@ -194,18 +196,17 @@ class _Run:
             made.add(self.task(index, state, record["accuracy"]))
             return record
 
-        known = set(bank.task_names) if bank else set()
+        known = set(made.task_names) if made else set()
         first = self.baseline.shares and self.stream.task_names[0] not in known
-        with training(self.path):
-            learn_missing(
-                self.stream,
-                known,
-                self.learner(),
-                keep,
-                self.report,
-                workers=self.workers,
-                first_here=first,
-            )
+        learn_missing(
+            self.stream,
+            known,
+            self.learner(),
+            keep,
+            self.report,
+            workers=self.workers,
+            first_here=first,
+        )
         assert made is not None  # noqa: S101 - a stream has at least one task
         return made
 

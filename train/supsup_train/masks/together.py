@@ -26,6 +26,7 @@ from supsup_train.resume import Progress
 Precision = Literal["float32", "bfloat16"]
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 _ROWS = 4
+"""Of the last batch, to see whether training changed what a bank does not store."""
 _EVERY = 100
 """Steps between looks at the losses, which wait for the device."""
 MAX_TASKS = 10_000
@@ -86,12 +87,12 @@ def fit_together(
     data: Sequence[TaskData],
     recipe: Recipe,
     device: Device,
-    progress: Progress | None,
+    progress: Sequence[Progress],
 ) -> None:
     """Learn tasks at once; each draws its own batches, as one by one.
 
-    Scores and state of each learning are those learned, at the end. `progress` gets mean losses,
-    those of `_EVERY` steps at a time.
+    Scores and state of each learning are those learned, at the end. The `progress` of each task
+    gets its losses, those of `_EVERY` steps at a time.
 
     Raises:
         InputError: If a loss is not finite, the module cannot learn tasks at once, or the device
@@ -109,7 +110,7 @@ def fit_together(
                 # an operator that vmap runs task by task
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                 group = _Group([begun[n][0] for n in numbers], recipe, device)
-                group.learn(place, batches, progress)
+                group.learn(names, batches, [progress[n] for n in numbers])
         except SupSupError:
             raise
         except Exception as error:  # of torch: no memory, no device, vmap's refusals; of a module
@@ -155,7 +156,10 @@ class _Group:
         self._schedule = make_schedule(recipe, self._optimizer)
 
     def learn(
-        self, place: str, batches: Iterator[tuple[Tensor, Tensor]], progress: Progress | None
+        self,
+        names: Sequence[str],
+        batches: Iterator[tuple[Tensor, Tensor]],
+        progress: Sequence[Progress],
     ) -> None:
         """Take a step with each batch."""
         waiting: list[Tensor] = []
@@ -164,8 +168,8 @@ class _Group:
             self._seen = x[:, :_ROWS]
             waiting.append(self._step(x.to(self._device.name), y.to(self._device.name)))
             if len(waiting) == _EVERY:
-                self._look(place, number, waiting, progress)
-        self._look(place, number, waiting, progress)
+                self._look(names, number, waiting, progress)
+        self._look(names, number, waiting, progress)
         self._give_back()
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
@@ -179,7 +183,7 @@ class _Group:
         for key, value in state.items():
             if not self.state[key].requires_grad:
                 self.state[key] = value.detach()
-        return losses.detach().mean()
+        return losses.detach()
 
     def _loss(
         self, scores: Tensors, state: Tensors, x: Tensor, y: Tensor
@@ -197,18 +201,21 @@ class _Group:
         return cross_entropy(logits.float(), y), {name: values[name] for name in state}
 
     def _look(
-        self, place: str, number: int, waiting: list[Tensor], progress: Progress | None
+        self,
+        names: Sequence[str],
+        number: int,
+        waiting: list[Tensor],
+        progress: Sequence[Progress],
     ) -> None:
-        """Refuse losses that are not finite, and report them."""
-        for step, loss in enumerate(waiting, start=number + 1 - len(waiting)):
-            value = loss.item()
-            if not isfinite(value):
-                raise InputError(
-                    f"{place}, step {step}: the loss must be finite, got {value}; lower the "
-                    "learning rate"
-                )
-            if progress is not None:
-                progress(step, value)
+        """Refuse losses ``(tasks,)`` that are not finite, and report them."""
+        for step, losses in enumerate(waiting, start=number + 1 - len(waiting)):
+            for name, loss, show in zip(names, losses.tolist(), progress, strict=True):
+                if not isfinite(loss):
+                    raise InputError(
+                        f"task {name!r}, step {step}: the loss must be finite, got {loss}; lower "
+                        "the learning rate"
+                    )
+                show(step, loss)
         waiting.clear()
 
     def _give_back(self) -> None:

@@ -64,30 +64,35 @@ def train_stream(
         BankLockedError: If the bank cannot be locked, or another process learns tasks for it.
     """
     recipe, workers, device = recipe or Recipe(), workers or Workers(), device or Device()
-    check_resumed(bank, stream.task_names, recipe, stream.origin)
-    bank.check_lock()  # before the first task is learned
     if recipe.transfer != "none" and (workers.elsewhere or device.tasks > 1):
         raise InputError(
             f"transfer: {recipe.transfer} makes each task depend on those before it, so they are "
             "learned in order; leave out workers and tasks at once"
         )
     device.check()
-    transfer = Transfer(bank, recipe)
-    learner = _Learner(bank.network, module, stream, recipe, device, transfer=transfer)
-    if workers.elsewhere:
-        learner = replace(learner, transfer=None)
-    else:
-        learner = replace(learner, progress=progress)
-
-    def keep(_: int, made: _Made) -> dict[str, Any]:
-        task, told = made
-        bank.add(task)
-        transfer.tidy()
-        return {"index": len(bank) - 1, **told}
-
     with training(bank.path):
-        known = set(bank.task_names)
-        learn_missing(stream, known, learner, keep, report, workers=workers, together=device.tasks)
+        bank.check_lock()  # before the first task is learned; it reads the index again
+        check_resumed(bank, stream.task_names, recipe, stream.origin)
+        transfer = Transfer(bank, recipe)
+        learner = _Learner(bank.network, module, stream, recipe, device)
+        if not workers.elsewhere:
+            learner = replace(learner, transfer=transfer, progress=progress)
+
+        def keep(_: int, made: _Made) -> dict[str, Any]:
+            task, told = made
+            bank.add(task)
+            transfer.tidy()
+            return {"index": len(bank) - 1, **told}
+
+        learn_missing(
+            stream,
+            set(bank.task_names),
+            learner,
+            keep,
+            report,
+            workers=workers,
+            together=device.tasks,
+        )
 
 
 _Made = tuple[TaskMasks, dict[str, Any]]
@@ -109,21 +114,22 @@ class _Learner:
     def __call__(self, unit: Unit) -> list[_Made]:
         recipe, transfer = self.recipe, self.transfer
         data = [self.stream.task(index) for index in unit]
-        losses = Losses(self.progress(data[0].name))
+        losses = [Losses(self.progress(data[0].name)), *(Losses(None) for _ in data[1:])]
         begun = [begin_task(self.network, self.module, each, recipe, transfer) for each in data]
         if self.device.is_plain:
             (learning, generator), *_ = begun
-            fit(learning.step, data[0], recipe, generator, losses)
+            fit(learning.step, data[0], recipe, generator, losses[0])
         else:
             fit_together(begun, data, recipe, self.device, losses)
         made = []
-        for index, each, (learning, _) in zip(unit, data, begun, strict=True):
+        parts = zip(unit, data, begun, losses, strict=True)
+        for index, each, (learning, _), own in parts:
             record = {**self.stream.origin(index), "stream_index": index, **self.device.record()}
             task = end_task(learning, each, recipe, record, transfer)
             told = {
                 "accuracy": task.training["accuracy"],
                 "density": round(task.density(self.network), 4),
-                "loss": losses.curve(),
+                "loss": own.curve(),
                 "train_accuracy": task.training["train_accuracy"],
             }
             made.append((task, told))
