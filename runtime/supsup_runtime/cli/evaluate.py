@@ -72,7 +72,7 @@ def run() -> None:
         stream,
         per_task=arguments.per_task,
         batch_size=arguments.batch_size,
-        method=inference_of(arguments, model.default_method),
+        method=inference_of(arguments, model),
         unnamed=arguments.scenario == "NNs",
         progress=say_progress,
     )

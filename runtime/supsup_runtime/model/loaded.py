@@ -10,9 +10,11 @@ from supsup_runtime.arrays import Floats, Given, Images
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.engine import DEFAULT_CACHE_BYTES, Engine
 from supsup_runtime.model.inference import (
+    Auto,
     Inference,
     Method,
     TaskInference,
+    adjustment_of,
     score_tasks,
     threshold_of,
 )
@@ -45,8 +47,17 @@ class Loaded:
         return self.engine.inputs.checked(x)
 
     @property
-    def default_method(self) -> Method:
-        """See `Model.default_method`."""
+    def _calibrated(self) -> Inference | None:
+        """What the calibration found best, if the model can run it."""
+        found = self.info.calibration
+        if found is None or found.method is None or self.info.mode not in {"full", "known"}:
+            return None
+        if found.method == "verified" and self.info.mode == "known":
+            return None
+        return Inference(method=found.method, score=found.score, candidates=found.candidates)
+
+    @property
+    def _uncalibrated(self) -> Method:
         if self.info.mode == "full":
             return "exhaustive" if self._few_tasks else "verified"
         return "exhaustive" if self.info.mode == "known" else "one-shot"
@@ -56,10 +67,12 @@ class Loaded:
         count = len(self.info.tasks)
         return count <= MAX_TRIED and count * self.engine.task_bytes <= DEFAULT_CACHE_BYTES
 
-    def how(self, wanted: Method | Inference | None) -> Inference:
-        """Return the settings of a method."""
+    def how(self, wanted: Auto | Inference | None) -> Inference:
+        """Return the settings of a method; by default the calibrated ones, see `Model.how`."""
+        if wanted is None or wanted == "auto":
+            return self._calibrated or Inference(method=self._uncalibrated)
         if not isinstance(wanted, Inference):
-            return Inference(method=self.default_method if wanted is None else wanted)
+            return Inference(method=wanted)
         if wanted.score == "log-odds" and not self.info.network.superfluous_outputs:
             raise InputError(
                 f"{self.place}: score log-odds needs superfluous outputs, the network has "
@@ -72,7 +85,9 @@ class Loaded:
     ) -> tuple[tuple[TaskInference, ...], Floats | None]:
         """Infer the task of the batch or of each row; the logits, if the method found them."""
         threshold = threshold_of(self.info, how)
-        scores, passes, logits = score_tasks(self.engine, x, how, per_image=per_image)
+        scores, passes, logits = score_tasks(
+            self.engine, x, how, per_image=per_image, adjustment=adjustment_of(self.info, how)
+        )
         inferences = tuple(
             TaskInference.from_scores(row, self.info.tasks, how.method, count, threshold)
             for row, count in zip(scores, passes, strict=True)
@@ -81,7 +96,7 @@ class Loaded:
 
     def try_all(self, x: Images) -> None:
         """Try all tasks once, if the default method does and they are few."""
-        exhaustive = self.default_method == "exhaustive" and "logits" in self.engine.outputs
+        exhaustive = self.how(None).method == "exhaustive" and "logits" in self.engine.outputs
         if exhaustive and self._few_tasks:
             self.infer(x, self.how(None), per_image=False)
 

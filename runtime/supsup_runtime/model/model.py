@@ -30,7 +30,7 @@ from supsup_runtime.arrays import (
 )
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.model.engine import MAX_CACHE_BYTES, Engine
-from supsup_runtime.model.inference import Inference, Method, TaskInference
+from supsup_runtime.model.inference import Auto, Inference, Method, TaskInference
 from supsup_runtime.model.inputs import blank
 from supsup_runtime.model.loaded import Loaded
 from supsup_runtime.model.loading import open_model
@@ -199,7 +199,7 @@ class Model:
         task: TaskKey | Sequence[TaskKey] | None = None,
         *,
         per_image: bool = False,
-        method: Method | Inference | None = None,
+        method: Auto | Inference | None = None,
         timings: bool = False,
     ) -> Prediction:
         """Run the network on a batch.
@@ -291,7 +291,7 @@ class Model:
 
         Args:
             tasks: Names, indices or `TaskInfo` of tasks to cache. None asked for: all, if
-                `default_method` tries at most 32 and they fit.
+                there are at most 32, they fit, and `how` tries all.
             batch_size: Rows of later batches, at least 1.
 
         Raises:
@@ -320,12 +320,12 @@ class Model:
         if not indices:
             loaded.try_all(x)
 
-    def infer_task(self, x: Given, *, method: Method | Inference | None = None) -> TaskInference:
+    def infer_task(self, x: Given, *, method: Auto | Inference | None = None) -> TaskInference:
         """Infer the task of a batch in which all rows have the same task.
 
         Args:
             x: As in `predict`.
-            method: Name, or an `Inference` with settings; None takes `default_method`.
+            method: Name, or an `Inference` with settings; see `how` for the default.
 
         Returns:
             The task and the scores of all tasks.
@@ -337,7 +337,7 @@ class Model:
         return loaded.infer(loaded.prepared(x), loaded.how(method), per_image=False)[0][0]
 
     def infer_tasks(
-        self, x: Given, *, method: Method | Inference | None = None
+        self, x: Given, *, method: Auto | Inference | None = None
     ) -> tuple[TaskInference, ...]:
         """Infer the task of each row separately.
 
@@ -384,13 +384,19 @@ class Model:
         logits = loaded.engine.superposed(loaded.prepared(x), indices, weights)
         return checked_outputs(logits, "logits", loaded.place)
 
+    def how(self, method: Auto | Inference | None = None) -> Inference:
+        """Return the settings that a call with this method has.
+
+        ``auto``, or None, are those that the calibration found best. Without one: ``exhaustive`` up
+        to 32 tasks and 64 MiB of weights, then ``verified``; models that only infer have
+        ``one-shot``, those without inference ``exhaustive``.
+        """
+        return self._now().how(method)
+
     @property
     def default_method(self) -> Method:
-        """Default method: ``exhaustive`` up to 32 tasks and 64 MiB of weights, then ``verified``.
-
-        Models that only infer have ``one-shot``, those without inference ``exhaustive``.
-        """
-        return self._now().default_method
+        """Method of `how` by default."""
+        return self.how().method
 
 
 def _blank(info: ModelInfo, rows: int) -> Images:
