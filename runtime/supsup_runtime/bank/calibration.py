@@ -13,8 +13,8 @@ from supsup_runtime.objectives import Score
 Judging = Literal["verified", "exhaustive"]
 JUDGING: tuple[Judging, ...] = get_args(Judging)
 """Methods that score real forward passes, as a calibration does."""
-_NEW: dict[str, Any] = {"candidates": None, "inferred": None, "method": None, "scale": (), "shift": ()}
-"""Fields that format 1 lacks, and what they are there."""
+_NEW = {"candidates", "inferred", "method", "scale", "shift"}
+"""Fields that format 1 lacks."""
 _MOST = 1e30
 """Of scales and shifts: what they make of a float32 is finite."""
 
@@ -117,7 +117,7 @@ class Calibration:
         """
         names = {field.name for field in fields(cls)}
         if not (isinstance(value, dict) and "method" in value):
-            names -= set(_NEW)
+            names -= _NEW
         found = dict(Fields(value, names, "calibration").value)
         for name in {"scale", "shift"} & set(found):
             if not isinstance(found[name], list):

@@ -80,8 +80,8 @@ def model_tasks(arguments: argparse.Namespace, model: Model) -> Tasks:
 
 def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS) -> None:
     """Add options to infer the task."""
-    method = "task inference method; auto is what the calibration found best, without one exhaustive "
-    method += "for up to 32 tasks, else verified (default: auto)"
+    method = "task inference method; auto is what the calibration found best, without one "
+    method += "exhaustive for up to 32 tasks, else verified (default: auto)"
     score = "log-odds if the network has superfluous outputs, else entropy"
     score = f"verified, exhaustive: score of a forward pass through a mask (default: {score})"
     tried = f"verified: number of tasks to try, at least 1 (default: {DEFAULT_CANDIDATES})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,12 @@ class Tried:
     def is_adjusted(self) -> bool:
         """Whether scores are adjusted."""
         return len(self.scale) > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return how it infers and how well, for JSON."""
+        how = self.how
+        value = {"method": how.method, "score": how.score, "candidates": how.candidates}
+        return {**value, "adjusted": self.is_adjusted, "inferred": self.inferred}
 
     def adjusted(self, scores: Scores) -> Scores:
         """Adjust scores ``(images, tasks)``."""
@@ -98,7 +105,8 @@ def fitted(scores: Scores, own: npt.NDArray[np.int64]) -> tuple[Scores, Scores]:
     unit = float(scores.std()) or 1.0
     x, truth = scores / unit, np.zeros(scores.shape)
     truth[np.arange(count), own] = 1
-    values, mean, square = np.zeros(2 * tasks + 1), 0.0, 0.0  # logs of slopes, shifts, common slope
+    values = np.zeros(2 * tasks + 1)  # logs of slopes, shifts, log of the common slope
+    mean, square = np.zeros_like(values), np.zeros_like(values)
     for step in range(1, _STEPS + 1):
         slopes, shifts = np.exp(values[:tasks] + values[-1]), values[tasks:-1]
         logits = x * slopes + shifts
@@ -166,7 +174,8 @@ def _verified(
         if count >= model.num_tasks:
             break
         kept = np.full(scores.shape, -np.inf)
-        np.put_along_axis(kept, order[:, :count], np.take_along_axis(scores, order[:, :count], 1), 1)
+        few = order[:, :count]
+        np.put_along_axis(kept, few, np.take_along_axis(scores, few, 1), 1)
         how = Inference(method="verified", score=best.how.score, candidates=count)
         right = float((kept.argmax(axis=1) == own).mean())
         ways.insert(0, Tried(how=how, inferred=right, scale=best.scale, shift=best.shift))
