@@ -104,14 +104,17 @@ def inference_of(arguments: argparse.Namespace, model: Model) -> Inference:
     """Return the inference settings of a command."""
     default = model.how()
     method = None if arguments.method == "auto" else arguments.method
-    if method is None and arguments.candidates is None and arguments.score in {None, default.score}:
+    settings = {
+        "score": arguments.score,
+        "candidates": arguments.candidates,
+        "steps": getattr(arguments, "alpha_steps", None),  # absent if `gradient` is not a choice
+        "step_size": getattr(arguments, "alpha_step_size", None),
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    if method is None and not given:
         return default
     return Inference(
-        method=method or ("verified" if arguments.candidates is not None else default.method),
-        score=arguments.score,
-        candidates=arguments.candidates,
-        steps=getattr(arguments, "alpha_steps", None),  # absent if `gradient` is not a choice
-        step_size=getattr(arguments, "alpha_step_size", None),
+        method=method or ("verified" if "candidates" in given else default.method), **given
     )
 
 
