@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 # The oldest onnxruntime that pyproject.toml allows.
 FLOOR = $(shell sed -n 's/^cpu = \["onnxruntime>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test test-all lint types unit slow browser floor docs dist mutants fuzz crash arm arm-counting install clean
+.PHONY: demo test test-all lint types unit slow browser floor docs dist mutants fuzz crash deaths arm arm-counting install clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -88,7 +88,7 @@ mutants: $(VENV)/.mutants
 	cosmic-ray --verbosity ERROR exec mutants.toml mutants.sqlite && \
 	cr-report --surviving-only --show-diff mutants.sqlite > surviving.txt && cr-report mutants.sqlite | tail -3
 
-# N changed files and arguments, or N stopped commands, from a seed. RECORD=1 writes the table of docs/RELIABILITY.md.
+# N changed files and arguments, N stopped commands, or N killed workers, from a seed. RECORD=1 writes the table of docs/RELIABILITY.md.
 N ?= 1000
 SEED ?= 0
 FUZZ = PYTHONPATH=tests:. $(BIN)/python -m
@@ -99,6 +99,9 @@ fuzz: install
 
 crash: install
 	$(FUZZ) fuzz.crash --stops $(N) --seed $(SEED) $(RECORDED)
+
+deaths: install
+	$(FUZZ) fuzz.deaths --kills $(N) --seed $(SEED) $(RECORDED)
 
 # Emulated ARM cores: Debian 13 for arm64, unpacked and not installed, which needs no root privileges.
 ARM := $(abspath build/arm)

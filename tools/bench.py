@@ -61,11 +61,10 @@ def _run() -> None:
     else:
         print(f"{arguments.case}: {_pairs(settings)}\n{table(result.rows)}")
         print(f"ratio: {result.ratio}\nmachine: {_pairs(about)}")
-    if plot:
-        from tools.benchmarks.inference import plot_sweep
+    if plot and result.draw:
+        from tools.pictures import picture
 
-        title = f"{arguments.model}, {arguments.outputs} outputs, {arguments.threads} threads"
-        print(plot_sweep(result.rows, plot, title), file=sys.stderr)
+        print(picture(plot, result.draw, figsize=(7, 4.5)), file=sys.stderr)
 
 
 def _pairs(values: dict[str, Any]) -> str:
@@ -84,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep = _case(cases, "sweep", "inference:sweep", "one-shot by number of tasks")
     _network(sweep, tasks=[10, 25, 100, 250, 1000, 2500], outputs=500)
     _peers(sweep, "abf")
-    sweep.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG (needs matplotlib)")
+    _plot(sweep)
     known = _case(cases, "known", "known:known", "task known: the same in every call, or another")
     _network(known, tasks=250, model=list(MODELS))
     _number(known, "--batch-size", [1, 128])
@@ -104,10 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     _number(storage, "--tasks", 100)
     _number(storage, "--er", [4, 8, 16])
     storage.add_argument("--state", choices=STATE_DTYPES, default="float16")
-    text = "training one task, compared with a plain loop"
-    training = _case(cases, "training", "training:training", text, rounds=5)
-    training.set_defaults(threads=os.cpu_count())  # the default of training
-    _number(training, "--steps", 1000)
+    text = "a bank of many tasks: opening, changing, merging"
+    large = _case(cases, "large", "large:large", text, rounds=5)
+    _network(large, tasks=10_000, outputs=500)
+    _learning(cases)
     text = "export, add and calls, compared with another revision"
     against = _case(cases, "against", "against:against", text)
     against.add_argument("revision", metavar="REV", help="git revision")
@@ -118,6 +117,22 @@ def _parser() -> argparse.ArgumentParser:
     _number(against, "--tasks", 255)
     _number(against, "--added-to", 2500)
     return parser
+
+
+def _learning(cases: Any) -> None:  # noqa: ANN401 - argparse keeps the type to itself
+    """Add the cases of learning tasks."""
+    text = "training one task, compared with a plain loop"
+    task = _case(cases, "train-task", "training:one_task", text, rounds=5)
+    text = "learning a stream, by processes, workers, tasks at once and device"
+    training = _case(cases, "training", "training:training", text, rounds=1)
+    for each in (task, training):
+        each.set_defaults(threads=os.cpu_count())  # the default of training
+        _number(each, "--steps", 1000)
+    _number(training, "--tasks", 16)
+    training.add_argument("--model", nargs="+", default=[MODELS[0]], help="default: %(default)s")
+    text = "data set, as of supsup-train (default: generated)"
+    training.add_argument("--data", type=Path, metavar="PATH", help=text)
+    _plot(training)
 
 
 def _case(
@@ -162,6 +177,11 @@ def _number(parser: argparse.ArgumentParser, option: str, default: int | list[in
     parser.add_argument(
         option, type=positive, nargs=nargs, default=default, help="default: %(default)s"
     )
+
+
+def _plot(parser: argparse.ArgumentParser) -> None:
+    text = "write an SVG (needs matplotlib)"
+    parser.add_argument("--plot", type=Path, metavar="FILE", help=text)
 
 
 def _peers(parser: argparse.ArgumentParser, default: str) -> None:

@@ -117,7 +117,8 @@ def _measured(experiment: Experiment, folder: Path, arguments: argparse.Namespac
         )
     claim(folder, experiment.setting())
     data, store = DataFolder(arguments.data), Store(folder / "rows.jsonl")
-    run = Run(folder=folder, data=data, own=own, threads=arguments.threads, store=store)
+    how = {"threads": arguments.threads, "workers": arguments.workers}
+    run = Run(folder=folder, data=data, own=own, store=store, **how)
     return experiment.measure(run)
 
 
@@ -150,6 +151,10 @@ def _bank(text: str) -> tuple[str, Path]:
     return key, Path(path)
 
 
+def _workers(text: str) -> str:
+    return text if text == "auto" else str(positive(text))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -168,6 +173,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in NUMBERS.items():
         add(_option(name), type=positive, metavar="N", help=text)
     add("--threads", type=positive, metavar="N", help="threads of PyTorch, and per call (1)")
+    text = "learn tasks side by side in N processes, or auto, unless tasks depend on each other"
+    add("--workers", type=_workers, metavar="N", help=text)
     add("--record", action="store_true", help="update docs/ in these cases as well")
     add("--from-results", action="store_true", help="write docs/ from docs/results")
     add("--json", action="store_true", help="print JSON instead of tables")

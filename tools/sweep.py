@@ -49,7 +49,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.reproduction.store import Line, Store, claim
 
 _COLUMNS = ("known", "lowest", "inferred", "seconds", "density", "bytes")
-_FREE = {"_given", "data", "tasks", "threads", "quiet"}
+_FREE = {"_given", "data", "tasks", "threads", "workers", "cluster", "quiet"}
 """Attributes of a combination that may differ in a work folder; the tasks' data count instead."""
 
 

@@ -161,7 +161,7 @@ def add_options(made: Options, rows: Iterable[Row]) -> None:
     """Add options that take a value."""
     for name, kind, default, text in rows:
         if callable(kind):
-            metavar = "X" if kind is float else "N"
+            metavar = "X" if kind is float else "NAME" if kind is str else "N"
             made.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
         else:
             made.add_argument(name, choices=kind, default=default, help=text)

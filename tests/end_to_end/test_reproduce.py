@@ -74,7 +74,8 @@ def test_every_experiment_runs_on_a_tiny_setting(name: str, tmp_path: Path) -> N
     for row, line in zip(result["rows"], lines[2:], strict=True):
         assert row["label"].rpartition(": ")[2] in line
         assert row["images"] == 4 * row["num_tasks"]
-        measures = ["shared"] if name == "nns-100" else ["known", "unknown", "shared", "inferred"]
+        nns = name.startswith("nns")
+        measures = ["shared"] if nns else ["known", "unknown", "shared", "inferred"]
         for measure in measures:
             assert 0 <= row[measure] <= 1
             assert len(row["tasks"][measure]) == row["num_tasks"]
@@ -149,6 +150,20 @@ def refused(name: str, bank: str, message: str, folder: Path) -> None:
     done = reproduce(name, "--tiny", "--bank", bank, "--work", folder / "again", status=1)
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_workers_learn_the_same_banks(tmp_path: Path) -> None:
+    for name, more in (("one", ()), ("two", ("--workers", 2))):
+        reproduce("split-5", "--tiny", "--threads", 1, *more, "--work", tmp_path / name)
+    one, two = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).rglob("banks/lenet/tasks/*")}
+        for name in ("one", "two")
+    )
+    assert one
+    assert one == two
+    done = reproduce("transfer", "--tiny", "--workers", "auto", "--work", tmp_path / "three")
+    assert "transfer: masks" in done.stdout  # in order, without workers
+    assert "argument --workers" in reproduce("digits", "--workers", "no", status=2).stderr
 
 
 def test_shared_masks_that_are_none_are_refused(tmp_path: Path) -> None:

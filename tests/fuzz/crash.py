@@ -49,6 +49,7 @@ LINES = {
     "bank remove": f"supsup-bank remove plain {_FIRST}",
     "bank rename": f"supsup-bank rename plain {_FIRST} upright",
     "bank upgrade": "supsup-bank upgrade old",
+    "bank merge": "supsup-bank merge new plain",
     "calibrate": "supsup-calibrate full.onnx permuted --data data.npz --bank plain --coverage 0.8",
     "report": "supsup-eval full.onnx permuted --data data.npz --per-task 3 --report r.html --force",
     "encode": "supsup-hopfield encode --bank plain",

@@ -49,7 +49,7 @@ def test_a_killed_sweep_goes_on(data: Path, tmp_path: Path) -> None:
     run_stopped(SWEEP, *words, name="out.onnx", count=2)
     stored = (tmp_path / "cut/results.jsonl").read_text().splitlines()
     assert len(stored) == 1
-    done = sweep(*words, "--json")
+    done = sweep(*words, "--workers", 2, "--json")
     assert "3 of 4: --rule=top-k --steps=2" in done.stderr
     assert done.stderr.count("already in the bank, skipped") == 2
     one, two = (json.loads(each.stdout) for each in (whole, done))

@@ -38,19 +38,24 @@ def test_training_accuracy_is_of_at_most_1000_images_of_every_class(images: int)
     assert set(found.test_y) == set(y)
 
 
+TIMES = {"one": 10.0, "with it": 10.9, "two": 12.0, "three": 12.5, "many": 13.17}
+
+
 def test_a_line_tells_how_many_tasks_are_done_and_when_all_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = iter([10.0, 10.0, 12.0, 12.2])  # of one, of two, of three
-    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    now = 10.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
     with reporting(tmp_path, tmp_path / "log", 1, 1502, quiet=True) as reporter:
         reporter.report({"task": "zero", "index": 0, "kept": True})
-        for index, name in enumerate(("one", "two", "three"), start=1):
+        for index, (name, now) in enumerate(TIMES.items(), start=1):  # noqa: B007 - read above
             line = {"task": name, "index": index, "accuracy": 0.5, "seconds": 2.0}
             reporter.report(line)
     assert capsys.readouterr().err.splitlines() == [
         "zero: already in the bank, skipped",
         "one: accuracy 0.5000, 2.0 s (2 of 1502)",
-        "two: accuracy 0.5000, 2.0 s (3 of 1502, 30.0 a minute, 0:49:58 left)",
-        "three: accuracy 0.5000, 2.0 s (4 of 1502, 54.5 a minute, 0:27:28 left)",
+        "with it: accuracy 0.5000, 2.0 s (3 of 1502)",
+        "two: accuracy 0.5000, 2.0 s (4 of 1502, 30.0 a minute, 0:49:56 left)",
+        "three: accuracy 0.5000, 2.0 s (5 of 1502, 48.0 a minute, 0:31:11 left)",
+        "many: accuracy 0.5000, 2.0 s (6 of 1502, 56.8 a minute, 0:26:21 left)",
     ]

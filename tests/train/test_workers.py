@@ -288,7 +288,7 @@ def test_the_memory_of_a_worker_is_estimated(tmp_path: Path) -> None:
     np.savez(data, x_train=x, y_train=y, x_test=x[:2000], y_test=y[:2000])
     words = [program("supsup-train"), "permuted", "--data", data, "--model", "lenet-300-100"]
     words += ["--tasks", 1, "--steps", 5, "--quiet", "--bank", tmp_path / "b", "--threads", 1]
-    process = os.posix_spawn(words[0], list(map(str, words)), os.environ)
+    process = os.posix_spawn(program("supsup-train"), list(map(str, words)), os.environ)
     _, status, used = os.wait4(process, 0)
     assert status == 0
     stream = make_stream("permuted", load_dataset(data), num_tasks=1)

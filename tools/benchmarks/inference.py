@@ -27,7 +27,6 @@ from tools.benchmarks.peers import (
     open_onnx,
 )
 from tools.benchmarks.timing import Candidate, Result, Row, Setup, measure
-from tools.pictures import picture
 
 import supsup_runtime
 from supsup_export.bank_model.compose import Request
@@ -80,25 +79,23 @@ def sweep(setup: Setup, *, model: str, outputs: int, tasks: Sequence[int], peers
         print(f"sweep: {count} tasks", file=sys.stderr)
         found = one_shot(setup, model=model, outputs=outputs, tasks=count, peers=peers)
         rows += [{"tasks": count, **row} for row in found.rows]
-    return Result(rows=rows, ratio="to the median of the first row of the same number of tasks")
+    ratio = "to the median of the first row of the same number of tasks"
+    title = f"{model}, {outputs} outputs, {setup.threads} threads"
+    return Result(rows=rows, ratio=ratio, draw=partial(_draw, rows, title))
 
 
-def plot_sweep(rows: Sequence[Row], file: Path, title: str) -> str:
-    """Write an SVG with a line per case, quartiles as a band; return a message for the user."""
-
-    def draw(axes: Any) -> None:  # noqa: ANN401 - matplotlib's
-        for case in dict.fromkeys(row["case"] for row in rows):
-            points = [row for row in rows if row["case"] == case and row["ms"] is not None]
-            if points:
-                tasks = [row["tasks"] for row in points]
-                axes.plot(tasks, [row["ms"] for row in points], marker="o", label=case)
-                low, high = ([row[key] for row in points] for key in ("ms_q25", "ms_q75"))
-                axes.fill_between(tasks, low, high, alpha=0.2)
-        axes.set(xscale="log", yscale="log", xlabel="tasks", ylabel="ms a call", title=title)
-        axes.grid(visible=True, which="both", alpha=0.3)
-        axes.legend(fontsize="small")
-
-    return picture(file, draw, figsize=(7, 4.5))
+def _draw(rows: Sequence[Row], title: str, axes: Any) -> None:  # noqa: ANN401 - matplotlib's
+    """Draw a line per case, quartiles as a band."""
+    for case in dict.fromkeys(row["case"] for row in rows):
+        points = [row for row in rows if row["case"] == case and row["ms"] is not None]
+        if points:
+            tasks = [row["tasks"] for row in points]
+            axes.plot(tasks, [row["ms"] for row in points], marker="o", label=case)
+            low, high = ([row[key] for row in points] for key in ("ms_q25", "ms_q75"))
+            axes.fill_between(tasks, low, high, alpha=0.2)
+    axes.set(xscale="log", yscale="log", xlabel="tasks", ylabel="ms a call", title=title)
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend(fontsize="small")
 
 
 def per_image(setup: Setup, *, model: str, outputs: int | None, tasks: int, images: int) -> Result:

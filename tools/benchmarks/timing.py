@@ -67,11 +67,13 @@ class Result:
         rows: Of the table.
         ratio: Meaning of the column `ratio`.
         settings: In addition to the options.
+        draw: Draws the rows, for ``--plot``.
     """
 
     rows: list[Row]
     ratio: str = "-"
     settings: dict[str, Any] = field(default_factory=dict)
+    draw: Callable[[Any], None] | None = None
 
 
 def measure(candidates: Sequence[Candidate], setup: Setup) -> list[Row]:

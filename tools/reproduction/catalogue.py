@@ -147,6 +147,14 @@ NNS_100 = Accuracy(
     seconds=1200,
 )
 
+NNS_2500 = replace(
+    NNS_100,
+    name="nns-2500",
+    banks={"learner": replace(NNS_100.banks["learner"], tasks=2500)},
+    rows=(_asking(_h("one-shot", ONE_SHOT, "learner", images=20), "93.49"),),
+    seconds=4 * 3600,
+)
+
 SPLIT_5 = Accuracy(
     name="split-5",
     title="SplitMNIST, 5 tasks of 2 classes, LeNet 300-100, 100 outputs, single images",
@@ -355,6 +363,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         PERMUTED_FC,
         ROTATED_36,
         NNS_100,
+        NNS_2500,
         BATCHE,
         PSP,
         SPLIT_5,

@@ -26,12 +26,14 @@ class Run:
         folder: Keeps banks, models and measurements.
         own: Existing banks, by key.
         threads: For learning (None: PyTorch's default) and for one call (None: 1).
+        workers: Processes that learn; None learns in this one.
     """
 
     folder: Path
     data: DataFolder
     own: Mapping[str, Path]
     threads: int | None
+    workers: str | None
     store: Store
 
     @property
@@ -43,7 +45,9 @@ class Run:
         """Return an existing bank, or learn it."""
         sys.stderr.write(f"bank {key}: {wanted.tasks} tasks of {wanted.stream}\n")
         folder, own = self.folder / "banks" / key, self.own.get(key)
-        return learned_bank(wanted, folder, self.data, own=own, threads=self.threads)
+        return learned_bank(
+            wanted, folder, self.data, own=own, threads=self.threads, workers=self.workers
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,7 @@ def learned_bank(
     *,
     own: Path | None = None,
     threads: int | None = None,
+    workers: str | None = None,
 ) -> MaskBank:
     """Learn a bank, or resume it, and check it.
 
@@ -102,6 +103,7 @@ def learned_bank(
         data: Data and shared masks.
         own: Existing bank to use instead of `path`; it is never changed.
         threads: Threads of PyTorch; None is its default.
+        workers: Processes that learn tasks side by side, where tasks do not depend on each other.
 
     Raises:
         InputError: If an existing bank does not match; the message names the difference.
@@ -115,8 +117,15 @@ def learned_bank(
         arguments = _options(wanted, path, data)
         if threads is not None:
             arguments += ["--threads", str(threads)]
+        if workers is not None and _independent(wanted):
+            arguments += ["--workers", workers]
         (baseline if wanted.method else train)(arguments)
     return _checked(wanted, MaskBank.open(path), stream)
+
+
+def _independent(wanted: Bank) -> bool:
+    in_order = wanted.scenario == "NNs" or wanted.method in {"psp", "sequence"}
+    return wanted.transfer == "none" and not in_order
 
 
 def _options(wanted: Bank, path: Path, data: DataFolder | None) -> list[str]:

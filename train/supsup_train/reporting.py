@@ -33,6 +33,8 @@ def progress_bars(*, quiet: bool) -> Progress:
 
 
 MAX_LOG_BYTES = 1 << 30
+_TOGETHER = 1.0
+"""Seconds within which the first tasks count as learned at once, as with ``--vectorise``."""
 
 
 def open_log(log: Path, mode: str = "ab", *, own: bool) -> AbstractContextManager[IO[bytes]]:
@@ -96,7 +98,10 @@ class Reporter:
         self._bank, self._log = bank, log
         self._waiting: list[str] = []
         self._tasks, self._done, self._learned = tasks, 0, 0
-        self._first = 0.0  # when a task was first reported: the rate is without the start-up
+        self._begun = (
+            0.0,
+            0,
+        )  # time and number of the first reports: the rate leaves out the start
 
     def bar(self, name: str) -> StepProgress:
         """Replace the progress bar by one for this task; return its update function."""
@@ -118,7 +123,8 @@ class Reporter:
             self._say(f"{name}: already in the bank, skipped")
             return
         self._learned += 1
-        self._first = self._first or time.monotonic()
+        if not self._begun[0] or time.monotonic() - self._begun[0] < _TOGETHER:
+            self._begun = (self._begun[0] or time.monotonic(), self._learned)
         text = f"{name}: accuracy {line['accuracy']:.4f}, {line['seconds']:.1f} s"
         text += f"; all tasks so far {line['seen']:.4f}" if "seen" in line else ""
         self._say(text + self._rate())
@@ -128,10 +134,11 @@ class Reporter:
     def _rate(self) -> str:
         """Return how many tasks are done and, once there is a rate, the time left."""
         text = f" ({self._done} of {self._tasks}"
-        seconds, left = time.monotonic() - self._first, self._tasks - self._done
-        if self._learned < 2 or not left or not seconds:
+        begun, number = self._begun
+        seconds, left = time.monotonic() - begun, self._tasks - self._done
+        if self._learned == number or not left:
             return f"{text})"
-        rate = (self._learned - 1) / seconds
+        rate = (self._learned - number) / seconds
         remaining = timedelta(seconds=round(left / rate))
         digits = 0 if 60 * rate >= 100 else 1
         return f"{text}, {60 * rate:,.{digits}f} a minute, {remaining} left)"

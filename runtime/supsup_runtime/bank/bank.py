@@ -5,7 +5,6 @@ Interrupted changes leave a bank that opens.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,23 +18,24 @@ from supsup_runtime.bank.calibration_file import (
     write_calibration,
 )
 from supsup_runtime.bank.folder import (
-    make_folders,
+    create_files,
+    files_in_use,
     read_entry,
-    refuse_used,
+    read_task,
     remove_leftovers,
-    write_program,
+    write_task,
 )
 from supsup_runtime.bank.index import (
     FORMAT,
     BankEntry,
     BankIndex,
     check_new,
-    differentiated,
     read_index,
     write_index,
 )
+from supsup_runtime.bank.merging import check_others, copy_tasks
 from supsup_runtime.bank.network import Network
-from supsup_runtime.bank.stored import with_stored, write_stored
+from supsup_runtime.bank.stored import with_stored
 from supsup_runtime.bank.task import (
     TaskMasks,
     decode_task,
@@ -44,7 +44,7 @@ from supsup_runtime.bank.task import (
     name_of,
 )
 from supsup_runtime.errors import BankError
-from supsup_runtime.files import exclusive, inside, read_file, system_errors, write_whole
+from supsup_runtime.files import exclusive, inside, read_file
 
 MAX_PROGRAM_BYTES = 1 << 30
 
@@ -112,26 +112,7 @@ class MaskBank:
         for what, program in (("forward", forward), ("gradient", gradient)):
             if program is not None or what == "forward":
                 check_kind(what, program, bytes, "bytes of an ONNX model", error=BankError)
-        with system_errors(folder, "created"):
-            if folder.exists():
-                refuse_used(folder)  # before creating .lock
-            folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder):
-            refuse_used(folder)
-            make_folders(folder)
-            programs = {"forward": write_program(folder, "forward", forward)}
-            if gradient is not None:
-                programs["gradient"] = write_program(folder, "gradient", gradient)
-            digest = network.digest(forward)
-            write_stored(folder, network, digest)
-            index = BankIndex(
-                network=network,
-                digest=digest,
-                objectives=differentiated(network, with_gradient=gradient is not None),
-                programs=programs,
-                entries=(),
-            )
-            return cls(folder, write_index(folder, index), forward, gradient)
+        return cls(folder, create_files(folder, network, forward, gradient), forward, gradient)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> MaskBank:
@@ -227,14 +208,7 @@ class MaskBank:
         return encode_task(task, self.network, self.digest, version=self.format)
 
     def _read_task(self, entry: BankEntry, newest: int) -> TaskMasks:
-        data = read_entry(self.path, entry, max_task_bytes(self.network))
-        path = self.path / entry.file
-        task = decode_task(
-            data, self.network, self.digest, place=str(path), newest=newest, intact=True
-        )
-        if task.name != entry.name:
-            raise BankError(f"{path}: task name must be {entry.name!r}, got {task.name!r}")
-        return task
+        return read_task(self.path, entry, self.network, self.digest, newest, intact=True)[1]
 
     def index(self, key: int | str) -> int:
         """Return a task's index, given its name or a non-negative index.
@@ -277,15 +251,32 @@ class MaskBank:
         """
         check_kind("tasks", tasks, Iterable, "TaskMasks in a list or the like", error=BankError)
         with self.changing():
-            entries = list(self.entries)
+            entries, used = list(self.entries), files_in_use(self.entries)
             taken = {entry.name.casefold() for entry in entries}
             try:
                 for task in tasks:
                     check_new(self.path, name_of(task), taken)
-                    entries.append(self._write_task(task))
+                    entries.append(write_task(self.path, task.name, self.encode(task), used))
                     taken.add(task.name.casefold())
             finally:
                 self._write_entries(tuple(entries))
+
+    def merge(self, *others: MaskBank) -> None:
+        """Append the tasks of other banks, in order: all of them, or none if anything fails.
+
+        Args:
+            *others: Banks of the same network. Only their tasks are added: no calibration, no
+                Hopfield store.
+
+        Raises:
+            BankError: If a network, format or task does not fit, a name is taken or twice among
+                them, or the tasks are too many.
+        """
+        for other in others:
+            check_kind("bank to merge", other, MaskBank, "a MaskBank", error=BankError)
+        with self.changing():
+            check_others(self.path, others, self.digest, self.format, self.entries)
+            self._write_entries((*self.entries, *copy_tasks(self, others)))
 
     def replace(self, task: TaskMasks) -> None:
         """Replace the task of the same name.
@@ -383,17 +374,9 @@ class MaskBank:
                 remove_leftovers(self.path, read_index(self.path, self._index).entries)
 
     def _exchange(self, position: int, task: TaskMasks) -> None:
-        new = self._write_task(task)
+        used = files_in_use(self.entries)
+        new = write_task(self.path, task.name, self.encode(task), used)
         self._write_entries((*self.entries[:position], new, *self.entries[position + 1 :]))
-
-    def _write_task(self, task: TaskMasks) -> BankEntry:
-        data = self.encode(task)
-        sha256 = hashlib.sha256(data).hexdigest()
-        file = f"tasks/{task.name}.safetensors"
-        if any(entry.file.casefold() == file.casefold() for entry in self.entries):
-            file = f"tasks/{task.name}+{sha256[:8]}.safetensors"  # keep the file in use
-        write_whole(inside(self.path, file), data)
-        return BankEntry(name=task.name, file=file, sha256=sha256)
 
     def _write_entries(self, entries: tuple[BankEntry, ...]) -> None:
         self._index = write_index(self.path, replace(self._index, entries=entries))

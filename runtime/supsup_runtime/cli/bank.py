@@ -10,6 +10,8 @@ from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import is_number
+from supsup_runtime.bank.index import FORMAT
+from supsup_runtime.bank.merging import check_others
 from supsup_runtime.bank.task import equal_tasks
 from supsup_runtime.console import Options, parser, print_result, to_path, to_table
 from supsup_runtime.errors import InputError
@@ -19,6 +21,7 @@ _EXAMPLES = (
     "list masks/",
     "verify masks/",
     "add masks/ new-task.safetensors",
+    "merge masks/ shard-1/ shard-2/",
     "remove masks/ rotated-090",
     "rename masks/ rotated-090 upright",
     "upgrade masks/",
@@ -43,6 +46,10 @@ def run() -> None:
     add.add_argument("file", type=to_path, help="task file of the same network")
     add.add_argument("--name", help="name of the task in this bank (default: the name in the file)")
     add.add_argument("--replace", action="store_true", help="replace a task of the same name")
+    text = "Add the tasks of other banks, in order; a missing bank is made like the first."
+    merge = command(_merge, "merge", text)
+    text = "bank of the same network"
+    merge.add_argument("others", type=to_path, nargs="+", metavar="other", help=text)
     remove = command(
         _remove, "remove", "Remove a task; the indices of later tasks decrease by one."
     )
@@ -114,6 +121,20 @@ def _add(arguments: argparse.Namespace) -> None:
         bank.add(task)
     _warn_equal(bank, name)
     _say_changed(bank, f"added {name!r}", arguments)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    others = [MaskBank.open(path, verify=False) for path in arguments.others]
+    path, first = arguments.bank, others[0]
+    if (path / "bank.json").exists():
+        bank = MaskBank.open(path, verify=False)
+    else:
+        check_others(path, others, first.digest, FORMAT, ())  # a refusal must leave no empty bank
+        bank = MaskBank.create(path, first.network, forward=first.forward, gradient=first.gradient)
+    bank.merge(*others)
+    _warn_equal(bank)
+    count = sum(map(len, others))
+    _say_changed(bank, f"added {count} tasks of {len(others)} banks", arguments)
 
 
 def _remove(arguments: argparse.Namespace) -> None:

@@ -92,3 +92,41 @@ def test_an_accuracy_of_zero_is_a_number_and_no_name_is_no_default(
     assert "task name: must be" in run("add", bank.path, file, "--name", "", status=3).stderr
     run("add", bank.path, file)
     assert run("list", bank.path).stdout.split()[-1] == "0.0"
+
+
+def test_merge_adds_the_tasks_of_other_banks(bank: MaskBank, tmp_path: Path) -> None:
+    paths = tmp_path / "all", tmp_path / "other"
+    other = MaskBank.create(paths[1], bank.network, forward=b"forward", gradient=b"gradient")
+    other.extend(random_task(bank.network, name, seed=9) for name in ("a", "b"))
+    done = run("merge", *paths, bank.path)
+    assert done.stdout == f"{paths[0]}: added 5 tasks of 2 banks; 5 tasks\n"
+    assert done.stderr == (
+        "supsup-bank: warning: tasks 'a' and 'b' have equal masks and state: inference cannot "
+        "tell them apart; remove one\n"
+    )
+    merged = MaskBank.open(paths[0])
+    assert merged.task_names == ("a", "b", "task-0", "task-1", "task-2")
+    assert (merged.forward, merged.gradient) == (b"forward", b"gradient")
+    said = json.loads(run("merge", bank.path, other.path, "--json").stdout)
+    index = (bank.path / "bank.json").read_bytes()
+    assert said == {"num_tasks": 5, "sha256": hashlib.sha256(index).hexdigest()}
+
+
+def test_a_merge_that_is_refused_makes_no_bank(bank: MaskBank, tmp_path: Path) -> None:
+    new, nowhere = tmp_path / "new", tmp_path / "nowhere"
+    for others, message in (
+        ([bank.path, bank.path], f"{bank.path}: task 'task-0' is in {bank.path} already (names"),
+        ([bank.path, nowhere], f"{nowhere}: not a mask bank: bank.json is missing"),
+    ):
+        done = run("merge", new, *others, status=3)
+        assert done.stderr.startswith(f"supsup-bank: {message}")
+        assert done.stderr.count("\n") == 1
+        assert not new.exists()
+    new.mkdir()
+    (new / "thesis.txt").write_text("mine")
+    done = run("merge", new, bank.path, status=1)
+    assert "exists and is not an empty folder; open it, or choose another path" in done.stderr
+    assert [path.name for path in new.iterdir()] == ["thesis.txt"]
+    assert "the following arguments are required: other" in run("merge", new, status=2).stderr
+    long = tmp_path / ("x" * 300)
+    assert run("merge", long, bank.path, status=1).stderr.count("\n") == 1
