@@ -24,6 +24,9 @@ from supsup_runtime.model.metadata import TaskInfo
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.objectives import Score
 
+_LEAST_DOUBT = 1e-3
+"""Entropy, or probability of another answer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Posterior:
@@ -151,24 +154,29 @@ class Tracker:
 def log_likelihoods(
     scores: Scores, score: Score, scale: Scores | float = 1.0, shift: Scores | float = 0.0
 ) -> Scores:
-    """Return how likely each task makes a frame, as logarithms up to a shared constant.
+    """Return how likely a frame is in each task, as logarithms up to a shared constant.
 
-    Log-odds are the logarithm of ``p(frame | task) / p(frame | not the task)``, learned by the
-    superfluous outputs: on SplitMNIST the scale that fits best is 1.01. Minus the
-    entropy is the mean log-probability of the answers that the network would give, and the
-    logarithm of the largest probability that of its best answer.
+    Log-odds are that already: ``log(p(frame | task) / p(frame | not the task))``, as the
+    superfluous outputs learned it; the scale that fits SplitMNIST best is 1.01. A probability `p`
+    counts by the odds of its answer, ``p / (1 - p)``, and an entropy `H` by ``1 / H``, so what
+    matters is by which factor doubt differs between tasks, not the doubt that a network usually
+    has. Doubt below `_LEAST_DOUBT` hardly counts.
 
     Args:
         scores: ``float64 (frames, tasks)``; ``-inf`` for tasks not tried, which count as the worst
             that was.
         score: What they are.
-        scale: Factor of each task, ``(tasks,)``, or one for all, above 0.
-        shift: Added to each task, likewise.
+        scale: Factor of each task's result, ``(tasks,)``, or one for all, above 0.
+        shift: Added to it, likewise.
     """
     tried = np.isfinite(scores)
     worst = np.where(tried, scores, np.inf).min(axis=1, keepdims=True)
-    filled = np.where(tried, scores, worst)
-    return scale * (np.log(filled) if score == "max-probability" else filled) + shift
+    found = np.where(tried, scores, worst)
+    if score == "entropy":
+        found = -np.log(_LEAST_DOUBT - found)
+    elif score == "max-probability":
+        found = np.log(found) - np.log(1 + _LEAST_DOUBT - found)
+    return scale * found + shift
 
 
 def filtered(believed: Scores, evidence: Scores, switch: float) -> Scores:
