@@ -144,7 +144,8 @@ def _check_stay(arguments: argparse.Namespace) -> None:
         raise InputError("--stay: goes with --scenario named, got NNs; leave it out")
     if arguments.stay is not None and arguments.per_task < arguments.stay:
         raise InputError(
-            f"--stay: must be at most --per-task, {arguments.per_task}, got {arguments.stay}"
+            f"--stay: must be at most --per-task, {arguments.per_task}, got {arguments.stay}; take "
+            "a shorter one, or more images"
         )
 
 

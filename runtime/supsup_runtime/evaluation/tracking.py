@@ -81,8 +81,8 @@ def _runs(model: Model, stream: Tasks, stay: int, per_task: int) -> Iterator[Run
         data = stream.task(place, train=False)
         if len(data.test_x) < stay:
             raise InputError(
-                f"stay: task {shown(data.name)} must have as many test images, got "
-                f"{len(data.test_x)} for a stay of {stay}; take a shorter one"
+                f"stay: task {shown(data.name)} must have at least {stay} test images, got "
+                f"{len(data.test_x)}; take a shorter one"
             )
         index = model.task(data.name).index
         rows = np.random.RandomState(index).permutation(len(data.test_x))[:per_task]

@@ -31,6 +31,15 @@ from supsup_runtime.cli import evaluate
             ["--report", "r.html", "--scenario", "NNs"],
             "--report: goes with --scenario named, got NNs; leave it out",
         ),
+        (["--switch", "0.1"], "--switch: goes with --stay; add it, or leave --switch out"),
+        (
+            ["--stay", "5", "--scenario", "NNs"],
+            "--stay: goes with --scenario named, got NNs; leave it out",
+        ),
+        (
+            ["--stay", "5", "--per-task", "4"],
+            "--stay: must be at most --per-task, 4, got 5; take a shorter one, or more images",
+        ),
     ],
 )
 def test_refused_before_the_model_is_loaded(

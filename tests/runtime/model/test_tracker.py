@@ -57,7 +57,7 @@ def by_paths(evidence: Scores, switch: float) -> Scores:
     for path in itertools.product(range(states), repeat=frames):
         chance = math.prod(moves[a, b] for a, b in itertools.pairwise(path))
         total[path[-1]] += chance * math.exp(sum(evidence[t, s] for t, s in enumerate(path)))
-    return total / total.sum()
+    return np.asarray(total / total.sum())
 
 
 @given(
@@ -287,7 +287,7 @@ def test_refused_frames_change_nothing(path: Path) -> None:
             (np.full((1, 5), 3e38, np.float32), "are not finite"),
         ):
             with pytest.raises(InputError, match=message):
-                spoiled.update(wrong)
+                spoiled.update(wrong)  # type: ignore[arg-type]  # of another type
 
 
 @pytest.mark.parametrize("switch", [-0.01, 1.01, math.nan, math.inf, True, "0.1", None])
