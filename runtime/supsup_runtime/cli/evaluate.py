@@ -142,11 +142,6 @@ def _check_stay(arguments: argparse.Namespace) -> None:
         raise InputError("--switch: goes with --stay; add it, or leave --switch out")
     if arguments.stay is not None and arguments.scenario == "NNs":
         raise InputError("--stay: goes with --scenario named, got NNs; leave it out")
-    if arguments.stay is not None and arguments.per_task < arguments.stay:
-        raise InputError(
-            f"--stay: must be at most --per-task, {arguments.per_task}, got {arguments.stay}; take "
-            "a shorter one, or more images"
-        )
 
 
 def _to_text(value: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def evaluate_tracker(
 
 
 def _runs(model: Model, stream: Tasks, stay: int, per_task: int) -> Iterator[Run]:
-    per_task = checked_whole("per_task", per_task, stay)
+    per_task = checked_whole("per_task", per_task, stay)  # to fill a run
     sampled = []
     for place in range(stream.num_tasks):
         data = stream.task(place, train=False)

@@ -36,10 +36,6 @@ from supsup_runtime.cli import evaluate
             ["--stay", "5", "--scenario", "NNs"],
             "--stay: goes with --scenario named, got NNs; leave it out",
         ),
-        (
-            ["--stay", "5", "--per-task", "4"],
-            "--stay: must be at most --per-task, 4, got 5; take a shorter one, or more images",
-        ),
     ],
 )
 def test_refused_before_the_model_is_loaded(
