@@ -192,7 +192,7 @@ def _graph(
         return [body.inline(forward, {"x": x, **feeds})["logits"]]
 
     values += graph.if_rows("x", logits, [(0, network.outputs)], ["logits"])
-    if network.superfluous_outputs:
+    if network.superfluous_outputs and "log_odds" in (request.outputs or ()):
         values.append(log_odds(graph, "logits", tasks, info))
     return graph, values
 
@@ -213,7 +213,7 @@ def _outputs(network: Network, request: Request, available: list[str]) -> list[V
         ("state", FLOAT, [network.num_state]),
         ("log_odds", FLOAT, ["batch"]),
     ]
-    wanted = request.outputs or [name for name in available if name != "log_odds"]
+    wanted = request.outputs or available
     missing = [name for name in wanted if name not in available]
     if missing:
         raise InputError(f"outputs: this network has no {missing[0]!r}; leave it out")
