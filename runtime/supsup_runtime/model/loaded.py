@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from supsup_runtime.arrays import Floats, Given, Images
+from supsup_runtime.arrays import Floats, Given, Images, check_sequence, checked_whole
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.engine import DEFAULT_CACHE_BYTES, Engine
 from supsup_runtime.model.inference import (
@@ -18,8 +18,9 @@ from supsup_runtime.model.inference import (
     score_tasks,
     threshold_of,
 )
-from supsup_runtime.model.lookup import TaskLookup
-from supsup_runtime.model.metadata import TaskInfo
+from supsup_runtime.model.inputs import blank
+from supsup_runtime.model.lookup import TaskKey, TaskLookup
+from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 
 MAX_TRIED = 32
 """Tasks that are all tried by default, if their weights fit in the default cache: such passes take
@@ -94,7 +95,30 @@ class Loaded:
         )
         return inferences, logits
 
-    def try_all(self, x: Images) -> None:
+    def warm(self, tasks: Sequence[TaskKey], batch_size: int) -> None:
+        """See `Model.warmup`."""
+        engine = self.engine
+        check_sequence("tasks", tasks)
+        x = _blank(self.info, checked_whole("batch_size", batch_size, 1))
+        indices = list(dict.fromkeys(self.tasks.find(task).index for task in tasks))
+        if indices and not engine.keeps_weights:
+            raise InputError(
+                f"warmup: a model with outputs {list(engine.outputs)} cannot keep a task's "
+                "weights; export with all outputs, or omit `tasks`"
+            )
+        if len(indices) > engine.max_cached:
+            raise InputError(
+                f"warmup: {len(indices)} tasks need {len(indices) * engine.task_bytes} bytes "
+                f"of cache, got {engine.max_cached * engine.task_bytes}; load with a "
+                "larger cache_bytes"
+            )
+        for index in indices:
+            engine.known_logits(x, index)
+        engine.warm(x)
+        if not indices:
+            self._try_all(x)
+
+    def _try_all(self, x: Images) -> None:
         """Try all tasks once, if the default method does and they are few."""
         exhaustive = self.how(None).method == "exhaustive" and "logits" in self.engine.outputs
         if exhaustive and self._few_tasks:
@@ -143,3 +167,10 @@ class Loaded:
             rows = np.flatnonzero(indices == index)
             logits[rows] = self.engine.known_logits(x[rows], int(index))
         return logits
+
+
+def _blank(info: ModelInfo, rows: int) -> Images:
+    try:
+        return blank(info, rows)
+    except (MemoryError, ValueError) as error:
+        raise InputError(f"batch_size: {rows} rows do not fit in memory; take fewer") from error
