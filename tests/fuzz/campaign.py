@@ -154,13 +154,16 @@ def campaign(
             key: pool.submit(run_chunk, TARGETS[key[0]].place, seed, numbers, seeds)
             for key, numbers in todo.items()
         }
-        for left, (key, job) in zip(range(len(jobs), 0, -1), jobs.items(), strict=True):
-            counts, numbers = job.result(), todo[key]
-            found[key[0]].join(counts)
-            line = {"name": key[0], "first": numbers.start, "end": numbers.stop}
-            file.write(json.dumps({**line, "counts": _to_dict(counts)}) + "\n")
-            file.flush()
-            sys.stderr.write(f"fuzz: {left - 1} chunks left\n")
+        try:
+            for left, (key, job) in zip(range(len(jobs), 0, -1), jobs.items(), strict=True):
+                counts, numbers = job.result(), todo[key]
+                found[key[0]].join(counts)
+                line = {"name": key[0], "first": numbers.start, "end": numbers.stop}
+                file.write(json.dumps({**line, "counts": _to_dict(counts)}) + "\n")
+                file.flush()
+                sys.stderr.write(f"fuzz: {left - 1} chunks left\n")
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # an error waits for no other chunk
     return found
 
 

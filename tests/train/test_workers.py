@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 import supsup_train as st
 from commands import program, run, run_program
 from conftest import random_task
+from fuzz.deaths import files, workers_of
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
@@ -34,12 +35,6 @@ NAMES = [f"t{index}" for index in range(7)]
 UNITS = [(index,) for index in range(7)]
 TWO = Workers(count=2)
 OPTIONS = ("permuted", "--model", "mlp-8", "--outputs", 20, "--steps", 30, "--quiet")
-
-
-def files(bank: Path) -> dict[str, bytes]:
-    """Return the files of a bank but for locks and logs."""
-    paths = [p for p in bank.rglob("*") if p.is_file() and p.suffix not in {"", ".jsonl"}]
-    return {path.relative_to(bank).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_results_come_in_order_from_other_processes() -> None:
@@ -213,7 +208,7 @@ def begun(bank: Path, *more: object) -> Iterator[tuple[subprocess.Popen[str], IO
         yield process, process.stderr
 
 
-def workers_of(driver: int) -> set[int]:
+def processes_of(driver: int) -> set[int]:
     """Return the processes of a session, but for the first."""
     found = set()
     for path in Path("/proc").glob("[0-9]*"):
@@ -250,10 +245,10 @@ def test_a_stopped_command_leaves_no_process_and_resumes(
     assert "Traceback" not in rest
     assert len(MaskBank.open(bank)) >= 3
     for _ in range(100):
-        if not workers_of(driver.pid):
+        if not processes_of(driver.pid):
             break
         time.sleep(0.1)
-    assert not workers_of(driver.pid)
+    assert not processes_of(driver.pid)
     run_program("supsup-train", *OPTIONS, "--tasks", 40, "--workers", 2, "--bank", bank)
     assert files(bank) == whole
 
@@ -264,20 +259,11 @@ def test_killed_workers_lose_no_task(tmp_path: Path, whole: dict[str, bytes]) ->
     with begun(bank, "--workers", 2) as (driver, err):
         for line in err:
             if killed < 3 and line.startswith("permuted-"):
-                workers = [each for each in workers_of(driver.pid) if is_worker(each)]
-                os.kill(workers[0], signal.SIGKILL)
+                os.kill(next(workers_of(driver.pid)), signal.SIGKILL)
                 killed += 1
         assert driver.wait(timeout=60) == 0
     assert killed == 3
     assert files(bank) == whole
-
-
-def is_worker(process: int) -> bool:
-    try:
-        command = (Path("/proc") / str(process) / "cmdline").read_text()
-    except OSError:
-        return False
-    return "popen_loky_posix" in command
 
 
 @pytest.mark.slow

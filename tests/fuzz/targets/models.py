@@ -182,7 +182,8 @@ def _pair(field: Field) -> tuple[bytes, bytes]:
 
 
 def _message(value: int | bytes | list[Field]) -> list[Field]:
-    assert isinstance(value, list)
+    if not isinstance(value, list):
+        raise ValueError("a number where a message was")  # noqa: TRY004 - as of other bytes
     return value
 
 
