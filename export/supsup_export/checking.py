@@ -81,6 +81,15 @@ def score_tolerance(
     return factor * (_DEVIATIONS * int8 + sums)
 
 
+def odds_tolerance(peak: float, outputs: int) -> float:
+    """Return how far log-odds may differ from those of wanted logits, at most `peak` in size.
+
+    A log-sum-exp moves no further than the logits, and log-odds are the difference of two. Each
+    rounds differences of up to two peaks, exponentials, a sum of at most all, and its result.
+    """
+    return 2 * LOGITS_TOLERANCE * peak + 8 * _UNIT * (peak + outputs)
+
+
 def relative_error(got: Array, want: Array, least_scale: float = 0.0) -> float:
     """Return the largest difference, relative to the largest wanted value, or `least_scale`."""
     scale = max(float(np.abs(want).max(initial=0)), least_scale) or 1.0

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     made_of.add_argument("output", type=to_path, metavar="OUTPUT", help="model file to write")
     text = "cpu, cuda: fast operators of ONNX Runtime; portable: standard operators (ai.onnx) only "
     add_options(made_of, [("--target", get_args(Target), None, text + "(default: cpu)")])
-    text = f"outputs to keep, any of {','.join(OUTPUTS)} (default: all)"
+    text = f"outputs to keep, any of {','.join(OUTPUTS)} (default: all but log_odds)"
     made_of.add_argument("--graph-outputs", metavar="NAME,...", help=text)
     add_renamed(made_of, {"--outputs": "--graph-outputs"})
     text = "with --task: bits per weight, 32 (float32) or 2 (ternary) (default: 32)"

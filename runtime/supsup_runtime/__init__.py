@@ -33,6 +33,7 @@ from supsup_runtime.model.inference import Inference, TaskInference
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.model import Model, load
 from supsup_runtime.model.prediction import Prediction
+from supsup_runtime.model.tracker import Posterior, Tracker
 from supsup_runtime.recovery.descent import Recovery
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 from supsup_runtime.recovery.result import Recovered
@@ -56,6 +57,7 @@ __all__ = [
     "Network",
     "OutputExistsError",
     "ParityError",
+    "Posterior",
     "Prediction",
     "ProviderUnavailableError",
     "Recovered",
@@ -65,6 +67,7 @@ __all__ = [
     "TaskInference",
     "TaskInfo",
     "TaskMasks",
+    "Tracker",
     "load",
     "load_hopfield",
     "make_task",

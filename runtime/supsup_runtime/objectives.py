@@ -12,7 +12,7 @@ import numpy as np
 
 from supsup_runtime.arrays import Reals
 
-Score = Literal["log-odds", "entropy", "max-probability"]
+Score = Literal["log-odds", "entropy", "max-probability", "energy"]
 """Scores of a real forward pass through a mask."""
 
 
@@ -37,6 +37,11 @@ def max_probability(logits: Reals) -> Reals:
     return result
 
 
+def energy(logits: Reals, real_outputs: int) -> Reals:
+    """Return the log-sum-exp of the first `real_outputs` outputs: minus the free energy."""
+    return _log_sum_exp(logits[:, :real_outputs])
+
+
 def default_score(outputs: int, real_outputs: int) -> Score:
     """Return ``log-odds`` if there are superfluous outputs, else ``entropy``."""
     return "log-odds" if outputs > real_outputs else "entropy"
@@ -51,6 +56,8 @@ def evidence(logits: Reals, real_outputs: int, score: Score) -> Reals:
         return max_probability(logits)
     if score == "entropy":
         return -entropy(logits)
+    if score == "energy":
+        return energy(logits, real_outputs)
     return log_odds(logits, real_outputs)
 
 

@@ -19,6 +19,7 @@ from conftest import random_task
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.calibration import Calibration
 from supsup_runtime.data import load_dataset, make_stream
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation import choose_samples, evaluate_task, measure
@@ -46,15 +47,17 @@ def samples(sizes: list[int]) -> list[Images]:
 
 
 def best_by_hand(
-    model: supsup.Model, x: Images, score: Score, candidates: int | None, without: int | None
+    model: supsup.Model, x: Images, found: Calibration, candidates: int | None, without: int | None
 ) -> list[float]:
     """Best scores, with every pass made and every task ranked one image at a time."""
     best = []
     for image in x[:, None]:
         passes = [
-            evidence(model.logits(image, i).astype(float), model.tasks[i].real_outputs, score)
+            evidence(model.logits(image, i).astype(float), model.tasks[i].real_outputs, found.score)
             for i in range(model.num_tasks)
         ]
+        if found.scale:
+            passes = [s * p + t for s, p, t in zip(found.scale, passes, found.shift, strict=True)]
         order = np.argsort(-model.infer_task(image, method="one-shot").scores, kind="stable")
         left = [int(i) for i in order if i != without][:candidates]
         best.append(max(float(passes[i][0]) for i in left))
@@ -74,18 +77,18 @@ def test_what_is_measured_is_numpys(
     how = Inference(method=method, score=score, candidates=candidates)
     measured = measure(model, given, how=how, coverage=0.8)
     found = measured.calibration
-    best = [best_by_hand(model, x, score, candidates, None) for x in given]
+    best = [best_by_hand(model, x, found, candidates, None) for x in given]
     held_out = [value for row in best for value in row[: -(-len(row) // 2)]]
     others = [value for row in best for value in row[-(-len(row) // 2) :]]
     assert (found.score, found.images) == (score, len(held_out))
     kept = sorted(held_out, reverse=True)[: int(np.ceil(0.8 * len(held_out)))]
     # float32 logits, of rows together and alone, differ by some 1e-6
-    assert found.threshold == pytest.approx(kept[-1], abs=1e-5)
+    assert found.threshold == pytest.approx(kept[-1], rel=1e-5, abs=1e-5)
     assert found.coverage == len(kept) / len(held_out)
     assert found.accepted == np.mean([value >= kept[-1] for value in others])
     aurocs = []
     for left_out in range(len(sizes)):
-        rows = [best_by_hand(model, x, score, candidates, left_out) for x in given]
+        rows = [best_by_hand(model, x, found, candidates, left_out) for x in given]
         unknown = rows.pop(left_out)
         known = [value for row in rows for value in row]
         aurocs.append(roc_auc_score([1] * len(known) + [0] * len(unknown), known + unknown))
@@ -156,7 +159,7 @@ def test_what_cannot_be_measured_is_refused(
 def test_logits_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model = loaded(tmp_path, tasks=2)
     given = [samples([2])[0], np.full((2, 5), 3e38, np.float32)]  # overflows within
-    with pytest.raises(InputError, match="scores are not finite in row 0: x is too large"):
+    with pytest.raises(InputError, match="logits are not finite in row 2: x is too large"):
         measure(model, given, how=VERIFIED, coverage=0.9)
 
 
@@ -221,8 +224,7 @@ def test_calibrate_export_run(trained: Path, tmp_path: Path) -> None:
     given = choose_samples(
         model, make_stream("permuted", load_dataset(None), num_tasks=3), per_task=80
     )
-    how = Inference(method="exhaustive")
-    assert measure(model, given, how=how, coverage=0.9).to_dict() == value
+    assert measure(model, given, coverage=0.9).to_dict() == value
     again = calibrate(trained / "out.onnx", *options).stdout
     assert "AUROC with a task left out" in again
     assert again.splitlines()[-1] == "  export the bank again to include the threshold in the model"

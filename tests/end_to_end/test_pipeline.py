@@ -319,6 +319,20 @@ def test_batches_of_one_task_are_evaluated_together(trained: Path) -> None:
     assert _untimed(evaluate(model, stream, per_task=30, batch_size=16)) == _untimed(many)
 
 
+def test_a_tracker_is_measured_beside_single_frames(trained: Path) -> None:
+    options = ["--per-task", 25, "--stay", 10, "--switch", 0.1]
+    command: list[object] = [trained / "out.onnx", "permuted", *options]
+    found = json.loads(run("supsup-eval", *command, "--json").stdout)["tracked"]
+    assert (found["frames"], found["stay"], found["switch"]) == (60, 10, 0.1)  # two runs of each
+    assert found["refused"] is None
+    assert 0 <= found["unknown"] <= found["inferred"] <= 1
+    text = run("supsup-eval", *command).stdout
+    assert f"tracked: inferred {found['inferred']:.4f}, single frames {found['single']:.4f}" in text
+    assert "(60 frames, stay 10, switch 0.1)" in text
+    done = run("supsup-eval", *command[:-1], 1.5, status=1)
+    assert done.stderr == "supsup-eval: switch must be a number in [0, 1], got 1.5\n"
+
+
 def _untimed(value: dict[str, Any]) -> dict[str, Any]:
     rows = [{key: row[key] for key in row if "_ms" not in key} for row in value["tasks"]]
     return {key: value[key] for key in value if "_ms" not in key} | {"tasks": rows}

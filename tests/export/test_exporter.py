@@ -100,6 +100,9 @@ def test_the_optimised_model_keeps_selected_masks_packed(tmp_path: Path) -> None
         (("logits", "parameters"), ["x", "tasks", "alphas"], "known"),
         (("task", "logits"), ["x"], "infer"),
         (("task_scores",), ["x"], "infer"),
+        (("log_odds",), ["x", "tasks", "alphas"], "known"),
+        (("task", "logits", "log_odds"), ["x"], "infer"),
+        ((*OUTPUTS[:4], "log_odds"), ["x", "tasks", "alphas", "infer", "per_image"], "full"),
         (OUTPUTS[:4], ["x", "tasks", "alphas", "infer", "per_image"], "full"),
     ],
 )

@@ -25,6 +25,7 @@ from supsup_runtime.evaluation import (
     choose_samples,
     evaluate,
     evaluate_task,
+    evaluate_tracker,
     evaluate_unnamed,
     measure,
 )
@@ -146,6 +147,9 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "infer_task method": lambda v: model.infer_task(x, method=v),
         "infer_tasks": model.infer_tasks,
         "infer_tasks method": lambda v: model.infer_tasks(x, method=v),
+        "tracker": model.tracker,
+        "tracker method": lambda v: model.tracker(method=v),
+        "tracker update": model.tracker().update,
         "superpose x": lambda v: model.superpose(v, [0], [1.0]),
         "superpose tasks": lambda v: model.superpose(x, v, [1.0]),
         "superpose alphas": lambda v: model.superpose(x, [0], v),
@@ -210,6 +214,14 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         **{
             f"evaluate {name}": keyword(evaluate, name, model, tasks, per_task=1)
             for name in ("per_task", "batch_size", "method", "unnamed", "progress")
+        },
+        "evaluate_tracker": lambda v: evaluate_tracker(v, tasks),
+        "evaluate_tracker stream": lambda v: evaluate_tracker(model, v),
+        **{
+            f"evaluate_tracker {name}": keyword(
+                evaluate_tracker, name, model, tasks, **{"per_task": 2, "stay": 1} | {name: 1}
+            )
+            for name in ("per_task", "stay", "switch", "method")
         },
         "evaluate_task": lambda v: evaluate_task(model, v),
         "evaluate_unnamed": lambda v: evaluate_unnamed(model, v),

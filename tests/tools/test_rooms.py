@@ -8,7 +8,7 @@ import pytest
 from tools.rooms import PACKAGES, House, draw, house_of
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "rooms.svg"
-MOST = {"supsup_train": (22, 7), "supsup_export": (19, 6), "supsup_runtime": (55, 8)}
+MOST = {"supsup_train": (22, 7), "supsup_export": (19, 6), "supsup_runtime": (56, 8)}
 """At most so many imports between rooms, and floors."""
 
 

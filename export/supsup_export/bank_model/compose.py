@@ -10,6 +10,7 @@ from onnx import ModelProto
 
 from supsup_export.bank_model.inference import Inferring
 from supsup_export.bank_model.layout import Layout
+from supsup_export.bank_model.odds import log_odds
 from supsup_export.bank_model.shortlist import CONTENDERS, choose_scoring
 from supsup_export.bank_model.weights import fixed_weights, state_of, superposed_weights
 from supsup_export.graph import BOOL, FLOAT, INT64, Graph, Value
@@ -22,7 +23,7 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.errors import BankError, InputError
 from supsup_runtime.model.metadata import Mode, ModelInfo, Preprocess, Scoring, Target, described
 
-OUTPUTS = ("logits", "task", "task_scores", "parameters", "state")
+OUTPUTS = ("logits", "task", "task_scores", "parameters", "state", "log_odds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +34,10 @@ class Request:
         target: Operators: ``cpu``, ``cuda`` or ``portable``.
         objective: ``entropy`` or ``superfluous``; None takes superfluous if the network has
             superfluous outputs, else entropy.
-        outputs: Outputs to keep; None keeps all. Without `task` and `task_scores` the model only
-            runs known tasks; with one of them, but not all of `logits`, `task`, `task_scores` and
-            `parameters`, it always infers, and its only input is `x`.
+        outputs: Outputs to keep; None keeps all but `log_odds`, which needs superfluous outputs.
+            Without `task` and `task_scores` the model only runs known tasks; with one of them, but
+            not all of `logits`, `task`, `task_scores` and `parameters`, it always infers, and its
+            only input is `x`.
         scoring: ``exact`` scores all tasks exactly; ``rounded`` all in int8, then exactly those
             that can still win; ``screened`` likewise, over part of the weights first. None takes
             rounded for large banks on the CPU, else exact.
@@ -79,7 +81,7 @@ class Request:
     @property
     def mode(self) -> Mode:
         """Mode of the model: ``full``, ``known`` or ``infer``."""
-        if self.outputs is None or set(self.outputs) >= set(OUTPUTS) - {"state"}:
+        if self.outputs is None or set(self.outputs) >= set(OUTPUTS) - {"state", "log_odds"}:
             return "full"
         return "infer" if {"task", "task_scores"} & set(self.outputs) else "known"
 
@@ -189,7 +191,10 @@ def _graph(
         feeds = body.cut(parameters, network.parameters) | body.cut(state, network.state)
         return [body.inline(forward, {"x": x, **feeds})["logits"]]
 
-    return graph, values + graph.if_rows("x", logits, [(0, network.outputs)], ["logits"])
+    values += graph.if_rows("x", logits, [(0, network.outputs)], ["logits"])
+    if network.superfluous_outputs and "log_odds" in (request.outputs or ()):
+        values.append(log_odds(graph, "logits", tasks, info))
+    return graph, values
 
 
 def _inputs(x: Value, mode: Mode) -> list[Value]:
@@ -206,6 +211,7 @@ def _outputs(network: Network, request: Request, available: list[str]) -> list[V
         ("task_scores", FLOAT, ["scored"]),
         ("parameters", FLOAT, [network.num_masked]),
         ("state", FLOAT, [network.num_state]),
+        ("log_odds", FLOAT, ["batch"]),
     ]
     wanted = request.outputs or available
     missing = [name for name in wanted if name not in available]

@@ -22,6 +22,7 @@ from supsup_export.checking import (
     Findings,
     check_onnx,
     nudged,
+    odds_tolerance,
     open_program,
     random_batches,
     score_tolerance,
@@ -31,6 +32,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.layout import join
 from supsup_runtime.model.metadata import ModelInfo, Target
 from supsup_runtime.model.session import Session, open_session
+from supsup_runtime.objectives import log_odds
 
 MAX_CHECKED_TASKS = 50
 """Tasks whose logits are compared; scores are compared for all."""
@@ -219,9 +221,16 @@ class _Check:
             if name in got:
                 want = join(tensors[part.name] for part in parts)
                 self.findings.compare(f"{name} {what}", got[name], want, tolerance)
+        logits = self._forward.run(["logits"], {"x": x.ready, **tensors})[0]
         if "logits" in got:
-            logits = self._forward.run(["logits"], {"x": x.ready, **tensors})[0]
             self.findings.compare(f"logits {what}", got["logits"], logits, LOGITS_TOLERANCE)
+        if "log_odds" in got:
+            own = max(self._info.tasks[index].real_outputs for index in place[0])
+            want = log_odds(logits.astype(np.float64), own)
+            peak = float(np.abs(logits).max())
+            scale = max(peak, float(np.abs(want).max()))
+            allowed = odds_tolerance(peak, network.outputs) / (scale or 1.0)
+            self.findings.compare(f"log_odds {what}", got["log_odds"], want, allowed, scale)
 
     def _gradient(
         self, x: Batch, place: Superposition, changed: Callable[[Tensors], Tensors] = dict

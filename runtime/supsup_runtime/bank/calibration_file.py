@@ -11,9 +11,10 @@ from supsup_runtime.bank.index import MAX_INDEX_BYTES, MAX_TASKS, BankEntry
 from supsup_runtime.errors import BankError
 from supsup_runtime.files import inside, read_file, write_whole
 
-FORMAT = 1
+FORMAT = 2
 _FILE = "calibration.json"
-_FORMATS = {FORMAT: {"calibration", "digest", "format", "tasks"}}
+_FIELDS = {"calibration", "digest", "format", "tasks"}
+_FORMATS = {1: _FIELDS, FORMAT: _FIELDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from supsup_runtime.cli.options import (
     model_tasks,
     say_progress,
 )
-from supsup_runtime.console import add_options, parser, print_result, to_path
+from supsup_runtime.console import add_options, parser, print_result, to_path, to_table
 from supsup_runtime.data.options import say_skipped
 from supsup_runtime.evaluation.calibration import check_same_bank, choose_samples, measure
 
@@ -30,7 +30,8 @@ def run() -> None:
     """Run the command."""
     made = parser(
         "supsup-calibrate",
-        "Measure the score below which a model rejects an input, and store it in the bank.",
+        "Measure how a model best infers tasks, and the score below which it rejects an input; "
+        "store both in the bank.",
         _EXAMPLES,
     )
     add_model_options(made)
@@ -45,8 +46,9 @@ def run() -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     check_same_bank(model, bank)
     bank.check_lock()  # before the measurement
-    default = model.default_method if model.default_method in JUDGING else "verified"
-    how = inference_of(arguments, default)
+    given = arguments.score is not None or arguments.candidates is not None
+    chosen = arguments.method in {None, "auto"} and not given
+    how = None if chosen else inference_of(arguments, model)
     tasks = model_tasks(arguments, model)
     samples = choose_samples(model, tasks, per_task=arguments.per_task)
     say_skipped(tasks)
@@ -57,9 +59,20 @@ def run() -> None:
 
 
 def _to_text(value: dict[str, Any], bank: Path) -> str:
+    ways = [
+        (
+            way["method"] + (f", {way['candidates']} tried" if way["candidates"] else ""),
+            way["score"] + (", adjusted by task" if way["adjusted"] else ""),
+            f"{way['inferred']:.4f}",
+        )
+        for way in value["ways"]
+    ]
     first = f"{bank}: threshold {value['threshold']:.4g} ({value['score']}, {value['method']}), "
     first += f"accepts {value['coverage']:.2%} of {value['images']} images"
-    lines = [first]
+    lines = [to_table(("method", "score", "inferred"), ways)] if ways else []
+    lines.append(first)
+    if value["inferred"] is not None:
+        lines.append(f"  task inferred of further images: {value['inferred']:.2%}")
     if value["accepted"] is None:
         lines.append("  further images accepted: not measured, none left; raise --per-task")
     else:

@@ -35,13 +35,16 @@ from supsup_runtime.evaluation.accuracy import evaluate
 from supsup_runtime.evaluation.findings import confused_classes
 from supsup_runtime.evaluation.report import claim_report, write_report
 from supsup_runtime.evaluation.report.sources import data_name, pictured, read_curves, sizes
+from supsup_runtime.evaluation.tracking import evaluate_tracker
 
 _EXAMPLES = (
     "out.onnx permuted",
     "out.onnx permuted --report report.html --bank masks/",
+    "out.onnx permuted --stay 30",
     "out.onnx permuted --data mnist/ --tasks 10 --per-task 100 --method one-shot --json",
 )
 _SHOWN = 5
+_SWITCH = 0.02
 
 
 def run() -> None:
@@ -58,24 +61,42 @@ def run() -> None:
     add_sample_options(made, text, from_zero)
     add_options(made.what_in, [("--batch-size", positive, 1, "inputs per batch")])
     add_renamed(made, {"--batch": "--batch-size"})
+    text = "also run a tracker over frames that stay in a task for so many (default: no)"
+    add_options(made.what_in, [("--stay", positive, None, text)])
+    text = f"with --stay: probability that the next frame is of another task (default: {_SWITCH})"
+    add_options(made.method, [("--switch", float, None, text)])
     text = "NNs: the tasks were found by a learner and have different names from the stream's"
     add_options(made.method, [("--scenario", ("named", "NNs"), "named", text)])
     add_inference_options(made)
     _add_report_options(made)
     arguments = made.parse_args()
     _check_report(arguments)
+    _check_stay(arguments)
     model = load_model(arguments)
     stream = model_tasks(arguments, model)
     curves = _curves(arguments.bank, stream.task_names)
+    method = inference_of(arguments, model)
+    tracked = None
+    if arguments.stay is not None:  # first: it may be refused
+        tracked = evaluate_tracker(
+            model,
+            stream,
+            stay=arguments.stay,
+            switch=_SWITCH if arguments.switch is None else arguments.switch,
+            per_task=arguments.per_task,
+            method=method,
+        )
     value = evaluate(
         model,
         stream,
         per_task=arguments.per_task,
         batch_size=arguments.batch_size,
-        method=inference_of(arguments, model.default_method),
+        method=method,
         unnamed=arguments.scenario == "NNs",
         progress=say_progress,
     )
+    if tracked is not None:
+        value["tracked"] = tracked
     say_skipped(stream)
     print_result(value, as_json=arguments.json, text=_to_text(value))
     if arguments.report:  # last: a full disk loses no result
@@ -116,6 +137,13 @@ def _check_report(arguments: argparse.Namespace) -> None:
     claim_report(report, force=arguments.force)
 
 
+def _check_stay(arguments: argparse.Namespace) -> None:
+    if arguments.switch is not None and arguments.stay is None:
+        raise InputError("--switch: goes with --stay; add it, or leave --switch out")
+    if arguments.stay is not None and arguments.scenario == "NNs":
+        raise InputError("--stay: goes with --scenario named, got NNs; leave it out")
+
+
 def _to_text(value: dict[str, Any]) -> str:
     possible = ("known", "unknown", "shared", "inferred", "known_ms", "unknown_ms", "rejected")
     keys = [key for key in (*possible, "chance") if key in value]
@@ -137,5 +165,16 @@ def _to_text(value: dict[str, Any]) -> str:
                 for one, other, share in pairs[:_SHOWN]
             ]
             lines.append(f"{name} most confused: {', '.join(listed)}")
+    if "tracked" in value:
+        lines.append(_tracked_text(value["tracked"]))
     warnings = (f"warning: {printable(text, MAX_LINE)}" for text in value["warnings"])
     return "\n".join([*lines, *warnings])
+
+
+def _tracked_text(found: dict[str, Any]) -> str:
+    refused = "" if found["refused"] is None else f", refused {found['refused']:.4f}"
+    return (
+        f"tracked: inferred {found['inferred']:.4f}, single frames {found['single']:.4f}, unknown "
+        f"{found['unknown']:.4f}{refused}, {found['ms']:.2f} ms ({found['frames']} frames, stay "
+        f"{found['stay']}, switch {found['switch']:g})"
+    )

@@ -29,7 +29,6 @@ from supsup_runtime.model.inference import (
     METHODS,
     SCORES,
     Inference,
-    Method,
 )
 from supsup_runtime.model.model import Model, load
 from supsup_runtime.model.prediction import Prediction
@@ -81,13 +80,13 @@ def model_tasks(arguments: argparse.Namespace, model: Model) -> Tasks:
 
 def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS) -> None:
     """Add options to infer the task."""
-    method = "task inference method (default: exhaustive for up to 32 tasks, else verified, if the "
-    method += "model supports them)"
+    method = "task inference method; auto is what the calibration found best, without one "
+    method += "exhaustive for up to 32 tasks, else verified (default: auto)"
     score = "log-odds if the network has superfluous outputs, else entropy"
     score = f"verified, exhaustive: score of a forward pass through a mask (default: {score})"
     tried = f"verified: number of tasks to try, at least 1 (default: {DEFAULT_CANDIDATES})"
     rows: list[Row] = [
-        ("--method", methods, None, method),
+        ("--method", ("auto", *methods), None, method),
         ("--score", SCORES, None, score),
         ("--candidates", positive, None, tried),
     ]
@@ -101,16 +100,21 @@ def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS)
     add_options(made.method, rows)
 
 
-def inference_of(arguments: argparse.Namespace, default: Method) -> Inference:
+def inference_of(arguments: argparse.Namespace, model: Model) -> Inference:
     """Return the inference settings of a command."""
-    if arguments.candidates is not None:
-        default = "verified"
+    default = model.how()
+    method = None if arguments.method == "auto" else arguments.method
+    settings = {
+        "score": arguments.score,
+        "candidates": arguments.candidates,
+        "steps": getattr(arguments, "alpha_steps", None),  # absent if `gradient` is not a choice
+        "step_size": getattr(arguments, "alpha_step_size", None),
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    if method is None and not given:
+        return default
     return Inference(
-        method=arguments.method or default,
-        score=arguments.score,
-        candidates=arguments.candidates,
-        steps=getattr(arguments, "alpha_steps", None),  # absent if `gradient` is not a choice
-        step_size=getattr(arguments, "alpha_step_size", None),
+        method=method or ("verified" if "candidates" in given else default.method), **given
     )
 
 

@@ -10,6 +10,7 @@ from supsup_runtime.evaluation.calibration import (
     choose_samples,
     measure,
 )
+from supsup_runtime.evaluation.tracking import evaluate_tracker
 
 __all__ = [
     "LeftOut",
@@ -20,6 +21,7 @@ __all__ = [
     "choose_samples",
     "evaluate",
     "evaluate_task",
+    "evaluate_tracker",
     "evaluate_unnamed",
     "measure",
 ]

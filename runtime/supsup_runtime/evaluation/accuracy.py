@@ -17,7 +17,7 @@ from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation import findings
 from supsup_runtime.evaluation.findings import Answer
-from supsup_runtime.model.inference import Inference, Method, resolved_score, threshold_of
+from supsup_runtime.model.inference import Auto, Inference, resolved_score, threshold_of
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
 
@@ -36,7 +36,7 @@ def evaluate(
     *,
     per_task: int = 100,
     batch_size: int = 1,
-    method: Method | Inference | None = None,
+    method: Auto | Inference | None = None,
     unnamed: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -63,11 +63,7 @@ def evaluate(
     check_stream(model, stream)
     check_flag("unnamed", unnamed)
     check_progress(progress)
-    how = (
-        method
-        if isinstance(method, Inference)
-        else Inference(method=model.default_method if method is None else method)
-    )
+    how = model.how(method)
     of_task = evaluate_unnamed if unnamed else evaluate_task
     changed = [] if unnamed else findings.other_data(model, stream)
     rows = []
@@ -131,7 +127,7 @@ def evaluate_task(
     *,
     per_task: int = 100,
     batch_size: int = 1,
-    method: Method | Inference | None = None,
+    method: Auto | Inference | None = None,
 ) -> dict[str, Any]:
     """Evaluate one task with the task known and inferred.
 
@@ -189,7 +185,7 @@ def evaluate_unnamed(
     *,
     per_task: int = 100,
     batch_size: int = 1,
-    method: Method | Inference | None = None,
+    method: Auto | Inference | None = None,
 ) -> dict[str, Any]:
     """Evaluate a task that has no named mask in the model (scenario NNs).
 
@@ -226,7 +222,7 @@ def _check_task(model: Model, data: TaskData) -> None:
 
 
 def _infer(
-    model: Model, data: TaskData, batches: list[Rows], method: Method | Inference | None
+    model: Model, data: TaskData, batches: list[Rows], method: Auto | Inference | None
 ) -> tuple[dict[str, Any], list[Answer]]:
     """Return the measures that both scenarios share."""
     answers: list[Answer] = []
@@ -260,7 +256,7 @@ def _timed(
     x: Images,
     task: int | None = None,
     *,
-    method: Method | Inference | None = None,
+    method: Auto | Inference | None = None,
 ) -> tuple[Prediction, float]:
     start = time.perf_counter()
     prediction = model.predict(x, task, method=method)

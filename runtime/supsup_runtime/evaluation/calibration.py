@@ -1,11 +1,11 @@
-"""Calibrate when a model rejects an image as of no known task."""
+"""Calibrate how a model infers tasks, and when it rejects an image as of no known task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,12 @@ from supsup_runtime.arrays import (
     checked_whole,
 )
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.calibration import JUDGING, Calibration
+from supsup_runtime.bank.calibration import JUDGING, Calibration, Judging
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.accuracy import Progress, check_progress, check_stream
-from supsup_runtime.model.inference import DEFAULT_CANDIDATES, Inference, Method, resolved_score
+from supsup_runtime.evaluation.choosing import Tried, ways_to_infer
+from supsup_runtime.model.inference import DEFAULT_CANDIDATES, Inference, resolved_score
 from supsup_runtime.model.model import Model
 
 _CHUNK = 100
@@ -53,12 +54,12 @@ class Measured:
     Attributes:
         calibration: Threshold and measures, for `MaskBank.set_calibration`.
         left_out: One entry per task; empty for a single task.
-        method: Method measured.
+        ways: What `ways_to_infer` tried, the chosen one first; empty if nothing.
     """
 
     calibration: Calibration
     left_out: tuple[LeftOut, ...]
-    method: Method
+    ways: tuple[Tried, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``supsup-calibrate --json`` prints."""
@@ -69,8 +70,8 @@ class Measured:
             "auroc_min": None if worst is None else worst.auroc,
             "auroc_min_task": None if worst is None else worst.task,
             "left_out": [asdict(task) for task in self.left_out],
-            "method": self.method,
             "rejected": fmean(rejected) if rejected else None,
+            "ways": [way.to_dict() for way in self.ways],
         }
 
 
@@ -143,20 +144,21 @@ def measure(
     model: Model,
     samples: Sequence[Images],
     *,
-    how: Inference,
+    how: Inference | None = None,
     coverage: float,
     progress: Progress | None = None,
 ) -> Measured:
     """Calibrate a model on single images of its tasks.
 
-    The first half of each task's images, rounded up, sets one threshold for all tasks; the rest
+    First `ways_to_infer` chooses the method, unless given, and adjusts its score by task. The first
+    half of each task's images, rounded up, sets one threshold for all tasks; the rest
     measures what it accepts. Then each task in turn is removed from the candidates, to measure how
     its images are rejected.
 
     Args:
         model: A loaded model.
         samples: ``float32 (images, *input_shape)`` per task, in index order, at least one image.
-        how: ``verified`` or ``exhaustive``.
+        how: ``verified`` or ``exhaustive``; None chooses.
         coverage: Minimum fraction of the images to accept, in ``(0, 1]``.
         progress: Called after each task.
 
@@ -169,12 +171,15 @@ def measure(
     """
     _check_coverage(coverage)  # before a long measurement
     check_kind("model", model, Model, "a loaded model")
-    check_kind("how", how, Inference, "an Inference")
+    if how is not None:
+        check_kind("how", how, Inference, "an Inference")
     check_progress(progress)
     check_sequence("samples", samples)
-    score = resolved_score(model.info, how)
-    if score is None:
-        raise InputError(f"method must be one of {list(JUDGING)}, got {how.method!r}")
+    if how is not None:
+        score = resolved_score(model.info, how)
+        if score is None:
+            raise InputError(f"method must be one of {list(JUDGING)}, got {how.method!r}")
+        how = replace(how, score=score)
     sizes = [len(x) if isinstance(x, np.ndarray) and x.ndim else 0 for x in samples]
     if len(sizes) != model.num_tasks or 0 in sizes:
         raise InputError(
@@ -182,9 +187,11 @@ def measure(
             f"{sizes!s:.80}"
         )
     samples = [checked_images(x, model.info.network.input_shape) for x in samples]
-    found = []
+    ways = ways_to_infer(model, samples, how)
+    way = _way(model, ways, how)
+    how, found = way.how, []
     for task, x in zip(model.tasks, samples, strict=True):
-        found.append(_bests(model, x, how))
+        found.append(_bests(model, x, way))
         if progress is not None:
             progress(task.name, task.index + 1, model.num_tasks)
     halves = [np.split(bests.best, [(len(bests.best) + 1) // 2]) for bests in found]
@@ -192,15 +199,46 @@ def measure(
     others = np.concatenate([half for _, half in halves])
     threshold = calibrate(held_out, coverage)
     left_out = _leave_out(model, found, threshold)
+    assert how.score is not None  # noqa: S101 - of each way
     calibration = Calibration(
-        score=score,
+        score=how.score,
         threshold=threshold,
         coverage=float((held_out >= threshold).mean()),
         images=len(held_out),
         auroc=fmean(task.auroc for task in left_out) if left_out else None,
         accepted=float((others >= threshold).mean()) if len(others) else None,
+        method=cast(Judging, how.method),
+        candidates=how.candidates,
+        inferred=_inferred(found),
+        scale=tuple(way.scale.tolist()),
+        shift=tuple(way.shift.tolist()),
     )
-    return Measured(calibration=calibration, left_out=left_out, method=how.method)
+    return Measured(calibration=calibration, left_out=left_out, ways=tuple(ways))
+
+
+def _way(model: Model, ways: Sequence[Tried], how: Inference | None) -> Tried:
+    """Return the way to infer that is measured: as given, or the best, or the usual one."""
+    if how is None and ways:
+        return ways[0]
+    if how is None:
+        usual = model.how()
+        how = usual if usual.method in JUDGING else Inference(method="verified")
+        how = replace(how, score=resolved_score(model.info, how), adjusted=None)
+    if how.method == "verified":
+        how = replace(how, candidates=how.candidates or DEFAULT_CANDIDATES)
+    none = np.zeros(0)
+    best = ways[0] if ways else Tried(how=how, inferred=0.0, scale=none, shift=none)
+    return replace(best, how=how)
+
+
+def _inferred(found: Sequence[_Bests]) -> float | None:
+    """Return the share of the second halves whose own task is the best."""
+    right = [
+        bests.candidates[(len(bests.best) + 1) // 2 :, 0] == task
+        for task, bests in enumerate(found)
+    ]
+    all_right = np.concatenate(right)
+    return float(all_right.mean()) if len(all_right) else None
 
 
 class _Bests(NamedTuple):
@@ -225,26 +263,28 @@ class _Bests(NamedTuple):
         return np.where(self.candidates[:, 0] == struck, self.second, left)
 
 
-def _bests(model: Model, x: Images, how: Inference) -> _Bests:
+def _bests(model: Model, x: Images, way: Tried) -> _Bests:
     """Score in chunks, without keeping the scores of all tasks."""
-    chunks = [_chunk(model, x[at : at + _CHUNK], how) for at in range(0, len(x), _CHUNK)]
+    chunks = [_chunk(model, x[at : at + _CHUNK], way) for at in range(0, len(x), _CHUNK)]
     return _Bests(*(np.concatenate(parts) for parts in zip(*chunks, strict=True)))
 
 
-def _chunk(model: Model, x: Images, how: Inference) -> _Bests:
-    narrow, count = _infer(model, x, how), 1
+def _chunk(model: Model, x: Images, way: Tried) -> _Bests:
+    how = way.how
+    narrow, count = _infer(model, x, way, how), 1
     wide = narrow.copy()
     tried = how.candidates or DEFAULT_CANDIDATES
     if how.method == "verified" and tried < model.num_tasks:
-        wide, count = _infer(model, x, replace(how, candidates=tried + 1)), tried
+        wide, count = _infer(model, x, way, replace(how, candidates=tried + 1)), tried
     candidates = np.argsort(-narrow, axis=1, kind="stable")[:, :count]
     wider = wide.max(axis=1)
     wide[np.arange(len(x)), candidates[:, 0]] = -np.inf
     return _Bests(narrow.max(axis=1), candidates, wide.max(axis=1), wider)
 
 
-def _infer(model: Model, x: Images, how: Inference) -> Scores:
-    return np.stack([found.scores for found in model.infer_tasks(x, method=how)])
+def _infer(model: Model, x: Images, way: Tried, how: Inference) -> Scores:
+    plain = replace(how, adjusted=False)  # whatever the model was calibrated with
+    return way.adjusted(np.stack([found.scores for found in model.infer_tasks(x, method=plain)]))
 
 
 def _leave_out(model: Model, found: Sequence[_Bests], threshold: float) -> tuple[LeftOut, ...]:

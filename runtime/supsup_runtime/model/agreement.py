@@ -75,6 +75,7 @@ def _outputs(info: ModelInfo) -> dict[str, Tensor]:
         "task_scores": (_FLOAT, (len(info.tasks) if infers else None,)),
         "parameters": flat,
         "state": (_FLOAT, (network.num_state,)),
+        "log_odds": (_FLOAT, (None,)),
     }
 
 
@@ -129,6 +130,7 @@ def _select_last_task(info: ModelInfo, session: Session) -> None:
         "task_scores": (0,),
         "parameters": (network.num_masked,),
         "state": (network.num_state,),
+        "log_odds": (0,),
     }
     feeds = {
         "x": blank(info, 0),

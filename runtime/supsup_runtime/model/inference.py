@@ -14,6 +14,7 @@ from supsup_runtime.arrays import (
     Scores,
     about,
     check_choice,
+    check_flag,
     check_number,
     checked_whole,
     shown,
@@ -22,16 +23,19 @@ from supsup_runtime.bank.calibration import JUDGING
 from supsup_runtime.errors import InputError
 from supsup_runtime.model import methods
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
-from supsup_runtime.model.methods import Scorer
+from supsup_runtime.model.methods import Adjustment, Scorer
 from supsup_runtime.objectives import Score, default_score
 
 Method = Literal["one-shot", "binary", "gradient", "verified", "exhaustive"]
+Auto = Method | Literal["auto"]
+"""A method, or the one that the calibration found best."""
 METHODS: tuple[Method, ...] = get_args(Method)
 SCORES: tuple[Score, ...] = get_args(Score)
 DEFAULT_CANDIDATES = 4
 DEFAULT_STEPS = 5
 DEFAULT_STEP_SIZE = 0.5
 _APPLIES: dict[str, tuple[str, ...]] = {
+    "adjusted": JUDGING,
     "score": JUDGING,
     "candidates": ("verified",),
     "steps": ("gradient",),
@@ -50,8 +54,11 @@ class Inference:
             3): several steps on the alphas. ``exhaustive``: a forward pass through every mask.
             ``verified``: forward passes through the best tasks of one-shot.
         score: Score of a pass in ``verified`` and ``exhaustive``: ``log-odds`` of real against
-            superfluous outputs, minus the ``entropy`` (paper), or ``max-probability``. Defaults to
-            log-odds if there are superfluous outputs, else entropy.
+            superfluous outputs, minus the ``entropy`` (paper), ``max-probability``, or ``energy``,
+            the log-sum-exp of the real outputs. Defaults to log-odds if there are superfluous
+            outputs, else entropy.
+        adjusted: False leaves scores of ``verified`` and ``exhaustive`` as they are; by default a
+            model that is calibrated for the score adjusts them, by task.
         candidates: Number of tasks that ``verified`` tries, at least 1, default 4.
         steps: Maximum passes of ``gradient``, at least 1, default 5.
         step_size: Largest change of an alpha per step of ``gradient``, positive, default 0.5.
@@ -65,6 +72,7 @@ class Inference:
     candidates: int | None = None
     steps: int | None = None
     step_size: float | None = None
+    adjusted: bool | None = None
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
@@ -77,6 +85,8 @@ class Inference:
                 )
         if self.score is not None:
             check_choice("score", self.score, SCORES)
+        if self.adjusted is not None:
+            check_flag("adjusted", self.adjusted)
         for name in ("candidates", "steps"):
             if getattr(self, name) is not None:
                 checked_whole(name, getattr(self, name), 1)
@@ -96,7 +106,7 @@ class TaskInference:
             not try or `binary` dropped before its last round. One-shot, binary: ``-d objective / d
             alphas``, batch mean; one-shot estimates those of tasks that cannot win, unless the
             model's scoring is exact. Gradient: the alphas. Verified, exhaustive:
-            `Inference.score`, batch mean, in nats or a probability.
+            `Inference.score`, batch mean, in nats or a probability, or adjusted.
         margin: Best score minus the second best; infinite if only one task was scored.
         method: Method used.
         passes: Forward passes for the batch, or for this row with ``per_image``. Each has a
@@ -154,11 +164,26 @@ def threshold_of(info: ModelInfo, how: Inference) -> float | None:
     calibration = info.calibration
     if calibration is None or calibration.score != resolved_score(info, how):
         return None
-    return calibration.threshold
+    return None if calibration.scale and how.adjusted is False else calibration.threshold
+
+
+def adjustment_of(info: ModelInfo, how: Inference) -> Adjustment | None:
+    """Return what adjusts the scores of a method; None if nothing does."""
+    calibration = info.calibration
+    if calibration is None or how.adjusted is False or not calibration.scale:
+        return None
+    if calibration.score != resolved_score(info, how):
+        return None
+    return Adjustment(np.array(calibration.scale), np.array(calibration.shift))
 
 
 def score_tasks(
-    scorer: Scorer, x: Images, how: Inference, *, per_image: bool = False
+    scorer: Scorer,
+    x: Images,
+    how: Inference,
+    *,
+    per_image: bool = False,
+    adjustment: Adjustment | None = None,
 ) -> tuple[Scores, list[int], Floats | None]:
     """Score every task.
 
@@ -179,11 +204,18 @@ def score_tasks(
             found = methods.gradient(scorer, x, per_image=per_image, steps=steps, step_size=size)
             return *found, None
         case "exhaustive":
-            scores, logits = methods.exhaustive(scorer, x, per_image=per_image, score=score)
+            scores, logits = methods.exhaustive(
+                scorer, x, per_image=per_image, score=score, adjustment=adjustment
+            )
             return scores, [scorer.num_tasks] * rows, logits
         case "verified":
             count = min(how.candidates or DEFAULT_CANDIDATES, scorer.num_tasks)
             scores, logits = methods.verified(
-                scorer, x, per_image=per_image, score=score, candidates=count
+                scorer,
+                x,
+                per_image=per_image,
+                score=score,
+                candidates=count,
+                adjustment=adjustment,
             )
             return scores, [1 + count] * rows, logits

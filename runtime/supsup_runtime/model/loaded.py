@@ -6,18 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from supsup_runtime.arrays import Floats, Given, Images
+from supsup_runtime.arrays import Floats, Given, Images, check_sequence, checked_whole
 from supsup_runtime.errors import InputError
 from supsup_runtime.model.engine import DEFAULT_CACHE_BYTES, Engine
 from supsup_runtime.model.inference import (
+    Auto,
     Inference,
     Method,
     TaskInference,
+    adjustment_of,
     score_tasks,
     threshold_of,
 )
-from supsup_runtime.model.lookup import TaskLookup
-from supsup_runtime.model.metadata import TaskInfo
+from supsup_runtime.model.inputs import blank
+from supsup_runtime.model.lookup import TaskKey, TaskLookup
+from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 
 MAX_TRIED = 32
 """Tasks that are all tried by default, if their weights fit in the default cache: such passes take
@@ -45,8 +48,17 @@ class Loaded:
         return self.engine.inputs.checked(x)
 
     @property
-    def default_method(self) -> Method:
-        """See `Model.default_method`."""
+    def _calibrated(self) -> Inference | None:
+        """What the calibration found best, if the model can run it."""
+        found = self.info.calibration
+        if found is None or found.method is None or self.info.mode not in {"full", "known"}:
+            return None
+        if found.method == "verified" and self.info.mode == "known":
+            return None
+        return Inference(method=found.method, score=found.score, candidates=found.candidates)
+
+    @property
+    def _uncalibrated(self) -> Method:
         if self.info.mode == "full":
             return "exhaustive" if self._few_tasks else "verified"
         return "exhaustive" if self.info.mode == "known" else "one-shot"
@@ -56,10 +68,12 @@ class Loaded:
         count = len(self.info.tasks)
         return count <= MAX_TRIED and count * self.engine.task_bytes <= DEFAULT_CACHE_BYTES
 
-    def how(self, wanted: Method | Inference | None) -> Inference:
-        """Return the settings of a method."""
+    def how(self, wanted: Auto | Inference | None) -> Inference:
+        """Return the settings of a method; by default the calibrated ones, see `Model.how`."""
+        if wanted is None or wanted == "auto":
+            return self._calibrated or Inference(method=self._uncalibrated)
         if not isinstance(wanted, Inference):
-            return Inference(method=self.default_method if wanted is None else wanted)
+            return Inference(method=wanted)
         if wanted.score == "log-odds" and not self.info.network.superfluous_outputs:
             raise InputError(
                 f"{self.place}: score log-odds needs superfluous outputs, the network has "
@@ -72,16 +86,41 @@ class Loaded:
     ) -> tuple[tuple[TaskInference, ...], Floats | None]:
         """Infer the task of the batch or of each row; the logits, if the method found them."""
         threshold = threshold_of(self.info, how)
-        scores, passes, logits = score_tasks(self.engine, x, how, per_image=per_image)
+        scores, passes, logits = score_tasks(
+            self.engine, x, how, per_image=per_image, adjustment=adjustment_of(self.info, how)
+        )
         inferences = tuple(
             TaskInference.from_scores(row, self.info.tasks, how.method, count, threshold)
             for row, count in zip(scores, passes, strict=True)
         )
         return inferences, logits
 
-    def try_all(self, x: Images) -> None:
+    def warm(self, tasks: Sequence[TaskKey], batch_size: int) -> None:
+        """See `Model.warmup`."""
+        engine = self.engine
+        check_sequence("tasks", tasks)
+        x = _blank(self.info, checked_whole("batch_size", batch_size, 1))
+        indices = list(dict.fromkeys(self.tasks.find(task).index for task in tasks))
+        if indices and not engine.keeps_weights:
+            raise InputError(
+                f"warmup: a model with outputs {list(engine.outputs)} cannot keep a task's "
+                "weights; export with all outputs, or omit `tasks`"
+            )
+        if len(indices) > engine.max_cached:
+            raise InputError(
+                f"warmup: {len(indices)} tasks need {len(indices) * engine.task_bytes} bytes "
+                f"of cache, got {engine.max_cached * engine.task_bytes}; load with a "
+                "larger cache_bytes"
+            )
+        for index in indices:
+            engine.known_logits(x, index)
+        engine.warm(x)
+        if not indices:
+            self._try_all(x)
+
+    def _try_all(self, x: Images) -> None:
         """Try all tasks once, if the default method does and they are few."""
-        exhaustive = self.default_method == "exhaustive" and "logits" in self.engine.outputs
+        exhaustive = self.how(None).method == "exhaustive" and "logits" in self.engine.outputs
         if exhaustive and self._few_tasks:
             self.infer(x, self.how(None), per_image=False)
 
@@ -128,3 +167,10 @@ class Loaded:
             rows = np.flatnonzero(indices == index)
             logits[rows] = self.engine.known_logits(x[rows], int(index))
         return logits
+
+
+def _blank(info: ModelInfo, rows: int) -> Images:
+    try:
+        return blank(info, rows)
+    except (MemoryError, ValueError) as error:
+        raise InputError(f"batch_size: {rows} rows do not fit in memory; take fewer") from error

@@ -127,6 +127,8 @@ class ModelInfo:
         return about(self, f"{len(self.tasks)} tasks: {names}", *kind, repr(self.network))
 
     def __post_init__(self) -> None:
+        if self.calibration is not None:
+            self.calibration.check_tasks(len(self.tasks))
         log_odds = self.calibration is not None and self.calibration.score == "log-odds"
         if log_odds and not self.network.superfluous_outputs:
             raise BankError(

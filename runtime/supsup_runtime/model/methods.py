@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,13 @@ from supsup_runtime.objectives import Score, evidence
 
 _ALL = slice(None)
 """All rows of a batch, without a copy."""
+
+
+class Adjustment(NamedTuple):
+    """Per task, ``float64 (tasks,)``: a score counts as ``scale * score + shift``."""
+
+    scale: Scores
+    shift: Scores
 
 
 class Scorer(Protocol):
@@ -118,15 +125,26 @@ def _ascend(
 
 
 def exhaustive(
-    scorer: Scorer, x: Images, *, per_image: bool, score: Score
+    scorer: Scorer,
+    x: Images,
+    *,
+    per_image: bool,
+    score: Score,
+    adjustment: Adjustment | None = None,
 ) -> tuple[Scores, Floats]:
     """Score every task as `_judged`."""
     tried = ((task, _ALL) for task in range(scorer.num_tasks))
-    return _judged(scorer, x, tried, per_image=per_image, score=score)
+    return _judged(scorer, x, tried, per_image=per_image, score=score, adjustment=adjustment)
 
 
 def verified(
-    scorer: Scorer, x: Images, *, per_image: bool, score: Score, candidates: int
+    scorer: Scorer,
+    x: Images,
+    *,
+    per_image: bool,
+    score: Score,
+    candidates: int,
+    adjustment: Adjustment | None = None,
 ) -> tuple[Scores, Floats]:
     """Score the best `candidates` of one-shot as `_judged`."""
     given: dict[int, Floats] = {}
@@ -140,7 +158,9 @@ def verified(
         (task, np.flatnonzero((best == task).any(axis=1)) if per_image else _ALL)
         for task in np.unique(best).tolist()
     )
-    return _judged(scorer, x, tried, per_image=per_image, score=score, given=given)
+    return _judged(
+        scorer, x, tried, per_image=per_image, score=score, adjustment=adjustment, given=given
+    )
 
 
 def _judged(
@@ -150,6 +170,7 @@ def _judged(
     *,
     per_image: bool,
     score: Score,
+    adjustment: Adjustment | None,
     given: Mapping[int, Floats] | None = None,
 ) -> tuple[Scores, Floats]:
     """Score forward passes through single masks, unless their logits are `given`.
@@ -166,6 +187,8 @@ def _judged(
         logits = scorer.task_logits(x[rows], task) if known is None else known
         checked_outputs(logits, "logits", scorer.place, rows=numbers[rows])
         judged = evidence(logits.astype(np.float64), scorer.real_outputs[task], score)
+        if adjustment is not None:
+            judged = adjustment.scale[task] * judged + adjustment.shift[task]
         if not per_image:
             judged = judged.mean(keepdims=True)
         scores[rows if per_image else [0], task] = judged

@@ -30,14 +30,14 @@ from supsup_runtime.arrays import (
 )
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.model.engine import MAX_CACHE_BYTES, Engine
-from supsup_runtime.model.inference import Inference, Method, TaskInference
-from supsup_runtime.model.inputs import blank
+from supsup_runtime.model.inference import Auto, Inference, Method, TaskInference
 from supsup_runtime.model.loaded import Loaded
 from supsup_runtime.model.loading import open_model
 from supsup_runtime.model.lookup import TaskKey
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
 from supsup_runtime.model.prediction import Prediction
 from supsup_runtime.model.session import SessionOptions
+from supsup_runtime.model.tracker import Tracker
 
 _LOG = logging.getLogger("supsup.model")
 
@@ -199,7 +199,7 @@ class Model:
         task: TaskKey | Sequence[TaskKey] | None = None,
         *,
         per_image: bool = False,
-        method: Method | Inference | None = None,
+        method: Auto | Inference | None = None,
         timings: bool = False,
     ) -> Prediction:
         """Run the network on a batch.
@@ -291,41 +291,21 @@ class Model:
 
         Args:
             tasks: Names, indices or `TaskInfo` of tasks to cache. None asked for: all, if
-                `default_method` tries at most 32 and they fit.
+                there are at most 32, they fit, and `how` tries all.
             batch_size: Rows of later batches, at least 1.
 
         Raises:
             InputError: If a task does not exist, they exceed the cache, the model cannot cache
                 weights, or `batch_size` is out of range.
         """
-        loaded = self._now()
-        engine = loaded.engine
-        check_sequence("tasks", tasks)
-        x = _blank(loaded.info, checked_whole("batch_size", batch_size, 1))
-        indices = list(dict.fromkeys(loaded.tasks.find(task).index for task in tasks))
-        if indices and not engine.keeps_weights:
-            raise InputError(
-                f"warmup: a model with outputs {list(engine.outputs)} cannot keep a task's "
-                "weights; export with all outputs, or omit `tasks`"
-            )
-        if len(indices) > engine.max_cached:
-            raise InputError(
-                f"warmup: {len(indices)} tasks need {len(indices) * engine.task_bytes} bytes "
-                f"of cache, got {engine.max_cached * engine.task_bytes}; load with a "
-                "larger cache_bytes"
-            )
-        for index in indices:
-            engine.known_logits(x, index)
-        engine.warm(x)
-        if not indices:
-            loaded.try_all(x)
+        self._now().warm(tasks, batch_size)
 
-    def infer_task(self, x: Given, *, method: Method | Inference | None = None) -> TaskInference:
+    def infer_task(self, x: Given, *, method: Auto | Inference | None = None) -> TaskInference:
         """Infer the task of a batch in which all rows have the same task.
 
         Args:
             x: As in `predict`.
-            method: Name, or an `Inference` with settings; None takes `default_method`.
+            method: Name, or an `Inference` with settings; see `how` for the default.
 
         Returns:
             The task and the scores of all tasks.
@@ -337,7 +317,7 @@ class Model:
         return loaded.infer(loaded.prepared(x), loaded.how(method), per_image=False)[0][0]
 
     def infer_tasks(
-        self, x: Given, *, method: Method | Inference | None = None
+        self, x: Given, *, method: Auto | Inference | None = None
     ) -> tuple[TaskInference, ...]:
         """Infer the task of each row separately.
 
@@ -353,6 +333,18 @@ class Model:
         """
         loaded = self._now()
         return loaded.infer(loaded.prepared(x), loaded.how(method), per_image=True)[0]
+
+    def tracker(self, switch: float = 0.02, *, method: Method | Inference | None = None) -> Tracker:
+        """Start to follow the task of a stream of frames, such as a camera's.
+
+        Args:
+            switch: Probability in ``[0, 1]`` that the next frame is of another task.
+            method: As in `infer_task`, but ``verified`` or ``exhaustive`` alone.
+
+        Raises:
+            InputError: If `switch` is out of range, or the method is another.
+        """
+        return Tracker(self._now, switch, method)
 
     def superpose(self, x: Given, tasks: Sequence[TaskKey], alphas: npt.ArrayLike) -> Floats:
         """Return the logits of a superposition of masks (paper, equation 2).
@@ -384,17 +376,16 @@ class Model:
         logits = loaded.engine.superposed(loaded.prepared(x), indices, weights)
         return checked_outputs(logits, "logits", loaded.place)
 
+    def how(self, method: Auto | Inference | None = None) -> Inference:
+        """Return the settings that a call with this method has.
+
+        ``auto``, or None, are those that the calibration found best. Without one: ``exhaustive`` up
+        to 32 tasks and 64 MiB of weights, then ``verified``; models that only infer have
+        ``one-shot``, those without inference ``exhaustive``.
+        """
+        return self._now().how(method)
+
     @property
     def default_method(self) -> Method:
-        """Default method: ``exhaustive`` up to 32 tasks and 64 MiB of weights, then ``verified``.
-
-        Models that only infer have ``one-shot``, those without inference ``exhaustive``.
-        """
-        return self._now().default_method
-
-
-def _blank(info: ModelInfo, rows: int) -> Images:
-    try:
-        return blank(info, rows)
-    except (MemoryError, ValueError) as error:
-        raise InputError(f"batch_size: {rows} rows do not fit in memory; take fewer") from error
+        """Method of `how` by default."""
+        return self.how().method

@@ -26,6 +26,14 @@ from supsup_runtime.model.prediction import Prediction
 FOUND = Calibration(
     score="entropy", threshold=-1.5, coverage=0.96, images=25, auroc=0.75, accepted=None
 )
+NEW = replace(
+    FOUND,
+    method="verified",
+    candidates=4,
+    inferred=0.9,
+    scale=(1.0, 0.5, 2.0),
+    shift=(0.0, -1.0, 3.5),
+)
 TASKS = tuple(TaskInfo(index=i, name=str(i), real_outputs=2) for i in range(3))
 
 
@@ -47,6 +55,57 @@ def test_a_calibration_as_json_and_back() -> None:
     assert Calibration.from_dict(value) == FOUND
     whole = replace(FOUND, auroc=1, accepted=0.0, coverage=1)
     assert Calibration.from_dict(whole.to_dict()) == whole
+
+
+def test_a_calibration_of_format_2_as_json_and_back() -> None:
+    for found in (NEW, replace(NEW, method="exhaustive", candidates=None, scale=(), shift=())):
+        assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert set(NEW.to_dict()) - set(FOUND.to_dict()) == {
+        *("method", "candidates", "inferred", "scale", "shift")
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("method", "one-shot", "method must be one of .* got 'one-shot'"),
+        (
+            "method",
+            "exhaustive",
+            "candidates must be an integer .* with verified, else null, got 4",
+        ),
+        ("candidates", None, "candidates must be an integer of at least 1 with .* got None"),
+        ("candidates", 0, "candidates must be an integer of at least 1 with .* got 0"),
+        ("candidates", True, "candidates must be an integer of at least 1 with .* got True"),
+        ("inferred", 1.5, r"inferred must be a number in \[0, 1\], got 1.5"),
+        ("scale", [1.0], "scale and shift must be of the same tasks, got 1 and 3"),
+        ("scale", [1.0, 0.0, 1.0], "scale must be a number in .* got 0.0"),
+        ("scale", [1.0, -1.0, 1.0], "scale must be a number in .* got -1.0"),
+        ("scale", [1.0, "2", 1.0], "scale must be a number in .* got '2'"),
+        ("shift", [0.0, 1e31, 0.0], "shift must be a number in .* got 1e[+]31"),
+        ("shift", "abc", "shift must be a list, got 'abc'"),
+    ],
+)
+def test_malformed_ways_to_infer_are_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(BankError, match=f"^calibration: {message}"):
+        Calibration.from_dict({**NEW.to_dict(), field: value})
+
+
+def test_an_adjustment_is_of_the_models_tasks() -> None:
+    assert info(small_network(), NEW).calibration == NEW
+    with pytest.raises(BankError, match="scale must have one number per task, 3, got 2"):
+        info(small_network(), replace(NEW, scale=(1.0, 1.0), shift=(0.0, 0.0)))
+
+
+def test_a_file_of_format_1_is_read_as_before(bank: MaskBank) -> None:
+    bank.set_calibration(FOUND)
+    file = bank.path / "calibration.json"
+    value = json.loads(file.read_text())
+    assert value["format"] == 2
+    file.write_text(json.dumps({**value, "format": 1}))
+    stored = bank.calibration()
+    assert stored is not None
+    assert stored.calibration == FOUND
 
 
 MALFORMED = [
@@ -141,10 +200,10 @@ def test_tasks_that_change_while_they_are_measured(bank: MaskBank) -> None:
     [
         (lambda _: "{", "Expecting"),
         (lambda _: "[" * 100_000, "recursion|Stack overflow"),
-        (lambda _: "[]", "calibration format must be 1, got 'list'"),
+        (lambda _: "[]", "calibration format must be 1 or 2, got 'list'"),
         (lambda v: {**v, "more": 1}, "fields must be"),
-        (lambda v: {**v, "format": 2}, "format must be 1, got 2"),
-        (lambda v: {**v, "format": True}, "format must be 1, got True"),
+        (lambda v: {**v, "format": 3}, "format must be 1 or 2, got 3"),
+        (lambda v: {**v, "format": True}, "format must be 1 or 2, got True"),
         (
             lambda v: {**v, "digest": "0" * 64},
             "network: digest must be [0-9a-f]{64}, got '00",

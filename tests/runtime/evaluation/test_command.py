@@ -31,6 +31,11 @@ from supsup_runtime.cli import evaluate
             ["--report", "r.html", "--scenario", "NNs"],
             "--report: goes with --scenario named, got NNs; leave it out",
         ),
+        (["--switch", "0.1"], "--switch: goes with --stay; add it, or leave --switch out"),
+        (
+            ["--stay", "5", "--scenario", "NNs"],
+            "--stay: goes with --scenario named, got NNs; leave it out",
+        ),
     ],
 )
 def test_refused_before_the_model_is_loaded(

@@ -48,6 +48,7 @@ CALLS: dict[str, Callable[[supsup.Model], object]] = {
     "warmup": lambda model: model.warmup([0]),
     "infer_task": lambda model: model.infer_task(X),
     "infer_tasks": lambda model: model.infer_tasks(X),
+    "tracker": lambda model: model.tracker(),
     "superpose": lambda model: model.superpose(X, [0], [1.0]),
     "task": lambda model: model.task(0),
     "reload": lambda model: model.reload(),
