@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from torch import nn
@@ -82,6 +83,11 @@ _SPEED: tuple[Row, ...] = (
     ("--vectorise", positive, 1, "tasks to learn at once; for CUDA, and for small networks"),
     ("--precision", get_args(Precision), "float32", "of products; others are mixed precision"),
 )
+_NEGATIVES = (
+    "images that are not the task's, learned by superfluous outputs: none, or some of turned, "
+    "shuffled (its own, in patches), memory (these, and stored ones of earlier tasks), others "
+    "(of all other tasks) and file:PATH, joined by commas"
+)
 _RECIPE: tuple[Row, ...] = (
     (
         "--optimizer",
@@ -104,6 +110,13 @@ _RECIPE: tuple[Row, ...] = (
         "none",
         "random changes of pictures: a shift of up to 4 pixels, a part of any size, mirroring",
     ),
+    (
+        "--negatives",
+        str,
+        None,
+        f"{_NEGATIVES} (default: {either('negatives')})",
+    ),
+    ("--memory", positive, None, "negatives memory: images of each task to store (default: 20)"),
     ("--score-init", get_args(ScoreInit), "uniform", "initial scores; zeros give a mask of ones"),
     ("--rule", get_args(RuleKind), "threshold", "keep scores >= 0, or those of largest magnitude"),
     ("--density", float, None, "top-k: fraction of weights to keep, in (0, 1] (default: 0.5)"),
@@ -144,7 +157,7 @@ def run(words: Sequence[str] | None = None) -> None:
     if arguments.check:
         print_check(arguments)
         return
-    is_given = arguments.steps is not None
+    is_given, told = arguments.steps is not None, arguments.negatives is not None
     take_defaults(arguments, *DEFAULTS)
     use_threads(arguments)
     recipe_of(arguments)  # before data are read
@@ -173,6 +186,8 @@ def run(words: Sequence[str] | None = None) -> None:
         ) from error
     masked = ", ".join(f"{p.name} {p.shape}" for p in bank.network.parameters)
     sys.stderr.write(f"masked parameters: {masked}\n")
+    if not told and not bank.network.superfluous_outputs:
+        recipe = replace(recipe, negatives="none")
     if settings is not None:
         origin, own = stream.origin(0), arguments.log is None
         log = arguments.log or arguments.bank / "train.jsonl"
@@ -261,6 +276,8 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         transfer=arguments.transfer,
         warmup=int(arguments.warmup * arguments.steps),
         augment=arguments.augment,
+        negatives=arguments.negatives,
+        memory=Recipe().memory if arguments.memory is None else arguments.memory,
     )
 
 
@@ -326,6 +343,11 @@ def nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
     if transfer != "none":
         raise InputError(
             f"--transfer: goes with GG, GNs and GNu, got {transfer} with NNs; leave it out"
+        )
+    if arguments.negatives not in {None, "none"}:
+        raise InputError(
+            f"--negatives: go with GG, GNs and GNu, got {arguments.negatives:.80} with NNs, where "
+            "no batch says which task it is of; leave them out"
         )
     if is_parallel(arguments):
         raise InputError(

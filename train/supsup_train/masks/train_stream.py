@@ -13,6 +13,7 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
+from supsup_train.masks.gathering import Negatives
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.together import Device, fit_together
 from supsup_train.masks.train_task import begin_task, end_task, fit
@@ -60,20 +61,20 @@ def train_stream(
 
     Raises:
         InputError: If the bank's tasks were learned with another recipe or data, or for the
-            reasons of `train_task`, `Transfer`, `Workers` and `Device`.
+            reasons of `train_task`, `Transfer`, `Negatives`, `Workers` and `Device`.
         BankLockedError: If the bank cannot be locked, or another process learns tasks for it.
     """
     recipe, workers, device = recipe or Recipe(), workers or Workers(), device or Device()
     check_resumed(bank, stream.task_names, recipe, stream.origin)
     bank.check_lock()  # before the first task is learned
-    if recipe.transfer != "none" and (workers.elsewhere or device.tasks > 1):
+    if recipe.depends_on_earlier and (workers.elsewhere or device.tasks > 1):
         raise InputError(
-            f"transfer: {recipe.transfer} makes each task depend on those before it, so they are "
+            f"{recipe.depends_on_earlier} makes each task depend on those before it, so they are "
             "learned in order; leave out workers and tasks at once"
         )
     device.check()
-    transfer = Transfer(bank, recipe)
-    learner = _Learner(bank.network, module, stream, recipe, device, transfer=transfer)
+    transfer, negatives = Transfer(bank, recipe), Negatives(bank, stream, recipe)
+    learner = _Learner(bank.network, module, stream, recipe, device, negatives, transfer=transfer)
     if workers.elsewhere:
         learner = replace(learner, transfer=None)
     else:
@@ -87,6 +88,8 @@ def train_stream(
 
     with training(bank.path):
         known = set(bank.task_names)
+        if not known.issuperset(stream.task_names):
+            negatives.gather()
         learn_missing(stream, known, learner, keep, report, workers=workers, together=device.tasks)
 
 
@@ -103,23 +106,27 @@ class _Learner:
     stream: Tasks
     recipe: Recipe
     device: Device
+    negatives: Negatives
     transfer: Transfer | None = None
     progress: Callable[[str], Progress | None] = unheard
 
     def __call__(self, unit: Unit) -> list[_Made]:
-        recipe, transfer = self.recipe, self.transfer
+        recipe, transfer, negatives = self.recipe, self.transfer, self.negatives
         data = [self.stream.task(index) for index in unit]
         losses = Losses(self.progress(data[0].name))
-        begun = [begin_task(self.network, self.module, each, recipe, transfer) for each in data]
+        begun = [
+            begin_task(self.network, self.module, each, recipe, transfer, negatives)
+            for each in data
+        ]
         if self.device.is_plain:
             (learning, generator), *_ = begun
-            fit(learning.step, data[0], recipe, generator, losses)
+            fit(learning.step, data[0], recipe, generator, losses, learning.negatives)
         else:
             fit_together(begun, data, recipe, self.device, losses)
         made = []
         for index, each, (learning, _) in zip(unit, data, begun, strict=True):
             record = {**self.stream.origin(index), "stream_index": index, **self.device.record()}
-            task = end_task(learning, each, recipe, record, transfer)
+            task = end_task(learning, each, recipe, record, transfer, negatives)
             told = {
                 "accuracy": task.training["accuracy"],
                 "density": round(task.density(self.network), 4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -19,7 +19,7 @@ from supsup_runtime.data.own.parts import Part, Skipped
 from supsup_runtime.data.own.pictures import Look
 from supsup_runtime.data.sources import MAX_PART_BYTES, reading
 from supsup_runtime.data.streams import LAYOUTS, Layout, Stream, TaskData
-from supsup_runtime.errors import DataError
+from supsup_runtime.errors import DataError, InputError
 from supsup_runtime.preprocessing import Mode, Preprocessing
 
 Tasks: TypeAlias = "Stream | OwnTasks"
@@ -70,6 +70,11 @@ class OwnTasks:
         shape = self.preprocessing.output_shape
         return shape if self.layout == "image" else (math.prod(shape),)
 
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """``(channels, height, width)``, as which flat inputs are pictures."""
+        return self.preprocessing.output_shape
+
     def origin(self, index: int) -> dict[str, str]:
         """Return a task's origin for its training record: ``data``, its `fingerprint`."""
         return {"data": self.fingerprint(index), "stream": self.kind}
@@ -98,6 +103,25 @@ class OwnTasks:
             test_x=test_x,
             test_y=test_y,
         )
+
+    def prepare(self, index: int, pictures: Sequence[Array]) -> Floats:
+        """Prepare other pictures of any size as a task's, ``(n, *input_shape)``.
+
+        Raises:
+            DataError: If their dtype is not that of the tasks' pictures, or they are none.
+        """
+        kinds = {part.source.dtype for part in self._parts(index)}
+        for each in pictures:
+            if each.dtype.name not in kinds:
+                raise DataError(
+                    f"pictures must be {' or '.join(sorted(kinds))}, as those of task "
+                    f"{self.task_names[index]!r}, got {each.dtype}; convert them"
+                )
+        try:
+            x = self.preprocessing.apply(list(pictures))
+        except InputError as error:
+            raise DataError(str(error)) from error
+        return x.reshape(-1, *self.input_shape)
 
     def pictures(
         self, index: int, *, test: bool = True, as_stored: bool = False
