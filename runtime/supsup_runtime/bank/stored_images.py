@@ -67,7 +67,8 @@ def _checked(data: bytes, bank: MaskBank, task: str, place: str) -> Floats:
     if header.get("task", str) != task:
         raise BankError(f"{place}: must be of the bank's task, is of another")
     images: Floats = tensors["images"]
-    check_array(images, "<f4", (*images.shape[:1], *bank.network.input_shape), place=place)
+    shape = (*images.shape[:1], *bank.network.input_shape)
+    check_array(images, "<f4", shape, place=f"{place}: images")
     return images
 
 

@@ -143,10 +143,10 @@ def _remove(arguments: argparse.Namespace) -> None:
 def _rename(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     images = stored_images(bank, arguments.old)
-    if images is not None:
-        store_images(bank, bank.task(arguments.old).renamed(arguments.new), images)
     bank.rename(arguments.old, arguments.new)
-    forget_images(bank, arguments.old)
+    if images is not None:
+        store_images(bank, bank.task(arguments.new), images)
+        forget_images(bank, arguments.old)
     _say_changed(bank, f"renamed {arguments.old!r} to {arguments.new!r}", arguments)
 
 
@@ -156,7 +156,9 @@ def _forget(arguments: argparse.Namespace) -> None:
     names = arguments.names or list(there)
     for name in names:
         if name not in there:
-            raise InputError(f"{bank.path}: no stored images of task {name!r}; see list")
+            raise InputError(
+                f"{bank.path}: no stored images of task {name!r}; see supsup-bank list"
+            )
     forget_images(bank, *names)
     freed = sum(there[name] for name in set(names))
     value = {"bytes": freed, "tasks": names}
