@@ -154,16 +154,12 @@ def _forget(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     there = image_bytes(bank)
     names = arguments.names or list(there)
-    for name in names:
-        if name not in there:
-            raise InputError(
-                f"{bank.path}: no stored images of task {name!r}; see supsup-bank list"
-            )
+    if missing := [name for name in names if name not in there]:
+        raise InputError(f"{bank.path}: has no images of task {missing[0]!r:.200}")
     forget_images(bank, *names)
-    freed = sum(there[name] for name in set(names))
-    value = {"bytes": freed, "tasks": names}
-    text = f"{bank.path}: forgot the images of {len(names)} tasks, {freed:,} bytes"
-    print_result(value, as_json=arguments.json, text=text)
+    freed = {"bytes": sum(there[name] for name in {*names}), "tasks": names}
+    text = f"{bank.path}: forgot the images of {len(names)} tasks, {freed['bytes']:,} bytes"
+    print_result(freed, as_json=arguments.json, text=text)
 
 
 def _upgrade(arguments: argparse.Namespace) -> None:

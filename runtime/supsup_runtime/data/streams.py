@@ -110,9 +110,7 @@ class Stream:
     @property
     def picture_shape(self) -> tuple[int, ...] | None:
         """``(channels, height, width)``, as which flat inputs are pictures; None of features."""
-        if self.dataset.train_x.ndim == 2:
-            return None
-        return _input_shape(self.dataset, "image")
+        return None if self.dataset.train_x.ndim == 2 else _input_shape(self.dataset, "image")
 
     @property
     def num_tasks(self) -> int:
@@ -156,20 +154,15 @@ class Stream:
         )
 
     def prepare(self, index: int, pictures: Sequence[Array]) -> Floats:
-        """Prepare pictures that are none of the data set's as a task's, ``(n, *input_shape)``.
-
-        Raises:
-            DataError: If dtype or shape are not those of the data set.
-        """
-        kind = self.dataset.train_x.dtype, self.dataset.train_x.shape[1:]
+        """Prepare other pictures as a task's, ``(n, *input_shape)``; refuse what cannot be."""
+        wanted = self.dataset.train_x.dtype, self.dataset.train_x.shape[1:]
         for each in pictures:
-            if (each.dtype, each.shape) != kind:
+            if (got := (each.dtype, each.shape)) != wanted:
                 raise DataError(
-                    f"pictures must each be {kind[0]} {kind[1]}, as those of {self.place}, got "
-                    f"{each.dtype} {each.shape}; convert them"
+                    f"pictures must be {wanted[0]} {wanted[1]}, as those of {self.place}, got "
+                    f"{got[0]} {got[1]}"
                 )
-        x: Values = np.stack(pictures)
-        return self._part(index, x, np.full(len(x), NO_CLASS))[0]
+        return self._part(index, np.stack(pictures), np.full(len(pictures), NO_CLASS))[0]
 
     def _part(self, index: int, x: Values, y: Labels) -> tuple[Floats, Labels]:
         images = _channels_first(x)

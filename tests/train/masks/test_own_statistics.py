@@ -31,7 +31,7 @@ def test_statistics_are_of_the_first_rows(norm: nn.Module, shape: tuple[int, ...
     own, more = torch.randn(6, *shape), torch.randn(2, *shape) * 5 + 9
     both = torch.cat([own, more]).requires_grad_()
     alone, wanted = own.clone().requires_grad_(), norm.state_dict()
-    again = type(norm)(3, affine=norm.affine, momentum=norm.momentum)  # type: ignore[arg-type]
+    again = type(norm)(3, affine=norm.affine, momentum=norm.momentum)
     again.load_state_dict(wanted)
     with own_statistics(6, 8):
         y = norm(both)
@@ -107,7 +107,7 @@ def test_other_statistics_of_the_batch_are_refused(tmp_path: Path) -> None:
         learning = learning_of(module, tmp_path / name)
         text = (
             r"^task a: negatives in a batch change '[a-z_.0-9]+' of its other images, by more than "
-            r"nn.BatchNorm does; use that, or train without negatives$"
+            r"nn.BatchNorm does; use that, or no negatives \(--negatives none\)$"
         )
         with pytest.raises(InputError, match=text):
             learning.check_own("task a", torch.randn(4, 4))

@@ -157,7 +157,7 @@ def run(words: Sequence[str] | None = None) -> None:
     if arguments.check:
         print_check(arguments)
         return
-    is_given, told = arguments.steps is not None, arguments.negatives is not None
+    is_given = arguments.steps is not None
     take_defaults(arguments, *DEFAULTS)
     use_threads(arguments)
     recipe_of(arguments)  # before data are read
@@ -186,8 +186,6 @@ def run(words: Sequence[str] | None = None) -> None:
         ) from error
     masked = ", ".join(f"{p.name} {p.shape}" for p in bank.network.parameters)
     sys.stderr.write(f"masked parameters: {masked}\n")
-    if not told and not bank.network.superfluous_outputs:
-        recipe = replace(recipe, negatives="none")
     if settings is not None:
         origin, own = stream.origin(0), arguments.log is None
         log = arguments.log or arguments.bank / "train.jsonl"
@@ -207,6 +205,8 @@ def learn_tasks(
     arguments: argparse.Namespace,
 ) -> None:
     """Learn the tasks that are missing in a bank, reported as the options say."""
+    if not bank.network.superfluous_outputs and not _says_negatives(arguments):
+        recipe = replace(recipe, negatives="none")
     workers = workers_of(arguments, tasks, module)
     log, quiet = arguments.log, arguments.quiet
     with reporting(bank.path, log, recipe.steps, tasks.num_tasks, quiet=quiet) as reporter:
@@ -220,6 +220,11 @@ def learn_tasks(
             workers=workers,
             device=device_of(arguments),
         )
+
+
+def _says_negatives(arguments: argparse.Namespace) -> bool:
+    """Return whether negatives are asked for, not by default."""
+    return "negatives" in getattr(arguments, "_given", ()) and arguments.negatives != "none"
 
 
 def is_parallel(arguments: argparse.Namespace) -> bool:
@@ -344,7 +349,7 @@ def nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
         raise InputError(
             f"--transfer: goes with GG, GNs and GNu, got {transfer} with NNs; leave it out"
         )
-    if arguments.negatives not in {None, "none"}:
+    if _says_negatives(arguments):
         raise InputError(
             f"--negatives: go with GG, GNs and GNu, got {arguments.negatives:.80} with NNs, where "
             "no batch says which task it is of; leave them out"

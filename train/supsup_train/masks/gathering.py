@@ -15,7 +15,7 @@ from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.data.own.unlabelled import read_pictures
 from supsup_runtime.data.streams import TaskData
-from supsup_runtime.errors import DataError, InputError
+from supsup_runtime.errors import InputError
 from supsup_train.masks.learning import task_seed
 from supsup_train.masks.negatives import CHANGES, TaskNegatives
 from supsup_train.masks.recipe import Recipe
@@ -27,7 +27,7 @@ _OTHERS, _MOST_VALUES = 400, 1 << 26
 class Negatives:
     """Images that a recipe's tasks are trained against.
 
-    With ``memory``, each task depends on those before it, and images of each are stored beside the
+    With ``memory`` each task depends on those before it, and images of it are stored beside the
     bank: add it to the bank before you learn the next.
 
     Args:
@@ -36,50 +36,31 @@ class Negatives:
         recipe: Training settings with the kinds of negatives.
 
     Raises:
-        InputError: If the network has no superfluous outputs, the tasks are no pictures, or there
-            are no other tasks, and the recipe needs them.
+        InputError: If the network or the tasks do not go with these kinds.
         DataError: If a file of pictures cannot be read.
+        BankError: If stored images are damaged, or of another bank.
     """
 
     def __init__(self, bank: MaskBank, tasks: Tasks, recipe: Recipe) -> None:
         parts = recipe.negative_parts
         self._tasks, self._recipe = tasks, recipe
+        self._picture = tasks.picture_shape or ()
+        self._changes = tuple(part for part in parts if part in CHANGES)
+        self._check(bank)
         self._bank = bank if "stored" in parts else None
-        self._picture = tasks.picture_shape
+        names = bank.task_names if self._bank else ()
+        self._stored = {name: stored_images(bank, name) for name in names}
+        paths = [part.partition(":")[2] for part in parts if part.startswith("file:")]
+        self._files = {path: read_pictures(path) for path in paths}
         self._others: dict[str, Floats] = {}
-        self._known: dict[str, Floats] = {}
-        self._none = np.empty((0, *bank.network.input_shape), np.float32)
-        changes = [part for part in parts if part in CHANGES]
-        if parts and not bank.network.superfluous_outputs:
-            raise InputError(
-                f"negatives: {recipe.negatives!r:.80} need outputs beyond the classes, all "
-                f"{bank.network.outputs} of the network are classes; make a bank with more "
-                "(--outputs), or leave negatives out"
-            )
-        if changes and (self._picture is None or math.prod(self._picture[1:]) < 2):
-            got = "features" if self._picture is None else "pictures of one pixel"
-            raise InputError(
-                f"negatives: {' and '.join(changes)} need pictures of at least two pixels, "
-                f"{tasks.place} has {got}; use others, or file:PATH"
-            )
-        if "others" in parts and tasks.num_tasks < 2:
-            raise InputError(
-                f"negatives: others need another task, {tasks.place} has one; use turned, "
-                "shuffled, memory or file:PATH"
-            )
-        files = [part.partition(":")[2] for part in parts if part.startswith("file:")]
-        self._files = {path: read_pictures(path) for path in files}
 
     def gather(self) -> None:
-        """Read the images of all tasks for ``others``; workers then need not."""
-        if "others" not in self._recipe.negative_parts or self._others:
-            return
+        """Read the images of all tasks for ``others``, once; workers then need not."""
         tasks = self._tasks
-        values = math.prod(tasks.input_shape) * tasks.num_tasks
-        most = min(_OTHERS, max(1, _MOST_VALUES // values))
-        for index in range(tasks.num_tasks):
-            data = tasks.task(index)
-            self._others[data.name] = self._drawn(data, most)
+        if "others" in self._recipe.negative_parts and not self._others:
+            most = _MOST_VALUES // (math.prod(tasks.input_shape) * tasks.num_tasks)
+            for data in map(tasks.task, range(tasks.num_tasks)):
+                self._others[data.name] = self._drawn(data, min(_OTHERS, max(1, most)))
 
     def of(self, data: TaskData) -> TaskNegatives:
         """Return the negatives of a task.
@@ -87,29 +68,26 @@ class Negatives:
         Raises:
             InputError: If pictures of a file do not fit or are the task's own, or other tasks have
                 no images but its own.
-            BankError: If stored images are damaged, or of another bank.
         """
-        parts = self._recipe.negative_parts
-        pools: list[Floats] = [self._of_file(path, data) for path in self._files]
-        earlier: dict[str, Floats] = {}
-        if self._bank is not None:
-            earlier = self._stored(self._bank)
-        used: dict[str, None] = {}
         self.gather()
+        there = self._bank.task_names if self._bank else ()
+        earlier = {name: x for name in there if (x := self._stored.get(name)) is not None}
+        pools = [self._of_file(path, data) for path in self._files]
+        used: dict[str, None] = {}
         for named in (self._others, earlier):
             kept = {n: _without(x, data.train_x) for n, x in named.items() if n != data.name}
             kept = {name: x for name, x in kept.items() if len(x)}
-            if named is self._others and named and not kept:
-                raise InputError(
-                    f"task {data.name!r}: all images of other tasks are its own; as negatives they "
-                    "would cancel: leave out others, or one of the tasks"
-                )
             used |= dict.fromkeys(kept)
             pools += [np.concatenate([*kept.values()])] if kept else []
+        if self._others and not used:
+            raise InputError(
+                f"task {data.name!r}: all images of other tasks are its own; as negatives they "
+                "would cancel: leave out others, or one of the tasks"
+            )
         return TaskNegatives(
-            changes=tuple(part for part in parts if part in CHANGES),
+            changes=self._changes,
             pools=tuple(pools),
-            picture=self._picture or (),
+            picture=self._picture,
             augment=self._recipe.augment,
             tasks=tuple(used),
         )
@@ -117,7 +95,26 @@ class Negatives:
     def remember(self, task: TaskMasks, data: TaskData) -> None:
         """Store images of a task, with ``memory``; call this before you add it to the bank."""
         if self._bank is not None:
-            store_images(self._bank, task, self._drawn(data, self._recipe.memory))
+            self._stored[task.name] = images = self._drawn(data, self._recipe.memory)
+            store_images(self._bank, task, images)
+
+    def _check(self, bank: MaskBank) -> None:
+        place, kinds = self._tasks.place, self._recipe.negatives
+        if kinds != "none" and not bank.network.superfluous_outputs:
+            raise InputError(
+                f"negatives: {kinds!r:.80} need outputs beyond the classes, the network has none; "
+                "make a bank with more --outputs, or leave negatives out"
+            )
+        if self._changes and math.prod(self._picture[1:]) < 2:
+            raise InputError(
+                f"negatives: {' and '.join(self._changes)} need pictures of at least two pixels, "
+                f"{place} has none; use others, or file:PATH"
+            )
+        if "others" in self._recipe.negative_parts and self._tasks.num_tasks < 2:
+            raise InputError(
+                f"negatives: others need another task, {place} has one; use turned, shuffled, "
+                "memory or file:PATH"
+            )
 
     def _drawn(self, data: TaskData, count: int) -> Floats:
         """Return at most `count` training images, always the same."""
@@ -126,27 +123,16 @@ class Negatives:
         images: Floats = data.train_x[chosen.numpy()]
         return images
 
-    def _stored(self, bank: MaskBank) -> dict[str, Floats]:
-        """Return the stored images of the bank's tasks; each file is read once."""
-        for entry in bank.entries:
-            if entry.sha256 not in self._known:
-                images = stored_images(bank, entry.name)
-                self._known[entry.sha256] = images if images is not None else self._none
-        found = {entry.name: self._known[entry.sha256] for entry in bank.entries}
-        return {name: images for name, images in found.items() if len(images)}
-
     def _of_file(self, path: str, data: TaskData) -> Floats:
         place = f"negatives: {path}"
-        if data.name not in self._tasks.task_names:
-            raise InputError(f"{place}: task {data.name!r} must be one of the tasks")
         try:
-            x = self._tasks.prepare(self._tasks.task_names.index(data.name), self._files[path])
-        except DataError as error:
+            index = self._tasks.task_names.index(data.name)
+            x = self._tasks.prepare(index, self._files[path])
+        except ValueError as error:  # also of our own
             raise InputError(f"{place}: {error}") from error
         if not np.isfinite(x).all():
-            raise InputError(f"{place}: prepared values must be finite, got NaN or infinity")
-        own = len(x) - len(_without(x, data.train_x))
-        if own:
+            raise InputError(f"{place}: must be finite once prepared, got NaN or infinity")
+        if own := len(x) - len(_without(x, data.train_x)):
             raise InputError(
                 f"{place}: {own} of {len(x)} pictures are those of task {data.name!r}; as "
                 "negatives they would cancel: remove them"
@@ -156,11 +142,7 @@ class Negatives:
 
 def _without(images: Floats, own: Floats) -> Floats:
     """Return the images that are, byte by byte, none of a task's own."""
-    marks = [_mark(row) for row in images]
-    shared = set(marks).intersection(map(_mark, own))
+    marks = [sha256(row.tobytes()).digest() for row in images]
+    shared = set(marks).intersection(sha256(row.tobytes()).digest() for row in own)
     kept: Floats = images[[mark not in shared for mark in marks]]
     return kept
-
-
-def _mark(row: Floats) -> bytes:
-    return sha256(row.tobytes()).digest()

@@ -128,7 +128,7 @@ class Learning:
             if not torch.allclose(found[1][name], one, rtol=0, atol=tolerance, equal_nan=True):
                 raise InputError(
                     f"{place}: negatives in a batch change {name!r} of its other images, by more "
-                    "than nn.BatchNorm does; use that, or train without negatives"
+                    "than nn.BatchNorm does; use that, or no negatives (--negatives none)"
                 )
 
     def _run(self, module: nn.Module, x: Tensor, own: int | None = None) -> Tensor:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +14,6 @@ from supsup_train.masks.unlike import shuffled, turned
 
 _NEGATIVES, _OWN = 42, 128
 """So many negatives for so many own images: a third."""
-_NAMES = 100
 Change = Callable[[Tensor, torch.Generator], Tensor]
 CHANGES: dict[str, Change] = {"turned": turned, "shuffled": shuffled}
 
@@ -30,7 +27,7 @@ class TaskNegatives:
         pools: Images to choose from, each ``float32 (n, *input_shape)``.
         picture: ``(channels, height, width)``, for `changes`.
         augment: Random changes of images from `pools`; those of own images.
-        tasks: Names of the other tasks that `pools` are of.
+        tasks: Names of the other tasks that `pools` are of; recorded.
     """
 
     changes: tuple[str, ...]
@@ -61,12 +58,3 @@ class TaskNegatives:
             return changed.reshape(own.shape)
         rows = torch.randint(len(kind), (size,), generator=generator).numpy()
         return augmented(torch.from_numpy(kind[rows]), self.augment, generator)
-
-    def record(self) -> dict[str, Any]:
-        """Return what the training record says: the tasks, or of many their number and digest."""
-        if not self.tasks:
-            return {}
-        if len(self.tasks) <= _NAMES:
-            return {"negative_tasks": list(self.tasks)}
-        digest = sha256("\n".join(self.tasks).encode()).hexdigest()
-        return {"negative_tasks": {"count": len(self.tasks), "sha256": digest}}

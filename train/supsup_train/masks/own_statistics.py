@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from supsup_train.programs.forward_ops import batch_norm
-
 
 def own_statistics(own: int, rows: int) -> AbstractContextManager[Any]:
     """Within this, `batch_norm` in training takes statistics of the first `own` of `rows` inputs.
@@ -50,7 +48,9 @@ class _OwnStatistics(TorchFunctionMode):
             raise ValueError(f"batch normalisation of {len(x)} rows from {self._rows} inputs")
         own, others = x.tensor_split([len(x) // self._rows * self._own])
         y = nn.functional.batch_norm(own, weight=weight, bias=bias, eps=eps, **rest)
-        dims, wide = [0, *range(2, x.dim())], own.float()
-        mean, var = wide.mean(dims), wide.var(dims, correction=0)
-        z = batch_norm(others.float(), weight, bias, mean, var, False, 0.0, eps, False)
+        dims, channels = [0, *range(2, x.dim())], (-1, *[1] * (x.dim() - 2))
+        var, mean = torch.var_mean(own.float(), dims, correction=0, keepdim=True)
+        z = (others.float() - mean) * torch.rsqrt(var + eps)
+        z = z if weight is None else z * weight.view(channels)
+        z = z if bias is None else z + bias.view(channels)
         return torch.cat([y, z.to(y.dtype)])

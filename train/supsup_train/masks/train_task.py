@@ -131,7 +131,8 @@ def end_task(
     for key, value in learning.stored_state(place).items():
         learning.state[key] = torch.from_numpy(value)  # measured is what is read again
     training: dict[str, Any] = {"recipe": recipe.to_dict(), **record}
-    training |= learning.negatives.record() if learning.negatives else {}
+    if learning.negatives is not None and learning.negatives.tasks:
+        training["negative_tasks"] = list(learning.negatives.tasks)
     training["train_accuracy"] = tested(learning.logits, classes, seen(data))["accuracy"]
     if len(data.test_x):
         training |= tested(learning.logits, classes, data)

@@ -19,7 +19,7 @@ from supsup_runtime.data.own.parts import Part, Skipped
 from supsup_runtime.data.own.pictures import Look
 from supsup_runtime.data.sources import MAX_PART_BYTES, reading
 from supsup_runtime.data.streams import LAYOUTS, Layout, Stream, TaskData
-from supsup_runtime.errors import DataError, InputError
+from supsup_runtime.errors import DataError
 from supsup_runtime.preprocessing import Mode, Preprocessing
 
 Tasks: TypeAlias = "Stream | OwnTasks"
@@ -105,23 +105,12 @@ class OwnTasks:
         )
 
     def prepare(self, index: int, pictures: Sequence[Array]) -> Floats:
-        """Prepare other pictures of any size as a task's, ``(n, *input_shape)``.
-
-        Raises:
-            DataError: If their dtype is not that of the tasks' pictures, or they are none.
-        """
+        """Prepare other pictures as a task's, ``(n, *input_shape)``; refuse what cannot be."""
         kinds = {part.source.dtype for part in self._parts(index)}
-        for each in pictures:
-            if each.dtype.name not in kinds:
-                raise DataError(
-                    f"pictures must be {' or '.join(sorted(kinds))}, as those of task "
-                    f"{self.task_names[index]!r}, got {each.dtype}; convert them"
-                )
-        try:
-            x = self.preprocessing.apply(list(pictures))
-        except InputError as error:
-            raise DataError(str(error)) from error
-        return x.reshape(-1, *self.input_shape)
+        if others := [each.dtype for each in pictures if each.dtype.name not in kinds]:
+            wanted = " or ".join(sorted(kinds))
+            raise DataError(f"pictures must be {wanted}, as the tasks', got {others[0]}")
+        return self.preprocessing.apply(pictures).reshape(-1, *self.input_shape)
 
     def pictures(
         self, index: int, *, test: bool = True, as_stored: bool = False
