@@ -14,6 +14,7 @@ bank.add(task)
 from supsup_runtime.errors import explained
 
 try:
+    from supsup_train.masks.gathering import Negatives
     from supsup_train.masks.recipe import Recipe
     from supsup_train.masks.rules import Rule
     from supsup_train.masks.together import Device
@@ -34,6 +35,7 @@ __all__ = [
     "Cnn",
     "Device",
     "Mlp",
+    "Negatives",
     "ProgramError",
     "Recipe",
     "Rule",

@@ -11,8 +11,13 @@ from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import is_number
-from supsup_runtime.bank.index import FORMAT
 from supsup_runtime.bank.merging import check_others
+from supsup_runtime.bank.stored_images import (
+    forget_images,
+    image_bytes,
+    store_images,
+    stored_images,
+)
 from supsup_runtime.bank.task import equal_tasks
 from supsup_runtime.console import Options, parser, print_result, to_path, to_table
 from supsup_runtime.errors import InputError
@@ -25,6 +30,7 @@ _EXAMPLES = (
     "merge masks/ shard-1/ shard-2/",
     "remove masks/ rotated-090",
     "rename masks/ rotated-090 upright",
+    "forget masks/",
     "upgrade masks/",
 )
 
@@ -58,6 +64,11 @@ def run() -> None:
     rename = command(_rename, "rename", "Rename a task; its index does not change.")
     rename.add_argument("old", help="current name of the task")
     rename.add_argument("new", help="new name of the task")
+    forget = command(
+        _forget, "forget", "Remove the stored images of tasks; their masks stay (docs/FORMAT.md)."
+    )
+    text = "name of a task; repeatable (default: all, of tasks that were removed too)"
+    forget.add_argument("names", nargs="*", metavar="TASK", help=text)
     command(_upgrade, "upgrade", "Write the bank in the newest format; tasks stay as they are.")
     arguments = made.parse_args()
     arguments.run(arguments)
@@ -65,7 +76,8 @@ def run() -> None:
 
 def _list(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
-    tasks = [_describe(bank, index) for index in range(len(bank))]
+    images = image_bytes(bank)
+    tasks = [_describe(bank, index, images) for index in range(len(bank))]
     rows = [
         (
             t["index"],
@@ -77,10 +89,12 @@ def _list(arguments: argparse.Namespace) -> None:
         for t in tasks
     ]
     table = to_table(("index", "name", "bytes", "density", "accuracy"), rows)
+    if images:
+        table += f"\nstored images: {sum(images.values()):,} bytes, of {len(images)} tasks"
     print_result(tasks, as_json=arguments.json, text=table)
 
 
-def _describe(bank: MaskBank, index: int) -> dict[str, Any]:
+def _describe(bank: MaskBank, index: int, images: dict[str, int]) -> dict[str, Any]:
     task, entry = bank.task(index), bank.entries[index]
     accuracy = task.training.get("accuracy")  # of any type: for people
     return {
@@ -88,6 +102,7 @@ def _describe(bank: MaskBank, index: int) -> dict[str, Any]:
         "bytes": (bank.path / entry.file).stat().st_size,
         "density": task.density(bank.network) if bank.network.parameters else None,
         "file": entry.file,
+        "image_bytes": images.get(task.name, 0),
         "index": index,
         "labels": list(task.labels),
         "name": task.name,
@@ -118,6 +133,7 @@ def _add(arguments: argparse.Namespace) -> None:
     task = task.renamed(name)
     if arguments.replace and name in bank:
         bank.replace(task)
+        forget_images(bank, name)
     else:
         bank.add(task)
     _warn_equal(bank, name)
@@ -146,13 +162,30 @@ def _merge(arguments: argparse.Namespace) -> None:
 def _remove(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
     bank.remove(arguments.name)
+    forget_images(bank, arguments.name)
     _say_changed(bank, f"removed {arguments.name!r}", arguments)
 
 
 def _rename(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
+    images = stored_images(bank, arguments.old)
     bank.rename(arguments.old, arguments.new)
+    if images is not None:
+        store_images(bank, bank.task(arguments.new), images)
+        forget_images(bank, arguments.old)
     _say_changed(bank, f"renamed {arguments.old!r} to {arguments.new!r}", arguments)
+
+
+def _forget(arguments: argparse.Namespace) -> None:
+    bank = MaskBank.open(arguments.bank, verify=False)
+    there = image_bytes(bank)
+    names = arguments.names or list(there)
+    if missing := [name for name in names if name not in there]:
+        raise InputError(f"{bank.path}: has no images of task {missing[0]!r:.200}")
+    forget_images(bank, *names)
+    freed = {"bytes": sum(there[name] for name in {*names}), "tasks": names}
+    text = f"{bank.path}: forgot the images of {len(names)} tasks, {freed['bytes']:,} bytes"
+    print_result(freed, as_json=arguments.json, text=text)
 
 
 def _upgrade(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ Tasks are made on demand and not kept. Equal arguments give equal arrays.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from supsup_runtime.arrays import (
+    Array,
     Floats,
     Labels,
     Values,
@@ -41,6 +42,8 @@ MAX_TASKS = 1_000_000
 """Tasks of one stream."""
 MIN_DEGREES = 0.01
 """Smallest step between rotated tasks, whose names have up to three decimals."""
+NO_CLASS = -1
+"""Label of pictures that are of every task."""
 MAX_SEED = 2**32 - 1
 """Of numpy's RandomState."""
 
@@ -105,6 +108,11 @@ class Stream:
         return self.dataset.name
 
     @property
+    def picture_shape(self) -> tuple[int, ...] | None:
+        """``(channels, height, width)``, as which flat inputs are pictures; None of features."""
+        return None if self.dataset.train_x.ndim == 2 else _input_shape(self.dataset, "image")
+
+    @property
     def num_tasks(self) -> int:
         """Number of tasks."""
         return len(self.task_names)
@@ -144,6 +152,17 @@ class Stream:
             test_x=test_x,
             test_y=test_y,
         )
+
+    def prepare(self, index: int, pictures: Sequence[Array]) -> Floats:
+        """Prepare other pictures as a task's, ``(n, *input_shape)``; refuse what cannot be."""
+        wanted = self.dataset.train_x.dtype, self.dataset.train_x.shape[1:]
+        for each in pictures:
+            if (got := (each.dtype, each.shape)) != wanted:
+                raise DataError(
+                    f"pictures must be {wanted[0]} {wanted[1]}, as those of {self.place}, got "
+                    f"{got[0]} {got[1]}"
+                )
+        return self._part(index, np.stack(pictures), np.full(len(pictures), NO_CLASS))[0]
 
     def _part(self, index: int, x: Values, y: Labels) -> tuple[Floats, Labels]:
         images = _channels_first(x)
@@ -340,7 +359,8 @@ def _view_split(
     index: int, x: Values, y: Labels, *, groups: list[Group], shared: bool
 ) -> tuple[Values, Labels]:
     group = groups[index]
-    own = np.full(MAX_CLASSES, -1)
+    own = np.full(MAX_CLASSES + 1, -1)
+    own[NO_CLASS] = 0
     own[group] = group if shared else np.arange(len(group))
     labels = own[y]
     return x[labels >= 0], labels[labels >= 0]

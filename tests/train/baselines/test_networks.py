@@ -226,7 +226,7 @@ def test_perceptrons_learn_as_they_did_before_to_the_bit(method: BaselineMethod)
     optimizer = make_optimizer(phase, [*before.parameters()])
 
     def step(place: str, x: Tensor, y: Tensor) -> float:
-        return descend(place, before(x), y, optimizer)
+        return descend(place, functional.cross_entropy(before(x), y), optimizer)
 
     fit(step, data, phase, baseline.generator(f"batches of {data.name}"), None)
     baseline.learn(data, first=True)

@@ -53,8 +53,10 @@ def test_without_warmup_the_rates_are_torchs_to_the_bit() -> None:
 
 
 def test_records_without_them_are_as_ever() -> None:
-    assert set(asdict(st.Recipe())) - set(st.Recipe().to_dict()) == {"warmup", "augment"}
-    recipe = st.Recipe(warmup=2, augment="flip")
+    assert set(asdict(st.Recipe())) - set(st.Recipe().to_dict()) == {
+        *("warmup", "augment", "negatives", "memory")
+    }
+    recipe = st.Recipe(warmup=2, augment="flip", negatives="memory", memory=5)
     assert recipe.to_dict() == asdict(recipe)
 
 

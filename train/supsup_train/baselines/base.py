@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from supsup_runtime.arrays import Floats
 from supsup_runtime.data.streams import TaskData
@@ -91,7 +92,8 @@ class Baseline(ABC):
         optimizer = make_optimizer(phase, learned)
 
         def step(place: str, x: Tensor, y: Tensor) -> float:
-            return descend(place, logits_of(place, self.module, x), y, optimizer)
+            loss = cross_entropy(logits_of(place, self.module, x), y)
+            return descend(place, loss, optimizer)
 
         self.module.train()
         fit(step, data, phase, self.generator(f"batches of {data.name}"), progress)

@@ -38,6 +38,7 @@ DEFAULTS: dict[str, tuple[object, object]] = {
     "lr": (Recipe().learning_rate, 3e-3),
     "lr_schedule": (Recipe().schedule, "cosine"),
     "optimizer": (Recipe().optimizer, "adam"),
+    "negatives": (Recipe().negatives, "turned,shuffled"),
 }
 """Of streams, and of own tasks (docs/DATA.md)."""
 _TORCH_BYTES = 350 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from torch import nn
@@ -82,6 +83,11 @@ _SPEED: tuple[Row, ...] = (
     ("--vectorise", positive, 1, "tasks to learn at once; for CUDA, and for small networks"),
     ("--precision", get_args(Precision), "float32", "of products; bfloat16 is mixed precision"),
 )
+_NEGATIVES = (
+    "images that are not the task's, learned by superfluous outputs: none, or some of turned, "
+    "shuffled (its own, in patches), memory (these, and stored ones of earlier tasks), others "
+    "(of all other tasks) and file:PATH, joined by commas"
+)
 _RECIPE: tuple[Row, ...] = (
     (
         "--optimizer",
@@ -104,6 +110,13 @@ _RECIPE: tuple[Row, ...] = (
         "none",
         "random changes of pictures: a shift of up to 4 pixels, a part of any size, mirroring",
     ),
+    (
+        "--negatives",
+        str,
+        None,
+        f"{_NEGATIVES} (default: {either('negatives')})",
+    ),
+    ("--memory", positive, None, "negatives memory: images of each task to store (default: 20)"),
     ("--score-init", get_args(ScoreInit), "uniform", "initial scores; zeros give a mask of ones"),
     ("--rule", get_args(RuleKind), "threshold", "keep scores >= 0, or those of largest magnitude"),
     ("--density", float, None, "top-k: fraction of weights to keep, in (0, 1] (default: 0.5)"),
@@ -193,6 +206,8 @@ def learn_tasks(
     arguments: argparse.Namespace,
 ) -> None:
     """Learn the tasks that are missing in a bank, reported as the options say."""
+    if not bank.network.superfluous_outputs and not _says_negatives(arguments):
+        recipe = replace(recipe, negatives="none")
     workers = workers_of(arguments, tasks, module)
     log, quiet = arguments.log, arguments.quiet
     with reporting(bank.path, log, recipe.steps, tasks.num_tasks, quiet=quiet) as reporter:
@@ -206,6 +221,11 @@ def learn_tasks(
             workers=workers,
             device=device_of(arguments),
         )
+
+
+def _says_negatives(arguments: argparse.Namespace) -> bool:
+    """Return whether negatives are asked for, not by default."""
+    return "negatives" in getattr(arguments, "_given", ()) and arguments.negatives != "none"
 
 
 def is_parallel(arguments: argparse.Namespace) -> bool:
@@ -262,6 +282,8 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         transfer=arguments.transfer,
         warmup=int(arguments.warmup * arguments.steps),
         augment=arguments.augment,
+        negatives=arguments.negatives,
+        memory=Recipe().memory if arguments.memory is None else arguments.memory,
     )
 
 
@@ -327,6 +349,11 @@ def nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
     if transfer != "none":
         raise InputError(
             f"--transfer: goes with GG, GNs and GNu, got {transfer} with NNs; leave it out"
+        )
+    if _says_negatives(arguments):
+        raise InputError(
+            f"--negatives: go with GG, GNs and GNu, got {arguments.negatives:.80} with NNs, where "
+            "no batch says which task it is of; leave them out"
         )
     if is_parallel(arguments):
         raise InputError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import cos, isfinite, pi
 from typing import Any
 
@@ -19,6 +21,8 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks, make_task
 from supsup_runtime.bank.task_tensors import rounded_state
 from supsup_runtime.errors import InputError, SupSupError
+from supsup_train.masks.negatives import TaskNegatives
+from supsup_train.masks.own_statistics import own_statistics
 from supsup_train.masks.recipe import Recipe, ScoreInit
 from supsup_train.networks.create_bank import check_module, copy_for, tensors_of
 
@@ -37,6 +41,7 @@ class Learning:
         weights: The fixed weights, ``float32 shape`` by parameter.
         densities: For top-k, the fraction of weights to keep, by parameter.
         seen: The first rows of the last batch.
+        negatives: What is not the task's, or None.
         optimizer: Optimizer of scores and trained state.
     """
 
@@ -48,6 +53,7 @@ class Learning:
         self._untrained = copy_for(network, module).eval()
         check_module(self.module, network)
         self.seen: Tensor | None = None
+        self.negatives: TaskNegatives | None = None
         self.network = network
         self._rule = recipe.rule
         names = [parameter.name for parameter in network.parameters]
@@ -92,22 +98,47 @@ class Learning:
         return self._run(self.module, x)
 
     def step(self, place: str, x: Tensor, y: Tensor) -> float:
-        """Train on one batch and return its loss; `place` starts error messages."""
-        loss = descend(place, logits_of(place, self.logits, x), y, self.optimizer)
+        """Train on one batch and return its loss; `place` starts error messages.
+
+        Rows of `x` after those of `y` are negatives.
+        """
+        logits = logits_of(place, partial(self._run, self.module, own=len(y)), x, len(y))
+        loss = descend(place, loss_of(logits, y, self.network.real_outputs), self.optimizer)
         if self._schedule is not None:
             self._schedule.step()
-        is_first, self.seen = self.seen is None, x[:_ROWS]
+        is_first, self.seen = self.seen is None, x[: min(_ROWS, len(y))]
         if is_first:
             self._check_stored(place)
         return loss
 
-    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
+    @torch.no_grad()
+    def check_own(self, place: str, own: Tensor) -> None:
+        """Refuse a module in which negatives change logits or state of a task's own images."""
+        kept, found = self.state, []
+        module = copy.deepcopy(self.module)
+        for factor in (0.0, 2.0):
+            self.state = {name: value.clone() for name, value in kept.items()}
+            x = torch.cat([own, factor * own[:2] + factor])
+            with torch.random.fork_rng(devices=[]):  # the same dropout
+                logits = logits_of(place, partial(self._run, module, own=len(own)), x, len(own))
+            found.append({"logits": logits[: len(own)], **self.state})
+        self.state = kept
+        for name, one in found[0].items():
+            tolerance = 1e-5 * float(one.abs().max())
+            if not torch.allclose(found[1][name], one, rtol=0, atol=tolerance, equal_nan=True):
+                raise InputError(
+                    f"{place}: negatives in a batch change {name!r} of its other images, by more "
+                    "than nn.BatchNorm does; use that, or no negatives (--negatives none)"
+                )
+
+    def _run(self, module: nn.Module, x: Tensor, own: int | None = None) -> Tensor:
         masked = {
             name: self._rule.masked(weight, self.scores[name], self.densities[name])
             for name, weight in self.weights.items()
         }
         values = {**masked, **self.state}
-        logits: Tensor = functional_call(module, values, (x,))  # puts new buffers into `values`
+        with own_statistics(len(x) if own is None else own, len(x)):
+            logits: Tensor = functional_call(module, values, (x,))  # puts buffers into `values`
         self.state |= {name: values[name].detach() for name in self._buffers}
         return logits
 
@@ -149,7 +180,9 @@ def score_bound(shape: tuple[int, ...]) -> float:
     return float(1 / np.sqrt(np.prod(shape[1:])))
 
 
-def logits_of(place: str, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def logits_of(
+    place: str, forward: Callable[[Tensor], Tensor], x: Tensor, own: int | None = None
+) -> Tensor:
     """Return the logits of a training batch; any error of a module is an InputError."""
     try:
         return forward(x)
@@ -157,14 +190,26 @@ def logits_of(place: str, forward: Callable[[Tensor], Tensor], x: Tensor) -> Ten
         raise
     except Exception as error:  # a module may raise any
         reason, remedy = str(error).strip().partition("\n")[0], "mend the module"
-        if len(x) == 1:
+        if (len(x) if own is None else own) == 1:
             reason, remedy = f"from a batch of 1: {reason}", "use a larger batch"
         raise InputError(f"{place}: the module cannot learn {reason}; {remedy}") from error
 
 
-def descend(place: str, logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> float:
-    """Take an optimizer step on the cross entropy of a batch, if finite, and return it."""
-    loss = cross_entropy(logits, labels)
+def loss_of(logits: Tensor, labels: Tensor, real_outputs: int) -> Tensor:
+    """Return the loss of a batch: the cross entropy of images, plus that of negatives.
+
+    Negatives are the rows after those of the labels. Theirs is the mean of ``-log`` of the
+    probability of the outputs from `real_outputs` on: ``logsumexp(z) - logsumexp(z[superfluous])``.
+    """
+    loss = cross_entropy(logits[: len(labels)], labels)
+    if len(logits) > len(labels):
+        z = logits[len(labels) :]
+        loss = loss + (z.logsumexp(1) - z[:, real_outputs:].logsumexp(1)).mean()
+    return loss
+
+
+def descend(place: str, loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
+    """Take an optimizer step on the loss of a batch, if finite, and return it."""
     value = loss.item()
     if not isfinite(value):
         raise InputError(f"{place}: the loss must be finite, got {value}; lower the learning rate")

@@ -15,7 +15,13 @@ ScheduleKind = Literal["constant", "cosine"]
 ScoreInit = Literal["uniform", "zeros"]
 TransferKind = Literal["none", "masks", "scores"]
 AugmentKind = Literal["none", "flip", "crop", "crop,flip", "resized", "resized,flip"]
-_LATER = {"warmup": 0, "augment": "none"}  # recorded if they differ: earlier banks have none
+_LATER = {"warmup": 0, "augment": "none", "negatives": "none", "memory": 20}
+"""Recorded if they differ: earlier banks have none."""
+_PARTS: dict[str, tuple[str, ...]] = {
+    **{kind: (kind,) for kind in ("turned", "shuffled", "others")},
+    "memory": ("turned", "shuffled", "stored"),
+}
+"""Of kinds of negatives; a file is one of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,12 @@ class Recipe:
         warmup: Steps, fewer than `steps`, over which the learning rate rises: step ``t``, from 0,
             uses it times ``(t + 1) / warmup``. The schedule begins after them.
         augment: Random changes of the pictures of each batch; see `augmented`.
+        negatives: Images that are not the task's, for which superfluous outputs are to be high:
+            ``none``, or some of these, joined by commas. ``turned`` and ``shuffled``: its own
+            pictures, turned by quarters, or with their patches in another order. ``others``:
+            images of the other tasks. ``memory``: ``turned``, ``shuffled`` and stored images of
+            earlier tasks. ``file:PATH``: pictures in a file or folder, see `read_pictures`.
+        memory: Images of each task to store, at least 1; with ``memory`` alone.
 
     Raises:
         InputError: If a setting is out of range, or ``zeros`` is combined with ``top-k`` or the
@@ -57,6 +69,8 @@ class Recipe:
     score_init: ScoreInit = "uniform"
     warmup: int = 0
     augment: AugmentKind = "none"
+    negatives: str = "none"
+    memory: int = 20
 
     def __post_init__(self) -> None:
         check_kind("rule:", self.rule, Rule, "a Rule")
@@ -65,6 +79,7 @@ class Recipe:
             ("batch_size", 1, None),
             ("seed", -MAX_SEED, MAX_SEED),
             ("warmup", 0, None),
+            ("memory", 1, None),
         ):
             value = checked_whole(f"{setting}:", getattr(self, setting), least, most)
             object.__setattr__(self, setting, value)
@@ -79,6 +94,7 @@ class Recipe:
             ("augment", AugmentKind),
         ):
             check_choice(f"{name}:", getattr(self, name), get_args(kinds))
+        self._check_negatives()
         if self.warmup >= self.steps:
             raise InputError(
                 f"warmup: must be fewer than the {self.steps} steps, got {self.warmup}; take more "
@@ -93,6 +109,33 @@ class Recipe:
             raise InputError(
                 "score_init: transfer 'masks' scales random scores, got 'zeros'; use 'uniform', "
                 "or transfer 'scores'"
+            )
+
+    @property
+    def negative_parts(self) -> tuple[str, ...]:
+        """What negatives are drawn of: ``turned``, ``shuffled``, ``others``, ``stored``, files."""
+        kinds = [] if self.negatives == "none" else self.negatives.split(",")
+        return tuple(dict.fromkeys(part for kind in kinds for part in _PARTS.get(kind, (kind,))))
+
+    @property
+    def depends_on_earlier(self) -> str:
+        """Name of the setting by which a task depends on those before it; empty if none."""
+        if self.transfer != "none":
+            return f"transfer: {self.transfer}"
+        return "negatives: memory" if "stored" in self.negative_parts else ""
+
+    def _check_negatives(self) -> None:
+        check_kind("negatives:", self.negatives, str, "text")
+        kinds = self.negatives.split(",")
+        known = [kind in _PARTS or (kind[:5] == "file:" and len(kind) > 5) for kind in kinds]
+        if self.negatives != "none" and not (all(known) and len({*kinds}) == len(kinds)):
+            raise InputError(
+                f"negatives: must be none, or some of {', '.join(_PARTS)} and file:PATH, joined by "
+                f"commas, each once, got {self.negatives!r:.200}"
+            )
+        if self.memory != _LATER["memory"] and "memory" not in kinds:
+            raise InputError(
+                f"memory: goes with negatives 'memory', got {self.negatives!r:.80}; leave it out"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,15 +12,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.functional import cross_entropy
 
 from supsup_runtime.arrays import check_choice, check_kind, checked_whole
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError, SupSupError
-from supsup_train.masks.augment import augmented
-from supsup_train.masks.learning import Learning, Tensors, make_optimizer, make_schedule
+from supsup_train.masks.learning import Learning, Tensors, loss_of, make_optimizer, make_schedule
+from supsup_train.masks.own_statistics import own_statistics
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.train_task import batch_rows, seeded
+from supsup_train.masks.train_task import batches, seeded
 from supsup_train.resume import Progress
 
 Precision = Literal["float32", "bfloat16"]
@@ -104,13 +103,13 @@ def fit_together(
     for numbers in by_size.values():
         names = [data[number].name for number in numbers]
         place = f"tasks {names[0]!r} to {names[-1]!r}" if names[1:] else f"task {names[0]!r}"
-        batches = _batches([data[n] for n in numbers], [begun[n][1] for n in numbers], recipe)
+        steps = _batches([data[n] for n in numbers], [begun[n] for n in numbers], recipe)
         try:
             with warnings.catch_warnings(), seeded(recipe, names[0]):
                 # an operator that vmap runs task by task
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                 group = _Group([begun[n][0] for n in numbers], recipe, device)
-                group.learn(names, batches, [progress[n] for n in numbers])
+                group.learn(names, steps, [progress[n] for n in numbers])
         except SupSupError:
             raise
         except Exception as error:  # of torch: no memory, no device, vmap's refusals; of a module
@@ -125,16 +124,16 @@ def fit_together(
 
 
 def _batches(
-    data: Sequence[TaskData], generators: Sequence[torch.Generator], recipe: Recipe
+    data: Sequence[TaskData], begun: Sequence[tuple[Learning, torch.Generator]], recipe: Recipe
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield inputs ``(tasks, batch, ...)`` and labels of each step."""
-    inputs = [torch.from_numpy(each.train_x) for each in data]
-    targets = [torch.from_numpy(each.train_y) for each in data]
-    rows = [batch_rows(len(x), recipe, g) for x, g in zip(inputs, generators, strict=True)]
-    for chosen in zip(*rows, strict=True):
-        parts = zip(inputs, chosen, generators, strict=True)
-        xs = [augmented(x[at], recipe.augment, generator) for x, at, generator in parts]
-        yield torch.stack(xs), torch.stack([y[at] for y, at in zip(targets, chosen, strict=True)])
+    each = [
+        batches(of, recipe, generator, learning.negatives)
+        for of, (learning, generator) in zip(data, begun, strict=True)
+    ]
+    for parts in zip(*each, strict=True):
+        xs, ys = zip(*parts, strict=True)
+        yield torch.stack(xs), torch.stack(ys)
 
 
 class _Group:
@@ -145,6 +144,7 @@ class _Group:
         first = learnings[0]
         self._module: nn.Module = first.module.to(device.name)
         self._rule, self._densities = recipe.rule, first.densities
+        self._real_outputs = first.network.real_outputs
         self._weights = {key: value.to(device.name) for key, value in first.weights.items()}
         self.scores = self._stacked([each.scores for each in learnings])
         self.state = self._stacked([each.state for each in learnings])
@@ -196,9 +196,11 @@ class _Group:
         values = {**masked, **state}
         kind = getattr(torch, self._device.precision)
         device = self._device.name.partition(":")[0]
-        with torch.autocast(device, dtype=kind, enabled=kind != torch.float32):
+        precise = torch.autocast(device, dtype=kind, enabled=kind != torch.float32)
+        with precise, own_statistics(len(y), len(x)):
             logits = functional_call(self._module, values, (x,))
-        return cross_entropy(logits.float(), y), {name: values[name] for name in state}
+        loss = loss_of(logits.float(), y, self._real_outputs)
+        return loss, {name: values[name] for name in state}
 
     def _look(
         self,

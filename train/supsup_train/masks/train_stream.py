@@ -13,6 +13,7 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
+from supsup_train.masks.gathering import Negatives
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.together import Device, fit_together
 from supsup_train.masks.train_task import begin_task, end_task, fit
@@ -60,21 +61,21 @@ def train_stream(
 
     Raises:
         InputError: If the bank's tasks were learned with another recipe or data, or for the
-            reasons of `train_task`, `Transfer`, `Workers` and `Device`.
+            reasons of `train_task`, `Transfer`, `Negatives`, `Workers` and `Device`.
         BankLockedError: If the bank cannot be locked, or another process learns tasks for it.
     """
     recipe, workers, device = recipe or Recipe(), workers or Workers(), device or Device()
-    if recipe.transfer != "none" and (workers.elsewhere or device.tasks > 1):
+    if recipe.depends_on_earlier and (workers.elsewhere or device.tasks > 1):
         raise InputError(
-            f"transfer: {recipe.transfer} makes each task depend on those before it, so they are "
+            f"{recipe.depends_on_earlier} makes each task depend on those before it, so they are "
             "learned in order; leave out workers and tasks at once"
         )
     device.check()
     with training(bank.path):
         bank.check_lock()  # before the first task is learned; it reads the index again
         check_resumed(bank, stream.task_names, recipe, stream.origin)
-        transfer = Transfer(bank, recipe)
-        learner = _Learner(bank.network, module, stream, recipe, device)
+        transfer, negatives = Transfer(bank, recipe), Negatives(bank, stream, recipe)
+        learner = _Learner(bank.network, module, stream, recipe, device, negatives)
         if not workers.elsewhere:
             learner = replace(learner, transfer=transfer, progress=progress)
 
@@ -84,15 +85,10 @@ def train_stream(
             transfer.tidy()
             return {"index": len(bank) - 1, **told}
 
-        learn_missing(
-            stream,
-            set(bank.task_names),
-            learner,
-            keep,
-            report,
-            workers=workers,
-            together=device.tasks,
-        )
+        known = set(bank.task_names)
+        if not known.issuperset(stream.task_names):
+            negatives.gather()
+        learn_missing(stream, known, learner, keep, report, workers=workers, together=device.tasks)
 
 
 _Made = tuple[TaskMasks, dict[str, Any]]
@@ -108,24 +104,28 @@ class _Learner:
     stream: Tasks
     recipe: Recipe
     device: Device
+    negatives: Negatives
     transfer: Transfer | None = None
     progress: Callable[[str], Progress | None] = unheard
 
     def __call__(self, unit: Unit) -> list[_Made]:
-        recipe, transfer = self.recipe, self.transfer
+        recipe, transfer, negatives = self.recipe, self.transfer, self.negatives
         data = [self.stream.task(index) for index in unit]
         losses = [Losses(self.progress(data[0].name)), *(Losses(None) for _ in data[1:])]
-        begun = [begin_task(self.network, self.module, each, recipe, transfer) for each in data]
+        begun = [
+            begin_task(self.network, self.module, each, recipe, transfer, negatives)
+            for each in data
+        ]
         if self.device.is_plain:
             (learning, generator), *_ = begun
-            fit(learning.step, data[0], recipe, generator, losses[0])
+            fit(learning.step, data[0], recipe, generator, losses[0], learning.negatives)
         else:
             fit_together(begun, data, recipe, self.device, losses)
         made = []
         parts = zip(unit, data, begun, losses, strict=True)
         for index, each, (learning, _), own in parts:
             record = {**self.stream.origin(index), "stream_index": index, **self.device.record()}
-            task = end_task(learning, each, recipe, record, transfer)
+            task = end_task(learning, each, recipe, record, transfer, negatives)
             told = {
                 "accuracy": task.training["accuracy"],
                 "density": round(task.density(self.network), 4),

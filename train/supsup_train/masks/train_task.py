@@ -19,13 +19,17 @@ from supsup_runtime.bank.task import TaskMasks, check_labels, check_name
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError
 from supsup_train.masks.augment import augmented, check_augmented
+from supsup_train.masks.gathering import Negatives
 from supsup_train.masks.learning import Learning, initial_scores, task_seed
+from supsup_train.masks.negatives import TaskNegatives
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.transfer import Transfer
 from supsup_train.resume import Progress
 
 _ROWS, _VALUES = 1000, 2**22
 """Of inputs that are tested at once: 1365 of 3 x 32 x 32, 27 of 3 x 224 x 224."""
+_FEW = 8
+"""Images by which a module is tried with negatives."""
 
 
 def train_task(
@@ -37,6 +41,7 @@ def train_task(
     record: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     transfer: Transfer | None = None,
+    negatives: Negatives | None = None,
 ) -> TaskMasks:
     """Learn the masks and state of one task (paper, section 3).
 
@@ -52,6 +57,7 @@ def train_task(
         progress: Called after every step with its number, from 1, and the batch's loss.
         transfer: Required if the recipe transfers: one `Transfer` for all tasks. Add each task to
             the bank before you learn the next.
+        negatives: Required if the recipe has negatives: one `Negatives` for all tasks.
 
     Returns:
         The task; add it with ``bank.add``.
@@ -62,9 +68,9 @@ def train_task(
     """
     recipe = recipe or Recipe()
     check_kind("bank", bank, MaskBank, "a MaskBank, from create_bank")
-    learning, generator = begin_task(bank.network, module, data, recipe, transfer)
-    fit(learning.step, data, recipe, generator, progress)
-    return end_task(learning, data, recipe, record or {}, transfer)
+    learning, generator = begin_task(bank.network, module, data, recipe, transfer, negatives)
+    fit(learning.step, data, recipe, generator, progress, learning.negatives)
+    return end_task(learning, data, recipe, record or {}, transfer, negatives)
 
 
 def begin_task(
@@ -73,6 +79,7 @@ def begin_task(
     data: TaskData,
     recipe: Recipe,
     transfer: Transfer | None = None,
+    negatives: Negatives | None = None,
 ) -> tuple[Learning, torch.Generator]:
     """Check a task and return its training state and random numbers; see `train_task`."""
     check_kind("data", data, TaskData, "a TaskData")
@@ -94,11 +101,20 @@ def begin_task(
             f"task {data.name!r}: the Transfer was made for transfer {transfer.kind!r}, the recipe "
             f"has {recipe.transfer!r}; make it with the same recipe"
         )
+    if recipe.negative_parts and negatives is None:
+        raise InputError(
+            f"{place}: the recipe has negatives {recipe.negatives!r:.80}; give negatives=Negatives("
+            "bank, tasks, recipe), one object for all tasks"
+        )
     scores = initial_scores(network, generator, recipe.score_init)
     if transfer is not None:
         scores = transfer.start(scores)
     learning = Learning(network, module, recipe, scores)
     learning.module.train()
+    if negatives is not None and recipe.negative_parts:
+        learning.negatives = negatives.of(data)
+        few = min(recipe.batch_size, len(data.train_x), _FEW)
+        learning.check_own(place, torch.from_numpy(data.train_x[:few]))
     return learning, generator
 
 
@@ -108,6 +124,7 @@ def end_task(
     recipe: Recipe,
     record: Mapping[str, Any],
     transfer: Transfer | None = None,
+    negatives: Negatives | None = None,
 ) -> TaskMasks:
     """Measure a learned task and return it with its training record."""
     learning.module.eval()
@@ -115,12 +132,16 @@ def end_task(
     for key, value in learning.stored_state(place).items():
         learning.state[key] = torch.from_numpy(value)  # measured is what is read again
     training: dict[str, Any] = {"recipe": recipe.to_dict(), **record}
+    if learning.negatives is not None and learning.negatives.tasks:
+        training["negative_tasks"] = list(learning.negatives.tasks)
     training["train_accuracy"] = tested(learning.logits, classes, seen(data))["accuracy"]
     if len(data.test_x):
         training |= tested(learning.logits, classes, data)
     task = learning.to_task(data.name, training, labels=data.labels)
     if transfer is not None:
         transfer.remember(task, {name: s.detach() for name, s in learning.scores.items()})
+    if negatives is not None:
+        negatives.remember(task, data)
     return task
 
 
@@ -130,14 +151,12 @@ def fit(
     recipe: Recipe,
     generator: torch.Generator,
     progress: Progress | None,
+    negatives: TaskNegatives | None = None,
 ) -> None:
     """Call `step` with an error place, inputs and labels of each training batch."""
-    inputs, targets = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
     with seeded(recipe, data.name):
-        for number, rows in enumerate(batch_rows(len(inputs), recipe, generator), start=1):
-            place = f"task {data.name!r}, step {number} of {recipe.steps}"
-            x = augmented(inputs[rows], recipe.augment, generator)
-            loss = step(place, x, targets[rows])
+        for number, (x, y) in enumerate(batches(data, recipe, generator, negatives), start=1):
+            loss = step(f"task {data.name!r}, step {number} of {recipe.steps}", x, y)
             if progress is not None:
                 progress(number, loss)
 
@@ -148,6 +167,19 @@ def seeded(recipe: Recipe, name: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task_seed(recipe.seed, name))
         yield
+
+
+def batches(
+    data: TaskData,
+    recipe: Recipe,
+    generator: torch.Generator,
+    negatives: TaskNegatives | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield inputs, negatives last, and labels of the others, of each step."""
+    inputs, targets = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+    for rows in batch_rows(len(inputs), recipe, generator):
+        x = augmented(inputs[rows], recipe.augment, generator)
+        yield (x if negatives is None else negatives.after(x, generator)), targets[rows]
 
 
 def tested(forward: Callable[[Tensor], Tensor], classes: int, data: TaskData) -> dict[str, float]:

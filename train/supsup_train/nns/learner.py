@@ -109,8 +109,8 @@ class NnsLearner:
 
         Raises:
             InputError: If the checkpoint has another origin, recipe or settings, the recipe a
-                transfer, schedule, warm-up, changed pictures or zero scores, or the network no
-                masked parameters or none of the outputs that the objective needs.
+                transfer, schedule, warm-up, changed pictures, negatives or zero scores, or the
+                network no masked parameters or none of the outputs that the objective needs.
             BankLockedError: If the bank cannot be locked.
         """
         self._bank, self._module = bank, module
@@ -132,6 +132,11 @@ class NnsLearner:
                     f"{name}: scenario NNs, whose masks start random and whose tasks have no fixed "
                     f"length, needs {default!r}, got {wanted!r}; leave it out"
                 )
+        if self._recipe.negatives != "none":
+            raise InputError(
+                "negatives: scenario NNs has no batch that says which task it is of, got "
+                f"{self._recipe.negatives!r:.80}; leave them out"
+            )
         if self._settings.objective == "superfluous" and not network.superfluous_outputs:
             raise InputError(
                 "objective: superfluous needs superfluous outputs, the network has none; use "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -70,6 +70,11 @@ class OwnTasks:
         shape = self.preprocessing.output_shape
         return shape if self.layout == "image" else (math.prod(shape),)
 
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """``(channels, height, width)``, as which flat inputs are pictures."""
+        return self.preprocessing.output_shape
+
     def origin(self, index: int) -> dict[str, str]:
         """Return a task's origin for its training record: ``data``, its `fingerprint`."""
         return {"data": self.fingerprint(index), "stream": self.kind}
@@ -98,6 +103,14 @@ class OwnTasks:
             test_x=test_x,
             test_y=test_y,
         )
+
+    def prepare(self, index: int, pictures: Sequence[Array]) -> Floats:
+        """Prepare other pictures as a task's, ``(n, *input_shape)``; refuse what cannot be."""
+        kinds = {part.source.dtype for part in self._parts(index)}
+        if others := [each.dtype for each in pictures if each.dtype.name not in kinds]:
+            wanted = " or ".join(sorted(kinds))
+            raise DataError(f"pictures must be {wanted}, as the tasks', got {others[0]}")
+        return self.preprocessing.apply(pictures).reshape(-1, *self.input_shape)
 
     def pictures(
         self, index: int, *, test: bool = True, as_stored: bool = False

@@ -1,0 +1,42 @@
+"""Pictures without labels, of which no task is learned."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from supsup_runtime.arrays import Array, checked_path
+from supsup_runtime.data.dataset import check_values
+from supsup_runtime.data.own.folders import pictures_in
+from supsup_runtime.data.own.pictures import read_picture
+from supsup_runtime.data.own.stored import _read_array
+from supsup_runtime.data.sources import _npz_values, reading
+from supsup_runtime.errors import DataError
+
+
+def read_pictures(source: str | Path) -> Sequence[Array]:
+    """Read a folder of pictures, the `x_train` of an ``.npz`` file, or an ``.npy`` file.
+
+    Returns:
+        ``uint8`` or, of arrays, ``float32``, as stored.
+
+    Raises:
+        DataError: If they are missing, damaged or no pictures.
+    """
+    path = checked_path(source, error=DataError)
+    with reading(path):
+        if path.is_dir():
+            return [read_picture(each) for each in pictures_in(path)]
+        if path.suffix not in {".npz", ".npy"} or not path.is_file():
+            got = "another kind of file" if path.exists() else "a path that does not exist"
+            raise DataError(
+                f"{path}: must be a folder of pictures, an .npz or .npy file, got {got}"
+            )
+        if path.suffix == ".npy":
+            x: Array = _read_array(path, 0)
+        else:
+            with zipfile.ZipFile(path) as archive:
+                x = _npz_values(path, archive, "x_train")
+        check_values(str(path), x)
+    return list(x)

@@ -1,0 +1,491 @@
+"""Negatives: the loss, where they come from, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st_
+from torch import nn
+
+import supsup_train as st
+from commands import program, run, run_stopped
+from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.stored_images import image_bytes, stored_images
+from supsup_runtime.data.own import Tasks, read_tasks
+from supsup_runtime.data.streams import Stream, TaskData, make_stream
+from supsup_runtime.errors import BankError, DataError, InputError
+from supsup_train import Device, Negatives, Recipe, Workers
+from supsup_train.masks import gathering
+from supsup_train.masks.learning import loss_of
+from supsup_train.masks.negatives import TaskNegatives
+from supsup_train.nns.learner import NnsLearner
+from tiny_streams import pictures, pictures_file
+
+RECIPE = Recipe(steps=6, batch_size=12, learning_rate=1e-2)
+ALONE = "turned,shuffled"
+
+
+def bank_of(
+    path: Path, stream: Tasks, *, outputs: int = 9, model: str = "mlp-6"
+) -> tuple[MaskBank, nn.Module]:
+    module = st.make_model(model, input_shape=stream.input_shape, outputs=outputs)
+    return (
+        st.create_bank(
+            path, module, input_shape=stream.input_shape, real_outputs=stream.real_outputs
+        ),
+        module,
+    )
+
+
+def flat(**options: Any) -> Stream:
+    """Split tasks of pictures, as flat inputs."""
+    made = pictures(**{"tasks": 3, "classes": 6, **options})
+    return make_stream("split", made.dataset, num_tasks=made.num_tasks)
+
+
+def learned(path: Path, stream: Tasks, negatives: str, **options: Any) -> MaskBank:
+    bank, module = bank_of(path, stream)
+    recipe = replace(RECIPE, negatives=negatives)
+    st.train_stream(bank, module, stream, recipe=recipe, **options)
+    return bank
+
+
+def drawn(path: Path, stream: Tasks, recipe: Recipe, index: int = 0) -> TaskNegatives:
+    bank, _ = bank_of(path, stream)
+    return Negatives(bank, stream, recipe).of(stream.task(index))
+
+
+def test_the_loss_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((7, 5)) * 3
+    labels = np.array([0, 2, 1, 0])
+    odds = np.exp(z)
+    own = -np.log(odds[np.arange(4), labels] / odds[:4].sum(1)).mean()
+    others = -np.log(odds[4:, 3:].sum(1) / odds[4:].sum(1)).mean()
+    logits, y = torch.from_numpy(z), torch.from_numpy(labels)
+    assert loss_of(logits, y, 3).item() == pytest.approx(own + others, rel=1e-12)
+    assert loss_of(logits[:4], y, 3).item() == pytest.approx(own, rel=1e-12)
+    large = torch.tensor([[1e4, 0.0], [0.0, 1e4]])
+    assert loss_of(large, torch.tensor([0]), 1).item() == 0
+
+
+@given(own=st_.integers(1, 200), kinds=st_.integers(1, 4), seed=st_.integers(0, 9))
+def test_a_third_of_a_batch_in_equal_parts(own: int, kinds: int, seed: int) -> None:
+    pools = tuple(np.full((3, 1, 2, 2), 10.0 * (i + 1), np.float32) for i in range(kinds))
+    made = TaskNegatives(changes=(), pools=pools, picture=(), augment="none", tasks=())
+    x, generator = torch.zeros(own, 1, 2, 2), torch.Generator().manual_seed(seed)
+    y = made.after(x, generator)
+    assert len(y) - own == max(1, own * 42 // 128)
+    assert torch.equal(y[:own], x)
+    counts = Counter(y[own:, 0, 0, 0].tolist())
+    found = [counts[10.0 * (i + 1)] for i in range(kinds)]
+    assert max(found) - min(found) <= 1
+    if own < 7:  # one, of each kind in its turn
+        several = {made.after(x, generator)[-1, 0, 0, 0].item() for _ in range(99)}
+        assert len(several) == kinds
+
+
+def test_flat_inputs_are_pictures(tmp_path: Path) -> None:
+    """Those of a flat stream are those of an image stream, flattened."""
+    image = pictures(tasks=2, classes=4, side=9)
+    wide = flat(tasks=2, classes=4, side=9)
+    recipe = replace(RECIPE, negatives=ALONE)
+    bank, _ = bank_of(tmp_path / "a", image, model="conv-3")
+    found = []
+    for stream, made in (
+        (image, Negatives(bank, image, recipe).of(image.task(1))),
+        (wide, drawn(tmp_path / "b", wide, recipe, 1)),
+    ):
+        x = torch.from_numpy(stream.task(1).train_x[:12])
+        y = made.after(x, torch.Generator().manual_seed(3))
+        assert y.shape == (15, *stream.input_shape)
+        found.append(y.flatten(1))
+    assert torch.equal(*found)
+    assert made.tasks == ()
+
+
+def test_others_are_of_all_other_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = flat(images=90)
+    made = drawn(tmp_path / "a", stream, replace(RECIPE, negatives="others"), 1)
+    (pool,) = made.pools
+    rows = {row.tobytes() for k in (0, 2) for row in stream.task(k).train_x}
+    assert {row.tobytes() for row in pool} == rows
+    assert made.tasks == ("split-0-1", "split-4-5")
+    monkeypatch.setattr(gathering, "_OTHERS", 7)
+    (fewer,) = drawn(tmp_path / "b", stream, replace(RECIPE, negatives="others"), 1).pools
+    assert len(fewer) == 14
+    assert {row.tobytes() for row in fewer} < rows
+
+
+def test_pictures_of_a_file_are_prepared_as_the_task_s(tmp_path: Path) -> None:
+    more = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3)).astype(np.uint8)
+    np.save(tmp_path / "more.npy", more)
+    np.savez(tmp_path / "more.npz", x_train=more)
+    data = pictures(tasks=3, classes=6).dataset
+    learned_from_them = replace(data, train_x=more, train_y=np.arange(6))
+    for name, kind in (("more.npy", "permuted"), ("more.npz", "rotated"), ("more.npy", "split")):
+        recipe = replace(RECIPE, negatives=f"file:{tmp_path / name}")
+        stream, theirs = (
+            make_stream(kind, each, num_tasks=3, degrees=90.0) for each in (data, learned_from_them)
+        )
+        (pool,) = drawn(tmp_path / kind, stream, recipe, 1).pools
+        if kind == "split":  # of all classes
+            wanted = np.concatenate([theirs.task(index).train_x for index in range(3)])
+        else:
+            wanted = theirs.task(1).train_x
+        np.testing.assert_array_equal(pool, wanted)
+
+
+def own_pictures(folder: Path, names: str = "ab") -> Tasks:
+    """Own tasks of small pictures, two classes each."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for task in names:
+        for label in "xy":
+            (folder / task / label).mkdir(parents=True)
+            for i in range(8):
+                values = rng.integers(0, 256, (8, 8)).astype(np.uint8)
+                Image.fromarray(values).save(folder / task / label / f"{i}.png")
+    return read_tasks(folder, layout="flat")
+
+
+def test_a_folder_of_pictures_for_own_tasks(tmp_path: Path) -> None:
+    from PIL import Image
+
+    tasks = own_pictures(tmp_path / "own")
+    (tmp_path / "more").mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((12 + i, 9, 3), 40 * i, np.uint8)).save(tmp_path / f"more/{i}.png")
+    recipe = replace(RECIPE, negatives=f"others,file:{tmp_path / 'more'}")
+    made = drawn(tmp_path / "bank", tasks, recipe)
+    # of the other task's 16 pictures a fifth of each class is held out
+    assert sorted(pool.shape for pool in made.pools) == [(3, 64), (12, 64)]
+    (tmp_path / "more" / "z.png").write_bytes((tmp_path / "own/a/x/1.png").read_bytes())
+    with pytest.raises(InputError, match="1 of 4 pictures are those of task 'a'; as negatives th"):
+        drawn(tmp_path / "again", tasks, recipe)
+
+
+def test_memory_grows_with_the_tasks(tmp_path: Path) -> None:
+    stream = flat()
+    bank = learned(tmp_path / "b", stream, "memory")
+    told = [task.training.get("negative_tasks") for task in bank]
+    assert told == [None, ["split-0-1"], ["split-0-1", "split-2-3"]]
+    assert image_bytes(bank).keys() == set(stream.task_names)
+    for index, name in enumerate(stream.task_names):
+        images = stored_images(bank, name)
+        assert images is not None
+        own = {row.tobytes() for row in stream.task(index).train_x}
+        assert len(images) == min(20, len(own))
+        assert {row.tobytes() for row in images} <= own
+    recipe = replace(RECIPE, negatives="memory", memory=3)
+    other, module = bank_of(tmp_path / "few", stream)
+    st.train_stream(other, module, stream, recipe=recipe)
+    few = stored_images(other, "split-0-1")
+    assert few is not None
+    assert few.shape == (3, 192)
+    assert other.task(0).training["recipe"]["memory"] == 3
+    assert "memory" not in bank.task(0).training["recipe"]
+
+
+def digests(bank: MaskBank) -> list[str]:
+    return [entry.sha256 for entry in bank.entries]
+
+
+@pytest.mark.parametrize("negatives", ["memory", "others,memory"])
+def test_going_on_gives_the_same_bank(tmp_path: Path, negatives: str) -> None:
+    stream, recipe = flat(), replace(RECIPE, negatives=negatives)
+    whole = learned(tmp_path / "whole", stream, negatives)
+    bank, module = bank_of(tmp_path / "parts", stream)
+    negative = Negatives(bank, stream, recipe)
+    record = {**stream.origin(0), "stream_index": 0}
+    data = stream.task(0)
+    given = {"recipe": recipe, "record": record, "negatives": negative}
+    bank.add(st.train_task(bank, module, data, **given))  # type: ignore[arg-type]
+    st.train_task(bank, module, stream.task(1), **given)  # type: ignore[arg-type]  # and stopped
+    st.train_stream(MaskBank.open(bank.path), module, stream, recipe=recipe)
+    parts = MaskBank.open(bank.path)
+    assert digests(parts) == digests(whole)
+    assert {f.name: f.read_bytes() for f in (bank.path / "memory").iterdir()} == {
+        f.name: f.read_bytes() for f in (whole.path / "memory").iterdir()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["memory/split-2-3.safetensors", "tasks/split-2-3.safetensors"])
+def test_a_kill_between_images_and_task_changes_nothing(tmp_path: Path, name: str) -> None:
+    data = pictures_file(tmp_path / "p.npz", classes=6, side=8, images=72)
+    words = ["split", "--data", data, "--tasks", 3, "--model", "mlp-8", "--outputs", 9, "--quiet"]
+    words += ["--steps", 5, "--negatives", "memory", "--memory", 4, "--bank"]
+    run("supsup-train", *words, tmp_path / "whole")
+    run_stopped(program("supsup-train"), *words, tmp_path / "cut", name=name, stop=signal.SIGKILL)
+    run("supsup-train", *words, tmp_path / "cut")
+    for path in (tmp_path / "whole").glob("*/*.safetensors"):
+        other = tmp_path / "cut" / path.relative_to(tmp_path / "whole")
+        assert other.read_bytes() == path.read_bytes(), path.name
+    assert not list((tmp_path / "cut").rglob("*.part"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("negatives", [ALONE, "others,shuffled"])
+def test_workers_learn_the_same(tmp_path: Path, negatives: str) -> None:
+    stream = flat()
+    one = learned(tmp_path / "one", stream, negatives)
+    two = learned(tmp_path / "two", stream, negatives, workers=Workers(count=2))
+    assert digests(one) == digests(two)
+
+
+@pytest.mark.parametrize("model", ["mlp-6", "cnn"])
+def test_tasks_at_once_learn_nearly_the_same(tmp_path: Path, model: str) -> None:
+    stream = pictures(tasks=3, classes=6) if model == "cnn" else flat()
+    recipe = replace(RECIPE, negatives="others,turned,shuffled")
+    banks = []
+    for tasks in (1, 3):
+        bank, module = bank_of(tmp_path / str(tasks), stream, model=model)
+        st.train_stream(bank, module, stream, recipe=recipe, device=Device(tasks=tasks))
+        banks.append(bank)
+    for a, b in zip(*banks, strict=True):
+        for key, value in a.masks.items():
+            assert np.unpackbits(value ^ b.masks[key]).mean() < 2e-3
+        for key, state in a.state.items():
+            np.testing.assert_allclose(b.state[key], state, rtol=1e-3, atol=1e-4)
+
+
+def test_superfluous_outputs_learn_what_is_not_the_task(tmp_path: Path) -> None:
+    """Images of the task and of another come further apart by their log-odds."""
+    stream = flat(images=240)
+    recipe = replace(RECIPE, steps=80)
+    odds = {}
+    for kind in ("none", "others"):
+        bank, module = bank_of(tmp_path / kind, stream, outputs=20)
+        st.train_stream(bank, module, stream, recipe=replace(recipe, negatives=kind))
+        loaded = st.load_task(bank, module, 0)
+        for index in (0, 1):
+            z = loaded(torch.from_numpy(stream.task(index).test_x)).detach()
+            odds[kind, index] = (z[:, :2].logsumexp(1) - z[:, 2:].logsumexp(1)).mean().item()
+    apart = {kind: odds[kind, 0] - odds[kind, 1] for kind in ("none", "others")}
+    assert apart["others"] > apart["none"] + 0.5
+    assert odds["others", 1] < min(0, odds["none", 1]) < 0 < odds["others", 0]
+    assert bank.task(0).training["recipe"]["negatives"] == "others"
+
+
+@pytest.mark.parametrize(
+    "kinds", ["", "noise", "none,turned", "turned,turned", "file:", "turned, shuffled", "File:a"]
+)
+def test_unknown_kinds_are_refused(kinds: str) -> None:
+    text = (
+        "^negatives: must be none, or some of turned, shuffled, others, memory and file:PATH, "
+        f"joined by commas, each once, got {kinds!r}$"
+    )
+    with pytest.raises(InputError, match=text):
+        Recipe(negatives=kinds)
+
+
+def test_recipes() -> None:
+    assert Recipe().negative_parts == ()
+    assert Recipe(negatives="memory,turned,file:a:b").negative_parts == (
+        *("turned", "shuffled", "stored", "file:a:b"),
+    )
+    text = r"^memory: goes with negatives 'memory', got 'turned'; leave it out$"
+    with pytest.raises(InputError, match=text):
+        Recipe(negatives="turned", memory=3)
+    with pytest.raises(InputError, match=r"^memory: must be an integer of at least 1, got 0"):
+        Recipe(negatives="memory", memory=0)
+    with pytest.raises(InputError, match=r"^negatives: must be text"):
+        Recipe(negatives=3)  # type: ignore[arg-type]
+
+
+def refused(path: Path, stream: Tasks, kinds: str, message: str, **options: Any) -> None:
+    bank, module = bank_of(path, stream, **options)
+    recipe = replace(RECIPE, negatives=kinds)
+    with pytest.raises((InputError, DataError), match=f"^{message}$"):
+        st.train_stream(bank, module, stream, recipe=recipe)
+    assert not len(bank)
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    refused(
+        tmp_path / "a",
+        flat(),
+        "turned",
+        r"negatives: 'turned' need outputs beyond the classes, the network has none; make a bank "
+        r"with more --outputs, or leave negatives out",
+        outputs=2,
+    )
+    data = pictures(tasks=2, classes=4).dataset
+    features = replace(
+        data,
+        train_x=data.train_x.reshape(len(data.train_x), -1),
+        test_x=data.test_x.reshape(len(data.test_x), -1),
+    )
+    stream = make_stream("split", features, num_tasks=2)
+    for kinds, named in (("memory", "turned and shuffled"), ("others,turned", "turned")):
+        message = f"negatives: {named} need pictures of at least two pixels, pictures has none;"
+        refused(tmp_path / kinds, stream, kinds, f"{message} use others, or file:PATH")
+    learned(tmp_path / "features", stream, "others")
+    single = pictures(tasks=2, classes=4, side=1)
+    message = "negatives: shuffled need pictures of at least two pixels, pictures has none; use "
+    message += "others, or file:PATH"
+    refused(tmp_path / "pixel", single, "shuffled", message, model="conv-2")
+    message = "negatives: others need another task, pictures has one; use turned, shuffled, memory "
+    refused(tmp_path / "one", flat(tasks=1, classes=4), "others", f"{message}or file:PATH")
+    alone = learned(tmp_path / "alone", flat(tasks=1, classes=4), "memory")
+    assert "negative_tasks" not in alone.task(0).training
+    bank, module = bank_of(tmp_path / "task", flat())
+    recipe, task = replace(RECIPE, negatives="memory"), flat().task(0)
+    with pytest.raises(
+        InputError, match=r"task split-0-1: the recipe has negatives 'memory'; give "
+    ):
+        st.train_task(bank, module, task, recipe=recipe)
+    text = "^negatives: memory makes each task depend on those before it, so they are learned in "
+    for options in ({"workers": Workers(count=2)}, {"device": Device(tasks=2)}):
+        with pytest.raises(InputError, match=text):
+            st.train_stream(bank, module, flat(), recipe=recipe, **options)
+    text = "negatives: scenario NNs has no batch that says which task it is of, got 'memory'; leave"
+    with pytest.raises(InputError, match=text):
+        NnsLearner(bank, module, recipe=recipe)
+
+
+def twice(stream: Stream) -> Stream:
+    """Two tasks of the same images."""
+    return replace(
+        stream,
+        task_names=("a", "b"),
+        task_labels=stream.task_labels[:1] * 2,
+        view=lambda _, x, y: stream.view(0, x, y),
+    )
+
+
+def test_equal_images_would_cancel(tmp_path: Path) -> None:
+    message = "task 'a': all images of other tasks are its own; as negatives they would cancel: "
+    same = twice(flat())
+    refused(tmp_path / "a", same, "others", f"{message}leave out others, or one of the tasks")
+    bank = learned(tmp_path / "b", same, "memory")
+    assert "negative_tasks" not in bank.task(1).training
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda _: None,
+            "{path}: must be a folder of pictures, an .npz or .npy file, got a path",
+        ),
+        (
+            lambda p: np.save(p, np.zeros((2, 8, 9, 3), np.uint8)),
+            r"negatives: {path}: pictures must be uint8 \(8, 8, 3\), as those of pictures, ",
+        ),
+        (
+            lambda p: np.save(p, np.zeros((2, 8, 8, 3), np.float32)),
+            r"negatives: {path}: pictures must be uint8 \(8, 8, 3\), as .*, got float32",
+        ),
+        (lambda p: np.save(p, np.zeros((2, 8, 8, 3))), "{path}: must be uint8 or float32 "),
+        (
+            lambda p: np.save(p, np.zeros((0, 8, 8, 3), np.uint8)),
+            "{path}: must be uint8 or float32 ",
+        ),
+        (lambda p: p.write_bytes(b"no"), "{path}: must be a .npy array of numbers"),
+        (lambda p: p.mkdir(), "{path}: must hold pictures alone, got none"),
+        (
+            lambda p: np.save(p, pictures(tasks=3, classes=6).dataset.train_x),
+            "negatives: {path}: 24 of 72 pictures are those of task 'split-0-1'; as negatives ",
+        ),
+    ],
+)
+def test_bad_files_are_refused(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
+    path = tmp_path / "more.npy"
+    make(path)
+    refused(tmp_path / "b", flat(), f"file:{path}", message.format(path=path) + ".*")
+
+
+def test_the_memory_of_another_bank_is_refused(tmp_path: Path) -> None:
+    stream, recipe = flat(), replace(RECIPE, negatives="memory")
+    first = replace(stream, task_names=stream.task_names[:1], task_labels=stream.task_labels[:1])
+    bank = learned(tmp_path / "a", first, "memory")
+    other, module = bank_of(tmp_path / "b", stream)
+    st.train_stream(other, module, first, recipe=replace(recipe, seed=1))
+    name = "memory/split-0-1.safetensors"
+    (bank.path / name).write_bytes((other.path / name).read_bytes())
+    text = (
+        f"^{bank.path / name}: must be of the bank's task, is of another; or let supsup-bank "
+        "forget the images of 'split-0-1'$"
+    )
+    with pytest.raises(BankError, match=text):
+        st.train_stream(bank, module, stream, recipe=recipe)
+    run("supsup-bank", "forget", bank.path, "split-0-1")
+    st.train_stream(bank, module, stream, recipe=recipe)
+    assert [task.training.get("negative_tasks") for task in bank] == [None, None, ["split-2-3"]]
+
+
+def test_options_of_the_command(tmp_path: Path) -> None:
+    own_pictures(tmp_path / "own")
+    words = ["own", "--data", tmp_path / "own", "--steps", 2, "--batch-size", 5, "--quiet"]
+    for more, wanted in (
+        (["--model", "mlp-4"], "turned,shuffled"),
+        (["--model", "mlp-4", "--outputs", 3, "--max-classes", 3], None),
+        (["--negatives", "none"], None),
+        (["--negatives", "memory", "--memory", 2], "memory"),
+    ):
+        bank = tmp_path / f"b{len(list(tmp_path.iterdir()))}"
+        run("supsup-train", *words, *more, "--bank", bank)
+        recipe = MaskBank.open(bank).task(1).training["recipe"]
+        assert recipe.get("negatives") == wanted
+        run("supsup-train", *words, *more, "--bank", bank)  # again
+    listed = json.loads(run("supsup-bank", "list", bank, "--json").stdout)
+    assert all(row["image_bytes"] > 2 * 4 * 64 for row in listed)
+    run("supsup-train", "permuted", "--tasks", 1, *words[3:], "--bank", tmp_path / "p")
+    assert "negatives" not in MaskBank.open(tmp_path / "p").task(0).training["recipe"]
+    for more, text in (
+        (["--outputs", 3, "--max-classes", 3, "--negatives", "turned"], "need outputs beyond the"),
+        (["--negatives", "turned", "--memory", 2], "memory: goes with negatives 'memory', got"),
+        (["--negatives", "noise"], "negatives: must be none, or some of turned, shuffled, "),
+        (["--negatives", "memory", "--vectorise", 2], "negatives: memory makes each task depend"),
+    ):
+        folder = tmp_path / f"none{len(more)}"
+        done = run("supsup-train", *words, *more, "--bank", folder, status=1)
+        assert text in done.stderr.splitlines()[-1]
+    done = run("supsup-train", *words, "--scenario", "NNs", "--bank", tmp_path / "c", status=1)
+    assert "--scenario NNs: goes with streams, got own tasks" in done.stderr
+    done = run(
+        *("supsup-train", "permuted", "--scenario", "NNs", "--negatives", "turned", "--bank"),
+        tmp_path / "none",
+        status=1,
+    )
+    text = "supsup-train: --negatives: go with GG, GNs and GNu, got turned with NNs, where no batch"
+    assert done.stderr.startswith(text)
+
+
+def test_equal_data_with_labels_of_any_number(tmp_path: Path) -> None:
+    """A task of fewer images than a batch, and of an odd picture, learns."""
+    x = np.random.default_rng(0).standard_normal((5, 1, 7, 1)).astype(np.float32)
+    y = np.arange(5) % 2
+    module = nn.Sequential(nn.Flatten(), nn.Linear(7, 4, bias=False))
+    data = TaskData(name="a", labels=("n", "y"), train_x=x, train_y=y, test_x=x, test_y=y)
+    bank = st.create_bank(tmp_path / "b", module, input_shape=(1, 7, 1), real_outputs=2)
+    tall = pictures(tasks=2, classes=4)
+    stream = replace(
+        tall,
+        dataset=replace(
+            tall.dataset,
+            train_x=tall.dataset.train_x[:, :7, :1, 0],
+            test_x=tall.dataset.test_x[:, :7, :1, 0],
+        ),
+        input_shape=(1, 7, 1),
+    )
+    recipe = replace(RECIPE, negatives=ALONE)
+    task = st.train_task(
+        bank, module, data, recipe=recipe, negatives=Negatives(bank, stream, recipe)
+    )
+    assert task.training["recipe"]["negatives"] == ALONE
