@@ -12,7 +12,7 @@ from onnx import GraphProto, ValueInfoProto
 from supsup_export.graph import FLOAT, OPSET, prune
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.errors import BankError, ModelError
-from supsup_runtime.model.protobuf import refuse_outside
+from supsup_runtime.model.protobuf import refuse_unsafe
 
 
 def program_of(
@@ -27,7 +27,7 @@ def program_of(
     data = bank.forward if name == "forward" else bank.gradient or b""
     place, network = f"{bank.path}/programs/{name}.onnx", bank.network
     try:
-        refuse_outside(BytesIO(data), place=place)
+        refuse_unsafe(BytesIO(data), place=place)
         model = onnx.load_model_from_string(data)
         onnx.checker.check_model(model)
         "".join(_names(model.graph))  # fails for names that are no text: protobuf gives bytes

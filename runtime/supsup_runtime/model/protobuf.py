@@ -5,7 +5,7 @@ Memory is bounded by `MAX_METADATA_BYTES` and the depth of nesting, and no tenso
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -39,9 +39,12 @@ _WITHIN = {
 """Messages within messages that lead to operators and tensors, by field number of onnx.proto."""
 _LOCATION, _SCANNED_BYTES = b"location", 1 << 20
 """The key without which nobody follows a tensor's data; messages up to this size are searched."""
-_READ = {"node": (4, 7), "opset": (1, 2), "tensor": (8, 13, 14)}
-"""A node's operator and domain; an opset's domain and version; a tensor's name, and where its data
-are if not in the tensor."""
+_WHOLE = (b"Loop", b"Scan", b"Split")
+"""Operators with any number of outputs. Without one of them ONNX Runtime may end the process."""
+_OUTPUT = 2
+_READ = {"node": (_OUTPUT, 4, 7), "opset": (1, 2), "tensor": (8, 13, 14)}
+"""A node's outputs, of which an empty name is kept, operator and domain; an opset's domain and
+version; a tensor's name, and where its data are if not in the tensor."""
 Values: TypeAlias = "dict[int, int | bytes]"
 
 
@@ -128,24 +131,35 @@ def read_operators(model: BinaryIO, *, place: str) -> tuple[dict[str, int], set[
     return opsets, operators
 
 
-def refuse_outside(model: BinaryIO, *, place: str) -> None:
-    """Raise `ModelError` if an ONNX model has a tensor whose data are in another file."""
+def refuse_unsafe(model: BinaryIO, *, place: str) -> None:
+    """Refuse an ONNX model by which ONNX Runtime would read another file, or end the process.
+
+    Raises:
+        ModelError: If a tensor's data are in another file, an operator among `_WHOLE` omits an
+            output, or the model is not a protobuf message or is cut short.
+    """
     try:
-        tensors = [t for kind, t in _messages(_Pieces(model), _LOCATION) if kind == "tensor"]
+        found = [*_messages(_Pieces(model), (_LOCATION, *_WHOLE))]
     except (EOFError, ValueError) as error:
         raise ModelError(f"{place}: not an ONNX model, or cut short: {error}") from error
-    outside = [values.get(8, b"") for values in tensors if 13 in values or values.get(14)]
+    outside = [values.get(8, b"") for _, values in found if 13 in values or values.get(14)]
     if outside:
         raise ModelError(
             f"{place}: tensors must have their data in the model, got {outside[0]!r:.80} with data "
             "in another file; save the model as one file"
         )
+    omitted = [values for _, values in found if values.get(_OUTPUT) == b""]
+    cut = [name for values in omitted if (name := values.get(4)) in _WHOLE]
+    if cut:
+        raise ModelError(
+            f"{place}: {cut[0]!r} must name each of its outputs, got an empty name; name it"
+        )
 
 
-def _messages(data: _Pieces, word: bytes = b"") -> Iterator[tuple[str, Values]]:
+def _messages(data: _Pieces, words: Sequence[bytes] = ()) -> Iterator[tuple[str, Values]]:
     """Yield what `_READ` names of each message, at any depth, without recursion.
 
-    Small messages without `word` are left out.
+    Small messages without any of `words` are left out.
     """
     at = 0
     stack: list[tuple[str, int, Values]] = [("model", data.size, {})]
@@ -158,13 +172,16 @@ def _messages(data: _Pieces, word: bytes = b"") -> Iterator[tuple[str, Values]]:
             continue
         number, wire_type, value, at = data.header(at, end)
         if wire_type == _LENGTH_DELIMITED and number in _WITHIN.get(kind, {}):
-            if value <= _SCANNED_BYTES and word and word not in data.read(at, value):
-                at += value
-                continue
+            if value <= _SCANNED_BYTES and words:
+                content = data.read(at, value)
+                if not any(word in content for word in words):
+                    at += value
+                    continue
             stack.append((_WITHIN[kind][number], at + value, {}))
             continue
         if number in _READ.get(kind, ()):
-            values[number] = data.read(at, _small(value)) if wire_type else value
+            read = data.read(at, _small(value)) if wire_type else value
+            values[number] = b"" if number == _OUTPUT and values.get(number) == b"" else read
         at += value if wire_type else 0
 
 

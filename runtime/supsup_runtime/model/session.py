@@ -27,7 +27,7 @@ from supsup_runtime.arrays import (
 )
 from supsup_runtime.bank.fields import is_unicode
 from supsup_runtime.errors import InputError, ModelError, ProviderUnavailableError
-from supsup_runtime.model.protobuf import open_file, refuse_outside
+from supsup_runtime.model.protobuf import open_file, refuse_unsafe
 
 Declared: TypeAlias = tuple[str, tuple[int | str | None, ...]]
 """Type of an input or output, such as ``tensor(float)``, and its shape with names of axes."""
@@ -302,7 +302,7 @@ def open_session(
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     check_kind("sess_options", options, onnxruntime.SessionOptions, "onnxruntime.SessionOptions")
     with BytesIO(model) if isinstance(model, bytes) else open_file(model) as file:
-        refuse_outside(file, place=place)
+        refuse_unsafe(file, place=place)
     source = model if isinstance(model, bytes) else str(model)
     if isinstance(source, str) and not is_unicode(source):
         raise ModelError(f"{place}: ONNX Runtime opens only paths in UTF-8; rename file or folder")

@@ -30,7 +30,7 @@ from supsup_runtime.model.protobuf import (
     MAX_METADATA_BYTES,
     read_metadata,
     read_operators,
-    refuse_outside,
+    refuse_unsafe,
 )
 from supsup_runtime.model.session import open_session
 from supsup_runtime.recovery.model import load_hopfield
@@ -293,25 +293,37 @@ def test_data_in_other_files_are_refused(where: str) -> None:
     model = models_with_data_outside()[where]
     message = r"^m: tensors must have their data in the model, got b'secret' with data in another"
     with pytest.raises(ModelError, match=message):
-        refuse_outside(BytesIO(model.SerializeToString()), place="m")
+        refuse_unsafe(BytesIO(model.SerializeToString()), place="m")
 
 
 def test_half_of_what_says_that_data_are_outside_is_enough() -> None:
     where = b"\x42\x08location"  # as a tensor's name
     for tensor in (b"\x70\x01", b"\x70\x81\x80\x80\x80\x10", b"\x6a\x00", b"\x72\x01\x01"):
         with pytest.raises(ModelError, match="must have their data in the model"):
-            refuse_outside(BytesIO(nested(b"\x3a\x2a", tensor + where)), place="m")
-    refuse_outside(BytesIO(nested(b"\x3a\x2a", b"\x70\x00" + where)), place="m")
+            refuse_unsafe(BytesIO(nested(b"\x3a\x2a", tensor + where)), place="m")
+    refuse_unsafe(BytesIO(nested(b"\x3a\x2a", b"\x70\x00" + where)), place="m")
 
 
 def test_large_messages_are_searched_in_parts() -> None:
     for value in (b"a" * (1 << 21), b"location"):
         text = TensorProto(name="t", data_type=TensorProto.STRING, dims=[1], string_data=[value])
         model = model_of(initializer=[text])
-        refuse_outside(BytesIO(model.SerializeToString()), place="m")
+        refuse_unsafe(BytesIO(model.SerializeToString()), place="m")
         model.graph.node.append(constant(value=OUTSIDE))
         with pytest.raises(ModelError, match="got b'secret' with data in another file"):
-            refuse_outside(BytesIO(model.SerializeToString()), place="m")
+            refuse_unsafe(BytesIO(model.SerializeToString()), place="m")
+
+
+@pytest.mark.parametrize("outputs", [("", "b"), ("a", ""), ("a", "", "c")])
+def test_outputs_whose_lack_ends_onnx_runtime_are_refused(outputs: tuple[str, ...]) -> None:
+    node = helper.make_node("Split", ["k"], outputs)
+    bodies = helper.make_node("If", ["c"], ["y"], then_branch=model_of(node).graph)
+    for model in (model_of(node), model_of(bodies)):
+        message = r"^m: b'Split' must name each of its outputs, got an empty name; name it"
+        with pytest.raises(ModelError, match=message):
+            refuse_unsafe(BytesIO(model.SerializeToString()), place="m")
+    node.op_type = "Unique"  # which may leave them out
+    refuse_unsafe(BytesIO(model_of(node).SerializeToString()), place="m")
 
 
 def test_data_outside_without_a_location_are_refused_by_onnx_runtime() -> None:
