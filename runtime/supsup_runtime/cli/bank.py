@@ -11,6 +11,7 @@ from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import is_number
+from supsup_runtime.bank.index import FORMAT
 from supsup_runtime.bank.merging import check_others
 from supsup_runtime.bank.stored_images import (
     forget_images,
