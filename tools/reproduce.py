@@ -116,7 +116,8 @@ def _measured(experiment: Experiment, folder: Path, arguments: argparse.Namespac
             f"got {unknown[0]!r}"
         )
     claim(folder, experiment.setting())
-    data, store = DataFolder(arguments.data), Store(folder / "rows.jsonl")
+    data = DataFolder(arguments.data, arguments.work / "data")
+    store = Store(folder / "rows.jsonl")
     how = {"threads": arguments.threads, "workers": arguments.workers}
     run = Run(folder=folder, data=data, own=own, store=store, **how)
     return experiment.measure(run)

@@ -243,12 +243,14 @@ def test_a_batch_normalised_network_keeps_its_statistics(tmp_path: Path) -> None
 def test_other_streams(tmp_path: Path, stream: str) -> None:
     tasks = 5 if stream == "split" else 2
     options = ["--tasks", tasks, "--steps", 60, "--rule", "top-k", "--density", "0.3"]
-    run("supsup-train", stream, *SMALL, *options, "--bank", tmp_path / "masks")
+    turned = ["--degrees", 36] if stream == "rotated" else []
+    run("supsup-train", stream, *SMALL, *options, *turned, "--bank", tmp_path / "masks")
     run("supsup-export", "--bank", tmp_path / "masks", tmp_path / "out.onnx")
-    done = run("supsup-eval", tmp_path / "out.onnx", stream, "--per-task", 5, "--json")
+    done = run("supsup-eval", tmp_path / "out.onnx", stream, *turned, "--per-task", 5, "--json")
     assert json.loads(done.stdout)["known"] >= 0.5
     listed = json.loads(run("supsup-bank", "list", tmp_path / "masks", "--json").stdout)
     assert all(abs(task["density"] - 0.3) < 0.01 for task in listed)
+    assert listed[1]["name"] == ("rotated-036" if turned else "split-2-3")
 
 
 def test_bad_input_of_train_and_eval(trained: Path, tmp_path: Path) -> None:
@@ -259,6 +261,8 @@ def test_bad_input_of_train_and_eval(trained: Path, tmp_path: Path) -> None:
         (["permuted", *bank, "--rule", "magic"], 2, "--rule: invalid choice: 'magic'"),
         (["permuted", *bank, "--density", "0.1"], 1, "go with --rule top-k"),
         (["permuted", *bank, "--er", "2"], 1, "go with --rule top-k"),
+        (["permuted", *bank, "--degrees", "9"], 1, "--degrees: goes with stream rotated or mixed"),
+        (["rotated", *bank, "--degrees", "nan"], 1, "degrees must be finite and at least"),
         (["permuted", *bank, "--rule", "top-k", "--er", "2", "--density", "0.1"], 1, "one of them"),
         (["permuted", *bank, "--pictures"], 1, "goes with --module"),
         (["permuted", *bank, "--data", "nowhere"], 1, "nowhere"),

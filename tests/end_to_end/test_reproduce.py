@@ -173,7 +173,7 @@ def test_shared_masks_that_are_none_are_refused(tmp_path: Path) -> None:
     file = folder / "masks.npz"
     plain = io.BytesIO()
     np.save(plain, np.zeros(3))
-    data = DataFolder(tmp_path / "data")
+    data = DataFolder(tmp_path / "data", tmp_path)
     for write, message in (
         (lambda: file.write_bytes(b"no"), "must be the .npz of masks"),
         (lambda: file.write_bytes(b"PK\x03\x04"), "must be the .npz of masks"),

@@ -19,10 +19,12 @@ TASKS = ("permuted-0000", "permuted-0001")
 MODELS = ("full", "portable", "known", "infer", "recover", "one", "pictures")
 BANKS = ("plain", "sparse", "units", "state", "old", "own")
 """Masks; masks that are stored sparse; masks over units with state in float16, a Hopfield
-store and a calibration; state alone; masks in format 1; own tasks, with preprocessing."""
+store and a calibration; state alone; masks in format 1; own tasks, with preprocessing and images
+stored as negatives."""
 
 LEARN = "permuted --data data.npz --steps 2 --outputs 5 --threads 1 --quiet"
 OWN = "own --data own.toml --steps 2 --outputs 5 --max-classes 3 --threads 1 --quiet --model mlp-6"
+OWN += " --negatives memory"
 _LINES = f"""
 supsup-train {LEARN} --tasks 2 --model mlp-6 --bank plain
 supsup-train {LEARN} --tasks 2 --model mlp-64-48 --rule top-k --density 0.02 --bank sparse

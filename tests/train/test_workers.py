@@ -305,7 +305,10 @@ def test_the_memory_of_a_worker_is_estimated(tmp_path: Path) -> None:
     used = int(subprocess.run(command, capture_output=True, check=True).stdout)
     stream = make_stream("permuted", load_dataset(data), num_tasks=1)
     module = st.make_model("lenet-300-100", input_shape=(784,), outputs=100)
-    assert 0.9 * used < bytes_of_worker(stream, module) < 1.5 * used
+    estimated = bytes_of_worker(stream, module)
+    assert 0.9 * used < estimated < 1.5 * used
+    with_others = bytes_of_worker(stream, module, "shuffled,others")
+    assert with_others - estimated == 2 * 4 * 400 * 784
 
 
 @pytest.mark.slow

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
+
+from tools.example_pictures import make_real_tasks
 
 from supsup_runtime.errors import InputError
 
-Source = Literal["mnist", "cifar10", "digits"]
+Source = Literal["mnist", "cifar10", "digits", "pictures"]
 _PLACES = {"mnist": "mnist", "cifar10": "cifar10-small/cifar10-small.npz"}
 
 
 class DataFolder:
-    """A folder with ``mnist/``, ``cifar10-small/`` and the shared masks."""
+    """A folder with ``mnist/``, ``cifar10-small/`` and the shared masks.
 
-    def __init__(self, path: Path | None) -> None:
-        """Use `path`, else ``SUPSUP_DATA``."""
+    Args:
+        path: The folder; None is ``SUPSUP_DATA``.
+        made: Folder for the pictures of own tasks, which are made of them.
+    """
+
+    def __init__(self, path: Path | None, made: Path) -> None:
         named = os.environ.get("SUPSUP_DATA")
         self._path = path or (Path(named) if named else None)
+        self._made = made
 
     def find(self, name: str) -> Path:
         """Return the path of `name` in it.
@@ -34,5 +42,17 @@ class DataFolder:
         return self._path / name
 
     def dataset(self, source: Source) -> str | None:
-        """Return the argument of `load_dataset`."""
-        return None if source == "digits" else str(self.find(_PLACES[source]))
+        """Return the option ``--data``; None leaves it out."""
+        if source == "digits":
+            return None
+        return str(self._pictures() if source == "pictures" else self.find(_PLACES[source]))
+
+    def _pictures(self) -> Path:
+        """Return the folder of the twelve own tasks (docs/REPRODUCIBILITY.md), made once."""
+        folder = self._made / "pictures"
+        if not folder.exists():
+            places = [self.find(_PLACES[source]) for source in ("mnist", "cifar10")]
+            self._made.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self._made) as unfinished:
+                make_real_tasks(Path(unfinished) / "pictures", *places).rename(folder)
+        return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,16 +15,16 @@ from tools.reproduction.data import DataFolder, Source
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.task import TaskMasks
-from supsup_runtime.data.sources import load_dataset
-from supsup_runtime.data.streams import Layout, Stream, make_stream
+from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
 from supsup_train.baselines import BaselineMethod, BaselineRecipe, make_baseline
 from supsup_train.cli.baseline import run as baseline
 from supsup_train.cli.options import DEFAULTS, take_defaults
+from supsup_train.cli.options import stream_of as tasks_of
+from supsup_train.cli.own import reserved_outputs
 from supsup_train.cli.train import recipe_of, training_parser
 from supsup_train.cli.train import run as train
 from supsup_train.networks.create_bank import check_module, copy_for
-from supsup_train.networks.models import wants_images
 from supsup_train.nns.learner import NnsSettings
 from supsup_train.resume import check_resumed
 
@@ -33,7 +34,9 @@ class Bank:
     """A bank to learn, or to make from shared masks.
 
     Attributes:
-        source: ``mnist`` or ``cifar10``, in the data folder, or the bundled ``digits``.
+        stream: As in the commands.
+        source: ``mnist`` or ``cifar10``, in the data folder, the bundled ``digits``, or, for stream
+            ``own``, ``pictures``: twelve tasks made of the first two.
         steps: Batches per task.
         lr: Learning rate; None is the method's default.
         scenario: ``NNs`` learns from one unlabelled stream.
@@ -63,9 +66,11 @@ class Bank:
 
 def tiny_bank(bank: Bank) -> Bank:
     """Return a small bank that trains in seconds, on digits."""
+    few = bank.stream in {"split", "own"}
     return replace(
         bank,
-        tasks=2 if bank.stream == "split" else min(bank.tasks, 3),
+        stream="split" if few else bank.stream,
+        tasks=2 if few else min(bank.tasks, 3),
         model="mlp-16",
         outputs=min(bank.outputs, 30),
         source="digits",
@@ -73,17 +78,13 @@ def tiny_bank(bank: Bank) -> Bank:
         lr=None if bank.method else 1e-2,
         period=5 if bank.scenario == "NNs" else None,
         shared=None,
-        options=(),
+        options=tuple(option for option in bank.options if option[0] == "negatives"),
     )
 
 
-def stream_of(wanted: Bank, data: DataFolder) -> Stream:
-    """Return the stream of a bank."""
-    dataset = load_dataset(data.dataset(wanted.source))
-    layout: Layout = "image" if wants_images(wanted.model) else "flat"
-    return make_stream(
-        wanted.stream, dataset, num_tasks=wanted.tasks, seed=wanted.seed, layout=layout
-    )
+def stream_of(wanted: Bank, data: DataFolder) -> Tasks:
+    """Return the tasks of a bank, as the commands make them of their options."""
+    return tasks_of(_arguments(replace(wanted, method=None, matrices=False), data), None)
 
 
 def learned_bank(
@@ -124,15 +125,17 @@ def learned_bank(
 
 
 def _independent(wanted: Bank) -> bool:
-    in_order = wanted.scenario == "NNs" or wanted.method in {"psp", "sequence"}
-    return wanted.transfer == "none" and not in_order
+    if wanted.scenario == "NNs" or wanted.method in {"psp", "sequence"}:
+        return False
+    recipe = _recipe(wanted)
+    return not (isinstance(recipe, st.Recipe) and recipe.depends_on_earlier)
 
 
 def _options(wanted: Bank, path: Path, data: DataFolder | None) -> list[str]:
     options: dict[str, object] = {
         "bank": path,
         "data": data and data.dataset(wanted.source),
-        "tasks": wanted.tasks,
+        "tasks": None if wanted.stream == "own" else wanted.tasks,
         "model": wanted.model,
         "outputs": wanted.outputs,
         "steps": wanted.steps,
@@ -150,7 +153,14 @@ def _options(wanted: Bank, path: Path, data: DataFolder | None) -> list[str]:
     return [wanted.method, wanted.stream, *words, *["--matrices"] * wanted.matrices]
 
 
-def _missing(wanted: Bank, bank: MaskBank, stream: Stream) -> str:
+def _arguments(wanted: Bank, data: DataFolder | None) -> Namespace:
+    """Return the options of the training command, with defaults."""
+    arguments = training_parser().parse_args(_options(wanted, Path("bank"), data))
+    take_defaults(arguments, *DEFAULTS)
+    return arguments
+
+
+def _missing(wanted: Bank, bank: MaskBank, stream: Tasks) -> str:
     """Return what a bank lacks, in words; empty for nothing."""
     if wanted.scenario == "NNs":
         learned, total = _batches(bank.path / "nns" / "learner.json"), wanted.tasks * wanted.steps
@@ -168,7 +178,7 @@ def _batches(file: Path) -> int:
         ) from error
 
 
-def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
+def _checked(wanted: Bank, bank: MaskBank, stream: Tasks) -> MaskBank:
     lacking = _missing(wanted, bank, stream)
     if lacking:
         raise InputError(f"{bank.path}: {lacking}; finish it with supsup-train, or give another")
@@ -179,23 +189,23 @@ def _checked(wanted: Bank, bank: MaskBank, stream: Stream) -> MaskBank:
         )
     recipe = _recipe(wanted)
     _check_network(wanted, bank, stream, recipe)
-    origin: dict[str, object] = {**stream.origin(0)}
-    names = stream.task_names
-    if wanted.scenario == "NNs":
-        settings = NnsSettings()
-        if wanted.period is not None:
-            settings = replace(settings, period=wanted.period)
-        origin["settings"] = asdict(settings)
-        names = bank.task_names
-    check_resumed(bank, names, recipe, lambda _: origin)
+    if wanted.scenario != "NNs":
+        check_resumed(bank, stream.task_names, recipe, stream.origin)
+        return bank
+    settings = NnsSettings()
+    if wanted.period is not None:
+        settings = replace(settings, period=wanted.period)
+    origin = {**stream.origin(0), "settings": asdict(settings)}
+    check_resumed(bank, bank.task_names, recipe, lambda _: origin)
     return bank
 
 
 def _check_network(
-    wanted: Bank, bank: MaskBank, stream: Stream, recipe: st.Recipe | BaselineRecipe
+    wanted: Bank, bank: MaskBank, stream: Tasks, recipe: st.Recipe | BaselineRecipe
 ) -> None:
     """Refuse another network; of a baseline, compare only the state of tasks."""
     module = st.make_model(wanted.model, input_shape=stream.input_shape, outputs=wanted.outputs)
+    real_outputs = reserved_outputs(stream, None, None, wanted.outputs)
     if isinstance(recipe, st.Recipe):
         check_module(copy_for(bank.network, module), bank.network)
     else:
@@ -204,7 +214,7 @@ def _check_network(
         )
         shared = replace(bank.network, constants="")  # which a baseline may have learned
         check_module(copy_for(shared, baseline.in_bank()[0]), shared)
-    for name, value in (("real_outputs", stream.real_outputs), ("outputs", wanted.outputs)):
+    for name, value in (("real_outputs", real_outputs), ("outputs", wanted.outputs)):
         got = getattr(bank.network, name)
         if got != value:
             raise InputError(f"{bank.path}: {name} must be {value}, got {got}; give another bank")
@@ -216,9 +226,7 @@ def _recipe(wanted: Bank) -> st.Recipe | BaselineRecipe:
         return BaselineRecipe.of(wanted.method).with_options(
             steps=wanted.steps, learning_rate=wanted.lr, seed=wanted.seed, **more
         )
-    arguments = training_parser().parse_args(_options(wanted, Path(), None))
-    take_defaults(arguments, *DEFAULTS)
-    return recipe_of(arguments)
+    return recipe_of(_arguments(wanted, None))
 
 
 def _from_shared(wanted: Bank, path: Path, file: Path) -> None:

@@ -16,7 +16,7 @@ from tools.reproduction.store import Line
 from supsup_export.bank_model.compose import Request
 from supsup_export.exporter import export
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.data.streams import Stream
+from supsup_runtime.data.own import Tasks
 from supsup_runtime.evaluation import evaluate_task, evaluate_unnamed
 from supsup_runtime.model.inference import Inference
 from supsup_runtime.model.model import Model, load
@@ -69,7 +69,7 @@ def exported_model(bank: MaskBank, folder: Path, key: str, objective: str) -> Pa
 
 
 def measure(
-    row: Row, bank: MaskBank, model_path: Path, stream: Stream, run: Run, *, unnamed: bool
+    row: Row, bank: MaskBank, model_path: Path, stream: Tasks, run: Run, *, unnamed: bool
 ) -> list[Line]:
     """Return a line per task, from the run's store or measured now.
 

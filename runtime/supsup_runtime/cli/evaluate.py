@@ -105,6 +105,7 @@ def run() -> None:
             "data": data_name(stream),
             "model": arguments.model.name,
             "pictures": pictured(stream, value["tasks"]),
+            "refusal": model.info.calibration and model.info.calibration.to_dict(),
             "sizes": sizes(arguments.model, model.info),
         }
         write_report(arguments.report, {**value, **about})

@@ -32,6 +32,7 @@ _GO_WITH: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("max_classes", "check"), ("own",)),  # of supsup-train
     "classes_per_task": ("split", "mixed"),
     "class_seed": ("split",),
+    "degrees": ("rotated", "mixed"),
 }
 """Streams of options that do not go with all."""
 
@@ -56,6 +57,7 @@ def add_stream_options(made: Options, *, tasks: str) -> None:
             None,
             "split: deal classes in random order (default: in that of the data)",
         ),
+        ("--degrees", float, None, "step of rotated tasks (default: 10)"),
         ("--seed", whole(0, MAX_SEED), 0, "random seed"),
         (
             "--size",
@@ -121,6 +123,7 @@ def tasks_of(
         seed=arguments.seed,
         layout=layout,
         labels=arguments.labels or "own",
+        degrees=10.0 if arguments.degrees is None else arguments.degrees,
         **classes,
     )
 

@@ -13,7 +13,7 @@ from supsup_runtime.arrays import Images, Labels, checked_whole, shown
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.accuracy import check_stream
-from supsup_runtime.model.inference import Inference, Method
+from supsup_runtime.model.inference import Auto, Inference
 from supsup_runtime.model.model import Model
 
 Run = tuple[int, Images, Labels]
@@ -27,7 +27,7 @@ def evaluate_tracker(
     stay: int = 30,
     switch: float = 0.02,
     per_task: int = 100,
-    method: Method | Inference | None = None,
+    method: Auto | Inference | None = None,
 ) -> dict[str, Any]:
     """Compare a tracker with single frames, on test images in runs of one task.
 

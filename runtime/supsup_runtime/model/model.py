@@ -334,7 +334,7 @@ class Model:
         loaded = self._now()
         return loaded.infer(loaded.prepared(x), loaded.how(method), per_image=True)[0]
 
-    def tracker(self, switch: float = 0.02, *, method: Method | Inference | None = None) -> Tracker:
+    def tracker(self, switch: float = 0.02, *, method: Auto | Inference | None = None) -> Tracker:
         """Start to follow the task of a stream of frames, such as a camera's.
 
         Args:

@@ -35,6 +35,7 @@ TARGETS = {
     "task": Entry("banks:Task", 2.5, 600),
     "calibration": Entry("banks:Calibration", 1.0, 1500),
     "hopfield": Entry("banks:Hopfield", 1.0, 900),
+    "memory": Entry("banks:Memory", 0.5, 900),
     "npy": Entry("data:Npy", 1.5, 250),
     "npz": Entry("data:Npz", 1.0, 2500),
     "idx": Entry("data:Idx", 0.5, 2500),

@@ -17,6 +17,7 @@ from fuzz.seeds import BANKS
 from fuzz.target import Reach, Refused, Target, Wrong, command
 from fuzz.tensors import replaced, sealed, split, tensors_of
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.stored_images import store_images, stored_images
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.hopfield.file import has_store, read_store
 
@@ -240,6 +241,32 @@ class Hopfield(_InBank):
         store.settle(store.patterns_of(opened.task(0)))
         command("supsup-inspect", bank, "--storage")
         command("supsup-hopfield", "encode", "--bank", bank)
+        reach("call")
+
+
+class Memory(_InBank):
+    """``memory/NAME.safetensors``: stored images, as training and the commands read them."""
+
+    _bank, _file = "own", "memory/a.safetensors"
+
+    def make(self, rng: Random) -> Case:
+        return Case(files={"file": tensors_of(rng, self._data)})
+
+    def _use(self, bank: Path, file: Path, reach: Reach) -> None:
+        shutil.copyfile(file, bank / self._file)
+        if _is_framed(file.read_bytes()):
+            reach("header")
+        opened = MaskBank.open(bank)
+        images = stored_images(opened, "a")
+        if images is None:
+            raise Wrong("a file that is there counts as missing")
+        reach("load")
+        command("supsup-bank", "list", bank)
+        store_images(opened, opened.task("a"), images)
+        again = stored_images(opened, "a")
+        if again is None or not np.array_equal(again, images):
+            raise Wrong("written and read, the images are others")
+        command("supsup-bank", "forget", bank)
         reach("call")
 
 

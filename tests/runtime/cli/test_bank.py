@@ -115,7 +115,7 @@ def test_merge_adds_the_tasks_of_other_banks(bank: MaskBank, tmp_path: Path) -> 
 def test_a_merge_that_is_refused_makes_no_bank(bank: MaskBank, tmp_path: Path) -> None:
     new, nowhere = tmp_path / "new", tmp_path / "nowhere"
     for others, message in (
-        ([bank.path, bank.path], f"{bank.path}: task 'task-0' is in {bank.path} already (names"),
+        ([bank.path, bank.path], f"{bank.path}: is the bank itself or named twice"),
         ([bank.path, nowhere], f"{nowhere}: not a mask bank: bank.json is missing"),
     ):
         done = run("merge", new, *others, status=3)

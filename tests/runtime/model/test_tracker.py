@@ -175,7 +175,7 @@ def test_tasks_not_tried_count_as_the_worst_that_was() -> None:
 def test_adjusted_scores_and_energies_count_as_they_are() -> None:
     scores = np.array([[1.0, -np.inf, -3.0], [3.0, 4.0, 5.0]])
     for score in (None, "energy"):
-        found = log_likelihoods(scores, score)  # type: ignore[arg-type]  # a score
+        found = log_likelihoods(scores, score)
         np.testing.assert_array_equal(found, [[1, -3, -3], [3, 4, 5]])
 
 

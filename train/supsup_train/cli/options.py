@@ -25,6 +25,7 @@ from supsup_runtime.console import (
 from supsup_runtime.data.options import add_stream_options, tasks_of
 from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.errors import InputError
+from supsup_train.masks.gathering import values_of_others
 from supsup_train.masks.recipe import Recipe
 from supsup_train.networks.models import load_module, make_model, wants_images
 from supsup_train.workers import MAX_WORKERS, Workers, check_room, most_workers
@@ -89,8 +90,8 @@ def add_network_options(made: CommandParser) -> None:
     """Add the options of the network: a named one, or the user's own."""
     text = "with --module: inputs are (channels, height, width) instead of flat"
     made.what_in.add_argument("--pictures", action="store_true", help=text)
-    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-..., conv[-WIDTH-...], cnn, "
-    text += "gem-resnet18 or resnet-50"
+    text = "lenet-300-100, fc-1024-1024, mlp-WIDTH-..., bnnet-WIDTH-..., conv[-WIDTH-...], "
+    text += "vgg-WIDTH-..., cnn, gem-resnet18 or resnet-50"
     made.method.add_argument("--model", help=f"{text} (default: {either('model')})")
     text = "your own network: FUNCTION(input_shape, outputs) (default: use --model)"
     made.method.add_argument("--module", metavar="FILE.py:FUNCTION", help=text)
@@ -159,15 +160,15 @@ def workers_of(arguments: argparse.Namespace, tasks: Tasks, module: nn.Module) -
         return Workers(count=asked or 0, threads=threads, cluster=arguments.cluster)
     if asked is None:
         return Workers()
-    needed = bytes_of_worker(tasks, module)
+    needed = bytes_of_worker(tasks, module, getattr(arguments, "negatives", "none"))
     if not asked:
         return Workers(count=most_workers(needed, threads=threads), threads=threads)
     check_room(asked, needed, threads=threads)
     return Workers(count=asked, threads=threads)
 
 
-def bytes_of_worker(tasks: Tasks, module: nn.Module) -> int:
-    """Estimate the memory of a worker: PyTorch, its largest task, scores and optimizer.
+def bytes_of_worker(tasks: Tasks, module: nn.Module, negatives: str = "none") -> int:
+    """Estimate the memory of a worker: PyTorch, its largest task, scores, optimizer, negatives.
 
     Activations, which are large for large pictures, are left out.
     """
@@ -180,6 +181,8 @@ def bytes_of_worker(tasks: Tasks, module: nn.Module) -> int:
         images = int(classes * (len(data.train_x) + len(data.test_x)))
     weights = sum(value.numel() for value in module.parameters())
     inputs = 2 * images * math.prod(tasks.input_shape)  # the second while they are prepared
+    if "others" in negatives.split(","):
+        inputs += 2 * values_of_others(tasks)  # the second without those of a task
     return _TORCH_BYTES + 4 * (inputs + _COPIES * weights)
 
 

@@ -58,9 +58,9 @@ class Negatives:
         """Read the images of all tasks for ``others``, once; workers then need not."""
         tasks = self._tasks
         if "others" in self._recipe.negative_parts and not self._others:
-            most = _MOST_VALUES // (math.prod(tasks.input_shape) * tasks.num_tasks)
+            each = values_of_others(tasks) // (math.prod(tasks.input_shape) * tasks.num_tasks)
             for data in map(tasks.task, range(tasks.num_tasks)):
-                self._others[data.name] = self._drawn(data, min(_OTHERS, max(1, most)))
+                self._others[data.name] = self._drawn(data, max(1, each))
 
     def of(self, data: TaskData) -> TaskNegatives:
         """Return the negatives of a task.
@@ -138,6 +138,11 @@ class Negatives:
                 "negatives they would cancel: remove them"
             )
         return x
+
+
+def values_of_others(tasks: Tasks) -> int:
+    """Return how many values the images of all tasks have that ``others`` are drawn from."""
+    return min(_MOST_VALUES, _OTHERS * tasks.num_tasks * math.prod(tasks.input_shape))
 
 
 def _without(images: Floats, own: Floats) -> Floats:

@@ -22,6 +22,8 @@ from supsup_train.networks.bnnet import BnNet
 from supsup_train.networks.resnets import RESNETS
 
 _CONV = re.compile(r"conv((?:-[1-9]\d*)*)")
+_VGG = re.compile(r"vgg((?:-[1-9]\d*)+)")
+_SMALL_SIDE = 8
 _LAYERS = re.compile(r"(mlp|lenet|fc|bnnet)((?:-[1-9]\d*)+)")
 
 
@@ -102,6 +104,37 @@ class Conv(nn.Module):
         return logits
 
 
+class Vgg(nn.Module):
+    """Convolutions of 3 x 3 (Simonyan and Zisserman, 2015) with batch normalisation, then a layer.
+
+    Slower than `Conv`, and more accurate. Max pooling halves height and width after each
+    convolution while the smaller is above 8, and after the last.
+
+    Args:
+        input_shape: ``(channels, height, width)``.
+        widths: Channels of each convolution.
+        outputs: Number of logits.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], widths: list[int], outputs: int) -> None:
+        super().__init__()
+        channels, *sides = input_shape
+        layers: list[nn.Module] = []
+        for place, (before, width) in enumerate(pairwise([channels, *widths]), start=1):
+            convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(width, affine=False), nn.ReLU()]
+            if min(sides) > (1 if place == len(widths) else _SMALL_SIDE):
+                layers.append(nn.MaxPool2d(2))
+                sides = [side // 2 for side in sides]
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Linear(widths[-1] * math.prod(sides), outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``float32 (batch, *input_shape)`` to ``float32 (batch, outputs)``."""
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
 def suited_widths(input_shape: tuple[int, ...]) -> list[int]:
     """Return the widths of ``conv``: as many convolutions as leave about 4 x 4 positions."""
     count = round(math.log2(max(min(input_shape[1:]) / 4, 2)))
@@ -110,7 +143,8 @@ def suited_widths(input_shape: tuple[int, ...]) -> list[int]:
 
 def wants_images(name: str) -> bool:
     """Return whether a named model takes ``(channels, height, width)`` instead of flat inputs."""
-    return name == "cnn" or name in RESNETS or _CONV.fullmatch(name) is not None
+    named = name == "cnn" or name in RESNETS
+    return named or _CONV.fullmatch(name) is not None or _VGG.fullmatch(name) is not None
 
 
 def make_model(
@@ -121,15 +155,15 @@ def make_model(
     Args:
         name: ``lenet-300-100``, ``fc-1024-1024``, any ``mlp-WIDTH-WIDTH...``, ``cnn``, or, with
             masked units, any ``bnnet-WIDTH-WIDTH...`` (the paper's is ``bnnet-2048-2048``). Of
-            `Conv`, ``conv-WIDTH-WIDTH...``, or ``conv`` for widths that suit the input. Of
-            `ResNet`, ``gem-resnet18`` or ``resnet-50``.
-        input_shape: ``(features,)``, or ``(channels, height, width)`` for ``cnn``, ``conv`` and
-            residual networks.
+            `Conv`, ``conv-WIDTH-WIDTH...``, or ``conv`` for widths that suit the input. Of `Vgg`,
+            ``vgg-WIDTH-WIDTH...``. Of `ResNet`, ``gem-resnet18`` or ``resnet-50``.
+        input_shape: ``(features,)``, or ``(channels, height, width)`` for ``cnn``, ``conv``,
+            ``vgg`` and residual networks.
         outputs: Number of logits.
         weight_seed: Seed of the fixed layers of a ``bnnet``, in ``[0, 2**64)``.
 
     Returns:
-        The module: `Mlp`, `Cnn`, `Conv`, `ResNet` or a BNNet.
+        The module: `Mlp`, `Cnn`, `Conv`, `Vgg`, `ResNet` or a BNNet.
 
     Raises:
         InputError: If the name is unknown or goes with another `input_shape`, or the network does
@@ -144,27 +178,33 @@ def make_model(
     if wants_images(name) != (len(input_shape) == 3):
         wanted = "(channels, height, width)" if wants_images(name) else "(features,)"
         raise InputError(f"model: {name:.80} takes inputs {wanted}, got shape {input_shape}")
-    match, conv = _LAYERS.fullmatch(name), _CONV.fullmatch(name)
+    match, conv, vgg = (form.fullmatch(name) for form in (_LAYERS, _CONV, _VGG))
     try:
         if match:
-            sizes = [input_shape[0], *(int(width) for width in match[2].split("-")[1:]), outputs]
+            sizes = [input_shape[0], *_widths(match), outputs]
             return BnNet(sizes, weight_seed=weight_seed) if match[1] == "bnnet" else Mlp(sizes)
         if name == "cnn":
             return Cnn(input_shape[0], outputs)
         if name in RESNETS:
             return RESNETS[name](input_shape[0], outputs)
         if conv:
-            widths = [int(width) for width in conv[1].split("-")[1:]]
-            return Conv(input_shape, widths or suited_widths(input_shape), outputs)
+            return Conv(input_shape, _widths(conv) or suited_widths(input_shape), outputs)
+        if vgg:
+            return Vgg(input_shape, _widths(vgg), outputs)
     except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:  # of torch
         raise InputError(
             f"model: {name:.80} with {outputs} outputs does not fit in memory; make it smaller"
         ) from error
     raise InputError(
         "model: must be lenet-300-100, fc-1024-1024, mlp-WIDTH-WIDTH..., bnnet-WIDTH-WIDTH..., "
-        f"conv, conv-WIDTH-WIDTH..., cnn, {' or '.join(RESNETS)}, got {shown(name)}; for your own "
-        "module use --module FILE.py:FUNCTION"
+        f"conv, conv-WIDTH-WIDTH..., vgg-WIDTH-WIDTH..., cnn, {' or '.join(RESNETS)}, got "
+        f"{shown(name)}; for your own module use --module FILE.py:FUNCTION"
     )
+
+
+def _widths(name: re.Match[str]) -> list[int]:
+    """Return the widths that end a name."""
+    return [int(width) for width in name[name.lastindex or 0].split("-")[1:]]
 
 
 @contextmanager

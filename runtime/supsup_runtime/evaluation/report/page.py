@@ -88,6 +88,7 @@ def _sections(result: Result) -> Iterator[Markup]:
         ("Pictures that went wrong", _wrong(result["pictures"])),
         ("Learning", _learning(result["curves"])),
         ("Margins and confidence", _certainty(result["tasks"])),
+        ("Inputs of no known task", _refusal(result["refusal"])),
         ("Size and time", _costs(result)),
     ):
         yield tag("section", tag("h2", title), inside)
@@ -280,6 +281,21 @@ def _certainty(rows: Sequence[Result]) -> Markup:
     note = _note("How often labels are right, by their probability. Dashed: as often as it says.")
     drawn = reliability({kind: each.tolist() for kind, each in sums.items()})
     return _cards(*cards, _card("Confidence in the label", drawn, key, note))
+
+
+def _refusal(found: Result | None) -> Markup:
+    """What the calibration in the model says of rejecting, on the images that it held out."""
+    if found is None:
+        return _note("Not measured: run supsup-calibrate, and export the bank again.")
+    rows = [("images of known tasks accepted by the threshold", percent(found["coverage"]))]
+    for key, text, show in (
+        ("accepted", "the same, of further images", percent),
+        ("auroc", "AUROC, each task left out in turn", "{:.3f}".format),
+    ):
+        if found[key] is not None:
+            rows.append((text, show(found[key])))
+    note = "One half: chance. A task whose images were negatives of others is told apart easily."
+    return joined(_table(("as calibrated", "measured"), rows, 1), _note(note))
 
 
 def _costs(result: Result) -> Markup:

@@ -64,6 +64,17 @@ def test_names_and_labels_from_files_are_text() -> None:
     assert HOSTILE in "".join(read.texts)
 
 
+def test_what_a_calibration_says_of_rejecting_is_shown() -> None:
+    result = made_up(["a", "b"], LABELS, lost=0)
+    shown = " ".join(Read(page(result)).texts)
+    assert "AUROC, each task left out in turn 0.987" in shown
+    result["refusal"] |= {"auroc": None, "accepted": None}  # one task, no further images
+    shown = " ".join(Read(page(result)).texts)
+    assert "AUROC" not in shown
+    assert "accepted by the threshold" in shown
+    assert "Not measured: run supsup-calibrate" in page(result | {"refusal": None})
+
+
 ANY = st.text(st.characters(exclude_categories=[]))
 MARKUP = st.sampled_from(["<script>", "</title>", "</style>", "-->", '"', "'", "&", "]]>", "\x00"])
 
