@@ -18,6 +18,7 @@ from tools.reproduction.accuracy import Accuracy
 from tools.reproduction.catalogue import EXPERIMENTS
 from tools.reproduction.data import DataFolder
 from tools.reproduction.learning import learned_bank
+from tools.reproduction.methods import AUROC, METHODS, TRACKED, WAYS
 
 from commands import Done, call, run, run_stopped
 from supsup_runtime.bank.bank import MaskBank
@@ -105,6 +106,21 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     again = json.loads(reproduce_as_program(*command, "--work", work).stdout)
     assert lines.read_text().splitlines()[:2] == kept  # not measured again
     assert timeless(again["rows"]) == timeless(whole["rows"])
+
+
+def test_methods_run_on_a_tiny_setting(tmp_path: Path) -> None:
+    done = reproduce("methods", "--tiny", "--work", tmp_path)
+    result = json.loads((tmp_path / "tiny" / "methods" / "methods.json").read_text())
+    assert [row["label"] for row in result["rows"]] == [case.label for case in METHODS.cases]
+    for row in result["rows"]:
+        assert {*WAYS, *TRACKED, "known", AUROC[0]} <= set(row["means"])
+        for name, share in row["means"].items():
+            assert name.endswith(" ms") or 0 <= share <= 1
+            assert row["seeds"][name] == [share]
+    single, more = done.stdout.split("\n\n")[:2]
+    assert single.startswith("Tasks inferred right, % (ms per call), single images")
+    assert len(single.splitlines()) == len(more.splitlines()) == 2 + len(METHODS.cases)
+    assert not (tmp_path / "data").exists()  # no pictures were needed
 
 
 def test_a_bank_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:

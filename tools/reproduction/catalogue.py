@@ -12,6 +12,7 @@ from tools.reproduction.experiment import Experiment
 from tools.reproduction.hopfield import Hopfield
 from tools.reproduction.learning import Bank
 from tools.reproduction.measuring import Row
+from tools.reproduction.methods import METHODS
 
 from supsup_runtime.model.inference import Inference
 
@@ -375,6 +376,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         HOPFIELD,
         CAPACITY,
         CAPACITY_DENSITY,
+        METHODS,
     )
 }
 """By name, in the order of `--list`."""

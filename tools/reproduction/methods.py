@@ -41,7 +41,7 @@ WAYS: dict[str, tuple[Inference | None, int]] = {
 }
 """Method (None: as calibrated) and images of a call; a score is of exhaustive inference."""
 TRACKED = {"tracker": _BY_SCORE["log-odds"], "tracker, calibrated": None}
-_AUROC = ("tasks left out, AUROC", "never seen, AUROC")
+AUROC = ("tasks left out, AUROC", "never seen, AUROC")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Case:
         banks: Keys in `Experiment.banks`, of seeds.
         images: Test images per task; at least `STAY`.
         unseen: Also measure how images of the task after the last, in no bank, are told apart.
-        at_least: Bars in percent by way, or by a name in `TRACKED` or `_AUROC`.
+        at_least: Bars in percent by way, or by a name in `TRACKED` or `AUROC`.
     """
 
     label: str
@@ -72,7 +72,7 @@ class Methods(Experiment):
     """
 
     cases: tuple[Case, ...]
-    document: ClassVar[str] = "REPRODUCIBILITY.md"
+    document: ClassVar[str] = "guide-methods.md"
 
     def setting(self) -> dict[str, Any]:
         """Return banks and cases, without bars."""
@@ -81,9 +81,10 @@ class Methods(Experiment):
 
     def tiny(self) -> Methods:
         """Use few tasks and images, and one seed."""
-        cases = [replace(case, banks=case.banks[:1], images=STAY) for case in self.cases]
+        small: dict[str, Any] = {"images": STAY, "unseen": False, "at_least": ()}
+        cases = tuple(replace(case, banks=case.banks[:1], **small) for case in self.cases)
         banks = {case.banks[0]: tiny_bank(self.banks[case.banks[0]]) for case in cases}
-        return replace(self, banks=banks, cases=tuple(replace(c, unseen=False) for c in cases))
+        return replace(self, banks=banks, cases=cases)
 
     def measure(self, run: Run) -> list[Line]:
         """Return a row per case, with means over seeds."""
@@ -109,13 +110,13 @@ class Methods(Experiment):
             after = stream_of(replace(wanted, tasks=wanted.tasks + 1), run.data).task(wanted.tasks)
             known = np.concatenate(_samples(model, stream, case.images))
             scores = [_best(model, x) for x in (known, after.test_x[: len(known)])]
-            found[_AUROC[1]] = auroc(*scores)
+            found[AUROC[1]] = auroc(*scores)
         return found
 
     def tables(self, rows: Sequence[Line]) -> list[Table]:
         """Return two tables: of single images, and of more."""
         single = [name for name, (_, batch) in WAYS.items() if batch == 1]
-        more = [name for name in WAYS if name not in single] + [*TRACKED, *_AUROC]
+        more = [name for name in WAYS if name not in single] + [*TRACKED, *AUROC]
         title = "Tasks inferred right, % (ms per call)"
         return [
             _table(f"{title}, single images", rows, ["known", *single]),
@@ -169,7 +170,7 @@ def _calibrated(bank: MaskBank, stream: Tasks, run: Run, key: str) -> tuple[Mode
     export(own, folder / "model.onnx")
     model = load(folder / "model.onnx", threads=run.call_threads)
     left_out = found.calibration.auroc
-    return model, {} if left_out is None else {_AUROC[0]: left_out}
+    return model, {} if left_out is None else {AUROC[0]: left_out}
 
 
 def measured(model: Model, stream: Tasks, images: int) -> Line:
@@ -227,7 +228,7 @@ def _table(title: str, rows: Sequence[Line], names: Sequence[str]) -> Table:
 def _cell(means: Mapping[str, float], name: str) -> str:
     if name not in means:
         return "-"
-    if name in _AUROC:
+    if name in AUROC:
         return f"{means[name]:.3f}"
     time = f" ({means[f'{name} ms']:.1f})" if f"{name} ms" in means else ""
     return f"{100 * means[name]:.1f}{time}"
