@@ -64,12 +64,13 @@ def _to_text(value: dict[str, Any], bank: Path) -> str:
             way["method"] + (f", {way['candidates']} tried" if way["candidates"] else ""),
             way["score"] + (", adjusted by task" if way["adjusted"] else ""),
             f"{way['inferred']:.4f}",
+            f"{way['together']:.4f}",
         )
         for way in value["ways"]
     ]
     first = f"{bank}: threshold {value['threshold']:.4g} ({value['score']}, {value['method']}), "
     first += f"accepts {value['coverage']:.2%} of {value['images']} images"
-    lines = [to_table(("method", "score", "inferred"), ways)] if ways else []
+    lines = [to_table(("method", "score", "inferred", "of 8 at once"), ways)] if ways else []
     lines.append(first)
     if value["inferred"] is not None:
         lines.append(f"  task inferred of further images: {value['inferred']:.2%}")

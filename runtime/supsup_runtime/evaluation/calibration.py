@@ -227,7 +227,7 @@ def _way(model: Model, ways: Sequence[Tried], how: Inference | None) -> Tried:
     if how.method == "verified":
         how = replace(how, candidates=how.candidates or DEFAULT_CANDIDATES)
     none = np.zeros(0)
-    best = ways[0] if ways else Tried(how=how, inferred=0.0, scale=none, shift=none)
+    best = ways[0] if ways else Tried(how=how, inferred=0.0, together=0.0, scale=none, shift=none)
     return replace(best, how=how)
 
 

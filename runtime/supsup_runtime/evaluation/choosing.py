@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ _IMAGES = 2000
 _CANDIDATES = (4, 8, 16, 32)
 _MAY_LOSE = 0.005
 """Share of images that fewer candidates may lose to trying all tasks."""
+_TOGETHER = 8
+"""Images of a group."""
 _STEPS, _RATE, _PRIOR = 300, 0.05, 3.0
 
 
@@ -31,12 +34,14 @@ class Tried:
     Attributes:
         how: Method and settings.
         inferred: Fraction of images whose task it infers, in ``[0, 1]``.
+        together: The same of groups of up to 8 images of a task.
         scale: Adjustment ``float64 (tasks,)`` of its score, or empty.
         shift: As `scale`.
     """
 
     how: Inference
     inferred: float
+    together: float
     scale: Scores
     shift: Scores
 
@@ -49,7 +54,8 @@ class Tried:
         """Return how it infers and how well, for JSON."""
         how = self.how
         value = {"method": how.method, "score": how.score, "candidates": how.candidates}
-        return {**value, "adjusted": self.is_adjusted, "inferred": self.inferred}
+        shares = {"inferred": self.inferred, "together": self.together}
+        return {**value, "adjusted": self.is_adjusted, **shares}
 
     def adjusted(self, scores: Scores) -> Scores:
         """Adjust scores ``(images, tasks)``."""
@@ -60,8 +66,9 @@ def ways_to_infer(model: Model, samples: Sequence[Images], how: Inference | None
     """Measure ways to infer tasks on up to 2000 images; the best one comes first.
 
     The first half of each task's images, rounded up, adjusts scores, the rest measures. Each score
-    is tried as it is and adjusted, on all tasks; then, where the model does not try all tasks by
-    default, the best with ``verified`` and as few candidates as lose at most half a point.
+    is tried as it is and adjusted, on all tasks. Of those within a standard error of the best, the
+    one that infers groups best comes first. Then, where the model does not try all tasks by
+    default, it is tried with ``verified`` and as few candidates as lose at most half a point.
 
     Args:
         model: A loaded model.
@@ -77,8 +84,8 @@ def ways_to_infer(model: Model, samples: Sequence[Images], how: Inference | None
     kinds = (how.score,) if how is not None and how.score else _scores_of(model)
     scores = _all_scores(model, images, kinds)
     tried = [way for kind in kinds for way in _by_score(kind, scores[kind], own, half)]
-    tried.sort(key=lambda way: -way.inferred)
-    best = tried[0]
+    best = _best(tried, int(half.sum()))
+    tried = [best, *sorted((way for way in tried if way is not best), key=lambda w: -w.inferred)]
     if how is not None or model.how().method == "exhaustive":
         return tried
     kind = best.how.score
@@ -157,10 +164,29 @@ def _by_score(
     how, none = Inference(method="exhaustive", score=kind), np.zeros(0)
     ways = []
     for scale, shift in ((none, none), fitted(scores[~half], own[~half])):
-        way = Tried(how=how, inferred=0.0, scale=scale, shift=shift)
-        right = way.adjusted(scores[half]).argmax(axis=1) == own[half]
-        ways.append(Tried(how=how, inferred=float(right.mean()), scale=scale, shift=shift))
+        way = Tried(how=how, inferred=0.0, together=0.0, scale=scale, shift=shift)
+        ways.append(_measured(way, way.adjusted(scores[half]), own[half]))
     return ways
+
+
+def _measured(way: Tried, scores: Scores, own: npt.NDArray[np.int64]) -> Tried:
+    """Return a way with what it infers from scores ``(images, tasks)``, as it adjusts them."""
+    right = scores.argmax(axis=1) == own
+    groups = []
+    for task in np.unique(own):
+        rows = scores[own == task]
+        windows = np.lib.stride_tricks.sliding_window_view(rows, min(_TOGETHER, len(rows)), axis=0)
+        groups.append(windows.mean(axis=-1).argmax(axis=1) == task)
+    together = float(np.concatenate(groups).mean())
+    return replace(way, inferred=float(right.mean()), together=together)
+
+
+def _best(tried: Sequence[Tried], images: int) -> Tried:
+    """Return the way that infers groups best, of those as good on single images, about."""
+    most = max(way.inferred for way in tried)
+    error = math.sqrt(most * (1 - most) / images)
+    near = [way for way in tried if way.inferred >= most - error]
+    return max(near, key=lambda way: (way.together, way.inferred))
 
 
 def _verified(
@@ -177,8 +203,7 @@ def _verified(
         few = order[:, :count]
         np.put_along_axis(kept, few, np.take_along_axis(scores, few, 1), 1)
         how = Inference(method="verified", score=best.how.score, candidates=count)
-        right = float((kept.argmax(axis=1) == own).mean())
-        ways.insert(0, Tried(how=how, inferred=right, scale=best.scale, shift=best.shift))
-        if right >= best.inferred - _MAY_LOSE:
+        ways.insert(0, _measured(replace(best, how=how), kept, own))
+        if ways[0].inferred >= best.inferred - _MAY_LOSE:
             return ways
     return []

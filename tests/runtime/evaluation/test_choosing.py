@@ -16,9 +16,9 @@ from supsup_export import export
 from supsup_runtime import Inference, Model, load
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.evaluation import choosing, measure
-from supsup_runtime.evaluation.choosing import fitted, ways_to_infer
+from supsup_runtime.evaluation.choosing import Tried, _best, _measured, fitted, ways_to_infer
 from supsup_runtime.model import loaded
-from supsup_runtime.objectives import energy, evidence
+from supsup_runtime.objectives import Score, energy, evidence
 
 TASKS = 5
 
@@ -182,3 +182,27 @@ def test_of_one_task_nothing_is_chosen(tmp_path: Path) -> None:
     found = measure(model, [x], coverage=0.9)
     assert found.ways == ()
     assert found.calibration.inferred == 1.0
+
+
+@pytest.mark.parametrize(("images", "first"), [(100, "entropy"), (10_000, "log-odds")])
+def test_of_ways_as_good_on_single_images_that_of_groups_is_best(images: int, first: str) -> None:
+    def way(score: Score, inferred: float, together: float) -> Tried:
+        how = Inference(method="exhaustive", score=score)
+        none = np.zeros(0)
+        return Tried(how=how, inferred=inferred, together=together, scale=none, shift=none)
+
+    tried = [way("log-odds", 0.55, 0.7), way("entropy", 0.52, 0.9), way("energy", 0.3, 1.0)]
+    assert _best(tried, images).how.score == first  # an error of 5 points, or of half a point
+
+
+def test_groups_are_of_images_of_one_task_in_any_number() -> None:
+    none = np.zeros(0)
+    way = Tried(how=Inference(method="exhaustive"), inferred=0, together=0, scale=none, shift=none)
+    scores = np.array([[3.0, 0], [0, 1], [3, 0], [0, 1]])  # task 0 three times, task 1 once
+    found = _measured(way, scores[[0, 1, 2, 3]], np.array([0, 0, 0, 1]))
+    assert (found.inferred, found.together) == (0.75, 1.0)
+    many = np.tile(scores[:2], (10, 1))  # windows of eight: as many of either
+    found = _measured(way, many, np.zeros(20, np.int64))
+    assert (found.inferred, found.together) == (0.5, 1.0)
+    lost = np.full((1, 2), -np.inf)  # verified tried neither
+    assert _measured(way, lost, np.array([1])).together == 0
