@@ -28,8 +28,10 @@ from supsup_runtime.evaluation.tracking import evaluate_tracker
 from supsup_runtime.model.inference import SCORES, Inference
 from supsup_runtime.model.model import Model, load
 
-STAY, BATCH, COVERAGE = 30, 16, 0.95
-"""Frames of a run for the tracker; images of a batch; of the calibration."""
+STAY, BATCH = 30, 16
+"""Frames of a run for the tracker; images of a batch."""
+CALIBRATED, COVERAGE = 100, 0.95
+"""Images of each task, at most, and coverage, of the calibration."""
 _BY_SCORE = {s: Inference(method="exhaustive", score=s, adjusted=False) for s in SCORES}
 WAYS: dict[str, tuple[Inference | None, int]] = {
     "one-shot": (Inference(method="one-shot"), 1),
@@ -104,7 +106,7 @@ class Methods(Experiment):
         wanted = self.banks[key]
         bank, stream = run.bank(key, wanted), stream_of(wanted, run.data)
         sys.stderr.write(f"{case.label}\n")
-        model, found = _calibrated(bank, stream, run, key)
+        model, found = _calibrated(bank, stream, case.images, run, key)
         found |= measured(model, stream, case.images)
         if case.unseen:
             after = stream_of(replace(wanted, tasks=wanted.tasks + 1), run.data).task(wanted.tasks)
@@ -157,15 +159,19 @@ class Methods(Experiment):
 _PLOTTED = {"known": "known", "inferred": "calibrated"}
 
 
-def _calibrated(bank: MaskBank, stream: Tasks, run: Run, key: str) -> tuple[Model, Line]:
-    """Return a model with a calibration on held-out images, and what this measured."""
+def _calibrated(
+    bank: MaskBank, stream: Tasks, images: int, run: Run, key: str
+) -> tuple[Model, Line]:
+    """Return a model with a calibration on test images beyond `images`, and what this measured."""
     folder = run.folder / "calibrated" / key
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(bank.path, folder / "bank")
     own = MaskBank.open(folder / "bank")
     export(own, folder / "plain.onnx")
     plain = load(folder / "plain.onnx", threads=run.call_threads)
-    found = measure(plain, choose_samples(plain, stream), coverage=COVERAGE)
+    sizes = [len(stream.task(k, train=False).test_x) for k in range(stream.num_tasks)]
+    left = max(2, min(CALIBRATED, min(sizes) - images))
+    found = measure(plain, choose_samples(plain, stream, per_task=left), coverage=COVERAGE)
     own.set_calibration(found.calibration)
     export(own, folder / "model.onnx")
     model = load(folder / "model.onnx", threads=run.call_threads)
@@ -190,7 +196,7 @@ def measured(model: Model, stream: Tasks, images: int) -> Line:
 
 
 def _samples(model: Model, stream: Tasks, images: int) -> list[Images]:
-    """Return test images of each task in the model's order, none that calibrated it if many."""
+    """Return test images of each task in the model's order, from the shuffle's beginning."""
     samples = []
     for task in model.tasks:
         x = stream.task(stream.task_names.index(task.name), train=False).test_x

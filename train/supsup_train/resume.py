@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.own import OwnTasks, Tasks
@@ -17,9 +17,6 @@ from supsup_runtime.data.own.parts import Skipped
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import exclusive
 from supsup_train.workers import Unit, Workers, learn_units
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 Made = TypeVar("Made")
 Progress = Callable[[int, float], None]
@@ -30,10 +27,19 @@ Report = Callable[[dict[str, Any]], None]
 _POINTS = 50
 
 
+class Settings(Protocol):
+    """A recipe, as a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as recorded; those left out have their defaults."""
+
+
 def check_resumed(
     bank: MaskBank,
     names: Sequence[str],
-    recipe: DataclassInstance,
+    recipe: Settings,
     origin_of: Callable[[int], Mapping[str, object]],
 ) -> None:
     """Refuse to resume in a bank whose tasks were learned with another recipe or origin.
@@ -41,8 +47,8 @@ def check_resumed(
     `origin_of` maps the index of a name to the origin. Options missing in a record have their
     defaults. Tasks without a record are accepted.
     """
-    options = json.loads(json.dumps(asdict(recipe)))
     defaults = {f.name: None if f.default is MISSING else f.default for f in fields(recipe)}
+    options = {**defaults, **json.loads(json.dumps(recipe.to_dict()))}
     for index, name in enumerate(names):
         if name not in bank:
             continue

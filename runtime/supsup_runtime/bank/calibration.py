@@ -75,7 +75,7 @@ class Calibration:
         self._check_method()
 
     def _check_method(self) -> None:
-        if self.method not in {None, *JUDGING}:
+        if self.method not in (None, *JUDGING):  # of any type
             raise BankError(
                 f"calibration: method must be one of {list(JUDGING)}, got {self.method!r:.80}"
             )
@@ -85,6 +85,13 @@ class Calibration:
                 "calibration: candidates must be an integer of at least 1 with verified, else "
                 f"null, got {count!r:.80}"
             )
+        for name in ("scale", "shift"):
+            if not isinstance(getattr(self, name), tuple):
+                raise BankError(
+                    f"calibration: {name} must be a tuple, got {getattr(self, name)!r:.80}"
+                )
+        if self.scale and self.method is None:
+            raise BankError("calibration: scale goes with a method, got none")
         if len(self.scale) != len(self.shift):
             raise BankError(
                 f"calibration: scale and shift must be of the same tasks, got {len(self.scale)} "

@@ -33,7 +33,12 @@ class StoredCalibration:
 def write_calibration(
     folder: Path, calibration: Calibration, digest: str, entries: tuple[BankEntry, ...]
 ) -> None:
-    """Write calibration.json with the lock held; equal content gives equal bytes."""
+    """Write calibration.json with the lock held; equal content gives equal bytes.
+
+    Raises:
+        BankError: If it adjusts another number of tasks.
+    """
+    calibration.check_tasks(len(entries))
     value = {
         "calibration": calibration.to_dict(),
         "digest": digest,
@@ -69,8 +74,10 @@ def _parse(value: object, digest: str, entries: tuple[BankEntry, ...]) -> Stored
         strings(item, {"name", "sha256"}, "a task")
         for item in found.items("tasks", least=1, most=MAX_TASKS)
     ]
+    calibration = Calibration.from_dict(found["calibration"])
+    calibration.check_tasks(len(measured))
     return StoredCalibration(
-        calibration=Calibration.from_dict(found["calibration"]),
+        calibration=calibration,
         stale=_changes(
             [(task["name"], task["sha256"]) for task in measured],
             [(entry.name, entry.sha256) for entry in entries],

@@ -35,6 +35,7 @@ def store_images(bank: MaskBank, task: TaskMasks, images: Floats) -> None:
     """Store images ``float32 (n, *input_shape)`` of a task; call this before you add it.
 
     Raises:
+        BankError: If they have more than `MAX_BYTES`.
         FileError: If the system refuses, as on a full disk; then nothing is stored.
     """
     own = hashlib.sha256(bank.encode(task)).hexdigest()
@@ -43,7 +44,10 @@ def store_images(bank: MaskBank, task: TaskMasks, images: Floats) -> None:
     with system_errors(path.parent, "created"):
         path.parent.mkdir(exist_ok=True)
     remove_parts(path.parent)
-    write_whole(path, _FILE.write({"images": images}, header, str(path)))
+    data = _FILE.write({"images": images}, header, str(path))
+    if len(data) > MAX_BYTES:
+        raise BankError(f"{path}: must have at most {MAX_BYTES} bytes, got {len(data)}")
+    write_whole(path, data)
 
 
 def stored_images(bank: MaskBank, name: str) -> Floats | None:
@@ -70,6 +74,20 @@ def _checked(data: bytes, bank: MaskBank, task: str, place: str) -> Floats:
     shape = (*images.shape[:1], *bank.network.input_shape)
     check_array(images, "<f4", shape, place=f"{place}: images")
     return images
+
+
+def rename_task(bank: MaskBank, old: str, new: str) -> None:
+    """Rename a task of a bank, and its images first, so that a kill loses none.
+
+    Raises:
+        BankError: As `MaskBank.rename`, or if the images are damaged.
+    """
+    images, path = stored_images(bank, old), _path(bank, old)
+    if images is not None and new not in bank:
+        store_images(bank, bank.task(old).renamed(new), images)
+    bank.rename(old, new)
+    if images is not None and not path.samefile(_path(bank, new)):
+        forget_images(bank, old)
 
 
 def image_bytes(bank: MaskBank) -> dict[str, int]:

@@ -13,12 +13,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import is_number
 from supsup_runtime.bank.index import FORMAT
 from supsup_runtime.bank.merging import check_others
-from supsup_runtime.bank.stored_images import (
-    forget_images,
-    image_bytes,
-    store_images,
-    stored_images,
-)
+from supsup_runtime.bank.stored_images import forget_images, image_bytes, rename_task
 from supsup_runtime.bank.task import equal_tasks
 from supsup_runtime.console import Options, parser, print_result, to_path, to_table
 from supsup_runtime.errors import InputError
@@ -169,11 +164,7 @@ def _remove(arguments: argparse.Namespace) -> None:
 
 def _rename(arguments: argparse.Namespace) -> None:
     bank = MaskBank.open(arguments.bank, verify=False)
-    images = stored_images(bank, arguments.old)
-    bank.rename(arguments.old, arguments.new)
-    if images is not None:
-        store_images(bank, bank.task(arguments.new), images)
-        forget_images(bank, arguments.old)
+    rename_task(bank, arguments.old, arguments.new)
     _say_changed(bank, f"renamed {arguments.old!r} to {arguments.new!r}", arguments)
 
 

@@ -141,8 +141,15 @@ def _check_report(arguments: argparse.Namespace) -> None:
 def _check_stay(arguments: argparse.Namespace) -> None:
     if arguments.switch is not None and arguments.stay is None:
         raise InputError("--switch: goes with --stay; add it, or leave --switch out")
-    if arguments.stay is not None and arguments.scenario == "NNs":
+    if arguments.stay is None:
+        return
+    if arguments.scenario == "NNs":
         raise InputError("--stay: goes with --scenario named, got NNs; leave it out")
+    if arguments.per_task < arguments.stay:
+        raise InputError(
+            f"--stay: runs of {arguments.stay} frames need as many images, got --per-task "
+            f"{arguments.per_task}; raise it"
+        )
 
 
 def _to_text(value: dict[str, Any]) -> str:

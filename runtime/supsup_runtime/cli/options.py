@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -82,9 +83,10 @@ def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS)
     """Add options to infer the task."""
     method = "task inference method; auto is what the calibration found best, without one "
     method += "exhaustive for up to 32 tasks, else verified (default: auto)"
-    score = "log-odds if the network has superfluous outputs, else entropy"
+    score = "auto: as calibrated; log-odds if the network has superfluous outputs, else entropy"
     score = f"verified, exhaustive: score of a forward pass through a mask (default: {score})"
-    tried = f"verified: number of tasks to try, at least 1 (default: {DEFAULT_CANDIDATES})"
+    tried = "verified: number of tasks to try, at least 1 (default: auto: as calibrated; "
+    tried += f"{DEFAULT_CANDIDATES})"
     rows: list[Row] = [
         ("--method", ("auto", *methods), None, method),
         ("--score", SCORES, None, score),
@@ -111,11 +113,9 @@ def inference_of(arguments: argparse.Namespace, model: Model) -> Inference:
         "step_size": getattr(arguments, "alpha_step_size", None),
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    if method is None and not given:
-        return default
-    return Inference(
-        method=method or ("verified" if "candidates" in given else default.method), **given
-    )
+    if method is not None:
+        return Inference(method=method, **given)
+    return replace(default, method="verified" if "candidates" in given else default.method, **given)
 
 
 def read_inputs(file: Path, input_shape: tuple[int, ...]) -> Array:

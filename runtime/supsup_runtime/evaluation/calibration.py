@@ -221,9 +221,9 @@ def _way(model: Model, ways: Sequence[Tried], how: Inference | None) -> Tried:
     if how is None and ways:
         return ways[0]
     if how is None:
-        usual = model.how()
-        how = usual if usual.method in JUDGING else Inference(method="verified")
-        how = replace(how, score=resolved_score(model.info, how), adjusted=None)
+        every = model.tries_all or model.info.mode == "known"
+        how = Inference(method="exhaustive" if every else "verified")
+        how = replace(how, score=resolved_score(model.info, how))
     if how.method == "verified":
         how = replace(how, candidates=how.candidates or DEFAULT_CANDIDATES)
     none = np.zeros(0)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from supsup_runtime.arrays import Images, Scores
-from supsup_runtime.model.inference import SCORES, Inference
+from supsup_runtime.model.inference import DEFAULT_CANDIDATES, SCORES, Inference
 from supsup_runtime.model.model import Model
 from supsup_runtime.objectives import Score, evidence
 
@@ -19,7 +19,7 @@ MAX_PASSES = 10_000_000
 """Images times tasks; larger models are not measured, and keep the default."""
 _IMAGES = 2000
 """Over all tasks."""
-_CANDIDATES = (4, 8, 16, 32)
+_CANDIDATES = (4, 8, 16, 32, 64, 128)
 _MAY_LOSE = 0.005
 """Share of images that fewer candidates may lose to trying all tasks."""
 _TOGETHER = 8
@@ -46,6 +46,12 @@ class Tried:
     shift: Scores
 
     @property
+    def score(self) -> Score:
+        """The score of passes."""
+        assert self.how.score is not None  # noqa: S101 - of each way
+        return self.how.score
+
+    @property
     def is_adjusted(self) -> bool:
         """Whether scores are adjusted."""
         return len(self.scale) > 0
@@ -67,8 +73,8 @@ def ways_to_infer(model: Model, samples: Sequence[Images], how: Inference | None
 
     The first half of each task's images, rounded up, adjusts scores, the rest measures. Each score
     is tried as it is and adjusted, on all tasks. Of those within a standard error of the best, the
-    one that infers groups best comes first. Then, where the model does not try all tasks by
-    default, it is tried with ``verified`` and as few candidates as lose at most half a point.
+    one that infers groups best comes first. Where the model does not try all tasks by default, it
+    is tried with ``verified`` and more and more candidates, until they lose at most half a point.
 
     Args:
         model: A loaded model.
@@ -86,13 +92,15 @@ def ways_to_infer(model: Model, samples: Sequence[Images], how: Inference | None
     tried = [way for kind in kinds for way in _by_score(kind, scores[kind], own, half)]
     best = _best(tried, int(half.sum()))
     tried = [best, *sorted((way for way in tried if way is not best), key=lambda w: -w.inferred)]
-    if how is not None or model.how().method == "exhaustive":
+    counts = tuple(count for count in _CANDIDATES if count < model.num_tasks)
+    if how is not None and how.method == "verified":
+        counts = (how.candidates or DEFAULT_CANDIDATES,)
+    elif how is not None or model.tries_all or not counts:
         return tried
-    kind = best.how.score
-    assert kind is not None  # noqa: S101 - of each way
-    rest = np.flatnonzero(half)
-    fewer = _verified(model, images[rest], best.adjusted(scores[kind])[rest], own[rest], best)
-    return [*fewer, *tried]
+    adjusted, rest = best.adjusted(scores[best.score]), np.flatnonzero(half)
+    fewer = _verified(model, images[rest], adjusted[rest], own[rest], best, counts)
+    enough = fewer[0].inferred >= best.inferred - _MAY_LOSE
+    return [*fewer, *tried] if enough or how is not None else [*tried, *fewer]
 
 
 def fitted(scores: Scores, own: npt.NDArray[np.int64]) -> tuple[Scores, Scores]:
@@ -190,20 +198,22 @@ def _best(tried: Sequence[Tried], images: int) -> Tried:
 
 
 def _verified(
-    model: Model, x: Images, scores: Scores, own: npt.NDArray[np.int64], best: Tried
+    model: Model,
+    x: Images,
+    scores: Scores,
+    own: npt.NDArray[np.int64],
+    best: Tried,
+    counts: Sequence[int],
 ) -> list[Tried]:
-    """Measure ``verified`` with more and more candidates, up to what loses nearly nothing."""
+    """Measure ``verified`` by rising numbers of candidates, until enough; the last comes first."""
     found = model.infer_tasks(x, method="one-shot")
-    first = np.stack([each.scores for each in found])
-    order, ways = np.argsort(-first, axis=1, kind="stable"), list[Tried]()
-    for count in _CANDIDATES:
-        if count >= model.num_tasks:
-            break
-        kept = np.full(scores.shape, -np.inf)
-        few = order[:, :count]
+    order = np.argsort(-np.stack([each.scores for each in found]), axis=1, kind="stable")
+    ways = list[Tried]()
+    for count in counts:
+        few, kept = order[:, :count], np.full(scores.shape, -np.inf)
         np.put_along_axis(kept, few, np.take_along_axis(scores, few, 1), 1)
-        how = Inference(method="verified", score=best.how.score, candidates=count)
+        how = Inference(method="verified", score=best.score, candidates=count)
         ways.insert(0, _measured(replace(best, how=how), kept, own))
         if ways[0].inferred >= best.inferred - _MAY_LOSE:
-            return ways
-    return []
+            break
+    return ways

@@ -31,7 +31,8 @@ def evaluate_tracker(
 ) -> dict[str, Any]:
     """Compare a tracker with single frames, on test images in runs of one task.
 
-    Each round has one run of each task, in random order; a run is never of the task before.
+    Each round has one run of each task, in random order; a run is of another task than the one
+    before, if there is another.
 
     Args:
         model: A loaded model.

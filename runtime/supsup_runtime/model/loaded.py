@@ -60,11 +60,12 @@ class Loaded:
     @property
     def _uncalibrated(self) -> Method:
         if self.info.mode == "full":
-            return "exhaustive" if self._few_tasks else "verified"
+            return "exhaustive" if self.tries_all else "verified"
         return "exhaustive" if self.info.mode == "known" else "one-shot"
 
     @property
-    def _few_tasks(self) -> bool:
+    def tries_all(self) -> bool:
+        """See `Model.tries_all`."""
         count = len(self.info.tasks)
         return count <= MAX_TRIED and count * self.engine.task_bytes <= DEFAULT_CACHE_BYTES
 
@@ -121,7 +122,7 @@ class Loaded:
     def _try_all(self, x: Images) -> None:
         """Try all tasks once, if the default method does and they are few."""
         exhaustive = self.how(None).method == "exhaustive" and "logits" in self.engine.outputs
-        if exhaustive and self._few_tasks:
+        if exhaustive and self.tries_all:
             self.infer(x, self.how(None), per_image=False)
 
     def inferred(

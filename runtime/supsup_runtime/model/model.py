@@ -386,6 +386,11 @@ class Model:
         return self._now().how(method)
 
     @property
+    def tries_all(self) -> bool:
+        """Whether tasks and weights are so few that all tasks are tried unless calibrated."""
+        return self._now().tries_all
+
+    @property
     def default_method(self) -> Method:
         """Method of `how` by default."""
         return self.how().method

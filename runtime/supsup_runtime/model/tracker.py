@@ -174,9 +174,10 @@ def log_likelihoods(scores: Scores, score: Score | None) -> Scores:
     tried = np.isfinite(scores)
     worst = np.where(tried, scores, np.inf).min(axis=1, keepdims=True)
     found = np.where(tried, scores, worst)
-    if score == "entropy":
-        found = -np.log(_LEAST_DOUBT - found)
+    if score == "entropy":  # a threshold may be out of range
+        found = -np.log(_LEAST_DOUBT - np.minimum(found, 0))
     elif score == "max-probability":
+        found = np.clip(found, np.finfo(np.float64).tiny, 1)
         found = np.log(found) - np.log(1 + _LEAST_DOUBT - found)
     return found
 

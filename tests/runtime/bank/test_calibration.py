@@ -91,6 +91,33 @@ def test_malformed_ways_to_infer_are_refused(field: str, value: object, message:
         Calibration.from_dict({**NEW.to_dict(), field: value})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": None}, "scale must be a tuple, got None"),
+        ({"shift": [0.0, 0.0, 0.0]}, r"shift must be a tuple, got \[0.0"),
+        ({"method": ["verified"]}, r"method must be one of .* got \['verified'\]"),
+        ({"method": None, "candidates": None}, "scale goes with a method, got none"),
+    ],
+)
+def test_wrong_ways_to_infer_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BankError, match=f"^calibration: {message}"):
+        replace(NEW, **change)
+
+
+def test_a_bank_takes_an_adjustment_of_its_own_tasks_alone(bank: MaskBank) -> None:
+    with pytest.raises(BankError, match="scale must have one number per task, 3, got 2"):
+        bank.set_calibration(replace(NEW, scale=(1.0, 1.0), shift=(0.0, 0.0)))
+    assert bank.calibration() is None
+    bank.set_calibration(NEW)
+    file = bank.path / "calibration.json"
+    value = json.loads(file.read_text())
+    value["calibration"] |= {"scale": [1.0], "shift": [0.0]}
+    file.write_text(json.dumps(value))
+    with pytest.raises(BankError, match="scale must have one number per task, 3, got 1; run"):
+        bank.calibration()
+
+
 def test_an_adjustment_is_of_the_models_tasks() -> None:
     assert info(small_network(), NEW).calibration == NEW
     with pytest.raises(BankError, match="scale must have one number per task, 3, got 2"):

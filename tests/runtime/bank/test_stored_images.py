@@ -12,10 +12,12 @@ import pytest
 
 import commands
 from conftest import random_task, small_network
+from supsup_runtime.bank import stored_images as module
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.stored_images import (
     forget_images,
     image_bytes,
+    rename_task,
     store_images,
     stored_images,
 )
@@ -79,6 +81,36 @@ def test_commands_show_them_and_forget_them(kept: MaskBank, tmp_path: Path) -> N
     assert not list((kept.path / "memory").iterdir())
     assert run("forget", kept.path).stdout.endswith("forgot the images of 0 tasks, 0 bytes\n")
     assert "stored images" not in run("list", kept.path).stdout
+
+
+def test_a_task_renamed_to_its_own_name_keeps_them(kept: MaskBank) -> None:
+    run("rename", kept.path, "task-1", "task-1")
+    np.testing.assert_array_equal(stored_images(MaskBank.open(kept.path), "task-1"), IMAGES + 1)
+
+
+@pytest.mark.parametrize("call", ["rename", "store_images", "forget_images"])
+def test_a_stopped_rename_loses_none(
+    kept: MaskBank, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MaskBank if call == "rename" else module, call, stop)
+    with pytest.raises(KeyboardInterrupt):
+        rename_task(kept, "task-1", "new")
+    bank = MaskBank.open(kept.path)
+    name = "new" if "new" in bank else "task-1"
+    np.testing.assert_array_equal(stored_images(bank, name), IMAGES + 1)
+
+
+def test_more_than_the_limit_are_not_stored(
+    kept: MaskBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = image_bytes(kept)
+    monkeypatch.setattr(module, "MAX_BYTES", 100)
+    with pytest.raises(BankError, match=r"task-2.safetensors: must have at most 100 bytes, got"):
+        store_images(kept, kept.task("task-2"), IMAGES)
+    assert image_bytes(kept) == before
 
 
 def test_those_of_other_tasks_and_banks_are_refused(kept: MaskBank, tmp_path: Path) -> None:

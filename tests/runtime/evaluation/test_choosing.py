@@ -128,7 +128,9 @@ def test_few_candidates_are_tried_where_they_lose_nearly_nothing(
     ways = ways_to_infer(model, images, None)
     assert (ways[0].how.method, ways[0].how.candidates) == ("verified", 1)
     monkeypatch.setattr(choosing, "_MAY_LOSE", -1.0)  # never enough
-    assert ways_to_infer(model, images, None)[0].how.method == "exhaustive"
+    ways = ways_to_infer(model, images, None)
+    assert ways[0].how.method == "exhaustive"
+    assert [way.how.candidates for way in ways[-3:]] == [4, 2, 1]
     monkeypatch.setattr(choosing, "_MAY_LOSE", 0.0)
     way, *others = ways_to_infer(model, images, None)
     best = max(w.inferred for w in others if w.how.method == "exhaustive")
@@ -173,6 +175,34 @@ def test_calibrating_again_does_not_adjust_twice(
     again = calibrated(bank, model, tmp_path)
     second = measure(again, samples(model), coverage=0.9)
     assert second.calibration == first.calibration
+
+
+def test_what_a_calibration_chooses_does_not_depend_on_the_one_before(
+    bank: MaskBank, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = measure(model, samples(model), coverage=0.9).calibration
+    how = Inference(method="verified", candidates=2)
+    found = calibrated(bank, model, tmp_path, how)
+    assert found.how().method == "verified"
+    assert measure(found, samples(model), coverage=0.9).calibration == fresh  # few: all tried
+    monkeypatch.setattr(loaded, "MAX_TRIED", 2)  # as with many tasks
+    monkeypatch.setattr(choosing, "_CANDIDATES", (2, 4))
+    monkeypatch.setattr(choosing, "_MAY_LOSE", 1.0)
+    (tmp_path / "every").mkdir()
+    found = calibrated(bank, model, tmp_path / "every", Inference(method="exhaustive"))
+    assert measure(found, samples(model), coverage=0.9).calibration.candidates == 2
+
+
+@pytest.mark.parametrize("candidates", [None, 1, TASKS])
+def test_a_method_that_is_given_is_measured_and_comes_first(
+    model: Model, candidates: int | None
+) -> None:
+    how = Inference(method="verified", candidates=candidates)
+    found = measure(model, samples(model), how=how, coverage=0.9)
+    first, calibration = found.ways[0], found.calibration
+    assert (first.how.method, first.how.candidates) == ("verified", candidates or 4)
+    assert calibration.candidates == first.how.candidates
+    assert calibration.inferred == pytest.approx(first.inferred)
 
 
 def test_of_one_task_nothing_is_chosen(tmp_path: Path) -> None:

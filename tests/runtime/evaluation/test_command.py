@@ -33,6 +33,10 @@ from supsup_runtime.cli import evaluate
         ),
         (["--switch", "0.1"], "--switch: goes with --stay; add it, or leave --switch out"),
         (
+            ["--stay", "30", "--per-task", "0"],
+            "--stay: runs of 30 frames need as many images, got --per-task 0; raise it",
+        ),
+        (
             ["--stay", "5", "--scenario", "NNs"],
             "--stay: goes with --scenario named, got NNs; leave it out",
         ),

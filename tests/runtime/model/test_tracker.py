@@ -179,6 +179,14 @@ def test_adjusted_scores_and_energies_count_as_they_are() -> None:
         np.testing.assert_array_equal(found, [[1, -3, -3], [3, 4, 5]])
 
 
+@pytest.mark.parametrize(
+    ("score", "thresholds"), [("entropy", (0.5, 1e9)), ("max-probability", (-1.0, 0.0, 1.5))]
+)
+def test_thresholds_out_of_range_are_finite(score: Score, thresholds: tuple[float, ...]) -> None:
+    for threshold in thresholds:
+        assert np.isfinite(log_likelihoods(np.array([[threshold]]), score)).all()
+
+
 @pytest.mark.parametrize("score", ["log-odds", "entropy", "max-probability"])
 def test_a_higher_score_is_likelier_whatever_it_is(score: Score) -> None:
     scores = np.array([[-3.0, -1, -1e-3, -1e-9, -1e-15, 0]])

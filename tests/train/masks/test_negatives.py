@@ -23,7 +23,7 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.stored_images import image_bytes, stored_images
 from supsup_runtime.data.own import Tasks, read_tasks
 from supsup_runtime.data.streams import Stream, TaskData, make_stream
-from supsup_runtime.errors import BankError, DataError, InputError
+from supsup_runtime.errors import BankError, DataError, FileError, InputError
 from supsup_train import Device, Negatives, Recipe, Workers
 from supsup_train.masks import gathering
 from supsup_train.masks.learning import loss_of
@@ -449,7 +449,7 @@ def test_options_of_the_command(tmp_path: Path) -> None:
     assert "negatives" not in MaskBank.open(tmp_path / "p").task(0).training["recipe"]
     for more, text in (
         (["--outputs", 3, "--max-classes", 3, "--negatives", "turned"], "need outputs beyond the"),
-        (["--negatives", "turned", "--memory", 2], "memory: goes with negatives 'memory', got"),
+        (["--negatives", "turned", "--memory", 20], "--memory: goes with --negatives memory, got"),
         (["--negatives", "noise"], "negatives: must be none, or some of turned, shuffled, "),
         (["--negatives", "memory", "--vectorise", 2], "negatives: memory makes each task depend"),
     ):
@@ -465,6 +465,102 @@ def test_options_of_the_command(tmp_path: Path) -> None:
     )
     text = "supsup-train: --negatives: go with GG, GNs and GNu, got turned with NNs, where no batch"
     assert done.stderr.startswith(text)
+
+
+def test_the_order_of_kinds_does_not_matter(tmp_path: Path) -> None:
+    assert Recipe(negatives="others,file:x,turned").negatives == "turned,others,file:x"
+    banks = [learned(tmp_path / kinds, flat(), kinds) for kinds in ("shuffled,turned", ALONE)]
+    assert banks[0].entries == banks[1].entries
+
+
+def test_of_a_file_what_is_in_it_is_recorded_and_not_where_it_is(tmp_path: Path) -> None:
+    stream, file = flat(), tmp_path / "secret" / "place.npy"
+    file.parent.mkdir()
+    values = np.random.default_rng(3).integers(0, 256, (9, 8, 8, 3)).astype(np.uint8)
+    np.save(file, values)
+    bank = learned(tmp_path / "b", stream, f"file:{file}")
+    assert bank.task(0).training["recipe"]["negatives"] == "file"
+    assert all(b"secret" not in file.read_bytes() for file in bank.path.glob("tasks/*"))
+    moved = file.rename(tmp_path / "moved.npy")
+    module = bank_of(tmp_path / "c", stream)[1]
+    recipe = replace(RECIPE, negatives=f"file:{moved}")
+    st.train_stream(bank, module, stream, recipe=recipe)  # the same pictures
+    np.save(moved, values[::-1])
+    with pytest.raises(InputError, match=r"was learned with negative_files \['[0-9a-f]{16}'\]"):
+        st.train_stream(bank, module, stream, recipe=recipe)
+
+
+def test_negatives_of_another_recipe_network_or_task_are_refused(tmp_path: Path) -> None:
+    stream = flat()
+    bank, module = bank_of(tmp_path / "b", stream)
+    other, _ = bank_of(tmp_path / "other", stream, outputs=11)
+    recipe = replace(RECIPE, negatives="others")
+    for made in (
+        Negatives(bank, stream, replace(recipe, negatives="turned")),
+        Negatives(other, stream, recipe),
+    ):
+        with pytest.raises(InputError, match="made for another recipe or network; make it with"):
+            st.train_task(bank, module, stream.task(0), recipe=recipe, negatives=made)
+    with pytest.raises(InputError, match=r"^negatives must be a Negatives, got 'others'"):
+        st.train_task(
+            bank,
+            module,
+            stream.task(0),
+            recipe=recipe,
+            negatives="others",  # type: ignore[arg-type]
+        )
+    with pytest.raises(InputError, match=r"^recipe must be a Recipe, got 'others'"):
+        Negatives(bank, stream, "others")  # type: ignore[arg-type]
+    np.save(tmp_path / "x.npy", np.zeros((2, 8, 8, 3), np.uint8))
+    recipe = replace(RECIPE, negatives=f"file:{tmp_path / 'x.npy'}")
+    unknown = replace(stream.task(0), name="unknown")
+    with pytest.raises(InputError, match="of which 'unknown' is none; make the Negatives with"):
+        Negatives(bank, stream, recipe).of(unknown)
+
+
+def test_more_stored_images_than_fit_are_refused_before_learning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = flat()
+    bank, module = bank_of(tmp_path / "b", stream)
+    with pytest.raises(InputError, match=r"^memory: images of a task may have 1,073,741,824 bytes"):
+        Negatives(bank, stream, replace(RECIPE, negatives="memory", memory=10**8))
+    recipe = replace(RECIPE, negatives="memory", memory=5)
+    usage = type("usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(FileError, match=r"need [\d,]+ bytes, 1,000 are free; make room, or take"):
+        st.train_stream(bank, module, stream, recipe=recipe)
+    assert len(bank) == 0
+
+
+def test_many_stored_tasks_share_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = flat()
+    values = int(np.prod(stream.input_shape))
+    monkeypatch.setattr(gathering, "_MOST_VALUES", 4 * values)  # four images
+    bank, module = bank_of(tmp_path / "b", stream)
+    recipe = replace(RECIPE, negatives="memory", memory=5)
+    negatives = Negatives(bank, stream, recipe)
+    sizes = []
+    for index in range(3):
+        found = negatives.of(stream.task(index))
+        sizes.append(sum(map(len, found.pools)))
+        task = st.train_task(bank, module, stream.task(index), recipe=recipe, negatives=negatives)
+        bank.add(task)
+    assert sizes == [0, 4, 4]
+    again = Negatives(bank, stream, recipe).of(replace(stream.task(0), name="new"))
+    assert sum(map(len, again.pools)) == 2  # one of each; the third is its own
+
+
+@pytest.mark.parametrize("model", ["mlp-6", "bnnet-6"])
+def test_by_default_negatives_are_left_out_where_they_cannot_be(tmp_path: Path, model: str) -> None:
+    own_pictures(tmp_path / "own")
+    words = ["own", "--data", tmp_path / "own", "--steps", 2, "--batch-size", 5, "--quiet"]
+    done = run("supsup-train", *words, "--model", model, "--bank", tmp_path / "b")
+    recipe = MaskBank.open(tmp_path / "b").task(0).training["recipe"]
+    left_out = "negatives: none, as they would change the statistics of a batch" in done.stderr
+    assert left_out == ("negatives" not in recipe) == (model == "bnnet-6")
 
 
 def test_equal_data_with_labels_of_any_number(tmp_path: Path) -> None:

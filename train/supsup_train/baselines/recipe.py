@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from supsup_runtime.errors import InputError
 from supsup_train.masks.recipe import OptimizerKind, Recipe
@@ -59,6 +59,10 @@ class BaselineRecipe:
         _settings_of(self.method)
         for first in (True, False):
             self.phase(first=first)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as recorded with a task."""
+        return asdict(self)
 
     @classmethod
     def of(cls, method: BaselineMethod) -> BaselineRecipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -275,7 +275,6 @@ class _Run:
         return _Learner(self.baseline, self.stream, progress)
 
     def task(self, index: int, state: State, accuracy: float) -> TaskMasks:
-        recipe = asdict(self.baseline.recipe)
         return make_task(
             self.stream.task_names[index],
             {},
@@ -283,7 +282,7 @@ class _Run:
             labels=self.stream.task_labels[index],
             training={
                 "accuracy": accuracy,
-                "recipe": recipe,
+                "recipe": self.baseline.recipe.to_dict(),
                 "stream_index": index,
                 **self.stream.origin(index),
             },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -51,6 +52,7 @@ from supsup_train.masks.recipe import (
 from supsup_train.masks.rules import Rule, RuleKind
 from supsup_train.masks.together import Device, Precision
 from supsup_train.masks.train_stream import train_stream
+from supsup_train.masks.train_task import takes_negatives
 from supsup_train.networks.base import HEADS, Base, Head, Kept, load_base
 from supsup_train.networks.create_bank import open_bank
 from supsup_train.nns.learner import NnsLearner, NnsSettings
@@ -206,8 +208,8 @@ def learn_tasks(
     arguments: argparse.Namespace,
 ) -> None:
     """Learn the tasks that are missing in a bank, reported as the options say."""
-    if not bank.network.superfluous_outputs and not _says_negatives(arguments):
-        recipe = replace(recipe, negatives="none")
+    if recipe.negatives != "none" and not _says_negatives(arguments):
+        recipe = _with_default_negatives(bank, module, tasks, recipe)
     workers = workers_of(arguments, tasks, module)
     log, quiet = arguments.log, arguments.quiet
     with reporting(bank.path, log, recipe.steps, tasks.num_tasks, quiet=quiet) as reporter:
@@ -221,6 +223,22 @@ def learn_tasks(
             workers=workers,
             device=device_of(arguments),
         )
+
+
+def _with_default_negatives(
+    bank: MaskBank, module: nn.Module, tasks: Tasks, recipe: Recipe
+) -> Recipe:
+    """Leave negatives out, which were not asked for, where they cannot be."""
+    if not bank.network.superfluous_outputs:
+        why = "the network has no superfluous outputs"
+    elif math.prod((tasks.picture_shape or ())[1:]) < 2:
+        why = "inputs are no pictures"
+    elif not takes_negatives(bank.network, module):
+        why = "they would change the statistics of a batch"
+    else:
+        return recipe
+    sys.stderr.write(f"negatives: none, as {why}\n")
+    return replace(recipe, negatives="none")
 
 
 def _says_negatives(arguments: argparse.Namespace) -> bool:
@@ -268,6 +286,10 @@ def base_of(arguments: argparse.Namespace) -> Base | None:
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """Return the recipe of the command's options."""
+    if arguments.memory is not None and "memory" not in arguments.negatives.split(","):
+        raise InputError(
+            f"--memory: goes with --negatives memory, got {arguments.negatives:.80}; leave it out"
+        )
     check_number("--warmup:", arguments.warmup, lambda share: 0 <= share < 1, "in [0, 1)")
     return Recipe(
         rule=_rule(arguments),

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from supsup_runtime.arrays import Floats
+from supsup_runtime.arrays import Array, Floats, check_kind
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.stored_images import store_images, stored_images
+from supsup_runtime.bank.stored_images import MAX_BYTES, store_images, stored_images
 from supsup_runtime.bank.task import TaskMasks
-from supsup_runtime.data.own import Tasks
+from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.data.own.unlabelled import read_pictures
-from supsup_runtime.data.streams import TaskData
-from supsup_runtime.errors import InputError
+from supsup_runtime.data.streams import Stream, TaskData
+from supsup_runtime.errors import FileError, InputError
+from supsup_runtime.files import system_errors
 from supsup_train.masks.learning import task_seed
 from supsup_train.masks.negatives import CHANGES, TaskNegatives
 from supsup_train.masks.recipe import Recipe
 
 _OTHERS, _MOST_VALUES = 400, 1 << 26
-"""Images of each other task, and values of all together: 256 MiB."""
+"""Images of each other task; values of all together, and of all that are stored: 256 MiB each."""
 
 
 class Negatives:
@@ -42,25 +46,38 @@ class Negatives:
     """
 
     def __init__(self, bank: MaskBank, tasks: Tasks, recipe: Recipe) -> None:
+        check_kind("bank", bank, MaskBank, "a MaskBank, from create_bank")
+        check_kind("tasks", tasks, (Stream, OwnTasks), "a Stream or OwnTasks")
+        check_kind("recipe", recipe, Recipe, "a Recipe")
         parts = recipe.negative_parts
-        self._tasks, self._recipe = tasks, recipe
+        self.recipe, self.network = recipe, bank.network
+        self._tasks = tasks
         self._picture = tasks.picture_shape or ()
         self._changes = tuple(part for part in parts if part in CHANGES)
-        self._check(bank)
         self._bank = bank if "stored" in parts else None
+        self._check(bank)
         names = bank.task_names if self._bank else ()
-        self._stored = {name: stored_images(bank, name) for name in names}
+        self._stored: dict[str, _Marked] = {}
+        for name in names:
+            if (images := stored_images(bank, name)) is not None:
+                self._stored[name] = _Marked.of(images[: self._most(len(names), recipe.memory)])
         paths = [part.partition(":")[2] for part in parts if part.startswith("file:")]
         self._files = {path: read_pictures(path) for path in paths}
-        self._others: dict[str, Floats] = {}
+        self._others: dict[str, _Marked] = {}
+
+    @property
+    def origin(self) -> dict[str, object]:
+        """What a task's record says of the files: ``negative_files``, their digests, if any."""
+        digests = [_fingerprint(pictures) for pictures in self._files.values()]
+        return {"negative_files": digests} if digests else {}
 
     def gather(self) -> None:
         """Read the images of all tasks for ``others``, once; workers then need not."""
         tasks = self._tasks
-        if "others" in self._recipe.negative_parts and not self._others:
-            each = values_of_others(tasks) // (math.prod(tasks.input_shape) * tasks.num_tasks)
+        if "others" in self.recipe.negative_parts and not self._others:
             for data in map(tasks.task, range(tasks.num_tasks)):
-                self._others[data.name] = self._drawn(data, max(1, each))
+                images = self._drawn(data, self._most(tasks.num_tasks, _OTHERS))
+                self._others[data.name] = _Marked.of(images)
 
     def of(self, data: TaskData) -> TaskNegatives:
         """Return the negatives of a task.
@@ -68,15 +85,18 @@ class Negatives:
         Raises:
             InputError: If pictures of a file do not fit or are the task's own, or other tasks have
                 no images but its own.
+            FileError: If the disk has no room for the images of it that are to be stored.
         """
+        self._check_room(data)
         self.gather()
-        there = self._bank.task_names if self._bank else ()
-        earlier = {name: x for name in there if (x := self._stored.get(name)) is not None}
-        pools = [self._of_file(path, data) for path in self._files]
+        own = {*marks_of(data.train_x), *marks_of(data.test_x)}
+        earlier = {n: x for n in self._learned() if (x := self._stored.get(n)) is not None}
+        most = self._most(max(1, len(earlier)), self.recipe.memory)
+        pools = [self._of_file(path, data, own) for path in self._files]
         used: dict[str, None] = {}
-        for named in (self._others, earlier):
-            kept = {n: _without(x, data.train_x) for n, x in named.items() if n != data.name}
-            kept = {name: x for name, x in kept.items() if len(x)}
+        for named, count in ((self._others, None), (earlier, most)):
+            found = {n: x.without(own, count) for n, x in named.items() if n != data.name}
+            kept = {name: images for name, images in found.items() if len(images)}
             used |= dict.fromkeys(kept)
             pools += [np.concatenate([*kept.values()])] if kept else []
         if self._others and not used:
@@ -88,18 +108,40 @@ class Negatives:
             changes=self._changes,
             pools=tuple(pools),
             picture=self._picture,
-            augment=self._recipe.augment,
+            augment=self.recipe.augment,
             tasks=tuple(used),
         )
 
     def remember(self, task: TaskMasks, data: TaskData) -> None:
         """Store images of a task, with ``memory``; call this before you add it to the bank."""
         if self._bank is not None:
-            self._stored[task.name] = images = self._drawn(data, self._recipe.memory)
+            images = self._drawn(data, self.recipe.memory)
             store_images(self._bank, task, images)
+            self._stored[task.name] = _Marked.of(images)
+
+    def _learned(self) -> tuple[str, ...]:
+        return self._bank.task_names if self._bank else ()
+
+    def _most(self, tasks: int, wanted: int) -> int:
+        """Return how many images of each of so many tasks are kept in memory."""
+        room: int = _MOST_VALUES // (math.prod(self._tasks.input_shape) * tasks)
+        return max(1, min(wanted, room))
+
+    def _check_room(self, data: TaskData) -> None:
+        """Refuse to learn a task whose images the disk has no room for."""
+        if self._bank is None:
+            return
+        needed = _bytes_of(min(self.recipe.memory, len(data.train_x)), self._tasks)
+        with system_errors(self._bank.path, "read"):
+            free = shutil.disk_usage(self._bank.path).free
+        if needed > free:
+            raise FileError(
+                f"{self._bank.path}: the images of task {data.name!r:.80} need {needed:,} bytes, "
+                f"{free:,} are free; make room, or take fewer (--memory)"
+            )
 
     def _check(self, bank: MaskBank) -> None:
-        place, kinds = self._tasks.place, self._recipe.negatives
+        place, kinds = self._tasks.place, self.recipe.negatives
         if kinds != "none" and not bank.network.superfluous_outputs:
             raise InputError(
                 f"negatives: {kinds!r:.80} need outputs beyond the classes, the network has none; "
@@ -110,21 +152,33 @@ class Negatives:
                 f"negatives: {' and '.join(self._changes)} need pictures of at least two pixels, "
                 f"{place} has none; use others, or file:PATH"
             )
-        if "others" in self._recipe.negative_parts and self._tasks.num_tasks < 2:
+        if "others" in self.recipe.negative_parts and self._tasks.num_tasks < 2:
             raise InputError(
                 f"negatives: others need another task, {place} has one; use turned, shuffled, "
                 "memory or file:PATH"
             )
 
+        if self._bank is not None and _bytes_of(self.recipe.memory, self._tasks) > MAX_BYTES:
+            most = MAX_BYTES // _bytes_of(1, self._tasks)
+            raise InputError(
+                f"memory: images of a task may have {MAX_BYTES:,} bytes, {most} of this size, got "
+                f"{self.recipe.memory} of them; store fewer"
+            )
+
     def _drawn(self, data: TaskData, count: int) -> Floats:
         """Return at most `count` training images, always the same."""
-        generator = torch.Generator().manual_seed(task_seed(self._recipe.seed, data.name))
+        generator = torch.Generator().manual_seed(task_seed(self.recipe.seed, data.name))
         chosen = torch.randperm(len(data.train_x), generator=generator)[:count]
         images: Floats = data.train_x[chosen.numpy()]
         return images
 
-    def _of_file(self, path: str, data: TaskData) -> Floats:
+    def _of_file(self, path: str, data: TaskData, own: set[bytes]) -> Floats:
         place = f"negatives: {path}"
+        if data.name not in self._tasks.task_names:
+            raise InputError(
+                f"{place}: prepared as those of {self._tasks.place}, of which {data.name!r:.80} is "
+                "none; make the Negatives with the tasks that you learn"
+            )
         try:
             index = self._tasks.task_names.index(data.name)
             x = self._tasks.prepare(index, self._files[path])
@@ -132,9 +186,9 @@ class Negatives:
             raise InputError(f"{place}: {error}") from error
         if not np.isfinite(x).all():
             raise InputError(f"{place}: must be finite once prepared, got NaN or infinity")
-        if own := len(x) - len(_without(x, data.train_x)):
+        if same := len(x) - len(_Marked.of(x).without(own)):
             raise InputError(
-                f"{place}: {own} of {len(x)} pictures are those of task {data.name!r}; as "
+                f"{place}: {same} of {len(x)} pictures are those of task {data.name!r}; as "
                 "negatives they would cancel: remove them"
             )
         return x
@@ -145,9 +199,35 @@ def values_of_others(tasks: Tasks) -> int:
     return min(_MOST_VALUES, _OTHERS * tasks.num_tasks * math.prod(tasks.input_shape))
 
 
-def _without(images: Floats, own: Floats) -> Floats:
-    """Return the images that are, byte by byte, none of a task's own."""
-    marks = [sha256(row.tobytes()).digest() for row in images]
-    shared = set(marks).intersection(sha256(row.tobytes()).digest() for row in own)
-    kept: Floats = images[[mark not in shared for mark in marks]]
-    return kept
+class _Marked(NamedTuple):
+    """Images with their digests."""
+
+    images: Floats
+    marks: list[bytes]
+
+    @classmethod
+    def of(cls, images: Floats) -> _Marked:
+        return cls(images, [*marks_of(images)])
+
+    def without(self, own: set[bytes], most: int | None = None) -> Floats:
+        """Return those of the first `most` that are, byte by byte, none of a task's own."""
+        kept: Floats = self.images[:most][[mark not in own for mark in self.marks[:most]]]
+        return kept
+
+
+def marks_of(images: Floats) -> Iterator[bytes]:
+    """Yield a digest of each image."""
+    return (sha256(row.tobytes()).digest() for row in images)
+
+
+def _fingerprint(pictures: Sequence[Array]) -> str:
+    """Return a digest of pictures, as they are before they are prepared."""
+    found = sha256()
+    for each in pictures:
+        found.update(f"{each.dtype} {each.shape}".encode())
+        found.update(each.tobytes())
+    return found.hexdigest()[:16]
+
+
+def _bytes_of(count: int, tasks: Tasks) -> int:
+    return 4 * count * math.prod(tasks.input_shape) + 1024

@@ -24,6 +24,10 @@ _PARTS: dict[str, tuple[str, ...]] = {
 """Of kinds of negatives; a file is one of its own."""
 
 
+def _without_path(kind: str) -> str:
+    return kind.partition(":")[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Training settings of a task. The defaults are the paper's for PermutedMNIST.
@@ -46,10 +50,11 @@ class Recipe:
             uses it times ``(t + 1) / warmup``. The schedule begins after them.
         augment: Random changes of the pictures of each batch; see `augmented`.
         negatives: Images that are not the task's, for which superfluous outputs are to be high:
-            ``none``, or some of these, joined by commas. ``turned`` and ``shuffled``: its own
-            pictures, turned by quarters, or with their patches in another order. ``others``:
-            images of the other tasks. ``memory``: ``turned``, ``shuffled`` and stored images of
-            earlier tasks. ``file:PATH``: pictures in a file or folder, see `read_pictures`.
+            ``none``, or some of these, joined by commas, in any order. ``turned`` and ``shuffled``:
+            its own pictures, turned by quarters, or with their patches in another order.
+            ``others``: images of the other tasks. ``memory``: ``turned``, ``shuffled`` and stored
+            images of earlier tasks. ``file:PATH``: pictures in a file or folder, see
+            `read_pictures`.
         memory: Images of each task to store, at least 1; with ``memory`` alone.
 
     Raises:
@@ -114,8 +119,12 @@ class Recipe:
     @property
     def negative_parts(self) -> tuple[str, ...]:
         """What negatives are drawn of: ``turned``, ``shuffled``, ``others``, ``stored``, files."""
-        kinds = [] if self.negatives == "none" else self.negatives.split(",")
-        return tuple(dict.fromkeys(part for kind in kinds for part in _PARTS.get(kind, (kind,))))
+        parts = (part for kind in self._kinds for part in _PARTS.get(kind, (kind,)))
+        return tuple(dict.fromkeys(parts))
+
+    @property
+    def _kinds(self) -> list[str]:
+        return [] if self.negatives == "none" else self.negatives.split(",")
 
     @property
     def depends_on_earlier(self) -> str:
@@ -133,11 +142,15 @@ class Recipe:
                 f"negatives: must be none, or some of {', '.join(_PARTS)} and file:PATH, joined by "
                 f"commas, each once, got {self.negatives!r:.200}"
             )
+        order = [*_PARTS]
+        kinds.sort(key=lambda kind: order.index(kind) if kind in _PARTS else len(order))
+        object.__setattr__(self, "negatives", ",".join(kinds))
         if self.memory != _LATER["memory"] and "memory" not in kinds:
             raise InputError(
                 f"memory: goes with negatives 'memory', got {self.negatives!r:.80}; leave it out"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as recorded with a task."""
-        return {name: value for name, value in asdict(self).items() if value != _LATER.get(name)}
+        """Return the settings as recorded with a task; of files, not where they are."""
+        told = {**asdict(self), "negatives": ",".join(map(_without_path, self._kinds)) or "none"}
+        return {name: value for name, value in told.items() if value != _LATER.get(name)}

@@ -73,8 +73,9 @@ def train_stream(
     device.check()
     with training(bank.path):
         bank.check_lock()  # before the first task is learned; it reads the index again
-        check_resumed(bank, stream.task_names, recipe, stream.origin)
         transfer, negatives = Transfer(bank, recipe), Negatives(bank, stream, recipe)
+        origin = negatives.origin
+        check_resumed(bank, stream.task_names, recipe, lambda k: {**stream.origin(k), **origin})
         learner = _Learner(bank.network, module, stream, recipe, device, negatives)
         if not workers.elsewhere:
             learner = replace(learner, transfer=transfer, progress=progress)

@@ -106,6 +106,13 @@ def begin_task(
             f"{place}: the recipe has negatives {recipe.negatives!r:.80}; give negatives=Negatives("
             "bank, tasks, recipe), one object for all tasks"
         )
+    if negatives is not None:
+        check_kind("negatives", negatives, Negatives, "a Negatives")
+        if (negatives.recipe, negatives.network) != (recipe, network):
+            raise InputError(
+                f"{place}: the Negatives was made for another recipe or network; make it with the "
+                "same bank and recipe"
+            )
     scores = initial_scores(network, generator, recipe.score_init)
     if transfer is not None:
         scores = transfer.start(scores)
@@ -116,6 +123,19 @@ def begin_task(
         few = min(recipe.batch_size, len(data.train_x), _FEW)
         learning.check_own(place, torch.from_numpy(data.train_x[:few]))
     return learning, generator
+
+
+def takes_negatives(network: Network, module: nn.Module) -> bool:
+    """Return whether negatives in a batch leave a module's other outputs and state as they are."""
+    generator = torch.Generator().manual_seed(0)
+    recipe = Recipe(negatives="turned")
+    learning = Learning(network, module, recipe, initial_scores(network, generator, "uniform"))
+    learning.module.train()
+    try:
+        learning.check_own("", torch.rand((_FEW, *network.input_shape), generator=generator))
+    except InputError:
+        return False
+    return True
 
 
 def end_task(
@@ -134,6 +154,8 @@ def end_task(
     training: dict[str, Any] = {"recipe": recipe.to_dict(), **record}
     if learning.negatives is not None and learning.negatives.tasks:
         training["negative_tasks"] = list(learning.negatives.tasks)
+    if negatives is not None:
+        training |= negatives.origin
     training["train_accuracy"] = tested(learning.logits, classes, seen(data))["accuracy"]
     if len(data.test_x):
         training |= tested(learning.logits, classes, data)
