@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -284,7 +285,7 @@ def _cases(
     made = []
     for kind, bars in negatives.items():
         banks = {
-            f"{label}-{kind}-{seed}".replace(" ", "-").lower(): replace(
+            re.sub(r"\W+", "-", f"{label} {kind} {seed}").lower(): replace(
                 bank,
                 seed=seed,
                 options=(*bank.options, ("negatives", kind), ("weight-seed", seed)),
