@@ -250,7 +250,7 @@ def _cell(means: Mapping[str, float], name: str) -> str:
 
 
 SEEDS = (0,)
-_SPLIT = Bank(stream="split", tasks=5, model="lenet-300-100", outputs=100, steps=500)
+_SPLIT = Bank(stream="split", tasks=5, model="lenet-300-100", outputs=100)
 _ADAM: tuple[tuple[str, str | float], ...] = (("optimizer", "adam"), ("lr-schedule", "cosine"))
 _CIFAR = replace(
     _SPLIT,
@@ -362,7 +362,7 @@ _ALL = (
     ),
     *_cases(
         "PermutedMNIST",
-        replace(_ROTATED, stream="permuted", tasks=10, steps=1000),
+        replace(_ROTATED, stream="permuted", tasks=10),
         {"none": {"verified": 99.99}},
         images=500,
     ),

@@ -71,7 +71,7 @@ class Loaded:
 
     def how(self, wanted: Auto | Inference | None) -> Inference:
         """Return the settings of a method; by default the calibrated ones, see `Model.how`."""
-        if wanted is None or wanted == "auto":
+        if wanted is None or (isinstance(wanted, str) and wanted == "auto"):
             return self._calibrated or Inference(method=self._uncalibrated)
         if not isinstance(wanted, Inference):
             return Inference(method=wanted)
