@@ -89,8 +89,10 @@ class Negatives:
         """
         self._check_room(data)
         self.gather()
-        own = {*marks_of(data.train_x), *marks_of(data.test_x)}
         earlier = {n: x for n in self._learned() if (x := self._stored.get(n)) is not None}
+        own: set[bytes] = set()
+        if self._files or self._others or earlier:
+            own = {*marks_of(data.train_x), *marks_of(data.test_x)}
         most = self._most(max(1, len(earlier)), self.recipe.memory)
         pools = [self._of_file(path, data, own) for path in self._files]
         used: dict[str, None] = {}
