@@ -118,7 +118,7 @@ def test_methods_run_on_a_tiny_setting(tmp_path: Path) -> None:
             assert name.endswith(" ms") or 0 <= share <= 1
             assert row["seeds"][name] == [share]
     single, more = done.stdout.split("\n\n")[:2]
-    assert single.startswith("Tasks inferred right, % (ms per call), single images")
+    assert single.startswith("Tasks inferred right, % (ms per call), 1 seed, single images")
     assert len(single.splitlines()) == len(more.splitlines()) == 2 + len(METHODS.cases)
     assert not (tmp_path / "data").exists()  # no pictures were needed
 

@@ -123,7 +123,8 @@ class Methods(Experiment):
         """Return two tables: of single images, and of more."""
         single = [name for name, (_, batch) in WAYS.items() if batch == 1]
         more = [name for name in WAYS if name not in single] + [*TRACKED, *AUROC]
-        title = "Tasks inferred right, % (ms per call)"
+        seeds = len(self.cases[0].banks)
+        title = f"Tasks inferred right, % (ms per call), {seeds} seed{'s' * (seeds > 1)}"
         return [
             _table(f"{title}, single images", rows, ["known", *single]),
             _table(f"{title}, batches of {BATCH} and streams of frames", rows, more),
