@@ -24,7 +24,7 @@ _MAY_LOSE = 0.005
 """Share of images that fewer candidates may lose to trying all tasks."""
 _TOGETHER = 8
 """Images of a group."""
-_STEPS, _RATE, _PRIOR = 300, 0.05, 3.0
+_STEPS, _RATE, _PRIOR, _WEAK = 300, 0.05, 3.0, 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,7 +107,8 @@ def fitted(scores: Scores, own: npt.NDArray[np.int64]) -> tuple[Scores, Scores]:
     """Fit the adjustment of scores: logistic regression over tasks, one slope and shift for each.
 
     The cross entropy of ``softmax(scale * score + shift)`` is least, with normal priors that draw
-    slopes to a common one and shifts to zero, so that few images suffice.
+    slopes to a common one and shifts to zero, so that few images suffice, and weakly the common one
+    to that of scores of unit spread.
 
     Args:
         scores: ``(images, tasks)``, higher is likelier.
@@ -130,6 +131,7 @@ def fitted(scores: Scores, own: npt.NDArray[np.int64]) -> tuple[Scores, Scores]:
         of_slopes = (wrong * x).sum(axis=0) * slopes
         gradient = np.concatenate([of_slopes, wrong.sum(axis=0), [of_slopes.sum()]])
         gradient[:-1] += _PRIOR / count * values[:-1]
+        gradient[-1] += _WEAK / count * values[-1]  # separable images leave it open
         mean = 0.9 * mean + 0.1 * gradient  # Adam (Kingma and Ba, 2015)
         square = 0.999 * square + 0.001 * gradient**2
         change = mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
