@@ -34,8 +34,7 @@ switches = st.one_of(st.sampled_from(SWITCHES), st.floats(0, 1))
 
 def followed(evidence: Scores, switch: float) -> Scores:
     """Logarithms after each frame."""
-    states = evidence.shape[1]
-    believed, all_of_them = np.full(states, -math.log(states)), []
+    believed, all_of_them = np.full(evidence.shape[1], -math.log(evidence.shape[1])), []
     for frame in evidence:
         believed = filtered(believed, frame, switch)
         all_of_them.append(believed)
@@ -173,18 +172,15 @@ def test_tasks_not_tried_count_as_the_worst_that_was() -> None:
 
 
 def test_adjusted_scores_and_energies_count_as_they_are() -> None:
-    scores = np.array([[1.0, -np.inf, -3.0], [3.0, 4.0, 5.0]])
     for score in (None, "energy"):
-        found = log_likelihoods(scores, score)
-        np.testing.assert_array_equal(found, [[1, -3, -3], [3, 4, 5]])
+        found = log_likelihoods(np.array([[1.0, -np.inf, -3.0]]), score)
+        np.testing.assert_array_equal(found, [[1, -3, -3]])
 
 
-@pytest.mark.parametrize(
-    ("score", "thresholds"), [("entropy", (0.5, 1e9)), ("max-probability", (-1.0, 0.0, 1.5))]
-)
-def test_thresholds_out_of_range_are_finite(score: Score, thresholds: tuple[float, ...]) -> None:
-    for threshold in thresholds:
-        assert np.isfinite(log_likelihoods(np.array([[threshold]]), score)).all()
+@pytest.mark.parametrize("score", ["entropy", "max-probability"])
+def test_thresholds_out_of_range_are_finite(score: Score) -> None:
+    thresholds = np.array([[-1e9], [-1.0], [0.0], [0.5], [1.5], [1e9]])
+    assert np.isfinite(log_likelihoods(thresholds, score)).all()
 
 
 @pytest.mark.parametrize("score", ["log-odds", "entropy", "max-probability"])
