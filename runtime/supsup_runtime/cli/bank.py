@@ -147,8 +147,8 @@ def _merge(arguments: argparse.Namespace) -> None:
         bank = MaskBank.create(path, first.network, forward=first.forward, gradient=first.gradient)
         try:
             bank.merge(*others)
-        except BaseException:
-            shutil.rmtree(path.resolve())  # all tasks or no bank
+        except BaseException:  # an interrupt, too: all tasks or no bank
+            shutil.rmtree(path.resolve())
             raise
     _warn_equal(bank)
     count = sum(map(len, others))

@@ -34,6 +34,11 @@ class Negatives:
     With ``memory`` each task depends on those before it, and images of it are stored beside the
     bank: add it to the bank before you learn the next.
 
+    Attributes:
+        recipe: Training settings.
+        network: Of the bank.
+        origin: What a task's record says of files: ``negative_files``, digests of their pictures.
+
     Args:
         bank: Bank of the tasks.
         tasks: All tasks: a `Stream` or `OwnTasks`.
@@ -63,13 +68,9 @@ class Negatives:
                 self._stored[name] = _Marked.of(images[: self._most(len(names), recipe.memory)])
         paths = [part.partition(":")[2] for part in parts if part.startswith("file:")]
         self._files = {path: read_pictures(path) for path in paths}
-        self._others: dict[str, _Marked] = {}
-
-    @property
-    def origin(self) -> dict[str, object]:
-        """What a task's record says of the files: ``negative_files``, their digests, if any."""
         digests = [_fingerprint(pictures) for pictures in self._files.values()]
-        return {"negative_files": digests} if digests else {}
+        self.origin: dict[str, object] = {"negative_files": digests} if digests else {}
+        self._others: dict[str, _Marked] = {}
 
     def gather(self) -> None:
         """Read the images of all tasks for ``others``, once; workers then need not."""
