@@ -29,7 +29,14 @@ from supsup_runtime.errors import BankLockedError, InputError
 from supsup_runtime.files import exclusive
 from supsup_train import Workers, workers
 from supsup_train.cli.options import bytes_of_worker
-from supsup_train.workers import Result, Unit, check_room, learn_units, most_workers
+from supsup_train.workers import (
+    Result,
+    Unit,
+    check_room,
+    check_room_at_once,
+    learn_units,
+    most_workers,
+)
 from tiny_streams import pictures_file
 
 NAMES = [f"t{index}" for index in range(7)]
@@ -125,8 +132,16 @@ def test_more_workers_than_cores_or_memory_are_refused(monkeypatch: pytest.Monke
     text = r"--workers: 4 need about 4\.0 GiB of memory, 3\.0 are available; give at most 3"
     with pytest.raises(InputError, match=f"^{text}$"):
         check_room(4, 1 << 30)
+    text = (
+        r"--vectorise: 9 tasks at once need about 5\.0 GiB of memory, 3\.0 are available; give at "
+    )
+    with pytest.raises(InputError, match=f"^{text}most 5$"):
+        check_room_at_once(9, 1 << 30, 5 << 30)
+    check_room_at_once(5, 1 << 30, 3 << 30)
+    check_room_at_once(1, 9 << 30, 9 << 30)
     monkeypatch.setattr(workers, "available_bytes", lambda: None)  # nothing is known
     check_room(4, 1 << 50)
+    check_room_at_once(9, 1 << 50, 9 << 50)
 
 
 def test_what_depends_on_earlier_tasks_is_refused(tmp_path: Path) -> None:
@@ -292,13 +307,15 @@ def test_a_slow_task_does_not_hold_up_all_that_are_done(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_the_memory_of_a_worker_is_estimated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_the_memory_of_a_worker_is_estimated(tmp_path: Path, at_once: int) -> None:
     data = tmp_path / "data.npz"
     x, y = np.zeros((20_000, 784), np.uint8), np.arange(20_000) % 10
     x[:, 0] = 1 + y
     np.savez(data, x_train=x, y_train=y, x_test=x[:2000], y_test=y[:2000])
     words = [program("supsup-train"), "permuted", "--data", data, "--model", "lenet-300-100"]
-    words += ["--tasks", 1, "--steps", 5, "--quiet", "--bank", tmp_path / "b", "--threads", 1]
+    words += ["--tasks", at_once, "--vectorise", at_once, "--steps", 5, "--quiet"]
+    words += ["--bank", tmp_path / "b", "--threads", 1]
     # a small process between, because a child's peak begins with that of its parent
     code = "import resource as r, subprocess as s, sys; s.run(sys.argv[1:], check=True); "
     code += "print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss * 1024)"
@@ -306,9 +323,9 @@ def test_the_memory_of_a_worker_is_estimated(tmp_path: Path) -> None:
     used = int(subprocess.run(command, capture_output=True, check=True).stdout)
     stream = make_stream("permuted", load_dataset(data), num_tasks=1)
     module = st.make_model("lenet-300-100", input_shape=(784,), outputs=100)
-    estimated = bytes_of_worker(stream, module)
+    estimated = bytes_of_worker(stream, module, at_once=at_once)
     assert 0.9 * used < estimated < 1.5 * used
-    with_others = bytes_of_worker(stream, module, "shuffled,others")
+    with_others = bytes_of_worker(stream, module, "shuffled,others", at_once)
     assert with_others - estimated == 2 * 4 * 400 * 784
 
 

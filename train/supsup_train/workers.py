@@ -141,6 +141,17 @@ def check_room(count: int, needed: int, *, threads: int = 1) -> None:
         )
 
 
+def check_room_at_once(tasks: int, one: int, needed: int) -> None:
+    """Refuse more tasks at once than this machine has memory for; `one` takes so many bytes."""
+    room = available_bytes()
+    if tasks > 1 and room is not None and needed > room:
+        most = max(1, 1 + (room - one) * (tasks - 1) // (needed - one))
+        raise InputError(
+            f"--vectorise: {tasks} tasks at once need about {needed / 2**30:.1f} GiB of memory, "
+            f"{room / 2**30:.1f} are available; give at most {most}"
+        )
+
+
 def _cores() -> int:
     return int(cpu_count())  # affinity and quotas of control groups count
 

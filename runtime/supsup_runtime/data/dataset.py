@@ -12,6 +12,8 @@ from supsup_runtime.arrays import Labels, Values, check_kind, check_number
 from supsup_runtime.errors import DataError
 from supsup_runtime.preprocessing import Moment
 
+Part = tuple[Values, Labels]
+"""Images as stored, and their labels."""
 MAX_CLASSES = 100_000
 """Classes of one data set."""
 _LARGEST = 1e30  # mean, std, scale and their inverses fit float32

@@ -231,7 +231,7 @@ def floats(value: float) -> npt.NDArray[np.float32]:
 
 U8 = np.uint8
 NPZ_REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
-    "missing": ({"y_test": None}, r"y_test: missing.*got x_train\.npy"),
+    "missing": ({"y_test": None}, r"must have an array y_test, has 'x_train', 'y_train', 'x_test'"),
     "float64": (
         {"x_train": np.zeros((6, 3, 2))},
         r"x_train: must be uint8 or float32, got float64",

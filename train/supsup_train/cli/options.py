@@ -28,7 +28,7 @@ from supsup_runtime.errors import InputError
 from supsup_train.masks.gathering import values_of_others
 from supsup_train.masks.recipe import Recipe
 from supsup_train.networks.models import load_module, make_model, wants_images
-from supsup_train.workers import MAX_WORKERS, Workers, check_room, most_workers
+from supsup_train.workers import MAX_WORKERS, Workers, check_room, check_room_at_once, most_workers
 
 NUM_TASKS = 10
 """Default of ``--tasks``."""
@@ -158,17 +158,22 @@ def workers_of(arguments: argparse.Namespace, tasks: Tasks, module: nn.Module) -
     asked, threads = arguments.workers, arguments.threads or 1
     if arguments.cluster is not None:
         return Workers(count=asked or 0, threads=threads, cluster=arguments.cluster)
+    at_once = min(getattr(arguments, "vectorise", 1), tasks.num_tasks)
+    negatives = getattr(arguments, "negatives", "none")
+    one, needed = (bytes_of_worker(tasks, module, negatives, n) for n in (1, at_once))
+    check_room_at_once(at_once, one, needed)
     if asked is None:
         return Workers()
-    needed = bytes_of_worker(tasks, module, getattr(arguments, "negatives", "none"))
     if not asked:
         return Workers(count=most_workers(needed, threads=threads), threads=threads)
     check_room(asked, needed, threads=threads)
     return Workers(count=asked, threads=threads)
 
 
-def bytes_of_worker(tasks: Tasks, module: nn.Module, negatives: str = "none") -> int:
-    """Estimate the memory of a worker: PyTorch, its largest task, scores, optimizer, negatives.
+def bytes_of_worker(
+    tasks: Tasks, module: nn.Module, negatives: str = "none", at_once: int = 1
+) -> int:
+    """Estimate the memory of a worker: PyTorch, its largest tasks, scores, optimizer, negatives.
 
     Activations, which are large for large pictures, are left out.
     """
@@ -180,10 +185,10 @@ def bytes_of_worker(tasks: Tasks, module: nn.Module, negatives: str = "none") ->
             classes = tasks.real_outputs / data.num_classes
         images = int(classes * (len(data.train_x) + len(data.test_x)))
     weights = sum(value.numel() for value in module.parameters())
-    inputs = 2 * images * math.prod(tasks.input_shape)  # the second while they are prepared
+    inputs = (at_once + 1) * images * math.prod(tasks.input_shape)  # one more while prepared
     if "others" in negatives.split(","):
         inputs += 2 * values_of_others(tasks)  # the second without those of a task
-    return _TORCH_BYTES + 4 * (inputs + _COPIES * weights)
+    return _TORCH_BYTES + 4 * (inputs + at_once * _COPIES * weights)
 
 
 def use_threads(arguments: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from supsup_runtime.data.own.folders import folders_in, picture_folder
 from supsup_runtime.data.own.opening import test_folder
 from supsup_runtime.data.own.parts import Part, everything
 from supsup_runtime.data.own.tasks import OwnTasks, made
-from supsup_runtime.data.sources import reading
+from supsup_runtime.data.reading import reading
 from supsup_runtime.data.streams import MAX_SEED
 from supsup_runtime.errors import DataError
 from supsup_runtime.files import mode_of, system_errors

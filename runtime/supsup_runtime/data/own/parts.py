@@ -12,7 +12,7 @@ import numpy as np
 
 from supsup_runtime.arrays import Array, Labels
 from supsup_runtime.data.own.pictures import Look
-from supsup_runtime.data.sources import reading
+from supsup_runtime.data.reading import reading
 from supsup_runtime.errors import DataError
 
 T = TypeVar("T")

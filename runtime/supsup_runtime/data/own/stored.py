@@ -13,18 +13,12 @@ import numpy as np
 
 from supsup_runtime.arrays import Array, Labels, Values
 from supsup_runtime.data.dataset import MAX_CLASSES, check_labels, check_values
+from supsup_runtime.data.idx import idx_part, read_idx
+from supsup_runtime.data.npz import npz_labels, npz_values, read_npy
 from supsup_runtime.data.own.parts import Source, check_known, checked_classes, natural
 from supsup_runtime.data.own.pictures import Look
-from supsup_runtime.data.sources import (
-    MAX_PART_BYTES,
-    _idx_part,
-    _npz_labels,
-    _npz_values,
-    _read_idx,
-    reading,
-)
+from supsup_runtime.data.reading import MAX_PART_BYTES, reading
 from supsup_runtime.errors import DataError
-from supsup_runtime.npyfile import read_array
 from supsup_runtime.preprocessing import Mode
 
 Channels = Literal["last", "first"]
@@ -113,13 +107,13 @@ def _load(
     if path.suffix == ".csv":
         return _read_csv(path, shape)
     if len(paths) == 2:
-        x, y = _read_array(path, 0x803), _read_array(paths[1], 0x801)
+        x, y = _read_array(path, 3), _read_array(paths[1], 1)
     elif path.is_dir():
-        x, y = _idx_part(path, "t10k" if test else "train")
+        x, y = idx_part(path, "t10k" if test else "train")
     else:
         with zipfile.ZipFile(path) as archive:
-            x = _npz_values(path, archive, f"x_{part}")
-            y = _npz_labels(path, archive, f"y_{part}")
+            x = npz_values(path, archive, f"x_{part}")
+            y = npz_labels(path, archive, f"y_{part}")
     check_values(str(path), x)
     if y.dtype.kind not in "iu" or y.max(initial=0) >= MAX_CLASSES:  # uint64 would wrap
         raise DataError(f"{paths[-1]}: labels must be integers below {MAX_CLASSES}, got {y.dtype}")
@@ -128,15 +122,8 @@ def _load(
     return x, y
 
 
-def _read_array(path: Path, magic: int) -> Array:
-    """Read an ``.npy`` or IDX file, whose size must be as its header claims."""
-    if path.suffix != ".npy":
-        return _read_idx(path, magic)
-    with path.open("rb") as file:
-        array = read_array(file, path.stat().st_size, str(path), error=DataError)
-    if array.dtype.kind not in "iuf":
-        raise DataError(f"{path}: must be an array of numbers, got {array.dtype}")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+def _read_array(path: Path, axes: int) -> Array:
+    return read_npy(path) if path.suffix == ".npy" else read_idx(path, axes)
 
 
 def _read_csv(path: Path, shape: Sequence[int] | None) -> tuple[Values, list[str]]:

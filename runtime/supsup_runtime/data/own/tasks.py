@@ -17,7 +17,7 @@ from supsup_runtime.data.own.description import described
 from supsup_runtime.data.own.opening import opened
 from supsup_runtime.data.own.parts import Part, Skipped
 from supsup_runtime.data.own.pictures import Look
-from supsup_runtime.data.sources import MAX_PART_BYTES, reading
+from supsup_runtime.data.reading import MAX_PART_BYTES, reading
 from supsup_runtime.data.streams import LAYOUTS, Layout, Stream, TaskData
 from supsup_runtime.errors import DataError
 from supsup_runtime.preprocessing import Mode, Preprocessing

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from supsup_runtime.arrays import Array, checked_path
 from supsup_runtime.data.dataset import check_values
+from supsup_runtime.data.npz import npz_values, read_npy
 from supsup_runtime.data.own.folders import pictures_in
 from supsup_runtime.data.own.pictures import read_picture
-from supsup_runtime.data.own.stored import _read_array
-from supsup_runtime.data.sources import _npz_values, reading
+from supsup_runtime.data.reading import reading
 from supsup_runtime.errors import DataError
 
 
@@ -34,9 +34,9 @@ def read_pictures(source: str | Path) -> Sequence[Array]:
                 f"{path}: must be a folder of pictures, an .npz or .npy file, got {got}"
             )
         if path.suffix == ".npy":
-            x: Array = _read_array(path, 0)
+            x: Array = read_npy(path)
         else:
             with zipfile.ZipFile(path) as archive:
-                x = _npz_values(path, archive, "x_train")
+                x = npz_values(path, archive, "x_train")
         check_values(str(path), x)
     return list(x)

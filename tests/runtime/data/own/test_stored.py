@@ -155,7 +155,10 @@ def test_a_test_file(tmp_path: Path) -> None:
 
 ROW = ",".join(["0"] + ["1"] * 15)
 REFUSED: dict[str, tuple[Callable[[Path], str], str]] = {
-    "no key": (lambda d: npz(d).replace("a.npz", "b.npz"), r"b.npz: x_train: missing"),
+    "no key": (
+        lambda d: npz(d).replace("a.npz", "b.npz"),
+        r"b.npz: must have an array x_train, has 'x'; save it with numpy.savez",
+    ),
     "float64": (lambda d: npz(d, X.astype(float)), "must be uint8 or float32, got float64"),
     "NaN": (lambda d: npz(d, np.full((12, 3, 5), np.nan, np.float32)), "must be finite"),
     "counts": (lambda d: npz(d, X, Y[:11]), r"must be int64 \(12,\), one for each image"),
