@@ -29,6 +29,7 @@ from supsup_runtime.errors import BankLockedError, InputError
 from supsup_runtime.files import exclusive
 from supsup_train import Workers, workers
 from supsup_train.cli.options import bytes_of_worker
+from supsup_train.resume import learn_missing, unheard
 from supsup_train.workers import (
     Result,
     Unit,
@@ -105,6 +106,24 @@ def test_what_is_done_comes_out_before_the_error(monkeypatch: pytest.MonkeyPatch
     assert found == [2, 1]
 
 
+@pytest.mark.slow
+def test_what_is_done_is_kept_when_keeping_it_is_interrupted() -> None:
+    tasks = make_stream("permuted", load_dataset(), num_tasks=7)
+    kept: list[int] = []
+
+    def keep(index: int, made: int) -> dict[str, int]:
+        if index == 2:
+            time.sleep(1)  # while the others in flight are learned
+            raise KeyboardInterrupt
+        kept.append(made)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_missing(tasks, (), list, keep, unheard, workers=TWO)
+    assert set(kept) > {0, 1, 3}
+    assert len(kept) <= 5  # of the seven: no more than are in flight
+
+
 def test_counts_are_checked() -> None:
     with pytest.raises(InputError, match=r"^workers: must be an integer in \[1, 10000\], got 0$"):
         Workers(count=0)
@@ -136,12 +155,12 @@ def test_more_workers_than_cores_or_memory_are_refused(monkeypatch: pytest.Monke
         r"--vectorise: 9 tasks at once need about 5\.0 GiB of memory, 3\.0 are available; give at "
     )
     with pytest.raises(InputError, match=f"^{text}most 5$"):
-        check_room_at_once(9, 1 << 30, 5 << 30)
-    check_room_at_once(5, 1 << 30, 3 << 30)
+        check_room_at_once(9, 1 << 29, 1 << 29)
+    check_room_at_once(5, 1 << 29, 1 << 29)
     check_room_at_once(1, 9 << 30, 9 << 30)
     monkeypatch.setattr(workers, "available_bytes", lambda: None)  # nothing is known
     check_room(4, 1 << 50)
-    check_room_at_once(9, 1 << 50, 9 << 50)
+    check_room_at_once(9, 1 << 50, 1 << 50)
 
 
 def test_what_depends_on_earlier_tasks_is_refused(tmp_path: Path) -> None:
@@ -160,11 +179,13 @@ def test_what_depends_on_earlier_tasks_is_refused(tmp_path: Path) -> None:
     assert "--workers: psp changes the weights of all tasks with every new one" in done.stderr
 
 
-def test_two_commands_do_not_learn_for_one_bank(tmp_path: Path) -> None:
+def test_workers_share_neither_a_bank_with_another_command_nor_a_gpu(tmp_path: Path) -> None:
     stream = make_stream("permuted", load_dataset(), num_tasks=1)
     module = st.make_model("mlp-4", input_shape=(64,), outputs=12)
     bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
     text = "another process is learning tasks for this bank; wait for it to end"
+    with pytest.raises(InputError, match=r"^device: cuda is one for all workers; learn tasks at on"):
+        st.train_stream(bank, module, stream, workers=TWO, device=st.Device(name="cuda"))
     with (
         exclusive(bank.path, ".training"),
         pytest.raises(BankLockedError, match=f"^{bank.path}: {text}$"),
@@ -323,10 +344,10 @@ def test_the_memory_of_a_worker_is_estimated(tmp_path: Path, at_once: int) -> No
     used = int(subprocess.run(command, capture_output=True, check=True).stdout)
     stream = make_stream("permuted", load_dataset(data), num_tasks=1)
     module = st.make_model("lenet-300-100", input_shape=(784,), outputs=100)
-    estimated = bytes_of_worker(stream, module, at_once=at_once)
-    assert 0.9 * used < estimated < 1.5 * used
-    with_others = bytes_of_worker(stream, module, "shuffled,others", at_once)
-    assert with_others - estimated == 2 * 4 * 400 * 784
+    fixed, each = bytes_of_worker(stream, module)
+    assert 0.9 * used < fixed + at_once * each < 1.5 * used
+    with_others = bytes_of_worker(stream, module, "shuffled,others")
+    assert with_others == (fixed + 2 * 4 * 400 * 784, each)
 
 
 @pytest.mark.slow

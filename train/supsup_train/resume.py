@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -16,7 +15,7 @@ from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.data.own.parts import Skipped
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import exclusive
-from supsup_train.workers import Unit, Workers, learn_units
+from supsup_train.workers import Result, Unit, Workers, drained, learn_units
 
 Made = TypeVar("Made")
 Progress = Callable[[int, float], None]
@@ -135,9 +134,8 @@ def learn_missing(
     left = [index for index, name in enumerate(names) if name not in known]
     units = [tuple(left[i : i + together]) for i in range(0, len(left), together)]
     learner, here = _WithSkipped(learn, tasks), int(first_here)
-    first = learn_units(learner, units[:here], names, Workers())
-    rest = learn_units(learner, units[here:], names, workers or Workers())
-    for done in chain(first, rest):
+
+    def use(done: Result[tuple[Sequence[Made], dict[str, Skipped]]]) -> None:
         all_made, skipped = done.made
         if isinstance(tasks, OwnTasks) and tasks.skipped is not None:
             tasks.skipped.update(skipped)
@@ -145,6 +143,20 @@ def learn_missing(
             seconds = round(done.seconds / len(done.unit), 2)
             told = {"index": index, "task": names[index], "seconds": seconds, **keep(index, made)}
             report(told)
+
+    for some, where in ((units[:here], Workers()), (units[here:], workers or Workers())):
+        _use_all(learn_units(learner, some, names, where), use)
+
+
+def _use_all(results: Generator[Made], use: Callable[[Made], None]) -> None:
+    """Use each result; after an interrupt also those that are there."""
+    try:
+        for result in results:
+            use(result)
+    except KeyboardInterrupt as interrupt:
+        for result in drained(results, interrupt):
+            use(result)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from joblib import Parallel, cpu_count, delayed, parallel_config
-from joblib.externals.loky import get_reusable_executor
+from joblib import cpu_count
+from joblib.executor import get_memmapping_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from supsup_runtime.arrays import checked_whole
@@ -36,6 +38,9 @@ _CONNECT_SECONDS = 10
 _MOST_WAITING = 64
 """Results that wait for an earlier one."""
 MAX_WORKERS = 10_000
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Variables of the environment of libraries, for their threads."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +83,12 @@ class Result(Generic[Made]):
 
 def learn_units(
     learn: Learn[Made], units: Sequence[Unit], names: Sequence[str], workers: Workers
-) -> Iterator[Result[Made]]:
+) -> Generator[Result[Made]]:
     """Learn units of tasks and yield the results in their order.
 
     If a unit takes so long that `_MOST_WAITING` later ones are done, these come out before it.
+    After an error or an interrupt, also one that is thrown in, what is done comes out before it is
+    raised.
 
     Args:
         learn: Learns a unit. For workers it is pickled, once the first result is asked for.
@@ -91,7 +98,7 @@ def learn_units(
 
     Raises:
         InputError: If a worker died `RETRIES` times more over the same task, or the cluster cannot
-            be used. Whatever `learn` raises. What is done by then comes out first.
+            be used. Whatever `learn` raises.
     """
     if not workers.elsewhere:
         yield from (_timed(learn, unit) for unit in units)
@@ -113,8 +120,19 @@ def learn_units(
                     passed |= waiting.keys()
                     yield from waiting.values()
                     waiting.clear()
-        except (Exception, KeyboardInterrupt):
+        except (Exception, KeyboardInterrupt) as error:
             yield from waiting.values()
+            yield from drained(results, error)
+            raise
+
+
+def drained(results: Generator[Made], error: BaseException) -> Iterator[Made]:
+    """Throw an error into a generator; yield what comes out before it is raised again."""
+    try:
+        yield results.throw(error)
+        yield from results
+    except BaseException as raised:
+        if raised is not error:
             raise
 
 
@@ -200,46 +218,56 @@ def _in_processes(
     If a worker dies, all tasks in flight are lost and learned again; those that are lost twice in a
     row are then learned one by one, to find the one that kills its worker.
     """
-    left, before = dict.fromkeys(units), set[Unit]()
-    try:
-        while left:
-            begun: list[Unit] = []
-            try:
-                for result in _round(learn, list(left), workers, begun):
-                    del left[result.unit]
-                    yield result
-            except TerminatedWorkerError:
-                lost = [unit for unit in begun if unit in left]
-                for unit in filter(before.__contains__, lost):
-                    yield _alone(learn, unit, names, workers)
-                    del left[unit]
-                before = set(lost)
-    finally:
-        get_reusable_executor().shutdown(wait=True)  # else they wait for minutes, data and all
-
-
-def _alone(learn: Learn[Made], unit: Unit, names: Sequence[str], workers: Workers) -> Result[Made]:
-    try:
-        return next(iter(_round(learn, [unit], workers, [])))
-    except TerminatedWorkerError as error:  # the third time
-        raise _died(unit, names, str(error)) from error
+    left, before = deque(units), set[Unit]()
+    while left:
+        lost, reason = yield from _round(learn, left, workers)
+        if lost:
+            _log.warning(
+                "a worker died, %d tasks begin again; if memory is short, use fewer --workers",
+                sum(map(len, lost)),
+            )
+        for unit in filter(before.__contains__, lost):
+            again, reason = yield from _round(learn, deque([unit]), workers)
+            if again:
+                raise _died(unit, names, reason)
+        left.extendleft(unit for unit in reversed(lost) if unit not in before)
+        before = set(lost)
 
 
 def _round(
-    learn: Learn[Made], units: Iterable[Unit], workers: Workers, begun: list[Unit]
-) -> Generator[Result[Made]]:
-    """Yield results of worker processes as they come; `begun` gets the units handed out."""
+    learn: Learn[Made], left: deque[Unit], workers: Workers
+) -> Generator[Result[Made], None, tuple[list[Unit], str]]:
+    """Learn units until all are learned or a worker dies; return those lost then, and why."""
+    environment = dict.fromkeys(_THREADS, str(workers.threads))
+    pool = get_memmapping_executor(
+        workers.count, initializer=_begin_process, initargs=(os.getpid(),), env=environment
+    )
+    running: dict[Future[Result[Made]], Unit] = {}
+    try:
+        while left or running:
+            while left and len(running) <= workers.count:  # one more, for the next that is idle
+                job = pool.submit(_in_worker, learn, left[0], workers.threads, _versions())
+                running[job] = left.popleft()
+            for job in wait(running, return_when=FIRST_COMPLETED).done:
+                result = job.result()
+                del running[job]
+                yield result
+    except TerminatedWorkerError as error:
+        yield from _done(running)
+        return list(running.values()), str(error)
+    except (Exception, KeyboardInterrupt):
+        yield from _done(running)
+        raise
+    finally:
+        pool.terminate(kill_workers=True)  # else they wait for minutes, data and all
+    return [], ""
 
-    def jobs() -> Iterator[Any]:
-        for unit in units:
-            begun.append(unit)
-            yield delayed(_in_worker)(learn, unit, workers.threads, _versions())
 
-    count = max(2, workers.count)  # with one, joblib would learn in this process
-    start = {"initializer": _begin_process, "initargs": (os.getpid(),)}
-    with parallel_config("loky", n_jobs=count, inner_max_num_threads=workers.threads, **start):
-        pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers.count)
-    yield from pool(jobs())
+def _done(running: dict[Future[Result[Made]], Unit]) -> Iterator[Result[Made]]:
+    """Yield the results that are there, and take them out."""
+    for job in [job for job in running if job.done() and job.exception() is None]:
+        del running[job]
+        yield job.result()
 
 
 def _died(unit: Unit, names: Sequence[str], reason: str) -> InputError:
@@ -269,8 +297,14 @@ def _on_cluster(
                 if not running:
                     return
                 for ref in ray.wait(list(running), timeout=1)[0]:
-                    unit = running.pop(ref)
-                    yield _fetched(ray, ref, unit, names)
+                    result = _fetched(ray, ref, running[ref], names)
+                    del running[ref]
+                    yield result
+        except (Exception, KeyboardInterrupt):
+            for ref in ray.wait(list(running), num_returns=len(running), timeout=0)[0]:
+                with suppress(InputError):
+                    yield _fetched(ray, ref, running.pop(ref), names)
+            raise
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
