@@ -39,7 +39,7 @@ def made_up(names: list[str], labels: list[str], *, lost: int = 0) -> dict[str, 
         "refusal": {"coverage": 0.95, "accepted": 0.94, "auroc": 0.987},
         "sizes": {"model_bytes": 8_950_000, "task_bytes": 34_400, "float_bytes": 275_200_000},
         "tasks": rows,
-        "warnings": warnings(rows, len(names), 1, "verified", "log-odds"),
+        "warnings": warnings(rows, len(names), 1),
         **means,
     }
 

@@ -9,7 +9,7 @@ import pytest
 
 from supsup_runtime.errors import InputError
 from supsup_train import Workers
-from supsup_train.workers import Unit, learn_units
+from supsup_train.workers import Unit, _unreachable, learn_units
 
 UNITS, NAMES = [(0,)], ["t0"]
 
@@ -20,6 +20,12 @@ def test_a_cluster_that_does_not_answer_is_refused(address: str) -> None:
     text = f"^--cluster: {address} must be HOST:PORT of a Ray cluster that runs, or auto: .*; start"
     with pytest.raises(InputError, match=text):
         list(learn_units(Unit, UNITS, NAMES, Workers(count=0, cluster=address)))
+
+
+def test_other_versions_of_ray_are_told_whole() -> None:
+    error = RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.0\nPython: 2")
+    found = str(_unreachable("head:6379", error))
+    assert found.endswith("was started with: Ray: 1.0 Python: 2; install the same here")
 
 
 @pytest.mark.slow

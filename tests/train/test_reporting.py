@@ -39,27 +39,36 @@ def test_training_accuracy_is_of_at_most_1000_images_of_every_class(images: int)
     assert set(found.test_y) == set(y)
 
 
-TIMES = {"one": 10.0, "with it": 10.9, "two": 12.0, "three": 12.5, "many": 13.17}
+SEVERAL = [  # together, workers, times of tasks, rates and times left
+    (1, 1, (10.0, 10.4, 10.8), ("", "150 a minute, 0:10:00 left", "150 a minute, 0:10:00 left")),
+    (1, 2, (10.0, 10.1, 12.0, 12.1), ("", "", "31.6 a minute, 0:47:28 left", "60.0 a ")),
+    (2, 1, (10.0, 10.0, 14.0, 14.0), ("", "", "30.0 a minute, 0:49:58 left", "30.0 a ")),
+    (2, 2, (10.0, 10.0, 11.0, 11.0, 15.0), ("", "", "", "", "30.0 a minute")),
+]
 
 
+@pytest.mark.parametrize(("together", "workers", "times", "rates"), SEVERAL)
 def test_a_line_tells_how_many_tasks_are_done_and_when_all_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    together: int,
+    workers: int,
+    times: tuple[float, ...],
+    rates: tuple[str, ...],
 ) -> None:
     now = 10.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    with reporting(tmp_path, tmp_path / "log", 1, 1502, quiet=True) as reporter:
+    how = {"together": together, "workers": workers}
+    with reporting(tmp_path, tmp_path / "log", 1, 1503, quiet=True, **how) as reporter:
         reporter.report({"task": "zero", "index": 0, "kept": True})
-        for index, (name, now) in enumerate(TIMES.items(), start=1):  # noqa: B007 - read above
-            line = {"task": name, "index": index, "accuracy": 0.5, "seconds": 2.0}
-            reporter.report(line)
-    assert capsys.readouterr().err.splitlines() == [
-        "zero: already in the bank, skipped",
-        "one: accuracy 0.5000, 2.0 s (2 of 1502)",
-        "with it: accuracy 0.5000, 2.0 s (3 of 1502)",
-        "two: accuracy 0.5000, 2.0 s (4 of 1502, 30.0 a minute, 0:49:56 left)",
-        "three: accuracy 0.5000, 2.0 s (5 of 1502, 48.0 a minute, 0:31:11 left)",
-        "many: accuracy 0.5000, 2.0 s (6 of 1502, 56.8 a minute, 0:26:21 left)",
-    ]
+        for index, now in enumerate(times, start=1):  # noqa: B007 - read above
+            reporter.report({"task": "t", "index": index, "accuracy": 0.5, "seconds": 2.0})
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == "zero: already in the bank, skipped"
+    for done, (line, rate) in enumerate(zip(lines, rates, strict=True), start=2):
+        text = f"t: accuracy 0.5000, 2.0 s ({done} of 1503"
+        assert line.startswith(f"{text}, {rate}") if rate else line == f"{text})"
 
 
 def test_a_log_on_a_full_disk_is_named(tmp_path: Path) -> None:

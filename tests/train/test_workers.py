@@ -184,7 +184,7 @@ def test_workers_share_neither_a_bank_with_another_command_nor_a_gpu(tmp_path: P
     module = st.make_model("mlp-4", input_shape=(64,), outputs=12)
     bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
     text = "another process is learning tasks for this bank; wait for it to end"
-    with pytest.raises(InputError, match=r"^device: cuda is one for all workers; learn tasks at on"):
+    with pytest.raises(InputError, match=r"^device: cuda is one for all workers; learn tasks at o"):
         st.train_stream(bank, module, stream, workers=TWO, device=st.Device(name="cuda"))
     with (
         exclusive(bank.path, ".training"),

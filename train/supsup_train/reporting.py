@@ -33,8 +33,6 @@ def progress_bars(*, quiet: bool) -> Progress:
 
 
 MAX_LOG_BYTES = 1 << 30
-_TOGETHER = 1.0
-"""Seconds within which the first tasks count as learned at once, as with ``--vectorise``."""
 
 
 def open_log(log: Path, mode: str = "ab", *, own: bool) -> AbstractContextManager[IO[bytes]]:
@@ -89,16 +87,27 @@ class Reporter:
         log: The log; defaults to ``train.jsonl`` in the bank.
         steps: Steps of a task.
         tasks: Number of tasks, those in the bank included.
+        together: Tasks that are learned at once, and so end at once.
+        workers: So many times `together` are learned side by side.
     """
 
     def __init__(
-        self, bars: Progress, bank: Path, log: Path | None, steps: int, tasks: int
+        self,
+        bars: Progress,
+        bank: Path,
+        log: Path | None,
+        steps: int,
+        tasks: int,
+        *,
+        together: int = 1,
+        workers: int = 1,
     ) -> None:
         self._bars, self._steps = bars, steps
         self._bank, self._log = bank, log
         self._waiting: list[str] = []
         self._tasks, self._done, self._learned = tasks, 0, 0
-        self._begun = (0.0, 0)  # time and number of the first reports, which the rate leaves out
+        self._together, self._first = together, together * max(1, workers)
+        self._begun = 0.0  # when as many were learned as begin at once, which the rate leaves out
 
     def bar(self, name: str) -> StepProgress:
         """Replace the progress bar by one for this task; return its update function."""
@@ -120,8 +129,8 @@ class Reporter:
             self._say(f"{name}: already in the bank, skipped")
             return
         self._learned += 1
-        if not self._begun[0] or time.monotonic() - self._begun[0] < _TOGETHER:
-            self._begun = (self._begun[0] or time.monotonic(), self._learned)
+        if self._learned == self._first:
+            self._begun = time.monotonic()
         text = f"{name}: accuracy {line['accuracy']:.4f}, {line['seconds']:.1f} s"
         text += f"; all tasks so far {line['seen']:.4f}" if "seen" in line else ""
         self._say(text + self._rate())
@@ -131,11 +140,11 @@ class Reporter:
     def _rate(self) -> str:
         """Return how many tasks are done and, once there is a rate, the time left."""
         text = f" ({self._done} of {self._tasks}"
-        begun, number = self._begun
-        seconds, left = time.monotonic() - begun, self._tasks - self._done
-        if self._learned == number or not left:
+        left = self._tasks - self._done
+        ended = -(-self._learned // self._together) * self._together - self._first
+        if ended <= 0 or not left:
             return f"{text})"
-        rate = (self._learned - number) / seconds
+        rate = ended / (time.monotonic() - self._begun)
         remaining = timedelta(seconds=round(left / rate))
         digits = 0 if 60 * rate >= 100 else 1
         return f"{text}, {60 * rate:,.{digits}f} a minute, {remaining} left)"
@@ -155,12 +164,19 @@ class Reporter:
 
 @contextmanager
 def reporting(
-    bank: Path, log: Path | None, steps: int, tasks: int, *, quiet: bool
+    bank: Path,
+    log: Path | None,
+    steps: int,
+    tasks: int,
+    *,
+    quiet: bool,
+    together: int = 1,
+    workers: int = 1,
 ) -> Iterator[Reporter]:
-    """Provide a reporter; `log` defaults to ``train.jsonl`` in the bank."""
+    """Provide a `Reporter`; `log` defaults to ``train.jsonl`` in the bank."""
     if log is not None or (bank / "bank.json").exists():
         begin_log(log or bank / "train.jsonl", own=log is None)
     with progress_bars(quiet=quiet) as bars:
-        made = Reporter(bars, bank, log, steps, tasks)
+        made = Reporter(bars, bank, log, steps, tasks, together=together, workers=workers)
         yield made
         made.flush()

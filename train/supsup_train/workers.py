@@ -159,11 +159,11 @@ def check_room(count: int, needed: int, *, threads: int = 1) -> None:
         )
 
 
-def check_room_at_once(tasks: int, one: int, needed: int) -> None:
-    """Refuse more tasks at once than this machine has memory for; `one` takes so many bytes."""
-    room = available_bytes()
+def check_room_at_once(tasks: int, fixed: int, each: int) -> None:
+    """Refuse more tasks at once than this machine has memory for: bytes of all, and of each."""
+    room, needed = available_bytes(), fixed + tasks * each
     if tasks > 1 and room is not None and needed > room:
-        most = max(1, 1 + (room - one) * (tasks - 1) // (needed - one))
+        most = max(1, (room - fixed) // each)
         raise InputError(
             f"--vectorise: {tasks} tasks at once need about {needed / 2**30:.1f} GiB of memory, "
             f"{room / 2**30:.1f} are available; give at most {most}"
@@ -384,8 +384,10 @@ def _check_address(address: str) -> None:
 
 
 def _unreachable(address: str, error: object) -> InputError:
-    reason = str(error).strip().partition("\n")[0]
+    reason = " ".join(str(error).split())
+    other = reason.startswith("Version mismatch")  # of Ray or Python
+    remedy = "install the same here" if other else "start one with: ray start --head"
     return InputError(
         f"--cluster: {address} must be HOST:PORT of a Ray cluster that runs, or auto: "
-        f"{reason:.200}; start one with: ray start --head"
+        f"{reason:.300}; {remedy}"
     )

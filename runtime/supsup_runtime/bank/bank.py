@@ -179,7 +179,7 @@ class MaskBank:
         return len(self.entries)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self.task_names
+        return isinstance(name, str) and name in self._index.positions
 
     def __iter__(self) -> Iterator[TaskMasks]:
         return (self.task(index) for index in range(len(self)))
@@ -226,13 +226,13 @@ class MaskBank:
             BankError: If the task does not exist.
         """
         if isinstance(key, str):
-            names = self.task_names
-            if key not in names:
+            position = self._index.positions.get(key)
+            if position is None:
                 raise BankError(
-                    f"{self.path}: no task {shown(key)} among its {len(names)}; "
+                    f"{self.path}: no task {shown(key)} among its {len(self)}; "
                     "list them with supsup-bank list"
                 )
-            return names.index(key)
+            return position
         return checked_index(f"{self.path}: task index", key, len(self), error=BankError)
 
     def verify(self) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class BankEntry:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: of a cached property
 class BankIndex:
     """Content of bank.json, with the file's `sha256`."""
 
@@ -44,6 +45,11 @@ class BankIndex:
     entries: tuple[BankEntry, ...]
     format: int = FORMAT
     sha256: str = ""
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Where each name is among the entries."""
+        return {entry.name: position for position, entry in enumerate(self.entries)}
 
     @property
     def revision(self) -> str:

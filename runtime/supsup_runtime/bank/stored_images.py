@@ -11,6 +11,7 @@ from pathlib import Path
 from supsup_runtime.arrays import Floats
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import canonical_json
+from supsup_runtime.bank.index import check_new
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.bank.tensorfile import TensorFile, check_array
 from supsup_runtime.errors import BankError
@@ -82,11 +83,21 @@ def rename_task(bank: MaskBank, old: str, new: str) -> None:
     Raises:
         BankError: As `MaskBank.rename`, or if the images are damaged.
     """
-    images, path = stored_images(bank, old), _path(bank, old)
-    if images is not None and new not in bank:
-        store_images(bank, bank.task(old).renamed(new), images)
-    bank.rename(old, new)
-    if images is not None and not path.samefile(_path(bank, new)):
+    images = stored_images(bank, old)
+    if images is None:
+        bank.rename(old, new)
+        return
+    check_new(bank.path, new, {name.casefold() for name in bank.task_names if name != old})
+    copy = _path(bank, new)
+    same = copy.exists() and copy.samefile(_path(bank, old))
+    store_images(bank, bank.task(old).renamed(new), images)
+    try:
+        bank.rename(old, new)
+    except BaseException:
+        if not same:
+            copy.unlink(missing_ok=True)
+        raise
+    if not same:
         forget_images(bank, old)
 
 

@@ -7,16 +7,22 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.fields import is_number
 from supsup_runtime.bank.index import FORMAT
 from supsup_runtime.bank.merging import check_others
-from supsup_runtime.bank.stored_images import forget_images, image_bytes, rename_task
+from supsup_runtime.bank.stored_images import (
+    forget_images,
+    image_bytes,
+    rename_task,
+    stored_images,
+)
 from supsup_runtime.bank.task import equal_tasks
 from supsup_runtime.console import Options, parser, print_result, to_path, to_table
-from supsup_runtime.errors import InputError
+from supsup_runtime.errors import InputError, SupSupError
 from supsup_runtime.hopfield.file import has_store, read_store
 
 _EXAMPLES = (
@@ -113,6 +119,8 @@ def _verify(arguments: argparse.Namespace) -> None:
     bank.calibration()  # checks the optional calibration file
     if has_store(bank):
         read_store(bank)
+    for name in filter(bank.__contains__, image_bytes(bank)):
+        stored_images(bank, name)
     _warn_equal(bank)
     text = f"{bank.path}: {len(bank)} tasks, all files are valid"
     print_result({"ok": True, "num_tasks": len(bank)}, as_json=arguments.json, text=text)
@@ -144,15 +152,27 @@ def _merge(arguments: argparse.Namespace) -> None:
         bank.merge(*others)
     else:
         check_others(path, others, first.digest, FORMAT, ())  # before the folder is made
+        there = path.exists()
         bank = MaskBank.create(path, first.network, forward=first.forward, gradient=first.gradient)
         try:
             bank.merge(*others)
         except BaseException:  # an interrupt, too: all tasks or no bank
-            shutil.rmtree(path.resolve())
+            _remove_empty(bank, keep=there)
             raise
     _warn_equal(bank)
     count = sum(map(len, others))
     _say_changed(bank, f"added {count} tasks of {len(others)} banks", arguments)
+
+
+def _remove_empty(bank: MaskBank, *, keep: bool) -> None:
+    """Remove a bank without tasks, unless another command changes it; `keep` leaves its folder."""
+    with suppress(SupSupError), bank.changing():
+        if len(bank):
+            return
+        for path in bank.path.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not keep:
+            bank.path.rmdir()
 
 
 def _remove(arguments: argparse.Namespace) -> None:

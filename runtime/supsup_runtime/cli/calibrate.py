@@ -18,7 +18,12 @@ from supsup_runtime.cli.options import (
 )
 from supsup_runtime.console import add_options, parser, print_result, to_path, to_table
 from supsup_runtime.data.options import say_skipped
-from supsup_runtime.evaluation.calibration import check_same_bank, choose_samples, measure
+from supsup_runtime.evaluation.calibration import (
+    check_same_bank,
+    choose_samples,
+    default_way,
+    measure,
+)
 
 _EXAMPLES = (
     "out.onnx permuted --bank masks/",
@@ -48,7 +53,7 @@ def run() -> None:
     bank.check_lock()  # before the measurement
     given = arguments.score is not None or arguments.candidates is not None
     chosen = arguments.method in {None, "auto"} and not given
-    how = None if chosen else inference_of(arguments, model)
+    how = None if chosen else inference_of(arguments, default_way(model))
     tasks = model_tasks(arguments, model)
     samples = choose_samples(model, tasks, per_task=arguments.per_task)
     say_skipped(tasks)

@@ -75,7 +75,7 @@ def run() -> None:
     model = load_model(arguments)
     stream = model_tasks(arguments, model)
     curves = _curves(arguments.bank, stream.task_names)
-    method = inference_of(arguments, model)
+    method = inference_of(arguments, model.how())
     tracked = None
     if arguments.stay is not None:  # first: it may be refused
         tracked = evaluate_tracker(

@@ -102,9 +102,8 @@ def add_inference_options(made: CommandParser, methods: Sequence[str] = METHODS)
     add_options(made.method, rows)
 
 
-def inference_of(arguments: argparse.Namespace, model: Model) -> Inference:
-    """Return the inference settings of a command."""
-    default = model.how()
+def inference_of(arguments: argparse.Namespace, default: Inference) -> Inference:
+    """Return the inference settings of a command; those of `default` where none are given."""
     method = None if arguments.method == "auto" else arguments.method
     settings = {
         "score": arguments.score,

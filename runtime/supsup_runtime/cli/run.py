@@ -105,7 +105,7 @@ def _predict(
     model: Model, x: Given, arguments: argparse.Namespace, *, per_image: bool
 ) -> Prediction:
     if arguments.task is None:
-        how = inference_of(arguments, model)
+        how = inference_of(arguments, model.how())
         return model.predict(x, per_image=per_image, method=how, timings=True)
     for name in _INFERRING:
         given = getattr(arguments, name)

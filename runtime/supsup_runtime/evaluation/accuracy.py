@@ -17,7 +17,7 @@ from supsup_runtime.data.streams import Stream, TaskData
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation import findings
 from supsup_runtime.evaluation.findings import Answer
-from supsup_runtime.model.inference import Auto, Inference, resolved_score, threshold_of
+from supsup_runtime.model.inference import Auto, Inference, threshold_of
 from supsup_runtime.model.model import Model
 from supsup_runtime.model.prediction import Prediction
 
@@ -78,15 +78,13 @@ def evaluate(
     for key in keys:
         values = [row[key] for row in rows if row.get(key) is not None]
         means[key] = fmean(values) if values else None
-    score = resolved_score(model.info, how)
     return {
         "batch": batch_size,
         "chance_inferred": 1 / model.num_tasks,
         "confusion": findings.confused_tasks(rows)[:100],
         "method": how.method,
         "tasks": rows,
-        "warnings": changed
-        + findings.warnings(rows, model.num_tasks, batch_size, how.method, score),
+        "warnings": changed + findings.warnings(rows, model.num_tasks, batch_size),
         **means,
     }
 

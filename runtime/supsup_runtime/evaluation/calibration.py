@@ -25,7 +25,7 @@ from supsup_runtime.bank.calibration import JUDGING, Calibration, Judging
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
 from supsup_runtime.evaluation.accuracy import Progress, check_progress, check_stream
-from supsup_runtime.evaluation.choosing import Tried, ways_to_infer
+from supsup_runtime.evaluation.choosing import Tried, tries_all, ways_to_infer
 from supsup_runtime.model.inference import DEFAULT_CANDIDATES, Inference, resolved_score
 from supsup_runtime.model.model import Model
 
@@ -171,11 +171,10 @@ def measure(
     """
     _check_coverage(coverage)  # before a long measurement
     check_kind("model", model, Model, "a loaded model")
-    if how is not None:
-        check_kind("how", how, Inference, "an Inference")
     check_progress(progress)
     check_sequence("samples", samples)
     if how is not None:
+        check_kind("how", how, Inference, "an Inference")
         score = resolved_score(model.info, how)
         if score is None:
             raise InputError(f"method must be one of {list(JUDGING)}, got {how.method!r}")
@@ -199,9 +198,8 @@ def measure(
     others = np.concatenate([half for _, half in halves])
     threshold = calibrate(held_out, coverage)
     left_out = _leave_out(model, found, threshold)
-    assert how.score is not None  # noqa: S101 - of each way
     calibration = Calibration(
-        score=how.score,
+        score=way.score,
         threshold=threshold,
         coverage=float((held_out >= threshold).mean()),
         images=len(held_out),
@@ -216,13 +214,17 @@ def measure(
     return Measured(calibration=calibration, left_out=left_out, ways=tuple(ways))
 
 
+def default_way(model: Model) -> Inference:
+    """Return the method of a model whose calibration, if it has one, is left out of account."""
+    return Inference(method="exhaustive" if tries_all(model) else "verified")
+
+
 def _way(model: Model, ways: Sequence[Tried], how: Inference | None) -> Tried:
     """Return the way to infer that is measured: as given, or the best, or the usual one."""
     if how is None and ways:
         return ways[0]
     if how is None:
-        every = model.tries_all or model.info.mode == "known"
-        how = Inference(method="exhaustive" if every else "verified")
+        how = default_way(model)
         how = replace(how, score=resolved_score(model.info, how))
     if how.method == "verified":
         how = replace(how, candidates=how.candidates or DEFAULT_CANDIDATES)

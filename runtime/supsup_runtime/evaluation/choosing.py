@@ -68,6 +68,11 @@ class Tried:
         return scores * self.scale + self.shift if self.is_adjusted else scores
 
 
+def tries_all(model: Model) -> bool:
+    """Return whether a model tries all tasks unless asked otherwise: few, or it cannot choose."""
+    return model.tries_all or model.info.mode == "known"
+
+
 def ways_to_infer(model: Model, samples: Sequence[Images], how: Inference | None) -> list[Tried]:
     """Measure ways to infer tasks on up to 2000 images; the best one comes first.
 
@@ -79,7 +84,8 @@ def ways_to_infer(model: Model, samples: Sequence[Images], how: Inference | None
     Args:
         model: A loaded model.
         samples: ``float32 (images, *input_shape)`` per task, in index order.
-        how: Method, and the score to keep, or None to choose.
+        how: Method, and the score to keep, which ``adjusted=False`` leaves as it is; or None to
+            choose.
 
     Returns:
         The ways; none if there is one task, no second image, or `MAX_PASSES` are not enough.
@@ -89,13 +95,14 @@ def ways_to_infer(model: Model, samples: Sequence[Images], how: Inference | None
         return []
     kinds = (how.score,) if how is not None and how.score else _scores_of(model)
     scores = _all_scores(model, images, kinds)
-    tried = [way for kind in kinds for way in _by_score(kind, scores[kind], own, half)]
+    adjust = how is None or how.adjusted is not False
+    tried = [way for k in kinds for way in _by_score(k, scores[k], own, half, adjust=adjust)]
     best = _best(tried, int(half.sum()))
     tried = [best, *sorted((way for way in tried if way is not best), key=lambda w: -w.inferred)]
     counts = tuple(count for count in _CANDIDATES if count < model.num_tasks)
     if how is not None and how.method == "verified":
         counts = (how.candidates or DEFAULT_CANDIDATES,)
-    elif how is not None or model.tries_all or not counts:
+    elif how is not None or tries_all(model) or not counts:
         return tried
     adjusted, rest = best.adjusted(scores[best.score]), np.flatnonzero(half)
     fewer = _verified(model, images[rest], adjusted[rest], own[rest], best, counts)
@@ -168,12 +175,17 @@ def _all_scores(model: Model, x: Images, kinds: Sequence[Score]) -> dict[Score, 
 
 
 def _by_score(
-    kind: Score, scores: Scores, own: npt.NDArray[np.int64], half: npt.NDArray[np.bool_]
+    kind: Score,
+    scores: Scores,
+    own: npt.NDArray[np.int64],
+    half: npt.NDArray[np.bool_],
+    *,
+    adjust: bool,
 ) -> list[Tried]:
     """Measure trying all tasks by a score, as it is and adjusted."""
     how, none = Inference(method="exhaustive", score=kind), np.zeros(0)
     ways = []
-    for scale, shift in ((none, none), fitted(scores[~half], own[~half])):
+    for scale, shift in ((none, none), *([fitted(scores[~half], own[~half])] if adjust else [])):
         way = Tried(how=how, inferred=0.0, together=0.0, scale=scale, shift=shift)
         ways.append(_measured(way, way.adjusted(scores[half]), own[half]))
     return ways

@@ -141,9 +141,7 @@ def other_data(model: Model, stream: Tasks) -> list[str]:
     ]
 
 
-def warnings(
-    rows: Sequence[Row], tasks: int, batch_size: int, method: str, score: str | None
-) -> list[str]:
+def warnings(rows: Sequence[Row], tasks: int, batch_size: int) -> list[str]:
     """Say in one line each where guessing does as well as the model, and what to do instead."""
     found = []
     poor = [row for row in rows if row.get("known", 1) <= row["chance"] < 1]
@@ -169,9 +167,8 @@ def warnings(
     tips = ["instead give the task"]
     if batch_size == 1:
         tips.append("infer it from batches of one task (--batch-size 16)")
-    if (method, score) != ("exhaustive", "entropy"):
-        tips.append("try --method exhaustive --score entropy")
-    tips.append("or train with more superfluous outputs (--outputs) or fewer tasks that look alike")
+    tips.append("calibrate (supsup-calibrate)")
+    tips.append("or train with --negatives memory or others, or with more --outputs")
     return [*found, f"tasks inferred no better than by guessing: {where}; {', '.join(tips)}"]
 
 

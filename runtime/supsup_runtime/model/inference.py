@@ -19,7 +19,7 @@ from supsup_runtime.arrays import (
     checked_whole,
     shown,
 )
-from supsup_runtime.bank.calibration import JUDGING
+from supsup_runtime.bank.calibration import JUDGING, Calibration
 from supsup_runtime.errors import InputError
 from supsup_runtime.model import methods
 from supsup_runtime.model.metadata import ModelInfo, TaskInfo
@@ -161,20 +161,24 @@ def resolved_score(info: ModelInfo, how: Inference) -> Score | None:
 
 def threshold_of(info: ModelInfo, how: Inference) -> float | None:
     """Return the threshold; None if the model is not calibrated for `how`."""
-    calibration = info.calibration
-    if calibration is None or calibration.score != resolved_score(info, how):
-        return None
-    return None if calibration.scale and how.adjusted is False else calibration.threshold
+    calibration = _calibration_of(info, how)
+    return None if calibration is None else calibration.threshold
 
 
 def adjustment_of(info: ModelInfo, how: Inference) -> Adjustment | None:
     """Return what adjusts the scores of a method; None if nothing does."""
-    calibration = info.calibration
-    if calibration is None or how.adjusted is False or not calibration.scale:
-        return None
-    if calibration.score != resolved_score(info, how):
+    calibration = _calibration_of(info, how)
+    if calibration is None or not calibration.scale:
         return None
     return Adjustment(np.array(calibration.scale), np.array(calibration.shift))
+
+
+def _calibration_of(info: ModelInfo, how: Inference) -> Calibration | None:
+    """Return the calibration if it was measured with this score, adjusted as here."""
+    found = info.calibration
+    if found is None or found.score != resolved_score(info, how):
+        return None
+    return None if found.scale and how.adjusted is False else found
 
 
 def score_tasks(

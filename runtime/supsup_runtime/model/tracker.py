@@ -153,6 +153,11 @@ class Tracker:
                 f"{loaded.place}: a tracker needs method {' or '.join(JUDGING)}, which run the "
                 f"network with single masks, got {how.method}; give one, or export with all outputs"
             )
+        if how.candidates == 1 and len(loaded.info.tasks) > 1:
+            raise InputError(
+                f"{loaded.place}: a tracker compares tasks, so verified must try at least 2 "
+                "candidates, got 1; give a method with more"
+            )
         return how, score
 
 

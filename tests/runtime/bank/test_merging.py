@@ -231,6 +231,31 @@ def test_a_failed_merge_leaves_no_new_bank(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_failed_merge_leaves_the_folder_that_was_there(tmp_path: Path) -> None:
+    other, new = shard(tmp_path / "1", "a", "b"), tmp_path / "new"
+    flip(other.path / "tasks/b.safetensors")
+    (tmp_path / "empty").mkdir()
+    new.symlink_to(tmp_path / "empty")
+    run("supsup-bank", "merge", new, other.path, status=3)
+    assert not [*new.iterdir()]
+    assert new.is_symlink()
+
+
+def test_a_failed_merge_leaves_what_another_command_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, merge = shard(tmp_path / "1", "a", "b"), MaskBank.merge
+
+    def second(bank: MaskBank, *others: MaskBank) -> None:
+        merge(MaskBank.open(bank.path), *others)
+        merge(bank, *others)
+
+    monkeypatch.setattr(MaskBank, "merge", second)
+    done = run("supsup-bank", "merge", tmp_path / "new", other.path, status=3)
+    assert "task 'a' is in" in done.stderr
+    assert MaskBank.open(tmp_path / "new").task_names == ("a", "b")
+
+
 def test_a_full_disk_adds_no_task(
     bank: MaskBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

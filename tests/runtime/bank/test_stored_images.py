@@ -23,6 +23,7 @@ from supsup_runtime.bank.stored_images import (
 )
 from supsup_runtime.bank.task import encode_task
 from supsup_runtime.errors import BankError, FileError
+from supsup_runtime.files import exclusive
 
 IMAGES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -86,6 +87,24 @@ def test_commands_show_them_and_forget_them(kept: MaskBank, tmp_path: Path) -> N
 def test_a_task_renamed_to_its_own_name_keeps_them(kept: MaskBank) -> None:
     run("rename", kept.path, "task-1", "task-1")
     np.testing.assert_array_equal(stored_images(MaskBank.open(kept.path), "task-1"), IMAGES + 1)
+
+
+@pytest.mark.parametrize("new", ["Task-0", "../x"])
+def test_a_refused_rename_changes_none(kept: MaskBank, new: str) -> None:
+    before = image_bytes(kept)
+    run("rename", kept.path, "task-1", new, status=3)
+    with exclusive(kept.path):
+        run("rename", kept.path, "task-1", "free", status=1)
+    assert image_bytes(kept) == before
+    np.testing.assert_array_equal(stored_images(kept, "task-0"), IMAGES)
+
+
+def test_damaged_ones_are_found(kept: MaskBank) -> None:
+    run("verify", kept.path)
+    path = kept.path / "memory" / "task-1.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    done = run("verify", kept.path, status=3)
+    assert f"{path}: not a whole safetensors file" in done.stderr
 
 
 @pytest.mark.parametrize("call", ["rename", "store_images", "forget_images"])

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from banks import make_bank
-from supsup_export import export
+from supsup_export import Request, export
 from supsup_runtime import Inference, Model, load
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.evaluation import choosing, measure
+from supsup_runtime.evaluation.calibration import default_way
 from supsup_runtime.evaluation.choosing import Tried, _best, _measured, fitted, ways_to_infer
 from supsup_runtime.model import loaded
 from supsup_runtime.objectives import Score, energy, evidence
@@ -184,6 +185,7 @@ def test_what_a_calibration_chooses_does_not_depend_on_the_one_before(
     how = Inference(method="verified", candidates=2)
     found = calibrated(bank, model, tmp_path, how)
     assert found.how().method == "verified"
+    assert default_way(found) == Inference(method="exhaustive")  # of supsup-calibrate --score
     assert measure(found, samples(model), coverage=0.9).calibration == fresh  # few: all tried
     monkeypatch.setattr(loaded, "MAX_TRIED", 2)  # as with many tasks
     monkeypatch.setattr(choosing, "_CANDIDATES", (2, 4))
@@ -203,6 +205,23 @@ def test_a_method_that_is_given_is_measured_and_comes_first(
     assert (first.how.method, first.how.candidates) == ("verified", candidates or 4)
     assert calibration.candidates == first.how.candidates
     assert calibration.inferred == pytest.approx(first.inferred)
+
+
+def test_scores_stay_as_they_are_where_that_is_asked_for(model: Model) -> None:
+    how = Inference(method="exhaustive", adjusted=False)
+    found = measure(model, samples(model), how=how, coverage=0.9)
+    assert not found.calibration.scale
+    assert [way.is_adjusted for way in found.ways] == [False]
+
+
+def test_models_that_cannot_choose_candidates_try_all_tasks(
+    bank: MaskBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request(outputs=("logits",))
+    known = load(export(bank, tmp_path / "known.onnx", request=request, check=False).path)
+    monkeypatch.setattr(loaded, "MAX_TRIED", 2)  # as with many tasks
+    found = measure(known, samples(known), coverage=0.9).calibration
+    assert found.method == default_way(known).method == "exhaustive"
 
 
 def test_of_one_task_nothing_is_chosen(tmp_path: Path) -> None:

@@ -24,7 +24,10 @@ DATA = TaskData(
     test_x=np.zeros((4, 1), np.float32),
     test_y=np.array([0, 0, 1, 1]),
 )
-TIPS = "or train with more superfluous outputs (--outputs) or fewer tasks that look alike"
+TIPS = (
+    "calibrate (supsup-calibrate), or train with --negatives memory or others, or with more "
+    "--outputs"
+)
 
 
 def answer(row: int, label: int, sure: float, task: str = "pets", margin: float = 1.0) -> Answer:
@@ -85,29 +88,29 @@ def test_confused_pairs() -> None:
 
 def test_no_warning() -> None:
     good = [row("a", {"a": 9, "b": 1}), row("b", {"b": 10})]
-    assert warnings(good, 2, 1, "verified", "log-odds") == []
-    assert warnings([row("a", {"a": 3})], 1, 1, "verified", "entropy") == []  # one task
+    assert warnings(good, 2, 1) == []
+    assert warnings([row("a", {"a": 3})], 1, 1) == []  # one task
     nameless = [{"task": "x", "chance": 0.5, "mask": "m", "inferred": 0.1}]
-    assert warnings(nameless, 2, 1, "verified", "entropy") == []
+    assert warnings(nameless, 2, 1) == []
     skipped = [row("a", {"a": 1}) | {"inferred_as": {}, "images": 0, "inferred": None}]
-    assert warnings(skipped, 2, 1, "verified", "entropy") == []
+    assert warnings(skipped, 2, 1) == []
 
 
 def test_a_warning_where_inference_guesses() -> None:
     rows = [row("a", {"a": 5, "b": 5}), row("b", {"a": 4, "b": 6})]
     said = "tasks inferred no better than by guessing: 11 of 20 images right, guessing gives 10"
-    (found,) = warnings(rows, 2, 1, "verified", "log-odds")
+    (found,) = warnings(rows, 2, 1)
     batches = "infer it from batches of one task (--batch-size 16)"
-    tips = f"instead give the task, {batches}, try --method exhaustive --score entropy, {TIPS}"
+    tips = f"instead give the task, {batches}, {TIPS}"
     assert found == f"{said}; {tips}"
-    (found,) = warnings(rows, 2, 5, "exhaustive", "entropy")
+    (found,) = warnings(rows, 2, 5)
     assert found == f"{said}; instead give the task, {TIPS}"
 
 
 def test_a_warning_names_the_tasks_that_are_lost() -> None:
     rows = [row(f"t{k}", {f"t{k}": 10}) for k in range(9)]
     rows += [row(f"lost{k}", {"t0": 10}) for k in range(6)]
-    (found,) = warnings(rows, 15, 1, "exhaustive", "log-odds")
+    (found,) = warnings(rows, 15, 1)
     listed = ", ".join(f"lost{k} (0.0%)" for k in range(5))
     assert found.startswith(
         f"tasks inferred no better than by guessing: {listed} and 1 more; guessing gives 6.7%; "
@@ -121,15 +124,15 @@ def test_a_warning_where_labels_guess(known: float, warned: bool) -> None:
         "labels no better than the most frequent class, task given: a (50.0%); train longer, or "
         "with another learning rate"
     )
-    assert warnings(rows, 1, 1, "verified", "entropy") == ([message] if warned else [])
+    assert warnings(rows, 1, 1) == ([message] if warned else [])
 
 
 def test_a_warning_for_one_task_within_a_deviation_of_guessing() -> None:
     rows = [row(f"t{k}", {f"t{k}": 90, f"t{k + 1}": 10}) for k in range(4)]
     few = row("few", {"few": 24, "t0": 76})
-    (found,) = warnings([*rows, few], 5, 1, "exhaustive", "log-odds")
+    (found,) = warnings([*rows, few], 5, 1)
     assert "guessing: few (24.0%); guessing gives 20.0%; " in found
     enough = row("few", {"few": 25, "t0": 75})
-    assert warnings([*rows, enough], 5, 1, "exhaustive", "log-odds") == []
-    (found,) = warnings([*rows, enough], 5, 4, "exhaustive", "log-odds")  # 25 batches
+    assert warnings([*rows, enough], 5, 1) == []
+    (found,) = warnings([*rows, enough], 5, 4)  # 25 batches
     assert "guessing: few (25.0%)" in found

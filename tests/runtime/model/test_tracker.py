@@ -308,6 +308,9 @@ def test_methods_without_passes_through_masks_are_refused(
     for method in ("one-shot", "binary", "gradient"):
         with pytest.raises(InputError, match=f"a tracker needs method verified or exha.*{method}"):
             model.tracker(method=method)
+    one = supsup.Inference(method="verified", candidates=1)
+    with pytest.raises(InputError, match="verified must try at least 2 candidates, got 1; give a"):
+        model.tracker(method=one)
     with pytest.raises(InputError, match="method must be one of"):
         model.tracker(method="best")  # type: ignore[arg-type]  # refused
     export(bank, path, request=Request(outputs=("task", "logits")), check=False, force=True)

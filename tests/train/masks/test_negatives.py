@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -106,6 +107,35 @@ def test_pictures_of_a_file_are_prepared_as_the_task_s(tmp_path: Path) -> None:
         else:
             wanted = theirs.task(1).train_x
         np.testing.assert_array_equal(pool, wanted)
+
+
+def test_of_a_large_file_some_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = np.random.default_rng(1).integers(0, 256, (9, 8, 8, 3)).astype(np.uint8)
+    np.save(tmp_path / "more.npy", more)
+    recipe = replace(RECIPE, negatives=f"file:{tmp_path / 'more.npy'}")
+    stream = flat()
+    (every,) = drawn(tmp_path / "a", stream, recipe, 1).pools
+    monkeypatch.setattr(gathering, "_MOST_VALUES", 4 * 8 * 8 * 3)
+    few = [
+        drawn(tmp_path / name, stream, recipe, task).pools[0]
+        for name, task in (("b", 1), ("c", 1), ("d", 2))
+    ]
+    assert [len(pool) for pool in few] == [4, 4, 4]
+    np.testing.assert_array_equal(few[0], few[1])
+    rows = [{row.tobytes() for row in pool} for pool in (every, few[0], few[2])]
+    assert rows[1] < rows[0]
+    assert rows[1] != rows[2]  # by task
+
+
+def test_workers_map_the_images_of_others(tmp_path: Path) -> None:
+    stream = flat(images=90)
+    bank, _ = bank_of(tmp_path / "b", stream)
+    negatives = Negatives(bank, stream, replace(RECIPE, negatives="others"))
+    negatives.gather()
+    mapped: list[pickle.PickleBuffer] = []
+    sent = pickle.dumps(negatives._others, protocol=5, buffer_callback=mapped.append)
+    assert len(mapped) == 1  # joblib maps arrays, if each is large
+    assert len(sent) < mapped[0].raw().nbytes / 2
 
 
 def test_a_folder_of_pictures_for_own_tasks(tmp_path: Path) -> None:

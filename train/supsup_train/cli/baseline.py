@@ -79,7 +79,12 @@ def run(words: Sequence[str] | None = None) -> None:
         raise InputError(f"--every: goes with psp and sequence, got {method}; leave it out")
     workers = workers_of(arguments, stream, module)
     shown = reporting(
-        arguments.bank, arguments.log, recipe.steps, stream.num_tasks, quiet=arguments.quiet
+        arguments.bank,
+        arguments.log,
+        recipe.steps,
+        stream.num_tasks,
+        quiet=arguments.quiet,
+        workers=workers.count,
     )
     with shown as reporter:
         train_baseline(

@@ -159,9 +159,9 @@ def workers_of(arguments: argparse.Namespace, tasks: Tasks, module: nn.Module) -
     if arguments.cluster is not None:
         return Workers(count=asked or 0, threads=threads, cluster=arguments.cluster)
     at_once = min(getattr(arguments, "vectorise", 1), tasks.num_tasks)
-    negatives = getattr(arguments, "negatives", "none")
-    one, needed = (bytes_of_worker(tasks, module, negatives, n) for n in (1, at_once))
-    check_room_at_once(at_once, one, needed)
+    fixed, each = bytes_of_worker(tasks, module, getattr(arguments, "negatives", "none"))
+    check_room_at_once(at_once, fixed, each)
+    needed = fixed + at_once * each
     if asked is None:
         return Workers()
     if not asked:
@@ -170,11 +170,10 @@ def workers_of(arguments: argparse.Namespace, tasks: Tasks, module: nn.Module) -
     return Workers(count=asked, threads=threads)
 
 
-def bytes_of_worker(
-    tasks: Tasks, module: nn.Module, negatives: str = "none", at_once: int = 1
-) -> int:
-    """Estimate the memory of a worker: PyTorch, its largest tasks, scores, optimizer, negatives.
+def bytes_of_worker(tasks: Tasks, module: nn.Module, negatives: str = "none") -> tuple[int, int]:
+    """Estimate the memory of a worker, and what each task that it learns at once adds.
 
+    PyTorch, negatives, and a task that is prepared; inputs of the largest task, scores, optimizer.
     Activations, which are large for large pictures, are left out.
     """
     if isinstance(tasks, OwnTasks):
@@ -185,10 +184,11 @@ def bytes_of_worker(
             classes = tasks.real_outputs / data.num_classes
         images = int(classes * (len(data.train_x) + len(data.test_x)))
     weights = sum(value.numel() for value in module.parameters())
-    inputs = (at_once + 1) * images * math.prod(tasks.input_shape)  # one more while prepared
+    inputs = images * math.prod(tasks.input_shape)
+    others = 0
     if "others" in negatives.split(","):
-        inputs += 2 * values_of_others(tasks)  # the second without those of a task
-    return _TORCH_BYTES + 4 * (inputs + at_once * _COPIES * weights)
+        others = 2 * values_of_others(tasks)  # the second without those of a task
+    return _TORCH_BYTES + 4 * (inputs + others), 4 * (inputs + _COPIES * weights)
 
 
 def use_threads(arguments: argparse.Namespace) -> None:

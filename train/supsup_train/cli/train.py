@@ -210,9 +210,17 @@ def learn_tasks(
     """Learn the tasks that are missing in a bank, reported as the options say."""
     if recipe.negatives != "none" and not _says_negatives(arguments):
         recipe = _with_default_negatives(bank, module, tasks, recipe)
-    workers = workers_of(arguments, tasks, module)
-    log, quiet = arguments.log, arguments.quiet
-    with reporting(bank.path, log, recipe.steps, tasks.num_tasks, quiet=quiet) as reporter:
+    workers, device = workers_of(arguments, tasks, module), device_of(arguments)
+    shown = reporting(
+        bank.path,
+        arguments.log,
+        recipe.steps,
+        tasks.num_tasks,
+        quiet=arguments.quiet,
+        together=device.tasks,
+        workers=workers.count,
+    )
+    with shown as reporter:
         train_stream(
             bank,
             module,
@@ -221,7 +229,7 @@ def learn_tasks(
             report=reporter.report,
             progress=reporter.bar,
             workers=workers,
-            device=device_of(arguments),
+            device=device,
         )
 
 
@@ -244,13 +252,6 @@ def _with_default_negatives(
 def _says_negatives(arguments: argparse.Namespace) -> bool:
     """Return whether negatives are asked for, not by default."""
     return "negatives" in getattr(arguments, "_given", ()) and arguments.negatives != "none"
-
-
-def is_parallel(arguments: argparse.Namespace) -> bool:
-    """Return whether the options ask for tasks side by side, or another device."""
-    if arguments.workers is not None or arguments.cluster is not None:
-        return True
-    return not device_of(arguments).is_plain
 
 
 def device_of(arguments: argparse.Namespace) -> Device:
@@ -377,7 +378,8 @@ def nns_settings(arguments: argparse.Namespace) -> NnsSettings | None:
             f"--negatives: go with GG, GNs and GNu, got {arguments.negatives:.80} with NNs, where "
             "no batch says which task it is of; leave them out"
         )
-    if is_parallel(arguments):
+    side_by_side = arguments.workers is not None or arguments.cluster is not None
+    if side_by_side or not device_of(arguments).is_plain:
         raise InputError(
             "--workers, --cluster, --device, --vectorise, --precision: go with GG, GNs and GNu; "
             "NNs learns from one stream, in order, on the CPU; leave them out"

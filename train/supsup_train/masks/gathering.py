@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from supsup_runtime.arrays import Array, Floats, check_kind
 from supsup_runtime.bank.bank import MaskBank
-from supsup_runtime.bank.stored_images import MAX_BYTES, store_images, stored_images
+from supsup_runtime.bank.stored_images import (
+    MAX_BYTES,
+    image_bytes,
+    store_images,
+    stored_images,
+)
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.data.own.unlabelled import read_pictures
@@ -25,7 +31,7 @@ from supsup_train.masks.negatives import CHANGES, TaskNegatives
 from supsup_train.masks.recipe import Recipe
 
 _OTHERS, _MOST_VALUES = 400, 1 << 26
-"""Images of each other task; values of all together, and of all that are stored: 256 MiB each."""
+"""Images of each other task; values of all together, of all stored, of a file: 256 MiB each."""
 
 
 class Negatives:
@@ -61,7 +67,8 @@ class Negatives:
         self._changes = tuple(part for part in parts if part in CHANGES)
         self._bank = bank if "stored" in parts else None
         self._check(bank)
-        names = bank.task_names if self._bank else ()
+        there = image_bytes(bank) if self._bank else {}
+        names = [name for name in bank.task_names if name in there]
         self._stored: dict[str, _Marked] = {}
         for name in names:
             if (images := stored_images(bank, name)) is not None:
@@ -70,15 +77,17 @@ class Negatives:
         self._files = {path: read_pictures(path) for path in paths}
         digests = [_fingerprint(pictures) for pictures in self._files.values()]
         self.origin: dict[str, object] = {"negative_files": digests} if digests else {}
-        self._others: dict[str, _Marked] = {}
+        self._others: _Marked | None = None
+        self._owners = np.array([], str)
 
     def gather(self) -> None:
         """Read the images of all tasks for ``others``, once; workers then need not."""
         tasks = self._tasks
-        if "others" in self.recipe.negative_parts and not self._others:
-            for data in map(tasks.task, range(tasks.num_tasks)):
-                images = self._drawn(data, self._most(tasks.num_tasks, _OTHERS))
-                self._others[data.name] = _Marked.of(images)
+        if "others" in self.recipe.negative_parts and self._others is None:
+            most = self._most(tasks.num_tasks, _OTHERS)
+            drawn = [self._drawn(tasks.task(k), most) for k in range(tasks.num_tasks)]
+            self._owners = np.repeat(tasks.task_names, [len(images) for images in drawn])
+            self._others = _Marked.of(np.concatenate(drawn))  # one array, which workers map
 
     def of(self, data: TaskData) -> TaskNegatives:
         """Return the negatives of a task.
@@ -93,16 +102,19 @@ class Negatives:
         earlier = {n: x for n in self._learned() if (x := self._stored.get(n)) is not None}
         own: set[bytes] = set()
         if self._files or self._others or earlier:
-            own = {*marks_of(data.train_x), *marks_of(data.test_x)}
-        most = self._most(max(1, len(earlier)), self.recipe.memory)
+            own = {*_marks_of(data.train_x), *_marks_of(data.test_x)}
         pools = [self._of_file(path, data, own) for path in self._files]
         used: dict[str, None] = {}
-        for named, count in ((self._others, None), (earlier, most)):
-            found = {n: x.without(own, count) for n, x in named.items() if n != data.name}
-            kept = {name: images for name, images in found.items() if len(images)}
-            used |= dict.fromkeys(kept)
-            pools += [np.concatenate([*kept.values()])] if kept else []
-        if self._others and not used:
+        if self._others is not None:
+            kept = self._others.are_other(own) & (self._owners != data.name)
+            used |= dict.fromkeys(self._owners[kept].tolist())
+            pools.append(self._others.images[kept])
+        most = self._most(max(1, len(earlier)), self.recipe.memory)
+        found = {n: x.images[:most][x.are_other(own)[:most]] for n, x in earlier.items()}
+        if remembered := {n: images for n, images in found.items() if len(images)}:
+            used |= dict.fromkeys(remembered)
+            pools.append(np.concatenate([*remembered.values()]))
+        if self._others is not None and not used:
             raise InputError(
                 f"task {data.name!r}: all images of other tasks are its own; as negatives they "
                 "would cancel: leave out others, or one of the tasks"
@@ -170,10 +182,13 @@ class Negatives:
 
     def _drawn(self, data: TaskData, count: int) -> Floats:
         """Return at most `count` training images, always the same."""
-        generator = torch.Generator().manual_seed(task_seed(self.recipe.seed, data.name))
-        chosen = torch.randperm(len(data.train_x), generator=generator)[:count]
-        images: Floats = data.train_x[chosen.numpy()]
+        images: Floats = data.train_x[self._rows(data.name, len(data.train_x), count)]
         return images
+
+    def _rows(self, name: str, count: int, most: int) -> npt.NDArray[np.int64]:
+        """Return at most so many of `count` rows, in an order that the task's name decides."""
+        generator = torch.Generator().manual_seed(task_seed(self.recipe.seed, name))
+        return torch.randperm(count, generator=generator)[:most].numpy()
 
     def _of_file(self, path: str, data: TaskData, own: set[bytes]) -> Floats:
         place = f"negatives: {path}"
@@ -184,12 +199,14 @@ class Negatives:
             )
         try:
             index = self._tasks.task_names.index(data.name)
-            x = self._tasks.prepare(index, self._files[path])
+            pictures, most = self._files[path], self._most(1, _MOST_VALUES)
+            rows = self._rows(data.name, len(pictures), most)
+            x = self._tasks.prepare(index, [pictures[row] for row in np.sort(rows)])
         except ValueError as error:  # also of our own
             raise InputError(f"{place}: {error}") from error
         if not np.isfinite(x).all():
             raise InputError(f"{place}: must be finite once prepared, got NaN or infinity")
-        if same := len(x) - len(_Marked.of(x).without(own)):
+        if same := sum(mark in own for mark in _marks_of(x)):
             raise InputError(
                 f"{place}: {same} of {len(x)} pictures are those of task {data.name!r}; as "
                 "negatives they would cancel: remove them"
@@ -210,20 +227,19 @@ class _Marked(NamedTuple):
 
     @classmethod
     def of(cls, images: Floats) -> _Marked:
-        return cls(images, [*marks_of(images)])
+        return cls(images, _marks_of(images))
 
-    def without(self, own: set[bytes], most: int | None = None) -> Floats:
-        """Return those of the first `most` that are, byte by byte, none of a task's own."""
-        kept: Floats = self.images[:most][[mark not in own for mark in self.marks[:most]]]
-        return kept
-
-
-def marks_of(images: Floats) -> Iterator[bytes]:
-    """Yield a digest of each image."""
-    return (sha256(row.tobytes()).digest() for row in images)
+    def are_other(self, own: set[bytes]) -> npt.NDArray[np.bool_]:
+        """Return of each image whether it is, byte by byte, none of a task's own."""
+        return np.array([mark not in own for mark in self.marks], bool)
 
 
-def _fingerprint(pictures: Sequence[Array]) -> str:
+def _marks_of(images: Floats) -> list[bytes]:
+    """Return a digest of each image."""
+    return [sha256(row.tobytes()).digest() for row in images]
+
+
+def _fingerprint(pictures: Iterable[Array]) -> str:
     """Return a digest of pictures, as they are before they are prepared."""
     found = sha256()
     for each in pictures:

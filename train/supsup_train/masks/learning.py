@@ -27,7 +27,8 @@ from supsup_train.masks.recipe import Recipe, ScoreInit
 from supsup_train.networks.create_bank import check_module, copy_for, tensors_of
 
 Tensors = dict[str, Tensor]
-_ROWS = 4  # of the last batch, to compare logits
+ROWS = 4
+"""Of the last batch, to see whether training changed what a bank does not store."""
 
 
 class Learning:
@@ -106,7 +107,7 @@ class Learning:
         loss = descend(place, loss_of(logits, y, self.network.real_outputs), self.optimizer)
         if self._schedule is not None:
             self._schedule.step()
-        is_first, self.seen = self.seen is None, x[: min(_ROWS, len(y))]
+        is_first, self.seen = self.seen is None, x[: min(ROWS, len(y))]
         if is_first:
             self._check_stored(place)
         return loss

@@ -16,7 +16,14 @@ from torch.func import functional_call, vmap
 from supsup_runtime.arrays import check_choice, check_kind, checked_whole
 from supsup_runtime.data.streams import TaskData
 from supsup_runtime.errors import InputError, SupSupError
-from supsup_train.masks.learning import Learning, Tensors, loss_of, make_optimizer, make_schedule
+from supsup_train.masks.learning import (
+    ROWS,
+    Learning,
+    Tensors,
+    loss_of,
+    make_optimizer,
+    make_schedule,
+)
 from supsup_train.masks.own_statistics import own_statistics
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.train_task import batches, seeded
@@ -24,8 +31,6 @@ from supsup_train.resume import Progress
 
 Precision = Literal["float32", "bfloat16"]
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
-_ROWS = 4
-"""Of the last batch, to see whether training changed what a bank does not store."""
 _EVERY = 100
 """Steps between looks at the losses, which wait for the device."""
 MAX_TASKS = 10_000
@@ -165,7 +170,7 @@ class _Group:
         waiting: list[Tensor] = []
         number = 0
         for number, (x, y) in enumerate(batches, start=1):
-            self._seen = x[:, :_ROWS]
+            self._seen = x[:, :ROWS]
             waiting.append(self._step(x.to(self._device.name), y.to(self._device.name)))
             if len(waiting) == _EVERY:
                 self._look(names, number, waiting, progress)

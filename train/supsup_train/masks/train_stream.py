@@ -43,8 +43,8 @@ def train_stream(
 ) -> None:
     """Learn the tasks of a stream that are missing in a bank, and add each to it.
 
-    With workers, masks are those of one task after another with as many threads, to the bit, and
-    tasks are added in the same order.
+    With workers, masks are those of one task after another with as many threads, to the bit. Tasks
+    are added in the same order, unless the run ends early or one takes far longer than others.
 
     Args:
         bank: Bank of the module, from `create_bank` or `open_bank`.
@@ -69,6 +69,11 @@ def train_stream(
         raise InputError(
             f"{recipe.depends_on_earlier} makes each task depend on those before it, so they are "
             "learned in order; leave out workers and tasks at once"
+        )
+    if workers.elsewhere and device.name != "cpu":
+        raise InputError(
+            f"device: {device.name} is one for all workers; learn tasks at once on it "
+            "(--vectorise), without --workers and --cluster"
         )
     device.check()
     with training(bank.path):

@@ -6,6 +6,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from supsup_runtime.arrays import Array, checked_path
 from supsup_runtime.data.dataset import check_values
 from supsup_runtime.data.npz import npz_values, read_npy
@@ -15,11 +17,11 @@ from supsup_runtime.data.reading import reading
 from supsup_runtime.errors import DataError
 
 
-def read_pictures(source: str | Path) -> Sequence[Array]:
+def read_pictures(source: str | Path) -> Sequence[Array] | Array:
     """Read a folder of pictures, the `x_train` of an ``.npz`` file, or an ``.npy`` file.
 
     Returns:
-        ``uint8`` or, of arrays, ``float32``, as stored.
+        ``uint8`` or, of arrays, ``float32``, as stored; one array if they are of one shape.
 
     Raises:
         DataError: If they are missing, damaged or no pictures.
@@ -27,7 +29,9 @@ def read_pictures(source: str | Path) -> Sequence[Array]:
     path = checked_path(source, error=DataError)
     with reading(path):
         if path.is_dir():
-            return [read_picture(each) for each in pictures_in(path)]
+            pictures = [read_picture(each) for each in pictures_in(path)]
+            alike = len({picture.shape for picture in pictures}) == 1
+            return np.stack(pictures) if alike else pictures
         if path.suffix not in {".npz", ".npy"} or not path.is_file():
             got = "another kind of file" if path.exists() else "a path that does not exist"
             raise DataError(
@@ -39,4 +43,4 @@ def read_pictures(source: str | Path) -> Sequence[Array]:
             with zipfile.ZipFile(path) as archive:
                 x = npz_values(path, archive, "x_train")
         check_values(str(path), x)
-    return list(x)
+    return x
