@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import IO
 
 from tools.reproduction.tables import Table, record, to_markdown
@@ -32,8 +34,9 @@ TASKS = 150
 OPTIONS = f"permuted --tasks {TASKS} --model mlp-6 --outputs 20 --steps 20 --batch-size 32 --quiet"
 PARALLEL = ("--workers", "2")
 _GAVE_UP = "its worker died 3 times"
-_PAUSE = 1.0
-"""Longest time from a task's report to the kill, in seconds."""
+_PAUSE = 0.5
+"""Longest time from the first report of a task after a kill to the next kill, in seconds."""
+_LEARNED = re.compile(r"permuted-\d+: accuracy")
 
 
 class Deaths:
@@ -95,12 +98,18 @@ class Deaths:
     def _run(self, bank: Path, how: tuple[str, ...], kill: Callable[[int], None]) -> bool:
         """Run a driver; return whether it came to its end."""
         with _started(_words(bank, *how)) as (driver, err):
-            said = ""
-            for said in err:
-                if said.startswith("permuted-") and "skipped" not in said:
+            lines: list[str] = []
+            reader = Thread(target=lambda: [lines.append(line) for line in err])
+            reader.start()
+            before = 0
+            while driver.poll() is None:
+                if len(lines) > before and _LEARNED.match(lines[-1]):
                     time.sleep(self._rng.random() * _PAUSE)
                     kill(driver.pid)
-        status = driver.wait()
+                    before = len(lines)
+                time.sleep(0.01)
+            reader.join()
+        status, said = driver.wait(), lines[-1] if lines else ""
         if status == 1 and _GAVE_UP in said:
             self.counts["gave up"] += 1
         elif status not in {0, -signal.SIGKILL}:
