@@ -8,42 +8,35 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-if TYPE_CHECKING:
-    from ray.cluster_utils import Cluster
 import supsup_train as st
 from commands import program, run, run_program
 from conftest import random_task
 from fuzz.deaths import files, workers_of
+from side_by_side import OPTIONS, begun, one_after_another
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import make_stream
 from supsup_runtime.errors import BankLockedError, InputError
 from supsup_runtime.files import exclusive
-from supsup_train import Workers, workers
+from supsup_train import Workers
 from supsup_train.cli.options import bytes_of_worker
 from supsup_train.resume import learn_missing, unheard
-from supsup_train.workers import (
-    Result,
-    Unit,
-    check_room,
-    check_room_at_once,
-    learn_units,
-    most_workers,
-)
+from supsup_train.workers import learn_units as module
+from supsup_train.workers import room
+from supsup_train.workers.learn_units import learn_units
+from supsup_train.workers.room import check_room, check_room_at_once, most_workers
+from supsup_train.workers.work import Result, Unit
 from tiny_streams import pictures_file
 
 NAMES = [f"t{index}" for index in range(7)]
 UNITS = [(index,) for index in range(7)]
 TWO = Workers(count=2)
-OPTIONS = ("permuted", "--model", "mlp-8", "--outputs", 20, "--steps", 30, "--quiet")
 
 
 @pytest.mark.slow
@@ -99,7 +92,7 @@ def test_what_is_done_comes_out_before_the_error(monkeypatch: pytest.MonkeyPatch
         yield Result((1,), 1, 0.0)
         raise InputError("task 't0': is bad")
 
-    monkeypatch.setattr(workers, "_in_processes", source)
+    monkeypatch.setattr(module, "in_processes", source)
     found: list[int] = []
     with pytest.raises(InputError, match=r"^task 't0': is bad$"):
         found.extend(result.made for result in learn_units(len, UNITS, NAMES, TWO))
@@ -134,8 +127,8 @@ def test_counts_are_checked() -> None:
 
 
 def test_more_workers_than_cores_or_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_cores", lambda: 4)
-    monkeypatch.setattr(workers, "available_bytes", lambda: 3 << 30)
+    monkeypatch.setattr(room, "_cores", lambda: 4)
+    monkeypatch.setattr(room, "available_bytes", lambda: 3 << 30)
     assert most_workers(1 << 20) == 4
     assert most_workers(1 << 20, threads=3) == 1
     assert most_workers(1 << 30) == 3
@@ -158,7 +151,7 @@ def test_more_workers_than_cores_or_memory_are_refused(monkeypatch: pytest.Monke
         check_room_at_once(9, 1 << 29, 1 << 29)
     check_room_at_once(5, 1 << 29, 1 << 29)
     check_room_at_once(1, 9 << 30, 9 << 30)
-    monkeypatch.setattr(workers, "available_bytes", lambda: None)  # nothing is known
+    monkeypatch.setattr(room, "available_bytes", lambda: None)  # nothing is known
     check_room(4, 1 << 50)
     check_room_at_once(9, 1 << 50, 1 << 50)
 
@@ -229,22 +222,6 @@ def test_banks_of_baselines_are_those_of_one_after_another(method: str, tmp_path
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-@contextmanager
-def begun(bank: Path, *more: object) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """Start to learn, in a session of its own; provide the process and its standard error."""
-    words = [program("supsup-train"), *OPTIONS, "--tasks", 40, "--bank", bank, *more]
-    interruptible = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-    with subprocess.Popen(
-        list(map(str, words)),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=interruptible,  # noqa: PLW1509 - a shell's background jobs ignore interrupts
-    ) as process:
-        assert process.stderr is not None
-        yield process, process.stderr
-
-
 def processes_of(driver: int) -> set[int]:
     """Return the processes of a session, but for the first."""
     found = set()
@@ -257,18 +234,9 @@ def processes_of(driver: int) -> set[int]:
     return found
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    bank = tmp_path_factory.mktemp("whole") / "b"
-    run_program("supsup-train", *OPTIONS, "--tasks", 40, "--threads", 1, "--bank", bank)
-    return files(bank)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["interrupt", "terminate", "kill"])
-def test_a_stopped_command_leaves_no_process_and_resumes(
-    how: str, tmp_path: Path, whole: dict[str, bytes]
-) -> None:
+def test_a_stopped_command_leaves_no_process_and_resumes(how: str, tmp_path: Path) -> None:
     bank = tmp_path / "b"
     with begun(bank, "--workers", 2) as (driver, err):
         for line in err:
@@ -287,11 +255,11 @@ def test_a_stopped_command_leaves_no_process_and_resumes(
         time.sleep(0.1)
     assert not processes_of(driver.pid)
     run_program("supsup-train", *OPTIONS, "--tasks", 40, "--workers", 2, "--bank", bank)
-    assert files(bank) == whole
+    assert files(bank) == one_after_another()
 
 
 @pytest.mark.slow
-def test_killed_workers_lose_no_task(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_killed_workers_lose_no_task(tmp_path: Path) -> None:
     bank, killed = tmp_path / "b", 0
     with begun(bank, "--workers", 2) as (driver, err):
         for line in err:
@@ -301,7 +269,7 @@ def test_killed_workers_lose_no_task(tmp_path: Path, whole: dict[str, bytes]) ->
                     killed += 1
         assert driver.wait(timeout=60) == 0
     assert killed > 0
-    assert files(bank) == whole
+    assert files(bank) == one_after_another()
 
 
 @pytest.mark.slow
@@ -321,8 +289,8 @@ def test_random_layers_draw_by_task_wherever_it_is_learned(tmp_path: Path) -> No
 
 def test_a_slow_task_does_not_hold_up_all_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     results = [Result((index,), index, 0.0) for index in (1, 2, 3, 0, 5, 4, 6)]
-    monkeypatch.setattr(workers, "_MOST_WAITING", 2)
-    monkeypatch.setattr(workers, "_in_processes", lambda *_: (each for each in results))
+    monkeypatch.setattr(module, "_MOST_WAITING", 2)
+    monkeypatch.setattr(module, "in_processes", lambda *_: (each for each in results))
     found = [result.made for result in learn_units(len, UNITS, NAMES, TWO)]
     assert found == [1, 2, 3, 0, 4, 5, 6]
 
@@ -348,88 +316,3 @@ def test_the_memory_of_a_worker_is_estimated(tmp_path: Path, at_once: int) -> No
     assert 0.9 * used < fixed + at_once * each < 1.5 * used
     with_others = bytes_of_worker(stream, module, "shuffled,others")
     assert with_others == (fixed + 2 * 4 * 400 * 784, each)
-
-
-@pytest.mark.slow
-class TestCluster:
-    """Two nodes of one core each, as processes of this machine."""
-
-    @pytest.fixture
-    def cluster(self) -> Iterator[Cluster]:
-        pytest.importorskip("ray", reason="needs Ray: pip install 'supsup[ray]'")
-        from ray.cluster_utils import Cluster
-
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        yield made
-        made.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-
-    def test_banks_are_those_of_one_after_another(
-        self, cluster: Cluster, tmp_path: Path, whole: dict[str, bytes]
-    ) -> None:
-        cluster.add_node(num_cpus=1)
-        words = [*OPTIONS, "--tasks", 40, "--cluster", cluster.address, "--bank", tmp_path / "b"]
-        run_program("supsup-train", *words)
-        assert files(tmp_path / "b") == whole
-
-    def test_a_killed_node_loses_no_task(
-        self, cluster: Cluster, tmp_path: Path, whole: dict[str, bytes]
-    ) -> None:
-        node, bank = cluster.add_node(num_cpus=1), tmp_path / "b"
-        with begun(bank, "--cluster", cluster.address) as (driver, err):
-            for line in err:
-                if line.startswith("permuted-0004"):
-                    cluster.remove_node(node, allow_graceful=False)
-                if line.startswith("permuted-0014"):
-                    cluster.add_node(num_cpus=1)  # a new one joins
-            assert driver.wait(timeout=60) == 0
-        assert files(bank) == whole
-
-    def test_nodes_with_other_versions_are_refused_by_name(
-        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        mine = workers._versions()
-        monkeypatch.setattr(workers, "_versions", lambda: {**mine, "supsup": "9.9"})
-        where = Workers(count=0, cluster=cluster.address)
-        text = r"^node .+: supsup must be 9\.9, as where the command runs, got .+; install the same"
-        with pytest.raises(InputError, match=text):
-            list(learn_units(lambda unit: unit[0], UNITS, NAMES, where))
-
-    def test_another_address_than_that_of_the_process_is_refused(self, cluster: Cluster) -> None:
-        import ray
-
-        ray.init(cluster.address, log_to_driver=False)
-        try:
-            found = learn_units(Unit, UNITS, NAMES, Workers(count=0, cluster="auto"))
-            assert [result.made for result in found] == UNITS
-            where = Workers(count=0, cluster="127.0.0.1:1")
-            with pytest.raises(InputError, match=f"connected to {cluster.address} already"):
-                list(learn_units(Unit, UNITS, NAMES, where))
-        finally:
-            ray.shutdown()
-
-    def test_tasks_that_no_node_has_room_for_are_refused(self, cluster: Cluster) -> None:
-        where = Workers(count=0, threads=4, cluster=cluster.address)
-        text = "^--threads: a node must have 4 cores for a task, the largest has 1; give fewer$"
-        with pytest.raises(InputError, match=text):
-            list(learn_units(Unit, UNITS, NAMES, where))
-
-    def test_errors_of_tasks_come_out(self, cluster: Cluster) -> None:
-        where = Workers(count=0, cluster=cluster.address)
-
-        def refuse(unit: Unit) -> int:
-            raise InputError(f"task {unit}: is bad")
-
-        def fail(_: Unit) -> int:
-            raise ModuleNotFoundError("No module named 'mine'")
-
-        def die(_: Unit) -> int:
-            os.kill(os.getpid(), signal.SIGKILL)
-            return 0
-
-        for learn, text in (
-            (refuse, r"^task \(0,\): is bad$"),
-            (fail, r"^a node of the cluster cannot learn 't0': ModuleNotFoundError\(.*; install "),
-            (die, r"^task 't0': its worker died 3 times: .*; if memory was short, use fewer "),
-        ):
-            with pytest.raises(InputError, match=text):
-                list(learn_units(learn, UNITS, NAMES, where))

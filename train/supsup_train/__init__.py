@@ -26,7 +26,7 @@ try:
     from supsup_train.networks.load_task import load_task
     from supsup_train.networks.models import Cnn, Mlp, make_model
     from supsup_train.programs.programs import ProgramError
-    from supsup_train.workers import Workers
+    from supsup_train.workers.work import Workers
 except ModuleNotFoundError as error:
     raise explained(error, "supsup_train", "train") from None
 

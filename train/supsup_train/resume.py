@@ -15,7 +15,8 @@ from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.data.own.parts import Skipped
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import exclusive
-from supsup_train.workers import Result, Unit, Workers, drained, learn_units
+from supsup_train.workers.learn_units import drained, learn_units
+from supsup_train.workers.work import Result, Unit, Workers
 
 Made = TypeVar("Made")
 Progress = Callable[[int, float], None]

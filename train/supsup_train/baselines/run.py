@@ -38,7 +38,7 @@ from supsup_train.resume import (
     training,
     unheard,
 )
-from supsup_train.workers import Unit, Workers
+from supsup_train.workers.work import Unit, Workers
 
 SHARED = "shared.safetensors"  # shared weights, to resume; the bank has them in its programs only
 MAX_SHARED_BYTES = 1 << 30

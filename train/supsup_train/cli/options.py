@@ -28,7 +28,8 @@ from supsup_runtime.errors import InputError
 from supsup_train.masks.gathering import values_of_others
 from supsup_train.masks.recipe import Recipe
 from supsup_train.networks.models import load_module, make_model, wants_images
-from supsup_train.workers import MAX_WORKERS, Workers, check_room, check_room_at_once, most_workers
+from supsup_train.workers.room import check_room, check_room_at_once, most_workers
+from supsup_train.workers.work import MAX_WORKERS, Workers
 
 NUM_TASKS = 10
 """Default of ``--tasks``."""

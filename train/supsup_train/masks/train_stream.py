@@ -27,7 +27,7 @@ from supsup_train.resume import (
     training,
     unheard,
 )
-from supsup_train.workers import Unit, Workers
+from supsup_train.workers.work import Unit, Workers
 
 
 def train_stream(
