@@ -49,13 +49,19 @@ def on_cluster(
                     del running[ref]
                     yield result
         except (Exception, KeyboardInterrupt):
-            for ref in ray.wait(list(running), num_returns=len(running), timeout=0)[0]:
-                with suppress(InputError):
-                    yield _fetched(ray, ref, running.pop(ref), names)
+            yield from _done(ray, running, names)
             raise
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
+
+
+def _done(ray: Any, running: dict[Any, Unit], names: Sequence[str]) -> Iterator[Any]:  # noqa: ANN401 - Ray's
+    """Yield the results that are there, and take them out."""
+    count = len(running)
+    for ref in ray.wait(list(running), num_returns=count, timeout=0)[0] if count else ():
+        with suppress(SupSupError):
+            yield _fetched(ray, ref, running.pop(ref), names)
 
 
 def _check_nodes(ray: Any, threads: int) -> None:  # noqa: ANN401 - Ray's
