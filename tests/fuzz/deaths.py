@@ -99,7 +99,7 @@ class Deaths:
         """Run a driver; return whether it came to its end."""
         with _started(_words(bank, *how)) as (driver, err):
             lines: list[str] = []
-            reader = Thread(target=lambda: [lines.append(line) for line in err])
+            reader = Thread(target=lines.extend, args=(err,))  # line by line, as they come
             reader.start()
             before = 0
             while driver.poll() is None:

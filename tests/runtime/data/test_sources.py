@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared_data import shared_data
-from supsup_runtime.data import sources
+from supsup_runtime.data import reading, sources
 from supsup_runtime.data.dataset import Dataset
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.errors import DataError
@@ -169,7 +169,7 @@ def test_decompression_bomb_is_not_expanded(
     path.write_bytes(gzip.compress(bomb, mtime=0))
     with pytest.raises(DataError, match=r"has extra bytes.* 52 bytes, got 53"):
         load_dataset(tmp_path)
-    monkeypatch.setattr(sources, "MAX_PART_BYTES", 35)
+    monkeypatch.setattr(reading, "MAX_PART_BYTES", 35)
     with pytest.raises(DataError, match=r"at most 35 bytes, its header claims 36"):
         load_dataset(tmp_path)
 

@@ -65,9 +65,8 @@ def test_any_label_is_printed_on_its_line(labels: list[str], name: str) -> None:
     value["warnings"].append(f"about {name} {labels}")
     with pytest.MonkeyPatch.context() as patch:
         for function in ("load_model", "model_tasks", "inference_of"):
-            patch.setattr(
-                evaluate, function, lambda *_: SimpleNamespace(task_names=names, default_method="")
-            )
+            made = SimpleNamespace(task_names=names, default_method="", how=lambda: None)
+            patch.setattr(evaluate, function, lambda *_, made=made: made)
         patch.setattr(evaluate, "evaluate", lambda *_, **__: value)
         done = run("supsup-eval", "out.onnx", "permuted")
     lines = done.stdout.removesuffix("\n").split("\n")
