@@ -144,7 +144,7 @@ class Reporter:
         ended = -(-self._learned // self._together) * self._together - self._first
         if ended <= 0 or not left:
             return f"{text})"
-        rate = ended / (time.monotonic() - self._begun)
+        rate = ended / max(time.monotonic() - self._begun, 1e-3)
         remaining = timedelta(seconds=round(left / rate))
         digits = 0 if 60 * rate >= 100 else 1
         return f"{text}, {60 * rate:,.{digits}f} a minute, {remaining} left)"

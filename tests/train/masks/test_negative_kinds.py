@@ -119,6 +119,10 @@ def test_equal_images_would_cancel(tmp_path: Path) -> None:
     refused(tmp_path / "a", same, "others", f"{message}leave out others, or one of the tasks")
     bank = learned(tmp_path / "b", same, "memory")
     assert "negative_tasks" not in bank.task(1).training
+    stored = learned(tmp_path / "c", flat(), "memory")
+    both = Negatives(stored, same, replace(RECIPE, negatives="others,memory")).of(same.task(0))
+    assert both.tasks == ("split-2-3", "split-4-5")  # stored ones suffice
+    assert all(len(pool) for pool in both.pools)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ class Negatives:
         if self._others is not None:
             kept = self._others.are_other(own) & (self._owners != data.name)
             used |= dict.fromkeys(self._owners[kept].tolist())
-            pools.append(self._others.images[kept])
+            pools += [self._others.images[kept]] if used else []
         most = self._most(max(1, len(earlier)), self.recipe.memory)
         found = {n: x.images[:most][x.are_other(own)[:most]] for n, x in earlier.items()}
         if remembered := {n: images for n, images in found.items() if len(images)}:
