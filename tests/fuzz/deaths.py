@@ -92,7 +92,7 @@ class Deaths:
         while not self._run(bank, how, kill):
             self._look(bank)
         self._look(bank)
-        if _unordered(files(bank)) != _unordered(self._whole):
+        if unordered(files(bank)) != unordered(self._whole):
             self.counts["task lost or wrong"] += 1
 
     def _run(self, bank: Path, how: tuple[str, ...], kill: Callable[[int], None]) -> bool:
@@ -147,7 +147,7 @@ def files(bank: Path) -> dict[str, bytes]:
     return {path.relative_to(bank).as_posix(): path.read_bytes() for path in paths}
 
 
-def _unordered(found: dict[str, bytes]) -> dict[str, object]:
+def unordered(found: dict[str, bytes]) -> dict[str, object]:
     """Return files with the index as a set: a command that gives up keeps what later tasks made."""
     index = json.loads(found["bank.json"])
     index["tasks"] = sorted(index["tasks"], key=lambda task: str(task["name"]))

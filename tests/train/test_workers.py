@@ -17,7 +17,7 @@ import pytest
 import supsup_train as st
 from commands import program, run, run_program
 from conftest import random_task
-from fuzz.deaths import files, workers_of
+from fuzz.deaths import files, unordered, workers_of
 from side_by_side import OPTIONS, begun, one_after_another
 from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.data.sources import load_dataset
@@ -255,7 +255,7 @@ def test_a_stopped_command_leaves_no_process_and_resumes(how: str, tmp_path: Pat
         time.sleep(0.1)
     assert not processes_of(driver.pid)
     run_program("supsup-train", *OPTIONS, "--tasks", 40, "--workers", 2, "--bank", bank)
-    assert files(bank) == one_after_another()
+    assert unordered(files(bank)) == unordered(one_after_another())  # later tasks may be kept
 
 
 @pytest.mark.slow
