@@ -22,7 +22,7 @@ from fuzz.targets import TARGETS, load_target
 from fuzz.worker import made_case
 
 CORPUS = Path(__file__).parent / "corpus"
-BUILD = Path("build/fuzz")
+BUILD = Path(__file__).parents[2] / "build" / "fuzz"
 
 
 def main() -> None:

@@ -100,19 +100,25 @@ def test_what_is_done_comes_out_before_the_error(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_what_is_done_is_kept_when_keeping_it_is_interrupted() -> None:
+def test_what_is_done_is_kept_when_keeping_it_is_interrupted(tmp_path: Path) -> None:
     tasks = make_stream("permuted", load_dataset(), num_tasks=7)
     kept: list[int] = []
 
+    def learn(unit: Unit) -> list[int]:
+        (tmp_path / str(unit[0])).touch()
+        return [*unit]
+
     def keep(index: int, made: int) -> dict[str, int]:
         if index == 2:
-            time.sleep(1)  # while the others in flight are learned
+            while not (tmp_path / "4").exists():  # another in flight, begun after 3
+                time.sleep(0.01)
+            time.sleep(0.5)  # on their way back
             raise KeyboardInterrupt
         kept.append(made)
         return {}
 
     with pytest.raises(KeyboardInterrupt):
-        learn_missing(tasks, (), list, keep, unheard, workers=TWO)
+        learn_missing(tasks, (), learn, keep, unheard, workers=TWO)
     assert set(kept) > {0, 1, 3}
     assert len(kept) <= 5  # of the seven: no more than are in flight
 

@@ -15,7 +15,7 @@ from supsup_runtime.data.own import OwnTasks, Tasks
 from supsup_runtime.data.own.parts import Skipped
 from supsup_runtime.errors import InputError
 from supsup_runtime.files import exclusive
-from supsup_train.workers.learn_units import drained, learn_units
+from supsup_train.workers.learn_units import learn_units
 from supsup_train.workers.work import Result, Unit, Workers
 
 Made = TypeVar("Made")
@@ -155,9 +155,9 @@ def _use_all(results: Generator[Made], use: Callable[[Made], None]) -> None:
         for result in results:
             use(result)
     except KeyboardInterrupt as interrupt:
-        for result in drained(results, interrupt):
+        use(results.throw(interrupt))  # comes out again after the last
+        for result in results:
             use(result)
-        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def rename_task(bank: MaskBank, old: str, new: str) -> None:
     store_images(bank, bank.task(old).renamed(new), images)
     try:
         bank.rename(old, new)
-    except BaseException:
+    except BaseException:  # an interrupt, too: no copy without its task
         if not same:
             copy.unlink(missing_ok=True)
         raise

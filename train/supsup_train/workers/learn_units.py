@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from supsup_train.workers.cluster import on_cluster
@@ -54,15 +54,6 @@ def learn_units(
                     waiting.clear()
         except (Exception, KeyboardInterrupt) as error:
             yield from waiting.values()
-            yield from drained(results, error)
-            raise
-
-
-def drained(results: Generator[Made], error: BaseException) -> Iterator[Made]:
-    """Throw an error into a generator; yield what comes out before it is raised again."""
-    try:
-        yield results.throw(error)
-        yield from results
-    except BaseException as raised:
-        if raised is not error:
+            yield results.throw(error)  # raises it again after what is done
+            yield from results
             raise
