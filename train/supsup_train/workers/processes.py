@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 
 from joblib.executor import get_memmapping_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -57,8 +58,11 @@ def _round(
     try:
         while left or running:
             while left and len(running) <= workers.count:  # one more, for the next that is idle
-                job = pool.submit(in_worker, learn, left[0], workers.threads, versions())
-                running[job] = left.popleft()
+                with _interrupts_held():
+                    job = pool.submit(in_worker, learn, left[0], workers.threads, versions())
+                    running[job] = left.popleft()
+                    while not (job.running() or job.done()):
+                        time.sleep(0.001)
             for job in wait(running, return_when=FIRST_COMPLETED).done:
                 result = job.result()
                 del running[job]
@@ -72,6 +76,22 @@ def _round(
     finally:
         pool.terminate(kill_workers=True)  # else they wait for minutes, data and all
     return [], ""
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Raise an interrupt at the end: loky fails if it is ended while it takes a task over."""
+    if threading.current_thread() is not threading.main_thread():  # which gets all of them
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _done(running: dict[Future[Result[Made]], Unit]) -> Iterator[Result[Made]]:
