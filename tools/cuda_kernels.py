@@ -1,7 +1,11 @@
-"""Kernels of ONNX Runtime's CUDA provider for the operators of our models: `cuda_kernels.txt`."""
+"""Kernels of ONNX Runtime's CUDA provider for the operators of our models: `cuda_kernels.txt`.
+
+As a program it prints what the installed onnxruntime-gpu lacks of them, as JSON.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -74,3 +78,9 @@ def differing(registered: Iterable[Any]) -> list[str]:
     wanted = {op: frozenset().union(*kernel.types.values()) for op, kernel in kernels().items()}
     lacking = {op: sorted(kinds - found.get(op, set())) for op, kinds in wanted.items()}
     return [f"{op}: no {', '.join(kinds)}" for op, kinds in sorted(lacking.items()) if kinds]
+
+
+if __name__ == "__main__":
+    from onnxruntime.capi import onnxruntime_pybind11_state
+
+    print(json.dumps(differing(onnxruntime_pybind11_state.get_all_opkernel_def())))

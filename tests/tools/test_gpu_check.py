@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from supsup_export.exporter import export
 from supsup_runtime.console import run_command
 from supsup_runtime.errors import InputError, ModelError
 from supsup_runtime.model.model import Model, load
+from tools import cuda_kernels, gpu_check
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +79,20 @@ def test_the_largest_copy_is_told() -> None:
     counts, largest = placed(events)
     assert largest == 4000
     assert counts["CUDAExecutionProvider MatMul"] == 1
+
+
+def test_a_wheel_that_crashes_when_it_lists_its_kernels_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    wheel = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(gpu_check, "import_onnxruntime", lambda: wheel)
+    monkeypatch.setattr(cuda_kernels, "__file__", str(program))
+    told = "unknown: ONNX Runtime ended with -11 when it listed its kernels"
+    assert gpu_check._differing() == [told]
+    program.write_text("print('[\"Abs: no float\"]')")
+    assert gpu_check._differing() == ["Abs: no float"]
 
 
 def test_models_that_are_not_for_cuda_are_left_out(

@@ -15,7 +15,8 @@ from supsup_runtime.model.model import Model, load
 from supsup_runtime.model.protobuf import read_metadata
 from supsup_runtime.recovery.model import HopfieldModel, load_hopfield
 
-LIMITS = {"known": 1e-4, "one-shot": 3e-5, "verified": 1e-4, "step": 1e-5, "recovery": 0.02}
+LIMITS = {"known": 1e-4, "one-shot": 3e-5, "rows": 3e-5, "verified": 1e-4}
+LIMITS |= {"step": 1e-5, "recovery": 0.02}
 """How far answers on two devices may differ."""
 NOT_EXACT = 3e-2
 """Limit for one-shot scores that are not exact (docs/CONTRACT.md)."""
@@ -50,6 +51,10 @@ def questions(info: ModelInfo) -> dict[str, Question]:
         scores = found.inferences[0].scores if found.inferences else found.logits
         return scores, found.tasks[0].name
 
+    def rows(model: Model) -> Answer:
+        found = model.infer_tasks(x, method="one-shot")
+        return np.stack([each.scores for each in found]), found[0].task.name
+
     def verified(model: Model) -> Answer:
         inference = model.infer_task(x, method="verified")
         return inference.scores, inference.task.name
@@ -64,7 +69,8 @@ def questions(info: ModelInfo) -> dict[str, Question]:
             "step": lambda model: (model.step(x, mask, 1.0, 1e-3).gradient, ""),
             "recovery": recovery,
         }
-    asked: dict[str, Question] = {"known": known, "one-shot": one_shot, "verified": verified}
+    asked: dict[str, Question] = {"known": known, "one-shot": one_shot, "rows": rows}
+    asked["verified"] = verified
     some = {"known": ["known"], "infer": ["one-shot"]}.get(info.mode, asked)
     return {name: asked[name] for name in some}
 

@@ -14,10 +14,10 @@ bank.add(task)
 from supsup_runtime.errors import explained
 
 try:
+    from supsup_train.masks.device import Device
     from supsup_train.masks.gathering import Negatives
     from supsup_train.masks.recipe import Recipe
     from supsup_train.masks.rules import Rule
-    from supsup_train.masks.together import Device
     from supsup_train.masks.train_stream import train_stream
     from supsup_train.masks.train_task import train_task
     from supsup_train.masks.transfer import Transfer

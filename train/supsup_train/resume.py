@@ -108,7 +108,7 @@ def learn_missing(
     tasks: Tasks,
     known: Container[str],
     learn: Callable[[Unit], Sequence[Made]],
-    keep: Callable[[int, Made], dict[str, Any]],
+    keep: Callable[[Unit, Sequence[Made]], Sequence[dict[str, Any]]],
     report: Report,
     *,
     workers: Workers | None = None,
@@ -121,8 +121,8 @@ def learn_missing(
         tasks: The tasks.
         known: Names of those that are learned.
         learn: Learns the tasks of these indices, at most `together`; called in workers.
-        keep: Keeps what `learn` made of the task of an index; returns the record of it. It is
-            called in the order of the tasks, unless the run ends early.
+        keep: Keeps what `learn` made of the tasks of these indices; returns the record of each. It
+            is called in the order of the tasks, unless the run ends early.
         report: Gets the records.
         workers: Where to learn; defaults to here.
         together: Tasks that are learned at once by one call.
@@ -140,10 +140,9 @@ def learn_missing(
         all_made, skipped = done.made
         if isinstance(tasks, OwnTasks) and tasks.skipped is not None:
             tasks.skipped.update(skipped)
-        for index, made in zip(done.unit, all_made, strict=True):
-            seconds = round(done.seconds / len(done.unit), 2)
-            told = {"index": index, "task": names[index], "seconds": seconds, **keep(index, made)}
-            report(told)
+        seconds = round(done.seconds / len(done.unit), 2)
+        for index, told in zip(done.unit, keep(done.unit, all_made), strict=True):
+            report({"index": index, "task": names[index], "seconds": seconds, **told})
 
     for some, where in ((units[:here], Workers()), (units[here:], workers or Workers())):
         _use_all(learn_units(learner, some, names, where), use)

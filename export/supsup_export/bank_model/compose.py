@@ -12,7 +12,12 @@ from supsup_export.bank_model.inference import Inferring
 from supsup_export.bank_model.layout import Layout
 from supsup_export.bank_model.odds import log_odds
 from supsup_export.bank_model.shortlist import CONTENDERS, choose_scoring
-from supsup_export.bank_model.weights import fixed_weights, state_of, superposed_weights
+from supsup_export.bank_model.weights import (
+    fixed_weights,
+    never_empty,
+    state_of,
+    superposed_weights,
+)
 from supsup_export.graph import BOOL, FLOAT, INT64, Graph, Value
 from supsup_export.preparing import bakes, input_of, inputs
 from supsup_export.programs import program_of
@@ -183,7 +188,7 @@ def _graph(
         values.append(graph.op("Identity", scores, name="task_scores"))
     state = ""
     if network.state:
-        state = state_of(graph, layout, tasks, alphas)
+        state = state_of(graph, layout, *never_empty(graph, tasks, alphas))
         values.append(graph.op("Identity", state, name="state"))
     forward = program_of(bank, "forward", ["logits"])
 

@@ -70,6 +70,12 @@ def _signs(graph: Graph, layout: Layout) -> list[str]:
     return graph.split(plus_minus, sizes + [padding] * bool(padding))
 
 
+def never_empty(graph: Graph, tasks: str, alphas: str) -> tuple[str, str]:
+    """Return the same superposition with task 0 of alpha 0 added: CUDA sums no empty values."""
+    none = graph.constant(np.zeros(1, np.float32))
+    return graph.join([tasks, graph.ints(0)]), graph.join([alphas, none])
+
+
 def superposed_mask(graph: Graph, layout: Layout, tasks: str, alphas: str) -> str:
     """Return ``sum_j alphas[j] M[tasks[j]]`` (paper, equation 2): ``float32 (num_masked,)``."""
     # a matrix of one row: ONNX Runtime's MatMul is ten times slower for 1-D operands
@@ -91,11 +97,12 @@ def superposed_weights(graph: Graph, layout: Layout, weights: str, tasks: str, a
         return [body.op("Mul", _unpadded(body, layout, rows), weights)]
 
     def several(body: Graph) -> list[str]:
-        return [body.op("Mul", superposed_mask(body, layout, tasks, alphas), weights)]
+        return [body.op("Mul", superposed_mask(body, layout, *more), weights)]
 
     one = graph.constant(1)
     sizes = [graph.op("Equal", graph.op("Size", value), one) for value in (tasks, alphas)]
-    total = graph.op("ReduceSum", alphas, keepdims=0)
+    more = never_empty(graph, tasks, alphas)
+    total = graph.op("ReduceSum", more[1], keepdims=0)
     whole = graph.op("Equal", total, graph.scalar(1))
     short = graph.op("And", graph.op("And", *sizes), whole)
     return graph.branch(short, one_task, several, [FLOAT], ["parameters"])[0]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from supsup_runtime.arrays import (
     Array,
@@ -28,10 +29,12 @@ from supsup_runtime.data.views import (
     NO_CLASS,
     View,
     mixed,
+    order_of,
     permuted,
     require_images,
     rotated,
     split,
+    view_flat,
 )
 from supsup_runtime.errors import DataError
 from supsup_runtime.preprocessing import Moment, Preprocessing, spread
@@ -155,6 +158,20 @@ class Stream:
             test_x=test_x,
             test_y=test_y,
         )
+
+    def unpermuted(self) -> TaskData:
+        """Make the images of all tasks of a permuted stream, each of which sees them in its order.
+
+        Name and labels are those of the first task.
+        """
+        return replace(self, view=view_flat).task(0)
+
+    def order(self, index: int) -> npt.NDArray[np.int64]:
+        """Return the order in which a task of a permuted stream sees values, ``int64 (values,)``.
+
+        Its inputs are ``x.reshape(len(x), -1)[:, order]`` of those `unpermuted`, in their shape.
+        """
+        return order_of(index, math.prod(self.input_shape), self.seed)
 
     def prepare(self, index: int, pictures: Sequence[Array]) -> Floats:
         """Prepare other pictures as a task's, ``(n, *input_shape)``; refuse what cannot be."""

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from supsup_runtime.arrays import Floats, Labels, Values
 from supsup_runtime.data.dataset import MAX_CLASSES, Dataset
@@ -36,11 +37,20 @@ def permuted(num_tasks: int, seed: int) -> tuple[tuple[str, ...], View]:
     return names, partial(_view_permuted, seed=seed)
 
 
+def order_of(index: int, values: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the order in which a permuted task sees flat values, ``int64 (values,)``."""
+    # RandomState's stream is frozen; the paper's code and the shared masks use it
+    return np.random.RandomState(seed + index).permutation(values)
+
+
 def _view_permuted(index: int, x: Values, y: Labels, *, seed: int) -> tuple[Values, Labels]:
     flat = x.reshape(len(x), -1)
-    # RandomState's stream is frozen; the paper's code and the shared masks use it
-    order = np.random.RandomState(seed + index).permutation(flat.shape[1])
-    return np.take(flat, order, axis=1), y
+    return np.take(flat, order_of(index, flat.shape[1], seed), axis=1), y
+
+
+def view_flat(_index: int, x: Values, y: Labels) -> tuple[Values, Labels]:
+    """Return flat inputs as they are."""
+    return x.reshape(len(x), -1), y
 
 
 def rotated(dataset: Dataset, num_tasks: int, degrees: float) -> tuple[tuple[str, ...], View]:

@@ -115,6 +115,22 @@ def test_permuted_task_is_the_formula() -> None:
     assert (task.name, task.labels) == ("permuted-0003", ("0", "1", "2", "3", "4", "5"))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 3)], ids=["grey", "colour"])
+def test_permuted_tasks_see_the_same_images_in_their_order(
+    shape: tuple[int, ...], layout: Layout
+) -> None:
+    stream = make_stream("permuted", tiny(*shape), num_tasks=3, seed=5, layout=layout)
+    plain = stream.unpermuted()
+    for index in range(3):
+        task, order = stream.task(index), stream.order(index)
+        for part in ("train", "test"):
+            x = getattr(plain, f"{part}_x")
+            seen = x.reshape(len(x), -1)[:, order].reshape(x.shape)
+            np.testing.assert_array_equal(seen, getattr(task, f"{part}_x"))
+            np.testing.assert_array_equal(getattr(plain, f"{part}_y"), getattr(task, f"{part}_y"))
+
+
 def test_permutation_is_frozen() -> None:
     """Banks trained on permuted tasks depend on these orders (and the shared masks do)."""
     orders = [np.random.RandomState(k).permutation(8).tolist() for k in range(2)]

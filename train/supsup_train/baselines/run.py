@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -185,16 +185,16 @@ class _Run:
             return self.locked(self.opened() if (self.path / "bank.json").exists() else None)
 
     def locked(self, made: MaskBank | None) -> MaskBank:
-        def keep(index: int, found: _Made) -> dict[str, Any]:
+        def keep(unit: Unit, found: Sequence[_Made]) -> list[dict[str, Any]]:
             nonlocal made
-            state, record = found
+            (index,), ((state, record),) = unit, found
             if made is None:
                 made = self.created(self.path)
             self.check(made)
             if index == 0:
                 _save_shared(self.baseline, made)
             made.add(self.task(index, state, record["accuracy"]))
-            return record
+            return [record]
 
         known = set(made.task_names) if made else set()
         first = self.baseline.shares and self.stream.task_names[0] not in known
@@ -238,7 +238,7 @@ class _Run:
                 line["seen"] = fmean(final)
             self.report(line)
 
-        learn_missing(stream, (), self.learner(), lambda _, made: made[1], report)
+        learn_missing(stream, (), self.learner(), lambda _, made: [made[0][1]], report)
 
         def tasks() -> Iterator[TaskMasks]:
             for index, name in enumerate(stream.task_names):

@@ -45,7 +45,7 @@ DEFAULTS: dict[str, tuple[object, object]] = {
 """Of streams, and of own tasks (docs/DATA.md)."""
 _TORCH_BYTES = 350 << 20
 """Of a process that imported PyTorch and learned a task."""
-_COPIES = 8
+_COPIES = 10
 """Of weights: fixed and masked ones, scores, their gradient, optimizer."""
 
 
@@ -154,13 +154,19 @@ def worker_count(text: str) -> int:
     return 0 if text == "auto" else whole(1, MAX_WORKERS)(text)
 
 
-def workers_of(arguments: argparse.Namespace, tasks: Tasks, module: nn.Module) -> Workers:
-    """Return where to learn; refuse more workers than cores or memory."""
+def workers_of(
+    arguments: argparse.Namespace, tasks: Tasks, module: nn.Module, *, shared: bool = False
+) -> Workers:
+    """Return where to learn; refuse more workers than cores or memory.
+
+    `shared` says that tasks learned at once see the same images.
+    """
     asked, threads = arguments.workers, arguments.threads or 1
     if arguments.cluster is not None:
         return Workers(count=asked or 0, threads=threads, cluster=arguments.cluster)
     at_once = min(getattr(arguments, "vectorise", 1), tasks.num_tasks)
-    fixed, each = bytes_of_worker(tasks, module, getattr(arguments, "negatives", "none"))
+    negatives = getattr(arguments, "negatives", "none")
+    fixed, each = bytes_of_worker(tasks, module, negatives, shared=shared)
     check_room_at_once(at_once, fixed, each)
     needed = fixed + at_once * each
     if asked is None:
@@ -171,11 +177,13 @@ def workers_of(arguments: argparse.Namespace, tasks: Tasks, module: nn.Module) -
     return Workers(count=asked, threads=threads)
 
 
-def bytes_of_worker(tasks: Tasks, module: nn.Module, negatives: str = "none") -> tuple[int, int]:
+def bytes_of_worker(
+    tasks: Tasks, module: nn.Module, negatives: str = "none", *, shared: bool = False
+) -> tuple[int, int]:
     """Estimate the memory of a worker, and what each task that it learns at once adds.
 
-    PyTorch, negatives, and a task that is prepared; inputs of the largest task, scores, optimizer.
-    Activations, which are large for large pictures, are left out.
+    PyTorch, negatives, and a task that is prepared; inputs of the largest task, or an order of
+    `shared` ones; scores, optimizer. Activations, which are large for large pictures, are left out.
     """
     if isinstance(tasks, OwnTasks):
         images = max(len(train.rows) + len(test.rows) for train, test in tasks.parts)
@@ -189,7 +197,10 @@ def bytes_of_worker(tasks: Tasks, module: nn.Module, negatives: str = "none") ->
     others = 0
     if "others" in negatives.split(","):
         others = 2 * values_of_others(tasks)  # the second without those of a task
-    return _TORCH_BYTES + 4 * (inputs + others), 4 * (inputs + _COPIES * weights)
+    fixed, own = inputs + others, inputs
+    if shared:
+        fixed, own = fixed + inputs, 2 * images
+    return _TORCH_BYTES + 4 * fixed, 4 * (own + _COPIES * weights)
 
 
 def use_threads(arguments: argparse.Namespace) -> None:

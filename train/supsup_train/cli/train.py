@@ -41,6 +41,8 @@ from supsup_train.cli.options import (
 )
 from supsup_train.cli.own import MAX_CLASSES_HELP, print_check, reserved_outputs
 from supsup_train.cli.presets import PRESETS, steps_of, with_preset
+from supsup_train.masks.device import Device, Precision
+from supsup_train.masks.inputs import shares_images
 from supsup_train.masks.recipe import (
     AugmentKind,
     OptimizerKind,
@@ -50,7 +52,6 @@ from supsup_train.masks.recipe import (
     TransferKind,
 )
 from supsup_train.masks.rules import Rule, RuleKind
-from supsup_train.masks.together import Device, Precision
 from supsup_train.masks.train_stream import train_stream
 from supsup_train.masks.train_task import takes_negatives
 from supsup_train.networks.base import HEADS, Base, Head, Kept, load_base
@@ -210,7 +211,9 @@ def learn_tasks(
     """Learn the tasks that are missing in a bank, reported as the options say."""
     if recipe.negatives != "none" and not _says_negatives(arguments):
         recipe = _with_default_negatives(bank, module, tasks, recipe)
-    workers, device = workers_of(arguments, tasks, module), device_of(arguments)
+    device = device_of(arguments)
+    shared = shares_images(tasks, recipe) and not device.is_plain
+    workers = workers_of(arguments, tasks, module, shared=shared)
     shown = reporting(
         bank.path,
         arguments.log,

@@ -36,7 +36,7 @@ class Learning:
 
     Attributes:
         network: The network.
-        module: A copy of its module.
+        module: A copy of its module, which tasks that are learned at once share.
         scores: ``float32 shape`` by parameter.
         state: Tensors by name; those that are parameters of the module are trained.
         weights: The fixed weights, ``float32 shape`` by parameter.
@@ -47,20 +47,29 @@ class Learning:
     """
 
     def __init__(
-        self, network: Network, module: nn.Module, recipe: Recipe, scores: Tensors
+        self,
+        network: Network,
+        module: nn.Module,
+        recipe: Recipe,
+        scores: Tensors,
+        beside: Learning | None = None,
     ) -> None:
-        """Copy the module, its state and the scores."""
-        self.module = copy_for(network, module)
-        self._untrained = copy_for(network, module).eval()
-        check_module(self.module, network)
+        """Copy the module, its state and the scores; what is fixed is shared with `beside`."""
+        if beside is None:
+            self.module = copy_for(network, module).train()
+            self._untrained = copy_for(network, module).eval()
+            check_module(self.module, network)
+            names = [parameter.name for parameter in network.parameters]
+            self.weights = dict(zip(names, map(torch.from_numpy, network.weights()), strict=True))
+        else:
+            self.module, self._untrained = beside.module, beside._untrained  # noqa: SLF001 - of the class
+            self.weights = beside.weights
         self.seen: Tensor | None = None
         self.negatives: TaskNegatives | None = None
         self.network = network
         self._rule = recipe.rule
-        names = [parameter.name for parameter in network.parameters]
         densities = recipe.rule.densities([parameter.shape for parameter in network.parameters])
-        self.densities = dict(zip(names, densities, strict=True))
-        self.weights = dict(zip(names, map(torch.from_numpy, network.weights()), strict=True))
+        self.densities = dict(zip(self.weights, densities, strict=True))
         self.scores = {name: value.clone().requires_grad_() for name, value in scores.items()}
         tensors, parameters = tensors_of(self.module), dict(self.module.named_parameters())
         self.state = {each.name: tensors[each.name].detach().clone() for each in network.state}
@@ -94,9 +103,14 @@ class Learning:
         state = self.stored_state(f"task {name!r}")
         return make_task(name, masks, state=state, labels=labels, training=training)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Return the logits under the current masks, ``float32 (batch, outputs)``."""
-        return self._run(self.module, x)
+    @torch.no_grad()
+    def trained(self, place: str, device: str = "cpu") -> Callable[[Tensor], Tensor]:
+        """Return what computes logits on a device, by the current masks and state as stored."""
+        module, state = self.module.eval(), self.stored_state(place)
+        own = {key: self.weights[key] * mask for key, mask in self.masks().items()}
+        own |= {key: torch.from_numpy(value) for key, value in state.items()}
+        values = {k: v.to(device) for k, v in {**tensors_of(module), **own}.items()}
+        return lambda x: functional_call(module, dict(values), (x.to(device),))
 
     def step(self, place: str, x: Tensor, y: Tensor) -> float:
         """Train on one batch and return its loss; `place` starts error messages.

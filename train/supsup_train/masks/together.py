@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from supsup_runtime.arrays import check_choice, check_kind, checked_whole
-from supsup_runtime.data.streams import TaskData
-from supsup_runtime.errors import InputError, SupSupError
+from supsup_runtime.errors import InputError
+from supsup_train.masks.device import Device
+from supsup_train.masks.inputs import Batches, Begun, Inputs
 from supsup_train.masks.learning import (
     ROWS,
     Learning,
@@ -26,69 +23,16 @@ from supsup_train.masks.learning import (
 )
 from supsup_train.masks.own_statistics import own_statistics
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.train_task import batches, seeded
+from supsup_train.masks.train_task import seeded
 from supsup_train.resume import Progress
 
-Precision = Literal["float32", "bfloat16"]
-_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 _EVERY = 100
 """Steps between looks at the losses, which wait for the device."""
-MAX_TASKS = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """What computes the learning of masks.
-
-    Attributes:
-        name: ``cpu``, ``cuda`` or ``cuda:N``.
-        tasks: Tasks learned at once. Masks differ in few bits from those of one by one, because
-            batched products round otherwise.
-        precision: Of products; ``bfloat16`` is mixed precision: scores and optimizer stay
-            ``float32``. A bank may mix devices and precisions; records of tasks tell them.
-
-    Raises:
-        InputError: If a setting is out of range.
-    """
-
-    name: str = "cpu"
-    tasks: int = 1
-    precision: Precision = "float32"
-
-    def __post_init__(self) -> None:
-        check_kind("device:", self.name, str, "a name")
-        if not _DEVICE.fullmatch(self.name):
-            raise InputError(f"device: must be cpu, cuda or cuda:N, got {self.name!r:.80}")
-        checked_whole("tasks at once:", self.tasks, 1, MAX_TASKS)
-        check_choice("precision:", self.precision, get_args(Precision))
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether tasks are learned one by one on the CPU, in float32."""
-        return self == Device()
-
-    def record(self) -> dict[str, Any]:
-        """Return what the training record says of the device; nothing of the plain one."""
-        if self.is_plain:
-            return {}
-        return {"device": self.name, "precision": self.precision, "tasks_at_once": self.tasks}
-
-    def check(self) -> None:
-        """Raise `InputError` unless PyTorch has the device."""
-        if self.name == "cpu":
-            return
-        count, number = torch.cuda.device_count(), int(self.name.partition(":")[2] or 0)
-        if number >= count:
-            found = "no CUDA device" if not count else f"cuda:0 to cuda:{count - 1}"
-            raise InputError(
-                f"device: {self.name} must be one that PyTorch {torch.__version__} can use, found "
-                f"{found}; use cpu, or install a PyTorch and a driver for CUDA"
-            )
 
 
 def fit_together(
-    begun: Sequence[tuple[Learning, torch.Generator]],
-    data: Sequence[TaskData],
+    begun: Sequence[Begun],
+    inputs: Inputs,
     recipe: Recipe,
     device: Device,
     progress: Sequence[Progress],
@@ -99,46 +43,16 @@ def fit_together(
     gets its losses, those of `_EVERY` steps at a time.
 
     Raises:
-        InputError: If a loss is not finite, the module cannot learn tasks at once, or the device
-            fails.
+        InputError: If a loss is not finite.
     """
-    by_size: dict[int, list[int]] = {}
-    for number, each in enumerate(data):
-        by_size.setdefault(min(recipe.batch_size, len(each.train_x)), []).append(number)
-    for numbers in by_size.values():
-        names = [data[number].name for number in numbers]
-        place = f"tasks {names[0]!r} to {names[-1]!r}" if names[1:] else f"task {names[0]!r}"
-        steps = _batches([data[n] for n in numbers], [begun[n] for n in numbers], recipe)
-        try:
-            with warnings.catch_warnings(), seeded(recipe, names[0]):
-                # an operator that vmap runs task by task
-                warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-                group = _Group([begun[n][0] for n in numbers], recipe, device)
-                group.learn(names, steps, [progress[n] for n in numbers])
-        except SupSupError:
-            raise
-        except Exception as error:  # of torch: no memory, no device, vmap's refusals; of a module
-            reason = str(error).strip().partition("\n")[0]
-            remedy = "learn fewer at once (--vectorise), or --device cpu"
-            if device.name == "cpu":
-                remedy = "learn them one by one, without --vectorise and --precision"
-            raise InputError(
-                f"{place}: cannot be learned at once on {device.name}: {reason:.300}; the same "
-                f"command resumes: {remedy}"
-            ) from error
-
-
-def _batches(
-    data: Sequence[TaskData], begun: Sequence[tuple[Learning, torch.Generator]], recipe: Recipe
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield inputs ``(tasks, batch, ...)`` and labels of each step."""
-    each = [
-        batches(of, recipe, generator, learning.negatives)
-        for of, (learning, generator) in zip(data, begun, strict=True)
-    ]
-    for parts in zip(*each, strict=True):
-        xs, ys = zip(*parts, strict=True)
-        yield torch.stack(xs), torch.stack(ys)
+    for numbers in inputs.groups(recipe):
+        names = [inputs.data[number].name for number in numbers]
+        steps = inputs.batches(numbers, begun, recipe)
+        with warnings.catch_warnings(), seeded(recipe, names[0]):
+            # an operator that vmap runs task by task
+            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+            group = _Group([begun[n][0] for n in numbers], recipe, device)
+            group.learn(names, steps, [progress[n] for n in numbers])
 
 
 class _Group:
@@ -163,7 +77,7 @@ class _Group:
     def learn(
         self,
         names: Sequence[str],
-        batches: Iterator[tuple[Tensor, Tensor]],
+        batches: Batches,
         progress: Sequence[Progress],
     ) -> None:
         """Take a step with each batch."""
@@ -195,7 +109,7 @@ class _Group:
     ) -> tuple[Tensor, Tensors]:
         """Return the loss of one task, and its state with new running statistics."""
         masked = {
-            name: self._rule.masked_at_once(weight, scores[name], self._densities[name])
+            name: self._rule.masked(weight, scores[name], self._densities[name])
             for name, weight in self._weights.items()
         }
         values = {**masked, **state}
@@ -228,7 +142,9 @@ class _Group:
     def _give_back(self) -> None:
         self._module.to("cpu")
         for number, learning in enumerate(self._learnings):
-            learning.seen = self._seen[number]  # what training must not have changed is checked
+            learning.seen = self._seen[
+                number
+            ].cpu()  # what training must not have changed is checked
             for mine, stacked in ((learning.scores, self.scores), (learning.state, self.state)):
                 for key, value in stacked.items():
                     mine[key].detach().copy_(value[number].detach())

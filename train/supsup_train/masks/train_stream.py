@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +13,12 @@ from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.errors import InputError
+from supsup_train.masks.device import Device
 from supsup_train.masks.gathering import Negatives
+from supsup_train.masks.inputs import Begun, inputs_of
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.together import Device, fit_together
-from supsup_train.masks.train_task import begin_task, end_task, fit
+from supsup_train.masks.together import fit_together
+from supsup_train.masks.train_task import begin_task, check_task, end_task, fit, measured
 from supsup_train.masks.transfer import Transfer
 from supsup_train.resume import (
     Losses,
@@ -85,11 +87,11 @@ def train_stream(
         if not workers.elsewhere:
             learner = replace(learner, transfer=transfer, progress=progress)
 
-        def keep(_: int, made: _Made) -> dict[str, Any]:
-            task, told = made
-            bank.add(task)
+        def keep(_: Unit, made: Sequence[_Made]) -> list[dict[str, Any]]:
+            bank.extend([task for task, _ in made])
+            first = len(bank) - len(made)
             transfer.tidy()
-            return {"index": len(bank) - 1, **told}
+            return [{"index": first + n, **told} for n, (_, told) in enumerate(made)]
 
         known = set(bank.task_names)
         if not known.issuperset(stream.task_names):
@@ -115,27 +117,37 @@ class _Learner:
     progress: Callable[[str], Progress | None] = unheard
 
     def __call__(self, unit: Unit) -> list[_Made]:
-        recipe, transfer, negatives = self.recipe, self.transfer, self.negatives
-        data = [self.stream.task(index) for index in unit]
-        losses = [Losses(self.progress(data[0].name)), *(Losses(None) for _ in data[1:])]
-        begun = [
-            begin_task(self.network, self.module, each, recipe, transfer, negatives)
-            for each in data
-        ]
         if self.device.is_plain:
-            (learning, generator), *_ = begun
-            fit(learning.step, data[0], recipe, generator, losses[0], learning.negatives)
+            return self._learned(unit)
+        with self.device.computing([self.stream.task_names[index] for index in unit]):
+            return self._learned(unit)
+
+    def _learned(self, unit: Unit) -> list[_Made]:
+        recipe, device = self.recipe, self.device
+        more = (self.transfer, self.negatives)
+        inputs = inputs_of(self.stream, unit, recipe, device)
+        for each in inputs.checked:
+            check_task(self.network, each, recipe, *more)
+        losses = [Losses(self.progress(inputs.data[0].name)), *(Losses(None) for _ in unit[1:])]
+        begun: list[Begun] = []
+        for data in inputs.data:
+            beside = begun[0][0] if begun else None
+            begun.append(begin_task(self.network, self.module, data, recipe, *more, beside))
+        if device.is_plain:
+            (data,), ((learning, generator),) = inputs.data, begun
+            fit(learning.step, data, recipe, generator, losses[0], learning.negatives)
         else:
-            fit_together(begun, data, recipe, self.device, losses)
+            fit_together(begun, inputs, recipe, device, losses)
         made = []
-        parts = zip(unit, data, begun, losses, strict=True)
-        for index, each, (learning, _), own in parts:
-            record = {**self.stream.origin(index), "stream_index": index, **self.device.record()}
-            task = end_task(learning, each, recipe, record, transfer, negatives)
+        for number, index in enumerate(unit):
+            (learning, _), data = begun[number], inputs.data[number]
+            record = {**self.stream.origin(index), "stream_index": index, **device.record()}
+            record |= measured(learning, data, inputs.tested(number), device.name)
+            task = end_task(learning, data, recipe, record, *more)
             told = {
                 "accuracy": task.training["accuracy"],
                 "density": round(task.density(self.network), 4),
-                "loss": own.curve(),
+                "loss": losses[number].curve(),
                 "train_accuracy": task.training["train_accuracy"],
             }
             made.append((task, told))

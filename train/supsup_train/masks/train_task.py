@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -68,20 +68,21 @@ def train_task(
     """
     recipe = recipe or Recipe()
     check_kind("bank", bank, MaskBank, "a MaskBank, from create_bank")
+    check_task(bank.network, data, recipe, transfer, negatives)
     learning, generator = begin_task(bank.network, module, data, recipe, transfer, negatives)
     fit(learning.step, data, recipe, generator, progress, learning.negatives)
-    return end_task(learning, data, recipe, record or {}, transfer, negatives)
+    found = measured(learning, data, (seen(data), data))
+    return end_task(learning, data, recipe, {**(record or {}), **found}, transfer, negatives)
 
 
-def begin_task(
+def check_task(
     network: Network,
-    module: nn.Module,
     data: TaskData,
     recipe: Recipe,
     transfer: Transfer | None = None,
     negatives: Negatives | None = None,
-) -> tuple[Learning, torch.Generator]:
-    """Check a task and return its training state and random numbers; see `train_task`."""
+) -> None:
+    """Refuse a task that cannot be learned; see `train_task`."""
     check_kind("data", data, TaskData, "a TaskData")
     place = f"task {check_name(data.name)}"
     check_labels(data.labels, network, place)
@@ -90,7 +91,6 @@ def begin_task(
     if len(data.test_x):
         check_data(f"{place} (test)", data.test_x, data.test_y, network, classes)
     check_augmented(place, recipe.augment, network.input_shape)
-    generator = torch.Generator().manual_seed(task_seed(recipe.seed, data.name))
     if recipe.transfer != "none" and transfer is None:
         raise InputError(
             f"task {data.name!r}: the recipe transfers {recipe.transfer}; give transfer=Transfer("
@@ -113,15 +113,30 @@ def begin_task(
                 f"{place}: the Negatives was made for another recipe or network; make it with the "
                 "same bank and recipe"
             )
+
+
+def begin_task(
+    network: Network,
+    module: nn.Module,
+    data: TaskData,
+    recipe: Recipe,
+    transfer: Transfer | None = None,
+    negatives: Negatives | None = None,
+    beside: Learning | None = None,
+) -> tuple[Learning, torch.Generator]:
+    """Return the training state and random numbers of a task that was checked.
+
+    `beside` is that of another task of the same network, to be learned at once.
+    """
+    generator = torch.Generator().manual_seed(task_seed(recipe.seed, data.name))
     scores = initial_scores(network, generator, recipe.score_init)
     if transfer is not None:
         scores = transfer.start(scores)
-    learning = Learning(network, module, recipe, scores)
-    learning.module.train()
+    learning = Learning(network, module, recipe, scores, beside)
     if negatives is not None and recipe.negative_parts:
         learning.negatives = negatives.of(data)
         few = min(recipe.batch_size, len(data.train_x), _FEW)
-        learning.check_own(place, torch.from_numpy(data.train_x[:few]))
+        learning.check_own(f"task {data.name}", torch.from_numpy(data.train_x[:few]))
     return learning, generator
 
 
@@ -130,12 +145,21 @@ def takes_negatives(network: Network, module: nn.Module) -> bool:
     generator = torch.Generator().manual_seed(0)
     recipe = Recipe(negatives="turned")
     learning = Learning(network, module, recipe, initial_scores(network, generator, "uniform"))
-    learning.module.train()
     try:
         learning.check_own("", torch.rand((_FEW, *network.input_shape), generator=generator))
     except InputError:
         return False
     return True
+
+
+def measured(
+    learning: Learning, task: TaskData, images: tuple[Tested, Tested], device: str = "cpu"
+) -> dict[str, float]:
+    """Return how a learned task does on a sample of its training images, and on test images."""
+    forward = learning.trained(f"task {task.name}", device)
+    classes, (sample, test) = learning.network.real_outputs_of(task.labels), images
+    found = {"train_accuracy": tested(forward, classes, sample)["accuracy"]}
+    return found | tested(forward, classes, test) if len(test.test_x) else found
 
 
 def end_task(
@@ -146,19 +170,12 @@ def end_task(
     transfer: Transfer | None = None,
     negatives: Negatives | None = None,
 ) -> TaskMasks:
-    """Measure a learned task and return it with its training record."""
-    learning.module.eval()
-    place, classes = f"task {data.name}", learning.network.real_outputs_of(data.labels)
-    for key, value in learning.stored_state(place).items():
-        learning.state[key] = torch.from_numpy(value)  # measured is what is read again
+    """Return a learned task with its training record."""
     training: dict[str, Any] = {"recipe": recipe.to_dict(), **record}
     if learning.negatives is not None and learning.negatives.tasks:
         training["negative_tasks"] = list(learning.negatives.tasks)
     if negatives is not None:
         training |= negatives.origin
-    training["train_accuracy"] = tested(learning.logits, classes, seen(data))["accuracy"]
-    if len(data.test_x):
-        training |= tested(learning.logits, classes, data)
     task = learning.to_task(data.name, training, labels=data.labels)
     if transfer is not None:
         transfer.remember(task, {name: s.detach() for name, s in learning.scores.items()})
@@ -204,16 +221,26 @@ def batches(
         yield (x if negatives is None else negatives.after(x, generator)), targets[rows]
 
 
-def tested(forward: Callable[[Tensor], Tensor], classes: int, data: TaskData) -> dict[str, float]:
+class Tested(Protocol):
+    """Images and labels to test on: arrays, or tensors of a device."""
+
+    @property
+    def test_x(self) -> Any: ...  # noqa: ANN401, D102 - see above
+
+    @property
+    def test_y(self) -> Any: ...  # noqa: ANN401, D102 - see above
+
+
+def tested(forward: Callable[[Tensor], Tensor], classes: int, data: Tested) -> dict[str, float]:
     """Return the accuracy, within the task's classes, and mean entropy of the test images."""
-    inputs, targets = torch.from_numpy(data.test_x), torch.from_numpy(data.test_y)
+    inputs, targets = torch.as_tensor(data.test_x), torch.as_tensor(data.test_y)
     right, total = 0, 0.0
     step = max(1, min(_ROWS, _VALUES // inputs[0].numel()))
     with torch.no_grad():
         for start in range(0, len(inputs), step):
             rows = slice(start, start + step)
             logits = forward(inputs[rows])
-            right += int((logits[:, :classes].argmax(1) == targets[rows]).sum())
+            right += int((logits[:, :classes].argmax(1) == targets[rows].to(logits.device)).sum())
             logs = logits.log_softmax(1)
             total -= float((logs.exp() * logs).sum())
     return {"accuracy": right / len(inputs), "entropy": max(total, 0.0) / len(inputs)}
