@@ -42,7 +42,7 @@ def test_every_model_is_compared_profiled_and_timed(models: Path, tmp_path: Path
     assert json.loads(file.read_text())["measured"]
     assert results.pop("other.onnx")["left_out"][0].startswith("ModelError")
     asked = {name: [c["question"] for c in row["checks"]] for name, row in results.items()}
-    full = ["known", "one-shot", "verified"]
+    full = ["known", "one-shot", "rows", "verified"]
     assert asked == {
         **{f"{kind}-{target}.onnx": full for kind in ("cnn", "tasks-3") for target in TARGETS},
         "cnn-infer.onnx": ["one-shot"],

@@ -20,7 +20,7 @@ from supsup_runtime.data.streams import Layout, Stream, TaskData, make_stream
 from supsup_runtime.errors import InputError
 from supsup_train import Device, Recipe, Rule
 from supsup_train.masks import together
-from supsup_train.masks.inputs import _Own, _Shared, inputs_of, shares_images
+from supsup_train.masks.inputs import _Own, _Shared, shares_images
 from supsup_train.masks.rules import RuleKind
 from supsup_train.masks.train_task import begin_task
 from supsup_train.resume import Losses
@@ -128,7 +128,6 @@ def test_only_plain_permuted_tasks_share_images() -> None:
     assert not shares_images(permuted, replace(RECIPE, negatives="turned"))
     assert not shares_images(permuted, replace(RECIPE, augment="flip"))
     assert not shares_images(split, RECIPE)
-    assert isinstance(inputs_of(permuted, (0,), RECIPE, Device()), _Own)
 
 
 def test_tasks_of_few_images_learn_beside_others(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Images of tasks that are learned at once: each its own, or those of a permuted stream, shared."""
+"""Images of the tasks that are learned: each its own, or those of a permuted stream, shared."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from supsup_runtime.arrays import Array
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.data.streams import Stream, TaskData
-from supsup_train.masks.device import Device
 from supsup_train.masks.learning import Learning
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.train_task import Tested, batch_rows, batches, seen
@@ -45,15 +45,15 @@ class Inputs(Protocol):
         """Return training images, at most 1000, and test images of a task."""
 
 
-def inputs_of(tasks: Tasks, unit: Unit, recipe: Recipe, device: Device) -> Inputs:
+def inputs_of(tasks: Tasks, unit: Unit, recipe: Recipe, device: str) -> Inputs:
     """Make the images of the tasks of these indices."""
-    if shares_images(tasks, recipe) and not device.is_plain:
-        return _Shared(tasks, unit, device.name)  # type: ignore[arg-type]  # a permuted Stream
+    if shares_images(tasks, recipe):
+        return _Shared(tasks, unit, device)  # type: ignore[arg-type]  # a permuted Stream
     return _Own([tasks.task(index) for index in unit])
 
 
 def shares_images(tasks: Tasks, recipe: Recipe) -> bool:
-    """Return whether tasks learned at once need no images of their own."""
+    """Return whether tasks need no images of their own."""
     return tasks.kind == "permuted" and recipe.augment == recipe.negatives == "none"
 
 
@@ -88,23 +88,41 @@ class _Test:
     test_y: Tensor
 
 
+class _Images:
+    """Images of a permuted stream as no task sees them: flat, on a device."""
+
+    def __init__(self, stream: Stream, device: str) -> None:
+        def there(x: Array, y: Array) -> _Test:
+            return _Test(torch.from_numpy(x).flatten(1).to(device), torch.from_numpy(y).to(device))
+
+        self.plain = stream.unpermuted()
+        self.train = there(self.plain.train_x, self.plain.train_y)
+        sample = seen(self.plain)
+        self.tested = [there(part.test_x, part.test_y) for part in (sample, self.plain)]
+
+
+_kept: dict[tuple[object, ...], _Images] = {}
+"""Of the last stream: a worker gets the stream anew with each task."""
+
+
+def forget_images() -> None:
+    """Free what was kept for the next tasks of a stream."""
+    _kept.clear()
+
+
 class _Shared:
-    """Tasks of a permuted stream see the same images, flat and on the device, in their orders."""
+    """Tasks of a permuted stream see the same images in their orders."""
 
     def __init__(self, stream: Stream, unit: Unit, device: str) -> None:
-        plain = stream.unpermuted()
-        self.checked = [plain]
+        key = (stream.dataset.fingerprint, stream.input_shape, device)
+        is_new = key not in _kept
+        if is_new:
+            forget_images()
+            _kept[key] = _Images(stream, device)
+        self._images, plain = _kept[key], _kept[key].plain
+        self.checked = [plain] if is_new else []
         names, labels = stream.task_names, stream.task_labels
         self.data = [replace(plain, name=names[index], labels=labels[index]) for index in unit]
-        sample = seen(plain)
-        self._train, self._seen, self._test = (
-            _Test(torch.from_numpy(x).flatten(1).to(device), torch.from_numpy(y).to(device))
-            for x, y in (
-                (plain.train_x, plain.train_y),
-                (sample.test_x, sample.test_y),
-                (plain.test_x, plain.test_y),
-            )
-        )
         orders = np.stack([stream.order(index) for index in unit])
         self._orders, self._shape = torch.from_numpy(orders).to(device), stream.input_shape
 
@@ -112,19 +130,19 @@ class _Shared:
         return [[*range(len(self.data))]]
 
     def batches(self, numbers: Sequence[int], begun: Sequence[Begun], recipe: Recipe) -> Batches:
-        images = self._train
-        order = self._orders[list(numbers), None]  # (tasks, 1, values)
+        images, order = self._images.train, self._orders[list(numbers), None]
         count = len(images.test_x)
         each = [batch_rows(count, recipe, begun[number][1]) for number in numbers]
         for parts in zip(*each, strict=True):
             rows = torch.stack(parts).to(order.device)
-            x = images.test_x[rows[..., None], order]
+            plain = images.test_x[rows]
+            x = plain.gather(2, order.expand(plain.shape))
             yield x.view(*rows.shape, *self._shape), images.test_y[rows]
 
     def tested(self, number: int) -> tuple[Tested, Tested]:
         order = self._orders[number]
-        found = [
-            _Test(part.test_x[:, order].view(-1, *self._shape), part.test_y)
-            for part in (self._seen, self._test)
-        ]
-        return found[0], found[1]
+        sample, test = (
+            _Test(part.test_x.index_select(1, order).view(-1, *self._shape), part.test_y)
+            for part in self._images.tested
+        )
+        return sample, test

@@ -12,13 +12,14 @@ from supsup_runtime.bank.bank import MaskBank
 from supsup_runtime.bank.network import Network
 from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.own import Tasks
+from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError
 from supsup_train.masks.device import Device
 from supsup_train.masks.gathering import Negatives
-from supsup_train.masks.inputs import Begun, inputs_of
+from supsup_train.masks.inputs import Begun, forget_images, inputs_of
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.together import fit_together
-from supsup_train.masks.train_task import begin_task, check_task, end_task, fit, measured
+from supsup_train.masks.train_task import begin_task, check_task, end_task, measured, take_steps
 from supsup_train.masks.transfer import Transfer
 from supsup_train.resume import (
     Losses,
@@ -96,7 +97,14 @@ def train_stream(
         known = set(bank.task_names)
         if not known.issuperset(stream.task_names):
             negatives.gather()
-        learn_missing(stream, known, learner, keep, report, workers=workers, together=device.tasks)
+        if isinstance(stream, Stream):
+            stream.origin(0)  # keeps a digest of the data, which workers then need not compute
+        try:
+            learn_missing(
+                stream, known, learner, keep, report, workers=workers, together=device.tasks
+            )
+        finally:
+            forget_images()
 
 
 _Made = tuple[TaskMasks, dict[str, Any]]
@@ -125,7 +133,7 @@ class _Learner:
     def _learned(self, unit: Unit) -> list[_Made]:
         recipe, device = self.recipe, self.device
         more = (self.transfer, self.negatives)
-        inputs = inputs_of(self.stream, unit, recipe, device)
+        inputs = inputs_of(self.stream, unit, recipe, device.name)
         for each in inputs.checked:
             check_task(self.network, each, recipe, *more)
         losses = [Losses(self.progress(inputs.data[0].name)), *(Losses(None) for _ in unit[1:])]
@@ -134,8 +142,8 @@ class _Learner:
             beside = begun[0][0] if begun else None
             begun.append(begin_task(self.network, self.module, data, recipe, *more, beside))
         if device.is_plain:
-            (data,), ((learning, generator),) = inputs.data, begun
-            fit(learning.step, data, recipe, generator, losses[0], learning.negatives)
+            steps = ((x[0], y[0]) for x, y in inputs.batches([0], begun, recipe))
+            take_steps(begun[0][0].step, steps, inputs.data[0].name, recipe, losses[0])
         else:
             fit_together(begun, inputs, recipe, device, losses)
         made = []
