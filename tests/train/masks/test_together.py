@@ -98,19 +98,16 @@ def test_masked_weights_at_once_are_those_of_one_by_one(
 
 
 @pytest.mark.parametrize("layout", ["flat", "image"])
-def test_shared_images_are_those_of_each_task(layout: Layout, tmp_path: Path) -> None:
+def test_shared_images_are_those_of_each_task(layout: Layout) -> None:
     stream = make_stream("permuted", load_dataset(), num_tasks=4, layout=layout)
-    module = st.make_model(
-        "mlp-8" if layout == "flat" else "conv-4-4", input_shape=stream.input_shape, outputs=12
-    )
-    bank = st.create_bank(tmp_path / "b", module, input_shape=stream.input_shape, real_outputs=10)
     unit = (3, 1)
     shared, own = _Shared(stream, unit, "cpu"), _Own([stream.task(index) for index in unit])
     assert shared.groups(RECIPE) == own.groups(RECIPE) == [[0, 1]]
     found = []
     for inputs in (shared, own):
-        begun = [begin_task(bank.network, module, data, RECIPE) for data in inputs.data]
-        found.append(list(inputs.batches([0, 1], begun, RECIPE)))
+        generators = [torch.Generator().manual_seed(n) for n in range(2)]
+        draws = [(n, generator, None) for n, generator in enumerate(generators)]
+        found.append(list(inputs.batches(draws, RECIPE)))
         assert [data.name for data in inputs.data] == ["permuted-0003", "permuted-0001"]
     assert len(found[0]) == RECIPE.steps
     for one, other in zip(*found, strict=True):

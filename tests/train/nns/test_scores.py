@@ -12,9 +12,10 @@ import torch
 from banks import INPUTS, make_bank
 from parity.plain import numpy_scores, plain_cnn, stacked_masks
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.bits import pack_mask
 from supsup_train.networks.create_bank import fixed_copy
 from supsup_train.networks.models import make_model
-from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts
+from supsup_train.nns.scores import MaskScorer, Objective, joined_mask, pack_parts, products
 
 # float32 passes with float64 sums: a few roundings of 6e-8; scores cancel to a tenth.
 TOLERANCE = 1e-5
@@ -90,3 +91,16 @@ def test_running_statistics_have_their_share(tmp_path: Path, num_tasks: int) -> 
 def test_masks_are_joined_without_padding() -> None:
     masks = [torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[1.0], [1.0], [0.0]])]
     assert pack_parts(masks).tolist() == [0b011101]
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 8191, 8192, 8193, 20_000])
+@pytest.mark.parametrize("count", [0, 1, 32, 33])
+def test_products_are_sums_over_masks(size: int, count: int) -> None:
+    rng = np.random.default_rng(size)
+    bits = rng.random((count, size)) < 0.5
+    vector = rng.standard_normal(size).astype(np.float32)
+    found = products(torch.from_numpy(vector), [pack_mask(row) for row in bits])
+    exact = bits.astype(np.float64) @ vector.astype(np.float64)
+    allowed = 8192 * 2.0**-24 * np.abs(vector).sum()  # float32 sums of at most 8192 values
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, exact, rtol=0, atol=allowed)

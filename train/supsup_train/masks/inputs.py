@@ -13,13 +13,13 @@ from torch import Tensor
 from supsup_runtime.arrays import Array
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.data.streams import Stream, TaskData
-from supsup_train.masks.learning import Learning
+from supsup_train.masks.negatives import TaskNegatives
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.train_task import Tested, batch_rows, batches, seen
 from supsup_train.workers.work import Unit
 
-Begun = tuple[Learning, torch.Generator]
-"""Training state of a task, and its random numbers."""
+Draw = tuple[int, torch.Generator, TaskNegatives | None]
+"""Number of a task, its random numbers, and what is drawn beside its images."""
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Inputs ``(tasks, batch, ...)`` and labels of each step."""
 
@@ -38,8 +38,8 @@ class Inputs(Protocol):
     def groups(self, recipe: Recipe) -> list[list[int]]:
         """Return the numbers of tasks whose batches are of the same size."""
 
-    def batches(self, numbers: Sequence[int], begun: Sequence[Begun], recipe: Recipe) -> Batches:
-        """Yield the batches of these tasks; each draws its own, as when it is learned alone."""
+    def batches(self, draws: Sequence[Draw], recipe: Recipe) -> Batches:
+        """Yield the batches of some tasks; each draws its own, as when it is learned alone."""
 
     def tested(self, number: int) -> tuple[Tested, Tested]:
         """Return training images, at most 1000, and test images of a task."""
@@ -69,11 +69,8 @@ class _Own:
             by_size.setdefault(min(recipe.batch_size, len(each.train_x)), []).append(number)
         return list(by_size.values())
 
-    def batches(self, numbers: Sequence[int], begun: Sequence[Begun], recipe: Recipe) -> Batches:
-        each = []
-        for number in numbers:
-            learning, generator = begun[number]
-            each.append(batches(self.data[number], recipe, generator, learning.negatives))
+    def batches(self, draws: Sequence[Draw], recipe: Recipe) -> Batches:
+        each = [batches(self.data[n], recipe, draw, others) for n, draw, others in draws]
         for parts in zip(*each, strict=True):
             xs, ys = zip(*parts, strict=True)
             yield torch.stack(xs), torch.stack(ys)
@@ -129,10 +126,9 @@ class _Shared:
     def groups(self, recipe: Recipe) -> list[list[int]]:  # noqa: ARG002 - all have as many images
         return [[*range(len(self.data))]]
 
-    def batches(self, numbers: Sequence[int], begun: Sequence[Begun], recipe: Recipe) -> Batches:
-        images, order = self._images.train, self._orders[list(numbers), None]
-        count = len(images.test_x)
-        each = [batch_rows(count, recipe, begun[number][1]) for number in numbers]
+    def batches(self, draws: Sequence[Draw], recipe: Recipe) -> Batches:
+        images, order = self._images.train, self._orders[[n for n, *_ in draws], None]
+        each = [batch_rows(len(images.test_x), recipe, generator) for _, generator, _ in draws]
         for parts in zip(*each, strict=True):
             rows = torch.stack(parts).to(order.device)
             plain = images.test_x[rows]

@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from supsup_runtime.errors import InputError
 from supsup_train.masks.device import Device
-from supsup_train.masks.inputs import Batches, Begun, Inputs
+from supsup_train.masks.inputs import Batches, Inputs
 from supsup_train.masks.learning import (
     ROWS,
     Learning,
@@ -26,6 +26,8 @@ from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.train_task import seeded
 from supsup_train.resume import Progress
 
+Begun = tuple[Learning, torch.Generator]
+"""Training state of a task, and its random numbers."""
 _EVERY = 100
 """Steps between looks at the losses, which wait for the device."""
 
@@ -47,7 +49,8 @@ def fit_together(
     """
     for numbers in inputs.groups(recipe):
         names = [inputs.data[number].name for number in numbers]
-        steps = inputs.batches(numbers, begun, recipe)
+        draws = [(n, begun[n][1], begun[n][0].negatives) for n in numbers]
+        steps = inputs.batches(draws, recipe)
         with warnings.catch_warnings(), seeded(recipe, names[0]):
             # an operator that vmap runs task by task
             warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)

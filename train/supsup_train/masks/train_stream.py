@@ -16,9 +16,9 @@ from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError
 from supsup_train.masks.device import Device
 from supsup_train.masks.gathering import Negatives
-from supsup_train.masks.inputs import Begun, forget_images, inputs_of
+from supsup_train.masks.inputs import forget_images, inputs_of
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.together import fit_together
+from supsup_train.masks.together import Begun, fit_together
 from supsup_train.masks.train_task import begin_task, check_task, end_task, measured, take_steps
 from supsup_train.masks.transfer import Transfer
 from supsup_train.resume import (
@@ -142,8 +142,10 @@ class _Learner:
             beside = begun[0][0] if begun else None
             begun.append(begin_task(self.network, self.module, data, recipe, *more, beside))
         if device.is_plain:
-            steps = ((x[0], y[0]) for x, y in inputs.batches([0], begun, recipe))
-            take_steps(begun[0][0].step, steps, inputs.data[0].name, recipe, losses[0])
+            (learning, generator), *_ = begun
+            drawn = inputs.batches([(0, generator, learning.negatives)], recipe)
+            steps = ((x[0], y[0]) for x, y in drawn)
+            take_steps(learning.step, steps, inputs.data[0].name, recipe, losses[0])
         else:
             fit_together(begun, inputs, recipe, device, losses)
         made = []

@@ -122,7 +122,7 @@ class LearnerFiles:
             "origin": self._origin,
             "tasks": known,
         }
-        text = json.dumps(value, sort_keys=True, indent=1) + "\n"
+        text = json.dumps(value, sort_keys=True) + "\n"  # json is slow with an indent
         write_whole(inside(self._bank.path, "nns/learner.json"), text.encode())
         remove_parts(self._folder)
         kept = set(self._files.values())

@@ -6,7 +6,7 @@ equation 4).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ from supsup_train.programs.forward_ops import batch_norm
 
 Objective = Literal["entropy", "superfluous"]
 State = Mapping[str, Floats]
+_MASKS, _BYTES = 32, 1024
+"""Unpacked at once: 1 MB as ``float32``."""
 
 
 class MaskScorer:
@@ -68,8 +70,7 @@ class MaskScorer:
             (gradients[p.name] * w).reshape(-1)
             for p, w in zip(self._network.parameters, self._weights, strict=True)
         ]
-        vector = torch.cat(flat).double().numpy()
-        scores = np.array([-(vector @ self._bits(mask).astype(np.float64)) for mask in masks])
+        scores = -products(torch.cat(flat), masks)
         for tensor in self._network.state:
             slope = gradients[tensor.name].double().numpy()
             scores -= [(state[tensor.name] * slope).sum() for state in states]
@@ -103,6 +104,23 @@ class MaskScorer:
 
     def _bits(self, packed: Bytes) -> Bits:
         return unpack_mask(packed, (self._network.num_masked,))
+
+
+def products(vector: Tensor, masks: Sequence[Bytes]) -> Scores:
+    """Return the sum of a vector, ``float32 (n,)``, over each packed mask: ``float64 (masks,)``.
+
+    Masks are unpacked a part at a time, which stays in the processor's cache: twice as fast.
+    """
+    scores = np.zeros(len(masks))
+    for first in range(0, len(masks), _MASKS):
+        packed = np.stack(masks[first : first + _MASKS])
+        for start in range(0, packed.shape[1], _BYTES):
+            part = vector[8 * start : 8 * (start + _BYTES)]
+            few = packed[:, start : start + _BYTES]
+            bits = np.unpackbits(few, axis=1, count=len(part), bitorder="little")
+            sums = torch.from_numpy(bits).float() @ part
+            scores[first : first + _MASKS] += sums.double().numpy()
+    return scores
 
 
 class _StatisticsDifferentiable(TorchFunctionMode):
