@@ -224,7 +224,9 @@ def _differing() -> list[str] | None:
         return None
     done = subprocess.run([sys.executable, cuda_kernels.__file__], capture_output=True, check=False)
     if done.returncode:
-        return [f"unknown: ONNX Runtime ended with {done.returncode} when it listed its kernels"]
+        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        told = f"unknown: ONNX Runtime ended with {done.returncode} when it listed its kernels"
+        return [f"{told}: {reason:.300}" if reason else told]
     found: list[str] = json.loads(done.stdout)
     return found
 

@@ -1,6 +1,7 @@
 """Every node of a model of target cuda has a kernel of the CUDA provider, or a reason.
 
-No test runs CUDA: `tools/cuda_kernels.txt` has what ONNX Runtime publishes, docs/GPU.md the result.
+No test of models runs CUDA: `tools/cuda_kernels.txt` has what ONNX Runtime publishes, docs/GPU.md
+the result.
 """
 
 from __future__ import annotations

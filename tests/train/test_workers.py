@@ -153,6 +153,22 @@ def test_an_interrupt_waits_until_a_task_is_handed_over(monkeypatch: pytest.Monk
         assert 0 < len(found) < len(UNITS)
 
 
+@pytest.mark.slow
+def test_workers_ignore_interrupts_that_the_command_ignores() -> None:
+    def learn(_: Unit) -> bool:
+        return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with processes._interrupts_held():
+            code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+            said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        assert said.stdout.strip() == b"True"
+        assert all(result.made for result in learn_units(learn, UNITS, NAMES, TWO))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_counts_are_checked() -> None:
     with pytest.raises(InputError, match=r"^workers: must be an integer in \[1, 10000\], got 0$"):
         Workers(count=0)

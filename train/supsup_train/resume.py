@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
@@ -108,7 +108,7 @@ def learn_missing(
     tasks: Tasks,
     known: Container[str],
     learn: Callable[[Unit], Sequence[Made]],
-    keep: Callable[[Unit, Sequence[Made]], Sequence[dict[str, Any]]],
+    keep: Callable[[Unit, Sequence[Made]], Iterable[dict[str, Any]]],
     report: Report,
     *,
     workers: Workers | None = None,
@@ -121,8 +121,9 @@ def learn_missing(
         tasks: The tasks.
         known: Names of those that are learned.
         learn: Learns the tasks of these indices, at most `together`; called in workers.
-        keep: Keeps what `learn` made of the tasks of these indices; returns the record of each. It
-            is called in the order of the tasks, unless the run ends early.
+        keep: Keeps what `learn` made of the tasks of these indices; gives the record of each that
+            was kept, before any error. It is called in the order of the tasks, unless the run ends
+            early.
         report: Gets the records.
         workers: Where to learn; defaults to here.
         together: Tasks that are learned at once by one call.
@@ -141,7 +142,7 @@ def learn_missing(
         if isinstance(tasks, OwnTasks) and tasks.skipped is not None:
             tasks.skipped.update(skipped)
         seconds = round(done.seconds / len(done.unit), 2)
-        for index, told in zip(done.unit, keep(done.unit, all_made), strict=True):
+        for index, told in zip(done.unit, keep(done.unit, all_made), strict=False):
             report({"index": index, "task": names[index], "seconds": seconds, **told})
 
     for some, where in ((units[:here], Workers()), (units[here:], workers or Workers())):

@@ -188,7 +188,8 @@ def _graph(
         values.append(graph.op("Identity", scores, name="task_scores"))
     state = ""
     if network.state:
-        state = state_of(graph, layout, *never_empty(graph, tasks, alphas))
+        given = (tasks, alphas) if request.mode == "infer" else never_empty(graph, tasks, alphas)
+        state = state_of(graph, layout, *given)
         values.append(graph.op("Identity", state, name="state"))
     forward = program_of(bank, "forward", ["logits"])
 

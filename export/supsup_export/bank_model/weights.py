@@ -97,12 +97,12 @@ def superposed_weights(graph: Graph, layout: Layout, weights: str, tasks: str, a
         return [body.op("Mul", _unpadded(body, layout, rows), weights)]
 
     def several(body: Graph) -> list[str]:
-        return [body.op("Mul", superposed_mask(body, layout, *more), weights)]
+        return [body.op("Mul", superposed_mask(body, layout, *with_none), weights)]
 
     one = graph.constant(1)
     sizes = [graph.op("Equal", graph.op("Size", value), one) for value in (tasks, alphas)]
-    more = never_empty(graph, tasks, alphas)
-    total = graph.op("ReduceSum", more[1], keepdims=0)
+    with_none = never_empty(graph, tasks, alphas)
+    total = graph.op("ReduceSum", with_none[1], keepdims=0)
     whole = graph.op("Equal", total, graph.scalar(1))
     short = graph.op("And", graph.op("And", *sizes), whole)
     return graph.branch(short, one_task, several, [FLOAT], ["parameters"])[0]

@@ -163,14 +163,24 @@ class Stream:
         """Make the images of all tasks of a permuted stream, each of which sees them in its order.
 
         Name and labels are those of the first task.
+
+        Raises:
+            DataError: If the stream is not permuted.
         """
+        self._check_permuted()
         return replace(self, view=view_flat).task(0)
 
     def order(self, index: int) -> npt.NDArray[np.int64]:
         """Return the order in which a task of a permuted stream sees values, ``int64 (values,)``.
 
         Its inputs are ``x.reshape(len(x), -1)[:, order]`` of those `unpermuted`, in their shape.
+
+        Raises:
+            DataError: If the stream is not permuted, or `index` is out of range.
         """
+        self._check_permuted()
+        place = f"{self.kind} stream: task index"
+        index = checked_index(place, index, self.num_tasks, error=DataError)
         return order_of(index, math.prod(self.input_shape), self.seed)
 
     def prepare(self, index: int, pictures: Sequence[Array]) -> Floats:
@@ -183,6 +193,12 @@ class Stream:
                     f"{got[0]} {got[1]}"
                 )
         return self._part(index, np.stack(pictures), np.full(len(pictures), NO_CLASS))[0]
+
+    def _check_permuted(self) -> None:
+        if self.kind != "permuted":
+            raise DataError(
+                f"{self.kind} stream: must be permuted for tasks to share images; use task()"
+            )
 
     def _part(self, index: int, x: Values, y: Labels) -> tuple[Floats, Labels]:
         images = _channels_first(x)

@@ -131,6 +131,16 @@ def test_permuted_tasks_see_the_same_images_in_their_order(
             np.testing.assert_array_equal(getattr(plain, f"{part}_y"), getattr(task, f"{part}_y"))
 
 
+def test_only_permuted_tasks_share_images() -> None:
+    split, permuted = (make_stream(kind, tiny(4, 4), num_tasks=2) for kind in ("split", "permuted"))
+    for shared in (split.unpermuted, lambda: split.order(0)):
+        with pytest.raises(DataError, match=r"^split stream: must be permuted for tasks to share "):
+            shared()
+    for index in (-1, 2, "a"):
+        with pytest.raises(DataError, match=r"^permuted stream: task index"):
+            permuted.order(index)  # type: ignore[arg-type]  # refused
+
+
 def test_permutation_is_frozen() -> None:
     """Banks trained on permuted tasks depend on these orders (and the shared masks do)."""
     orders = [np.random.RandomState(k).permutation(8).tolist() for k in range(2)]

@@ -15,9 +15,10 @@ from torch.func import vmap
 
 import supsup_train as st
 from supsup_runtime.bank.bank import MaskBank
+from supsup_runtime.bank.task import TaskMasks
 from supsup_runtime.data.sources import load_dataset
 from supsup_runtime.data.streams import Layout, Stream, TaskData, make_stream
-from supsup_runtime.errors import InputError
+from supsup_runtime.errors import FileError, InputError
 from supsup_train import Device, Recipe, Rule
 from supsup_train.masks import together
 from supsup_train.masks.inputs import _Own, _Shared, shares_images
@@ -133,9 +134,9 @@ def test_tasks_of_few_images_learn_beside_others(tmp_path: Path) -> None:
     module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
     bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
     data = [cut(stream.task(index), count) for index, count in enumerate((100, 7, 100, 7))]
-    begun = [begin_task(bank.network, module, each, RECIPE) for each in data]
+    begun = {n: begin_task(bank.network, module, each, RECIPE) for n, each in enumerate(data)}
     together.fit_together(begun, _Own(data), RECIPE, Device(tasks=4), [Losses(None)] * 4)
-    for each, (learning, _) in zip(data, begun, strict=True):
+    for each, (learning, _) in zip(data, begun.values(), strict=True):
         alone = st.train_task(bank, module, each, recipe=RECIPE)
         task = learning.to_task(each.name, {}, labels=each.labels)
         for key, mask in alone.masks.items():
@@ -144,6 +145,62 @@ def test_tasks_of_few_images_learn_beside_others(tmp_path: Path) -> None:
 
 def cut(data: TaskData, count: int) -> TaskData:
     return replace(data, train_x=data.train_x[:count], train_y=data.train_y[:count])
+
+
+class Counted(torch.nn.Module):
+    """Its running statistics depend on how many batches it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(64, momentum=None)
+        self.layer = torch.nn.Linear(64, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(self.norm(x))
+        return y
+
+
+def test_groups_of_other_sizes_do_not_change_a_module(tmp_path: Path) -> None:
+    stream, recipe = make_stream("split", load_dataset(), num_tasks=5), replace(RECIPE, steps=9)
+    recipe = replace(recipe, batch_size=400)  # each task has fewer images, not as many as others
+    banks = []
+    for tasks in (1, 5):
+        bank = st.create_bank(tmp_path / str(tasks), Counted(), input_shape=(64,), real_outputs=2)
+        st.train_stream(bank, Counted(), stream, recipe=recipe, device=Device(tasks=tasks))
+        banks.append(bank)
+    for one, many in zip(*banks, strict=True):
+        for key, value in one.state.items():
+            np.testing.assert_allclose(many.state[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_tasks_before_a_failed_write_are_kept_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = make_stream("permuted", load_dataset(), num_tasks=4)
+    module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
+    bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
+    encode, told = bank.encode, list[dict[str, Any]]()
+
+    def full(task: TaskMasks) -> bytes:
+        if task.name == "permuted-0002":
+            raise FileError("disk: no space left")
+        return encode(task)
+
+    monkeypatch.setattr(bank, "encode", full)
+    with pytest.raises(FileError, match="no space left"):
+        st.train_stream(
+            bank, module, stream, recipe=RECIPE, report=told.append, device=Device(tasks=4)
+        )
+    assert MaskBank.open(bank.path).task_names == ("permuted-0000", "permuted-0001")
+    assert [line["task"] for line in told] == ["permuted-0000", "permuted-0001"]
+
+
+def test_convolutions_do_without_tf32_on_a_gpu_alone() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    for name in ("cuda", "cpu"):
+        with Device(name=name).computing(["t"]):
+            assert torch.backends.cudnn.allow_tf32 == (before and name == "cpu")
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_mixed_precision_learns(tmp_path: Path) -> None:
@@ -214,7 +271,7 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
     bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
     data = cut(stream.task(0), 9)
     data = replace(data, train_x=np.full((9, 64), 3e38, np.float32))
-    begun = [begin_task(bank.network, module, data, RECIPE)]
+    begun = {0: begin_task(bank.network, module, data, RECIPE)}
     text = (
         "^task 'permuted-0000', step 1: the loss must be finite, got nan; lower the learning rate$"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -69,11 +69,10 @@ class Device:
 
     @contextmanager
     def computing(self, names: Sequence[str]) -> Iterator[None]:
-        """Compute the learning of these tasks: `float32` is exact, errors are `InputError`."""
-        tf32 = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = False  # of convolutions; products are exact by default
+        """Compute the learning of these tasks: errors are `InputError`s."""
         try:
-            yield
+            with nullcontext() if self.name == "cpu" else _without_tf32():
+                yield
         except SupSupError:
             raise
         except Exception as error:  # of torch: no memory, no device, vmap's refusals; of a module
@@ -86,5 +85,14 @@ class Device:
                 f"{place}: cannot be learned at once on {self.name}: {reason:.300}; the same "
                 f"command resumes: {remedy}"
             ) from error
-        finally:
-            torch.backends.cudnn.allow_tf32 = tf32
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Convolve as exactly as `float32` does, which is not PyTorch's default as for products."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -112,12 +112,11 @@ class _Shared:
 
     def __init__(self, stream: Stream, unit: Unit, device: str) -> None:
         key = (stream.dataset.fingerprint, stream.input_shape, device)
-        is_new = key not in _kept
-        if is_new:
+        if key not in _kept:
             forget_images()
             _kept[key] = _Images(stream, device)
         self._images, plain = _kept[key], _kept[key].plain
-        self.checked = [plain] if is_new else []
+        self.checked = [plain]
         names, labels = stream.task_names, stream.task_labels
         self.data = [replace(plain, name=names[index], labels=labels[index]) for index in unit]
         orders = np.stack([stream.order(index) for index in unit])

@@ -33,7 +33,7 @@ _EVERY = 100
 
 
 def fit_together(
-    begun: Sequence[Begun],
+    begun: Mapping[int, Begun],
     inputs: Inputs,
     recipe: Recipe,
     device: Device,
@@ -145,9 +145,8 @@ class _Group:
     def _give_back(self) -> None:
         self._module.to("cpu")
         for number, learning in enumerate(self._learnings):
-            learning.seen = self._seen[
-                number
-            ].cpu()  # what training must not have changed is checked
+            # by these rows, what training must not have changed is checked
+            learning.seen = self._seen[number].cpu()
             for mine, stacked in ((learning.scores, self.scores), (learning.state, self.state)):
                 for key, value in stacked.items():
                     mine[key].detach().copy_(value[number].detach())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,11 +88,14 @@ def train_stream(
         if not workers.elsewhere:
             learner = replace(learner, transfer=transfer, progress=progress)
 
-        def keep(_: Unit, made: Sequence[_Made]) -> list[dict[str, Any]]:
-            bank.extend([task for task, _ in made])
-            first = len(bank) - len(made)
+        def keep(_: Unit, made: Sequence[_Made]) -> Iterator[dict[str, Any]]:
+            try:
+                bank.extend([task for task, _ in made])
+            finally:  # those before a failure are kept
+                for task, told in made:
+                    if task.name in bank:
+                        yield {"index": bank.index(task.name), **told}
             transfer.tidy()
-            return [{"index": first + n, **told} for n, (_, told) in enumerate(made)]
 
         known = set(bank.task_names)
         if not known.issuperset(stream.task_names):
@@ -125,24 +128,28 @@ class _Learner:
     progress: Callable[[str], Progress | None] = unheard
 
     def __call__(self, unit: Unit) -> list[_Made]:
+        names = [self.stream.task_names[index] for index in unit]
+        losses = [Losses(self.progress(names[0])), *(Losses(None) for _ in unit[1:])]
         if self.device.is_plain:
-            return self._learned(unit)
-        with self.device.computing([self.stream.task_names[index] for index in unit]):
-            return self._learned(unit)
+            return self._learned(unit, losses)
+        with self.device.computing(names):
+            return self._learned(unit, losses)
 
-    def _learned(self, unit: Unit) -> list[_Made]:
+    def _learned(self, unit: Unit, losses: Sequence[Losses]) -> list[_Made]:
         recipe, device = self.recipe, self.device
         more = (self.transfer, self.negatives)
         inputs = inputs_of(self.stream, unit, recipe, device.name)
         for each in inputs.checked:
             check_task(self.network, each, recipe, *more)
-        losses = [Losses(self.progress(inputs.data[0].name)), *(Losses(None) for _ in unit[1:])]
-        begun: list[Begun] = []
-        for data in inputs.data:
-            beside = begun[0][0] if begun else None
-            begun.append(begin_task(self.network, self.module, data, recipe, *more, beside))
+        begun: dict[int, Begun] = {}
+        for numbers in inputs.groups(recipe):
+            beside = None  # modules of groups may differ once they have learned
+            for number in numbers:
+                data = inputs.data[number]
+                begun[number] = begin_task(self.network, self.module, data, recipe, *more, beside)
+                beside = begun[numbers[0]][0]
         if device.is_plain:
-            (learning, generator), *_ = begun
+            learning, generator = begun[0]
             drawn = inputs.batches([(0, generator, learning.negatives)], recipe)
             steps = ((x[0], y[0]) for x, y in drawn)
             take_steps(learning.step, steps, inputs.data[0].name, recipe, losses[0])

@@ -28,13 +28,15 @@ def unlabelled_batches(
 
     Inputs are ``float32 (batch, *input_shape)``, labels ``int64 (batch,)``.
     """
-    for index in range(start // recipe.steps, stream.num_tasks):
-        seed = task_seed(recipe.seed, stream.task_names[index])
-        draw = (0, torch.Generator().manual_seed(seed), None)
-        drawn = inputs_of(stream, (index,), recipe, "cpu").batches([draw], recipe)
-        for x, y in islice(drawn, max(0, start - index * recipe.steps), None):
-            yield x[0], y[0]
-    forget_images()
+    try:
+        for index in range(start // recipe.steps, stream.num_tasks):
+            seed = task_seed(recipe.seed, stream.task_names[index])
+            draw = (0, torch.Generator().manual_seed(seed), None)
+            drawn = inputs_of(stream, (index,), recipe, "cpu").batches([draw], recipe)
+            for x, y in islice(drawn, max(0, start - index * recipe.steps), None):
+                yield x[0], y[0]
+    finally:
+        forget_images()
 
 
 def learn_stream(

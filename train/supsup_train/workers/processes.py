@@ -19,6 +19,8 @@ from supsup_train.workers.work import Learn, Made, Result, Unit, Workers, died, 
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 """Variables of the environment of libraries, for their threads."""
+_HELD_MS = 2000
+"""At most, until loky takes a task over."""
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +63,9 @@ def _round(
                 with _interrupts_held():
                     job = pool.submit(in_worker, learn, left[0], workers.threads, versions())
                     running[job] = left.popleft()
-                    while not (job.running() or job.done()):
+                    for _ in range(_HELD_MS):
+                        if job.running() or job.done():
+                            break
                         time.sleep(0.001)
             for job in wait(running, return_when=FIRST_COMPLETED).done:
                 result = job.result()
@@ -81,8 +85,9 @@ def _round(
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Raise an interrupt at the end: loky fails if it is ended while it takes a task over."""
-    if threading.current_thread() is not threading.main_thread():  # which gets all of them
-        yield
+    in_main = threading.current_thread() is threading.main_thread()  # which gets all of them
+    if not in_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield  # workers ignore them, too, from their first moment
         return
     came: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
