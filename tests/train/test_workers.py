@@ -364,7 +364,7 @@ def test_the_memory_of_a_worker_is_estimated(tmp_path: Path, at_once: int) -> No
     used = int(subprocess.run(command, capture_output=True, check=True).stdout)
     stream = make_stream("permuted", load_dataset(data), num_tasks=1)
     module = st.make_model("lenet-300-100", input_shape=(784,), outputs=100)
-    fixed, each = bytes_of_worker(stream, module, shared=True)
+    fixed, each = bytes_of_worker(stream, module, shared=at_once > 1)
     assert 0.9 * used < fixed + at_once * each < 1.5 * used
     fixed, each = bytes_of_worker(stream, module)
     with_others = bytes_of_worker(stream, module, "shuffled,others")

@@ -142,7 +142,8 @@ def learn_missing(
         if isinstance(tasks, OwnTasks) and tasks.skipped is not None:
             tasks.skipped.update(skipped)
         seconds = round(done.seconds / len(done.unit), 2)
-        for index, told in zip(done.unit, keep(done.unit, all_made), strict=False):
+        # to the end of `keep`, which may raise there
+        for told, index in zip(keep(done.unit, all_made), done.unit, strict=False):
             report({"index": index, "task": names[index], "seconds": seconds, **told})
 
     for some, where in ((units[:here], Workers()), (units[here:], workers or Workers())):

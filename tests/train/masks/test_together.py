@@ -122,10 +122,12 @@ def test_shared_images_are_those_of_each_task(layout: Layout) -> None:
 def test_only_plain_permuted_tasks_share_images() -> None:
     permuted = make_stream("permuted", load_dataset(), num_tasks=2)
     split = make_stream("split", load_dataset(), num_tasks=2)
-    assert shares_images(permuted, RECIPE)
-    assert not shares_images(permuted, replace(RECIPE, negatives="turned"))
-    assert not shares_images(permuted, replace(RECIPE, augment="flip"))
-    assert not shares_images(split, RECIPE)
+    two = Device(tasks=2)
+    assert shares_images(permuted, RECIPE, two)
+    assert not shares_images(permuted, replace(RECIPE, negatives="turned"), two)
+    assert not shares_images(permuted, replace(RECIPE, augment="flip"), two)
+    assert not shares_images(split, RECIPE, two)
+    assert not shares_images(permuted, RECIPE, Device())
 
 
 def test_tasks_of_few_images_learn_beside_others(tmp_path: Path) -> None:

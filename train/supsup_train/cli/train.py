@@ -212,7 +212,7 @@ def learn_tasks(
     if recipe.negatives != "none" and not _says_negatives(arguments):
         recipe = _with_default_negatives(bank, module, tasks, recipe)
     device = device_of(arguments)
-    shared = shares_images(tasks, recipe)
+    shared = shares_images(tasks, recipe, device)
     workers = workers_of(arguments, tasks, module, shared=shared)
     shown = reporting(
         bank.path,

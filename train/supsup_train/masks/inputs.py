@@ -13,6 +13,7 @@ from torch import Tensor
 from supsup_runtime.arrays import Array
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.data.streams import Stream, TaskData
+from supsup_train.masks.device import Device
 from supsup_train.masks.negatives import TaskNegatives
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.train_task import Tested, batch_rows, batches, seen
@@ -45,16 +46,17 @@ class Inputs(Protocol):
         """Return training images, at most 1000, and test images of a task."""
 
 
-def inputs_of(tasks: Tasks, unit: Unit, recipe: Recipe, device: str) -> Inputs:
+def inputs_of(tasks: Tasks, unit: Unit, recipe: Recipe, device: Device) -> Inputs:
     """Make the images of the tasks of these indices."""
-    if shares_images(tasks, recipe):
-        return _Shared(tasks, unit, device)  # type: ignore[arg-type]  # a permuted Stream
+    if shares_images(tasks, recipe, device):
+        return _Shared(tasks, unit, device.name)  # type: ignore[arg-type]  # a permuted Stream
     return _Own([tasks.task(index) for index in unit])
 
 
-def shares_images(tasks: Tasks, recipe: Recipe) -> bool:
-    """Return whether tasks need no images of their own."""
-    return tasks.kind == "permuted" and recipe.augment == recipe.negatives == "none"
+def shares_images(tasks: Tasks, recipe: Recipe, device: Device) -> bool:
+    """Return whether tasks need no images of their own; one by one they learn faster with them."""
+    plain = recipe.augment == recipe.negatives == "none"
+    return tasks.kind == "permuted" and plain and not device.is_plain
 
 
 class _Own:

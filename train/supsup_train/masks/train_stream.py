@@ -16,10 +16,10 @@ from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError
 from supsup_train.masks.device import Device
 from supsup_train.masks.gathering import Negatives
-from supsup_train.masks.inputs import forget_images, inputs_of
+from supsup_train.masks.inputs import Inputs, forget_images, inputs_of
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.together import Begun, fit_together
-from supsup_train.masks.train_task import begin_task, check_task, end_task, measured, take_steps
+from supsup_train.masks.train_task import begin_task, check_task, end_task, fit, measured
 from supsup_train.masks.transfer import Transfer
 from supsup_train.resume import (
     Losses,
@@ -91,11 +91,11 @@ def train_stream(
         def keep(_: Unit, made: Sequence[_Made]) -> Iterator[dict[str, Any]]:
             try:
                 bank.extend([task for task, _ in made])
+                transfer.tidy()
             finally:  # those before a failure are kept
                 for task, told in made:
                     if task.name in bank:
                         yield {"index": bank.index(task.name), **told}
-            transfer.tidy()
 
         known = set(bank.task_names)
         if not known.issuperset(stream.task_names):
@@ -138,21 +138,13 @@ class _Learner:
     def _learned(self, unit: Unit, losses: Sequence[Losses]) -> list[_Made]:
         recipe, device = self.recipe, self.device
         more = (self.transfer, self.negatives)
-        inputs = inputs_of(self.stream, unit, recipe, device.name)
+        inputs = inputs_of(self.stream, unit, recipe, device)
         for each in inputs.checked:
             check_task(self.network, each, recipe, *more)
-        begun: dict[int, Begun] = {}
-        for numbers in inputs.groups(recipe):
-            beside = None  # modules of groups may differ once they have learned
-            for number in numbers:
-                data = inputs.data[number]
-                begun[number] = begin_task(self.network, self.module, data, recipe, *more, beside)
-                beside = begun[numbers[0]][0]
+        begun = self._begun(inputs)
         if device.is_plain:
-            learning, generator = begun[0]
-            drawn = inputs.batches([(0, generator, learning.negatives)], recipe)
-            steps = ((x[0], y[0]) for x, y in drawn)
-            take_steps(learning.step, steps, inputs.data[0].name, recipe, losses[0])
+            (data,), (learning, generator) = inputs.data, begun[0]
+            fit(learning.step, data, recipe, generator, losses[0], learning.negatives)
         else:
             fit_together(begun, inputs, recipe, device, losses)
         made = []
@@ -169,3 +161,15 @@ class _Learner:
             }
             made.append((task, told))
         return made
+
+    def _begun(self, inputs: Inputs) -> dict[int, Begun]:
+        """Return training states; those of a group share a module, which learning may change."""
+        begun: dict[int, Begun] = {}
+        more = (self.recipe, self.transfer, self.negatives)
+        for numbers in inputs.groups(self.recipe):
+            beside = None
+            for number in numbers:
+                data = inputs.data[number]
+                begun[number] = begin_task(self.network, self.module, data, *more, beside)
+                beside = begun[numbers[0]][0]
+        return begun

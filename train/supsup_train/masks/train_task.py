@@ -184,33 +184,18 @@ def end_task(
     return task
 
 
-Step = Callable[[str, Tensor, Tensor], float]
-"""Takes an error place, inputs and labels of a training batch; returns its loss."""
-
-
 def fit(
-    step: Step,
+    step: Callable[[str, Tensor, Tensor], float],
     data: TaskData,
     recipe: Recipe,
     generator: torch.Generator,
     progress: Progress | None,
     negatives: TaskNegatives | None = None,
 ) -> None:
-    """Call `step` with each training batch of a task."""
-    take_steps(step, batches(data, recipe, generator, negatives), data.name, recipe, progress)
-
-
-def take_steps(
-    step: Step,
-    steps: Iterator[tuple[Tensor, Tensor]],
-    name: str,
-    recipe: Recipe,
-    progress: Progress | None,
-) -> None:
-    """Call `step` with each of these batches of a task."""
-    with seeded(recipe, name):
-        for number, (x, y) in enumerate(steps, start=1):
-            loss = step(f"task {name!r}, step {number} of {recipe.steps}", x, y)
+    """Call `step` with an error place, inputs and labels of each training batch."""
+    with seeded(recipe, data.name):
+        for number, (x, y) in enumerate(batches(data, recipe, generator, negatives), start=1):
+            loss = step(f"task {data.name!r}, step {number} of {recipe.steps}", x, y)
             if progress is not None:
                 progress(number, loss)
 

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from supsup_runtime.bank.fields import is_number
 from supsup_runtime.data.own import Tasks
-from supsup_train.masks.inputs import forget_images, inputs_of
 from supsup_train.masks.learning import task_seed
 from supsup_train.masks.recipe import Recipe
+from supsup_train.masks.train_task import batch_rows
 from supsup_train.nns.learner import Decision, NnsLearner
 from supsup_train.reporting import begin_log, open_log, progress_bars, read_record
 
@@ -28,15 +27,14 @@ def unlabelled_batches(
 
     Inputs are ``float32 (batch, *input_shape)``, labels ``int64 (batch,)``.
     """
-    try:
-        for index in range(start // recipe.steps, stream.num_tasks):
-            seed = task_seed(recipe.seed, stream.task_names[index])
-            draw = (0, torch.Generator().manual_seed(seed), None)
-            drawn = inputs_of(stream, (index,), recipe, "cpu").batches([draw], recipe)
-            for x, y in islice(drawn, max(0, start - index * recipe.steps), None):
-                yield x[0], y[0]
-    finally:
-        forget_images()
+    for index in range(start // recipe.steps, stream.num_tasks):
+        data = stream.task(index)
+        x, y = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+        generator = torch.Generator().manual_seed(task_seed(recipe.seed, data.name))
+        skipped = max(0, start - index * recipe.steps)
+        for step, rows in enumerate(batch_rows(len(x), recipe, generator)):
+            if step >= skipped:
+                yield x[rows], y[rows]
 
 
 def learn_stream(
