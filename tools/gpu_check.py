@@ -43,7 +43,6 @@ from tools.benchmarks.questions import (
     questions,
 )
 from tools.benchmarks.timing import Candidate, Setup, measure, table
-from tools.cuda_kernels import unexpected
 from tools.machine import machine
 
 from tools import cuda_kernels
@@ -101,7 +100,7 @@ def _checked(file: Path, end: float, devices: Devices) -> Result:
             info, answers, ran = _answers(file, where)
             result["nodes"][name], result["copied"][name] = ran
             if name != "cpu":
-                result["unexpected"][name] = unexpected(ran[0])
+                result["unexpected"][name] = cuda_kernels.unexpected(ran[0])
             result |= {"tasks": len(info.tasks), "mode": info.mode, "target": info.target}
             result["checks"] += _compared(info, name, first, answers)
             first = first or answers

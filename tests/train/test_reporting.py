@@ -33,10 +33,11 @@ def test_training_accuracy_is_of_at_most_1000_images_of_every_class(images: int)
     y = np.arange(images) * 10 // images  # sorted by class
     x = y[:, None].astype(np.float32)
     data = TaskData(name="t", labels=(), train_x=x, train_y=y, test_x=x[:1], test_y=y[:1])
-    found = seen(data)
-    assert len(found.test_x) == len(found.test_y) == min(images, 1000)
-    assert (found.test_x[:, 0] == found.test_y).all()
-    assert set(found.test_y) == set(y)
+    (inputs, labels), test = seen(data)
+    assert len(inputs) == len(labels) == min(images, 1000)
+    np.testing.assert_array_equal(inputs[:, 0], labels)
+    assert set(labels.tolist()) == set(y)
+    assert test == (data.test_x, data.test_y)
 
 
 SEVERAL = [  # together, workers, times of tasks, rates and times left

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tools.pictures import picture
 from tools.reproduction.summary import COLUMNS, measures_of
 
 from supsup_runtime.recovery.result import TOLERANCE
+
+_POINTS = 250
+"""Of a line: more are means of consecutive tasks."""
 
 
 def plot_rows(title: str, figure: str, rows: Sequence[Mapping[str, Any]], file: Path) -> str:
@@ -46,8 +50,13 @@ def _lines(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN40
     for row in rows:
         measure = "unknown" if "unknown" in row["tasks"] else "shared"
         values = [100 * value for value in row["tasks"][measure]]
-        axes.plot(range(1, len(values) + 1), values, marker=".", label=row["label"], linewidth=0.8)
-    axes.set(xlabel="task", ylabel="accuracy, task unknown, %")
+        span = -(-len(values) // _POINTS)
+        firsts = range(0, len(values), span)
+        means = [fmean(values[first : first + span]) for first in firsts]
+        tasks = [first + 1 for first in firsts]
+        axes.plot(tasks, means, marker=".", label=row["label"], linewidth=0.8)
+    means_of = f", means of {span} tasks" if span > 1 else ""
+    axes.set(xlabel="task", ylabel=f"accuracy, task unknown, %{means_of}")
 
 
 def plot_traces(recoveries: Mapping[str, Mapping[str, Any]], file: Path) -> str:

@@ -115,8 +115,8 @@ def test_shared_images_are_those_of_each_task(layout: Layout) -> None:
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     for number in range(2):
         for one_part, other_part in zip(shared.tested(number), own.tested(number), strict=True):
-            np.testing.assert_array_equal(one_part.test_x, other_part.test_x)
-            np.testing.assert_array_equal(one_part.test_y, other_part.test_y)
+            for one, other in zip(one_part, other_part, strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_only_plain_permuted_tasks_share_images() -> None:

@@ -148,14 +148,13 @@ def test_batches_are_shuffled_anew_in_every_epoch() -> None:
 
 def test_large_pictures_are_tested_few_at_a_time() -> None:
     x, y = np.zeros((60, 3, 224, 224), np.float32), np.zeros(60, np.int64)
-    data = TaskData(name="a", labels=("b",), train_x=x, train_y=y, test_x=x, test_y=y)
     sizes = []
 
     def forward(rows: torch.Tensor) -> torch.Tensor:
         sizes.append(len(rows))
         return torch.zeros(len(rows), 3)
 
-    assert train_task.tested(forward, 2, data) == {
+    assert train_task.tested(forward, 2, (x, y)) == {
         "accuracy": 1.0,
         "entropy": pytest.approx(np.log(3)),
     }

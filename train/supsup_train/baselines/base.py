@@ -20,7 +20,7 @@ from supsup_train.masks.learning import (
     make_optimizer,
     task_seed,
 )
-from supsup_train.masks.train_task import fit, tested
+from supsup_train.masks.train_task import Labelled, fit, tested
 from supsup_train.networks.create_bank import tensors_of
 from supsup_train.resume import Progress
 
@@ -103,9 +103,9 @@ class Baseline(ABC):
             self._kept[data.name] = self._copies(self.parts.kept)
         return self.own()
 
-    def accuracy(self, data: TaskData) -> float:
-        """Return the accuracy on the test images."""
-        return tested(self.module, len(data.labels), data)["accuracy"]
+    def accuracy(self, classes: int, images: Labelled) -> float:
+        """Return the accuracy on images of a task of so many classes."""
+        return tested(self.module, classes, images)["accuracy"]
 
     def _tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
         tensors = tensors_of(self.module)

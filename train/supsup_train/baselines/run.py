@@ -164,8 +164,12 @@ class _Learner:
         data = self.stream.task(index)
         losses = Losses(self.progress(data.name))
         state = self.baseline.learn(data, first=index == 0, progress=losses)
-        parts = {"accuracy": data, "train_accuracy": seen(data)}
-        told: dict[str, Any] = {key: self.baseline.accuracy(part) for key, part in parts.items()}
+        sample, test = seen(data)
+        parts = {"accuracy": test, "train_accuracy": sample}
+        classes = len(data.labels)
+        told: dict[str, Any] = {
+            key: self.baseline.accuracy(classes, images) for key, images in parts.items()
+        }
         return state, {**told, "loss": losses.curve()}
 
 
@@ -187,7 +191,8 @@ class _Run:
     def locked(self, made: MaskBank | None) -> MaskBank:
         def keep(unit: Unit, found: Sequence[_Made]) -> list[dict[str, Any]]:
             nonlocal made
-            (index,), ((state, record),) = unit, found
+            (index,) = unit
+            ((state, record),) = found
             if made is None:
                 made = self.created(self.path)
             self.check(made)
@@ -229,7 +234,8 @@ class _Run:
 
         def accuracy_now(index: int) -> float:
             baseline.begin(stream.task_names[index])
-            return baseline.accuracy(stream.task(index, train=False))
+            data = stream.task(index, train=False)
+            return baseline.accuracy(len(data.labels), (data.test_x, data.test_y))
 
         def report(line: dict[str, Any]) -> None:
             count = line["index"] + 1

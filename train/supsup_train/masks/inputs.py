@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from supsup_runtime.arrays import Array
 from supsup_runtime.data.own import Tasks
 from supsup_runtime.data.streams import Stream, TaskData
 from supsup_train.masks.device import Device
 from supsup_train.masks.negatives import TaskNegatives
 from supsup_train.masks.recipe import Recipe
-from supsup_train.masks.train_task import Tested, batch_rows, batches, seen
+from supsup_train.masks.train_task import Labelled, batch_rows, batches, seen
 from supsup_train.workers.work import Unit
 
 Draw = tuple[int, torch.Generator, TaskNegatives | None]
@@ -42,14 +41,14 @@ class Inputs(Protocol):
     def batches(self, draws: Sequence[Draw], recipe: Recipe) -> Batches:
         """Yield the batches of some tasks; each draws its own, as when it is learned alone."""
 
-    def tested(self, number: int) -> tuple[Tested, Tested]:
-        """Return training images, at most 1000, and test images of a task."""
+    def tested(self, number: int) -> tuple[Labelled, Labelled]:
+        """Return what `seen` does of a task."""
 
 
 def inputs_of(tasks: Tasks, unit: Unit, recipe: Recipe, device: Device) -> Inputs:
     """Make the images of the tasks of these indices."""
-    if shares_images(tasks, recipe, device):
-        return _Shared(tasks, unit, device.name)  # type: ignore[arg-type]  # a permuted Stream
+    if isinstance(tasks, Stream) and shares_images(tasks, recipe, device):
+        return _Shared(tasks, unit, device.name)
     return _Own([tasks.task(index) for index in unit])
 
 
@@ -77,50 +76,23 @@ class _Own:
             xs, ys = zip(*parts, strict=True)
             yield torch.stack(xs), torch.stack(ys)
 
-    def tested(self, number: int) -> tuple[Tested, Tested]:
-        return seen(self.data[number]), self.data[number]
-
-
-@dataclass(frozen=True, slots=True)
-class _Test:
-    test_x: Tensor
-    test_y: Tensor
-
-
-class _Images:
-    """Images of a permuted stream as no task sees them: flat, on a device."""
-
-    def __init__(self, stream: Stream, device: str) -> None:
-        def there(x: Array, y: Array) -> _Test:
-            return _Test(torch.from_numpy(x).flatten(1).to(device), torch.from_numpy(y).to(device))
-
-        self.plain = stream.unpermuted()
-        self.train = there(self.plain.train_x, self.plain.train_y)
-        sample = seen(self.plain)
-        self.tested = [there(part.test_x, part.test_y) for part in (sample, self.plain)]
-
-
-_kept: dict[tuple[object, ...], _Images] = {}
-"""Of the last stream: a worker gets the stream anew with each task."""
-
-
-def forget_images() -> None:
-    """Free what was kept for the next tasks of a stream."""
-    _kept.clear()
+    def tested(self, number: int) -> tuple[Labelled, Labelled]:
+        return seen(self.data[number])
 
 
 class _Shared:
-    """Tasks of a permuted stream see the same images in their orders."""
+    """Tasks of a permuted stream see the same images, held flat on a device, in their orders."""
 
     def __init__(self, stream: Stream, unit: Unit, device: str) -> None:
-        key = (stream.dataset.fingerprint, stream.input_shape, device)
-        if key not in _kept:
-            forget_images()
-            _kept[key] = _Images(stream, device)
-        self._images, plain = _kept[key], _kept[key].plain
+        plain = stream.unpermuted()
         self.checked = [plain]
         names, labels = stream.task_names, stream.task_labels
         self.data = [replace(plain, name=names[index], labels=labels[index]) for index in unit]
+        parts = ((plain.train_x, plain.train_y), *seen(plain))
+        self._train, self._sample, self._test = (
+            (torch.from_numpy(x).flatten(1).to(device), torch.from_numpy(y).to(device))
+            for x, y in parts
+        )
         orders = np.stack([stream.order(index) for index in unit])
         self._orders, self._shape = torch.from_numpy(orders).to(device), stream.input_shape
 
@@ -128,18 +100,16 @@ class _Shared:
         return [[*range(len(self.data))]]
 
     def batches(self, draws: Sequence[Draw], recipe: Recipe) -> Batches:
-        images, order = self._images.train, self._orders[[n for n, *_ in draws], None]
-        each = [batch_rows(len(images.test_x), recipe, generator) for _, generator, _ in draws]
+        (x, y), order = self._train, self._orders[[n for n, *_ in draws], None]
+        each = [batch_rows(len(x), recipe, generator) for _, generator, _ in draws]
         for parts in zip(*each, strict=True):
             rows = torch.stack(parts).to(order.device)
-            plain = images.test_x[rows]
-            x = plain.gather(2, order.expand(plain.shape))
-            yield x.view(*rows.shape, *self._shape), images.test_y[rows]
+            plain = x[rows]
+            permuted = plain.gather(2, order.expand(plain.shape))
+            yield permuted.view(*rows.shape, *self._shape), y[rows]
 
-    def tested(self, number: int) -> tuple[Tested, Tested]:
-        order = self._orders[number]
-        sample, test = (
-            _Test(part.test_x.index_select(1, order).view(-1, *self._shape), part.test_y)
-            for part in self._images.tested
-        )
-        return sample, test
+    def tested(self, number: int) -> tuple[Labelled, Labelled]:
+        def permuted(x: Tensor, y: Tensor) -> Labelled:
+            return x.index_select(1, self._orders[number]).view(-1, *self._shape), y
+
+        return permuted(*self._sample), permuted(*self._test)

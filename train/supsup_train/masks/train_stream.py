@@ -16,7 +16,7 @@ from supsup_runtime.data.streams import Stream
 from supsup_runtime.errors import InputError
 from supsup_train.masks.device import Device
 from supsup_train.masks.gathering import Negatives
-from supsup_train.masks.inputs import Inputs, forget_images, inputs_of
+from supsup_train.masks.inputs import Inputs, inputs_of
 from supsup_train.masks.recipe import Recipe
 from supsup_train.masks.together import Begun, fit_together
 from supsup_train.masks.train_task import begin_task, check_task, end_task, fit, measured
@@ -102,12 +102,7 @@ def train_stream(
             negatives.gather()
         if isinstance(stream, Stream):
             stream.origin(0)  # keeps a digest of the data, which workers then need not compute
-        try:
-            learn_missing(
-                stream, known, learner, keep, report, workers=workers, together=device.tasks
-            )
-        finally:
-            forget_images()
+        learn_missing(stream, known, learner, keep, report, workers=workers, together=device.tasks)
 
 
 _Made = tuple[TaskMasks, dict[str, Any]]

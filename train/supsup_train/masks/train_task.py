@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from math import isfinite
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,8 @@ from supsup_train.resume import Progress
 
 _ROWS, _VALUES = 1000, 2**22
 """Of inputs that are tested at once: 1365 of 3 x 32 x 32, 27 of 3 x 224 x 224."""
+Labelled = tuple[Array | Tensor, Array | Tensor]
+"""Inputs and labels, on any device."""
 _FEW = 8
 """Images by which a module is tried with negatives."""
 
@@ -71,7 +72,7 @@ def train_task(
     check_task(bank.network, data, recipe, transfer, negatives)
     learning, generator = begin_task(bank.network, module, data, recipe, transfer, negatives)
     fit(learning.step, data, recipe, generator, progress, learning.negatives)
-    found = measured(learning, data, (seen(data), data))
+    found = measured(learning, data, seen(data))
     return end_task(learning, data, recipe, {**(record or {}), **found}, transfer, negatives)
 
 
@@ -153,13 +154,13 @@ def takes_negatives(network: Network, module: nn.Module) -> bool:
 
 
 def measured(
-    learning: Learning, task: TaskData, images: tuple[Tested, Tested], device: str = "cpu"
+    learning: Learning, task: TaskData, images: tuple[Labelled, Labelled], device: str = "cpu"
 ) -> dict[str, float]:
     """Return how a learned task does on a sample of its training images, and on test images."""
     forward = learning.trained(f"task {task.name}", device)
     classes, (sample, test) = learning.network.real_outputs_of(task.labels), images
     found = {"train_accuracy": tested(forward, classes, sample)["accuracy"]}
-    return found | tested(forward, classes, test) if len(test.test_x) else found
+    return found | tested(forward, classes, test) if len(test[0]) else found
 
 
 def end_task(
@@ -221,19 +222,9 @@ def batches(
         yield (x if negatives is None else negatives.after(x, generator)), targets[rows]
 
 
-class Tested(Protocol):
-    """Images and labels to test on: arrays, or tensors of a device."""
-
-    @property
-    def test_x(self) -> Any: ...  # noqa: ANN401, D102 - see above
-
-    @property
-    def test_y(self) -> Any: ...  # noqa: ANN401, D102 - see above
-
-
-def tested(forward: Callable[[Tensor], Tensor], classes: int, data: Tested) -> dict[str, float]:
-    """Return the accuracy, within the task's classes, and mean entropy of the test images."""
-    inputs, targets = torch.as_tensor(data.test_x), torch.as_tensor(data.test_y)
+def tested(forward: Callable[[Tensor], Tensor], classes: int, images: Labelled) -> dict[str, float]:
+    """Return the accuracy, within the task's classes, and mean entropy of images."""
+    inputs, targets = map(torch.as_tensor, images)
     right, total = 0, 0.0
     step = max(1, min(_ROWS, _VALUES // inputs[0].numel()))
     with torch.no_grad():
@@ -246,10 +237,10 @@ def tested(forward: Callable[[Tensor], Tensor], classes: int, data: Tested) -> d
     return {"accuracy": right / len(inputs), "entropy": max(total, 0.0) / len(inputs)}
 
 
-def seen(data: TaskData) -> TaskData:
-    """Return the task with at most 1000 of its training images, drawn with seed 0, as test part."""
+def seen(data: TaskData) -> tuple[Labelled, Labelled]:
+    """Return at most 1000 training images, drawn with seed 0, and the test images of a task."""
     rows = np.random.RandomState(0).permutation(len(data.train_x))[:_ROWS]
-    return replace(data, test_x=data.train_x[rows], test_y=data.train_y[rows])
+    return (data.train_x[rows], data.train_y[rows]), (data.test_x, data.test_y)
 
 
 def batch_rows(count: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
