@@ -42,6 +42,12 @@ def learned(path: Path, model: str, stream: Stream, recipe: Recipe, device: Devi
     return bank
 
 
+def small(path: Path) -> tuple[MaskBank, torch.nn.Module]:
+    """Make a bank for the bundled digits, and its network."""
+    module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
+    return st.create_bank(path, module, input_shape=(64,), real_outputs=10), module
+
+
 @pytest.mark.parametrize("tasks", [2, 3, 9])
 @pytest.mark.parametrize(
     ("model", "recipe"),
@@ -133,8 +139,7 @@ def test_only_plain_permuted_tasks_share_images() -> None:
 def test_tasks_of_few_images_learn_beside_others(tmp_path: Path) -> None:
     """Groups have batches of equal size."""
     stream = make_stream("permuted", load_dataset(), num_tasks=4)
-    module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
-    bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
+    bank, module = small(tmp_path / "b")
     data = [cut(stream.task(index), count) for index, count in enumerate((100, 7, 100, 7))]
     begun = {n: begin_task(bank.network, module, each, RECIPE) for n, each in enumerate(data)}
     together.fit_together(begun, _Own(data), RECIPE, Device(tasks=4), [Losses(None)] * 4)
@@ -179,8 +184,7 @@ def test_tasks_before_a_failed_write_are_kept_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = make_stream("permuted", load_dataset(), num_tasks=4)
-    module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
-    bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
+    bank, module = small(tmp_path / "b")
     encode, told = bank.encode, list[dict[str, Any]]()
 
     def full(task: TaskMasks) -> bytes:
@@ -245,8 +249,7 @@ def test_a_device_lost_half_way_keeps_what_is_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = make_stream("permuted", load_dataset(), num_tasks=4)
-    module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
-    bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
+    bank, module = small(tmp_path / "b")
     step, calls = together._Group._step, 0
 
     def lose(group: together._Group, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -269,8 +272,7 @@ def test_a_device_lost_half_way_keeps_what_is_learned(
 
 def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
     stream = make_stream("permuted", load_dataset(), num_tasks=1)
-    module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
-    bank = st.create_bank(tmp_path / "b", module, input_shape=(64,), real_outputs=10)
+    bank, module = small(tmp_path / "b")
     data = cut(stream.task(0), 9)
     data = replace(data, train_x=np.full((9, 64), 3e38, np.float32))
     begun = {0: begin_task(bank.network, module, data, RECIPE)}
@@ -316,8 +318,7 @@ def test_each_task_reports_its_own_losses(tmp_path: Path) -> None:
     stream = make_stream("permuted", load_dataset(), num_tasks=3)
     lines: dict[int, list[dict[str, Any]]] = {1: [], 3: []}
     for tasks, told in lines.items():
-        module = st.make_model("mlp-8", input_shape=(64,), outputs=12)
-        bank = st.create_bank(tmp_path / str(tasks), module, input_shape=(64,), real_outputs=10)
+        bank, module = small(tmp_path / str(tasks))
         device, report = Device(tasks=tasks), told.append
         st.train_stream(bank, module, stream, recipe=RECIPE, report=report, device=device)
     for one, many in zip(lines[1], lines[3], strict=True):
